@@ -1,0 +1,33 @@
+"""Full fine-tuning: the baseline that every recipe is compared with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from harness import Compressor, Options, Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from harness import Backbone
+
+
+class FullOptions(Options):
+    """Options of ``full``."""
+
+    paper_compat: bool = False
+    """Cut T5's embedding to the tokenizer's 32,100 entries, as the paper's counts do."""
+
+
+class Full(Compressor[FullOptions]):
+    """Trains every weight of the backbone."""
+
+    stage: ClassVar[Stage] = Stage.STRUCTURE
+    Options = FullOptions
+    conflicts: ClassVar[frozenset[str]] = frozenset({"*"})
+
+    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+        """Change nothing, unless the paper's vocabulary is asked for."""
+        if self.options.paper_compat:
+            backbone.resize_to_tokenizer(model)
+        return model

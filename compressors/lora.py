@@ -1,0 +1,93 @@
+"""LoRA (Hu et al. 2022) on PEFT: low-rank updates beside frozen weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from harness import Compressor, Options, Role, Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from harness import Backbone
+
+
+class LoraOptions(Options):
+    """Options of the LoRA compressors; the defaults are the paper's."""
+
+    r: int = Field(16, ge=1)
+    """Rank of the update."""
+    alpha: float = Field(32, gt=0)
+    """The update is scaled by alpha / r."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout before the update."""
+    bias: bool = True
+    """Also train the biases that the adapted layers have (BART has some, T5 has none)."""
+    paper_compat: bool = False
+    """Count as the paper does: add biases to adapted layers without one, and cut T5's embedding
+    to the tokenizer's 32,100 entries. Such an adapter does not merge into a stock T5."""
+
+
+class Lora(Compressor[LoraOptions]):
+    """Freezes the model and trains low-rank updates of the modules of some roles."""
+
+    stage: ClassVar[Stage] = Stage.ADAPTER
+    Options = LoraOptions
+    roles: ClassVar[tuple[Role, ...]]
+
+    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+        """Inject PEFT's layers in place, as an adapter that bears the compressor's name."""
+        import torch
+        from peft import LoraConfig, inject_adapter_in_model
+        from torch import nn
+
+        targets = {
+            name: module
+            for role in self.roles
+            for name, module in backbone.modules(model, role).items()
+        }
+        if self.options.paper_compat:
+            backbone.resize_to_tokenizer(model)
+            for module in targets.values():
+                if isinstance(module, nn.Linear) and module.bias is None:
+                    weight = module.weight
+                    module.bias = nn.Parameter(
+                        torch.zeros(module.out_features, device=weight.device, dtype=weight.dtype)
+                    )
+        config = LoraConfig(
+            task_type="SEQ_2_SEQ_LM",
+            r=self.options.r,
+            lora_alpha=self.options.alpha,
+            lora_dropout=self.options.dropout,
+            bias="lora_only" if self.options.bias else "none",
+            target_modules=list(targets),
+        )
+        on_meta = next(model.parameters()).is_meta
+        with torch.device("meta" if on_meta else "cpu"):
+            inject_adapter_in_model(config, model, adapter_name=self.name)
+        return model
+
+    def merge(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Add the updates to the frozen weights and put the plain layers back."""
+        from peft.tuners.lora import LoraLayer
+
+        for name, module in list(model.named_modules()):
+            if isinstance(module, LoraLayer) and self.name in module.lora_A:
+                module.merge(adapter_names=[self.name])
+                parent, _, child = name.rpartition(".")
+                setattr(model.get_submodule(parent), child, module.get_base_layer())
+        return model
+
+
+class LoraQV(Lora):
+    """LoRA on queries and values of all self- and cross-attentions."""
+
+    roles = ("self_attn.q", "self_attn.v", "cross_attn.q", "cross_attn.v")
+
+
+class LoraFF(Lora):
+    """LoRA on both projections of all feed-forward layers (Zhu et al. 2023, section 3.2)."""
+
+    roles = ("ffn.in", "ffn.out")

@@ -1,0 +1,121 @@
+"""Layer pruning: drop Transformer layers before fine-tuning (Zhu et al. 2023, section 3.1)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import field_validator
+
+from harness import STACKS, Compressor, HarnessError, Options, Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from harness import Backbone
+
+Strategy = Literal["alternating", "top", "bottom", "every"]
+_STRATEGIES = ("alternating", "top", "bottom", "every")
+_KEEP_LIST = re.compile(r"\d+(-\d+)?(\.\d+(-\d+)?)*")
+
+
+class LayerPruningOptions(Options):
+    """Options of ``lprun``."""
+
+    strategy: Strategy = "alternating"
+    """Which layers go: alternating (the paper's), top, bottom, or every (the rest evenly spread)."""
+    drop: int | None = None
+    """Layers to drop in each stack; by default as many as the alternating pattern drops. Not for
+    the alternating strategy, whose pattern fixes the number."""
+    encoder: str | None = None
+    """The encoder's own strategy, ``all`` to keep it whole, or a keep list such as 1-3.5.7."""
+    decoder: str | None = None
+    """The decoder's own strategy, ``all`` to keep it whole, or a keep list such as 1-3.5.7."""
+    paper_compat: bool = False
+    """Cut T5's embedding to the tokenizer's 32,100 entries, as the paper's counts do."""
+
+    @field_validator("encoder", "decoder")
+    @classmethod
+    def _readable(cls, text: str | None) -> str | None:
+        if text in (None, "all", *_STRATEGIES) or _KEEP_LIST.fullmatch(str(text)):
+            return text
+        raise ValueError(
+            f"write one of {', '.join(_STRATEGIES)}, all, or layers to keep such as 1-3.5.7"
+        )
+
+
+class LayerPruning(Compressor[LayerPruningOptions]):
+    """Drops layers of the encoder and the decoder; what is left is trained as usual."""
+
+    stage: ClassVar[Stage] = Stage.STRUCTURE
+    Options = LayerPruningOptions
+
+    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+        """Drop layers in place."""
+        for stack in STACKS:
+            depth = len(backbone.layers(model, stack))
+            choice = getattr(self.options, stack) or self.options.strategy
+            backbone.keep_layers(model, stack, kept_layers(depth, choice, self.options.drop))
+        if self.options.paper_compat:
+            backbone.resize_to_tokenizer(model)
+        return model
+
+
+def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
+    """Return the layers of a stack to keep, 1-indexed and increasing.
+
+    Args:
+        depth: layers in the stack.
+        choice: a strategy, ``all``, or a keep list such as ``1-3.5.7``.
+        drop: how many to drop, where the strategy leaves that open.
+
+    Raises:
+        HarnessError: a keep list or a number that the stack cannot satisfy.
+    """
+    everything = list(range(1, depth + 1))
+    if choice == "all":
+        return everything
+    if choice not in _STRATEGIES:
+        return _read_keep_list(choice, depth)
+    # The paper's pattern: every second layer, never one of the first three or the last two.
+    alternating = [i for i in everything if i % 2 or not 4 <= i <= depth - 2]
+    if choice == "alternating":
+        if drop is not None:
+            raise HarnessError(
+                "lprun: the alternating pattern fixes how many layers go, drop= has no effect.",
+                "Leave drop out, or choose strategy=every, top or bottom.",
+            )
+        if len(alternating) == depth:
+            raise HarnessError(
+                f"lprun: the alternating pattern drops none of {depth} layers.",
+                "Choose another strategy, for example lprun:strategy=top,drop=1",
+            )
+        return alternating
+    count = depth - len(alternating) if drop is None else drop
+    if not 0 < count < depth:
+        raise HarnessError(
+            f"lprun: cannot drop {count} of {depth} layers.",
+            f"Give a number from 1 to {depth - 1}: lprun:strategy={choice},drop=N",
+        )
+    left = depth - count
+    if choice == "top":
+        return everything[:left]
+    if choice == "bottom":
+        return everything[count:]
+    # Evenly spread, with the first and the last layer kept.
+    if left == 1:
+        return [1]
+    return [1 + round(i * (depth - 1) / (left - 1)) for i in range(left)]
+
+
+def _read_keep_list(text: str, depth: int) -> list[int]:
+    kept: list[int] = []
+    for part in text.split("."):
+        first, _, last = part.partition("-")
+        kept.extend(range(int(first), int(last or first) + 1))
+    if kept != sorted(set(kept)) or not kept or kept[0] < 1 or kept[-1] > depth:
+        raise HarnessError(
+            f"lprun: the keep list {text!r} does not fit a stack of {depth} layers.",
+            f"List increasing layer numbers from 1 to {depth}, for example 1-3.5.7",
+        )
+    return kept

@@ -1,0 +1,163 @@
+"""What all transformers encoder-decoders share: loading, roles and pruning by declared paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from harness.backbone import STACKS, Backbone, Role, Stack, Weights
+from harness.backbones.shapes import SHAPES, Shape
+from harness.errors import HarnessError
+
+
+class Pretrained(Backbone):
+    """A backbone of the transformers library; a family declares where its modules are.
+
+    Attributes:
+        config_class: the family's configuration.
+        layer_path: stack -> path of its ModuleList of layers.
+        role_paths: stack -> role -> paths within a layer; paths that a variant lacks are skipped
+            (a gated feed-forward has wi_0 and wi_1 where a plain one has wi).
+        depth_fields: stack -> the fields of the configuration that hold its depth.
+    """
+
+    config_class: ClassVar[type[PreTrainedConfig]]
+    layer_path: ClassVar[Mapping[Stack, str]]
+    role_paths: ClassVar[Mapping[Stack, Mapping[Role, tuple[str, ...]]]]
+    depth_fields: ClassVar[Mapping[Stack, tuple[str, ...]]]
+
+    @property
+    def _shape(self) -> Shape | None:
+        return SHAPES.get(self.reference)
+
+    @property
+    def _source(self) -> str:
+        """Hub id or folder."""
+        return self._shape.hub_id if self._shape else self.reference
+
+    def config(self) -> PreTrainedConfig:
+        """Return the configuration, from the plugin's own shapes where it has them."""
+        if self._shape:
+            return self.config_class(**self._shape.config)
+        return read_config(self.reference)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer, from disk or the hub."""
+        try:
+            return AutoTokenizer.from_pretrained(self._source)
+        except (OSError, ValueError) as error:
+            raise _missing("tokenizer", self.reference, self._source, error) from error
+
+    def load(self, weights: Weights) -> PreTrainedModel:
+        """Return the model in float32 on the CPU, in training mode."""
+        if weights == "random":
+            return AutoModelForSeq2SeqLM.from_config(self.config(), dtype=torch.float32).train()
+        try:
+            # Safetensors only: a pickle could run code.
+            model = AutoModelForSeq2SeqLM.from_pretrained(
+                self._source, dtype=torch.float32, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise _missing("weights", self.reference, self._source, error) from error
+        return model.train()
+
+    def skeleton(self) -> PreTrainedModel:
+        """Return the model on the meta device."""
+        with torch.device("meta"):
+            return AutoModelForSeq2SeqLM.from_config(self.config(), dtype=torch.float32).train()
+
+    def modules(self, model: PreTrainedModel, role: Role) -> dict[str, nn.Module]:
+        """Return all modules of a role, encoder first, in order of depth."""
+        found: dict[str, nn.Module] = {}
+        for stack in STACKS:
+            for index, layer in enumerate(self.layers(model, stack)):
+                for path in self.role_paths[stack].get(role, ()):
+                    try:
+                        module = layer.get_submodule(path)
+                    except AttributeError:
+                        continue
+                    found[f"{self.layer_path[stack]}.{index}.{path}"] = module
+        return found
+
+    def layers(self, model: PreTrainedModel, stack: Stack) -> nn.ModuleList:
+        """Return the layers of a stack."""
+        layers = model.get_submodule(self.layer_path[stack])
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    def keep_layers(self, model: PreTrainedModel, stack: Stack, kept: Sequence[int]) -> None:
+        """Drop all layers but ``kept``; renumber the attention caches; write the new depth."""
+        layers = self.layers(model, stack)
+        if not kept or sorted(set(kept)) != list(kept) or kept[0] < 1 or kept[-1] > len(layers):
+            raise HarnessError(
+                f"Cannot keep the layers {list(kept)} of {self.name}'s {stack}.",
+                f"Give increasing numbers from 1 to {len(layers)}.",
+            )
+        remaining = nn.ModuleList(layers[i - 1] for i in kept)
+        # The key-value cache is addressed by layer_idx: a stale number would generate nonsense.
+        for index, layer in enumerate(remaining):
+            for module in layer.modules():
+                if hasattr(module, "layer_idx"):
+                    module.layer_idx = index
+        parent, _, name = self.layer_path[stack].rpartition(".")
+        owner = model.get_submodule(parent)
+        setattr(owner, name, remaining)
+        for config, fields in self._depth_configs(model, stack):
+            for field in fields:
+                setattr(config, field, len(remaining))
+
+    def _depth_configs(
+        self, model: PreTrainedModel, stack: Stack
+    ) -> list[tuple[PreTrainedConfig, tuple[str, ...]]]:
+        """Return each configuration that says how deep a stack is, with the fields to set."""
+        return [(model.config, self.depth_fields[stack])]
+
+    def resize_to_tokenizer(self, model: PreTrainedModel) -> None:
+        """Cut the embedding to the tokenizer's vocabulary."""
+        size = self._shape.tokenizer_size if self._shape else len(self.tokenizer())
+        if model.get_input_embeddings().num_embeddings != size:
+            model.resize_token_embeddings(size, mean_resizing=False)
+
+
+def read_config(reference: str) -> PreTrainedConfig:
+    """Read the configuration of a folder or a hub id.
+
+    Raises:
+        HarnessError: it cannot be had.
+    """
+    try:
+        return AutoConfig.from_pretrained(reference)
+    except (OSError, ValueError) as error:
+        raise _missing("configuration", reference, reference, error) from error
+
+
+def _missing(what: str, reference: str, source: str, error: Exception) -> HarnessError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(source).is_dir():
+        return HarnessError(
+            f"The {what} of backbone {reference!r} cannot be read from the folder {source!r}: "
+            f"{reason}",
+            "The folder needs config.json, model.safetensors and the tokenizer's files, as "
+            "save_pretrained writes them.",
+        )
+    return HarnessError(
+        f"The {what} of backbone {reference!r} is not on this machine, and the model hub could "
+        f"not supply it: {reason}",
+        "Supply it in one of these ways:\n"
+        f"  - on a machine with access to the hub, run the same command, or: hf download {source}\n"
+        f"  - copy that download's folder here and name it: --backbone /path/to/{reference}\n"
+        "  - point HF_HOME to a hub cache that holds it\n"
+        "  - or use the embedded backbone: --backbone nano-t5",
+    )

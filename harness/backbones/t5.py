@@ -1,0 +1,64 @@
+"""The T5 family: T5, T5 v1.1 and Flan-T5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedConfig, PreTrainedModel, T5Config
+
+from harness.backbone import Stack
+from harness.backbones.pretrained import Pretrained
+
+
+class T5(Pretrained):
+    """T5: sub-layers in a list, the feed-forward last; relative positions live in block 1."""
+
+    config_class = T5Config
+    layer_path = {"encoder": "encoder.block", "decoder": "decoder.block"}  # noqa: RUF012
+    role_paths = {  # noqa: RUF012
+        "encoder": {
+            "self_attn.q": ("layer.0.SelfAttention.q",),
+            "self_attn.k": ("layer.0.SelfAttention.k",),
+            "self_attn.v": ("layer.0.SelfAttention.v",),
+            "self_attn.out": ("layer.0.SelfAttention.o",),
+            "ffn.in": (
+                "layer.1.DenseReluDense.wi",
+                "layer.1.DenseReluDense.wi_0",
+                "layer.1.DenseReluDense.wi_1",
+            ),
+            "ffn.out": ("layer.1.DenseReluDense.wo",),
+        },
+        "decoder": {
+            "self_attn.q": ("layer.0.SelfAttention.q",),
+            "self_attn.k": ("layer.0.SelfAttention.k",),
+            "self_attn.v": ("layer.0.SelfAttention.v",),
+            "self_attn.out": ("layer.0.SelfAttention.o",),
+            "cross_attn.q": ("layer.1.EncDecAttention.q",),
+            "cross_attn.k": ("layer.1.EncDecAttention.k",),
+            "cross_attn.v": ("layer.1.EncDecAttention.v",),
+            "cross_attn.out": ("layer.1.EncDecAttention.o",),
+            "ffn.in": (
+                "layer.2.DenseReluDense.wi",
+                "layer.2.DenseReluDense.wi_0",
+                "layer.2.DenseReluDense.wi_1",
+            ),
+            "ffn.out": ("layer.2.DenseReluDense.wo",),
+        },
+    }
+    depth_fields = {"encoder": ("num_layers",), "decoder": ("num_decoder_layers",)}  # noqa: RUF012
+
+    def keep_layers(self, model: PreTrainedModel, stack: Stack, kept: Sequence[int]) -> None:
+        """Drop layers; if block 1 goes, its relative position bias moves to the new first one."""
+        old_first = self.layers(model, stack)[0].layer[0].SelfAttention
+        super().keep_layers(model, stack, kept)
+        new_first = self.layers(model, stack)[0].layer[0].SelfAttention
+        if new_first is not old_first:
+            new_first.relative_attention_bias = old_first.relative_attention_bias
+            new_first.has_relative_attention_bias = True
+
+    def _depth_configs(
+        self, model: PreTrainedModel, stack: Stack
+    ) -> list[tuple[PreTrainedConfig, tuple[str, ...]]]:
+        # Each T5 stack holds a copy of the configuration, with its own depth as num_layers.
+        own = model.get_submodule(stack).config
+        return [*super()._depth_configs(model, stack), (own, ("num_layers",))]

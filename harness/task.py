@@ -1,0 +1,85 @@
+"""The interface of a task: data splits, lengths, and the metrics that fit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Generic
+
+from harness.compressor import OptionsT
+from harness.metric import Metric
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data of a task: three datasets with the text columns id, source and target.
+
+    Attributes:
+        skipped: why rows were left out -> how many, over all splits.
+    """
+
+    train: Dataset
+    eval: Dataset
+    test: Dataset
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LengthProfile:
+    """Typical lengths, for probes without data.
+
+    Attributes:
+        source_mean: mean length of a source in tokens.
+        target_mean: mean length of a target in tokens.
+    """
+
+    source_mean: float
+    target_mean: float
+
+
+class Task(ABC, Generic[OptionsT]):
+    """Data, lengths and metrics.
+
+    Attributes:
+        name: short name for tables and run ids.
+        options: the validated options.
+        prefix: put before every source (T5's task prefix).
+        max_source_length: tokens; longer sources are cut, and counted.
+        max_target_length: tokens; longer targets are cut for training, and counted.
+        eval_share: share of the eval split that is scored during training.
+        length_profile: for probes without data.
+        primary_metric: chooses the best checkpoint.
+    """
+
+    Options: type[OptionsT]
+    prefix: ClassVar[str] = ""
+    max_source_length: ClassVar[int] = 512
+    max_target_length: ClassVar[int] = 128
+    eval_share: ClassVar[float] = 1.0
+    length_profile: ClassVar[LengthProfile] = LengthProfile(130, 60)
+    primary_metric: ClassVar[str] = "rouge1"
+
+    def __init__(self, reference: str, options: OptionsT) -> None:
+        self.reference = reference
+        self.options = options
+
+    @property
+    def name(self) -> str:
+        """A short name for tables and run ids."""
+        return self.reference
+
+    @abstractmethod
+    def splits(self, seed: int) -> Splits:
+        """Load the data; ``seed`` matters only where the task makes the splits itself.
+
+        Raises:
+            HarnessError: data is missing or malformed; the hint names each way to supply it.
+        """
+
+    @abstractmethod
+    def metrics(self) -> Sequence[Metric]:
+        """Return the metric suite; it holds the primary metric."""
