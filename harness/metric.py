@@ -3,31 +3,82 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
     """What a metric says of a set of predictions.
 
+    A corpus value need not be the mean of the examples' values (BLEU's is not), yet a bootstrap
+    must recompute it for thousands of resamples. So a score carries, for each example, numbers
+    whose sums over any multiset of examples are enough to compute the corpus value: the sums of
+    many resamples are then one matrix product.
+
     Attributes:
-        value: the corpus value; a percentage unless the signature says otherwise.
-        examples: one value for each example, in order.
+        examples: one value for each of the n examples, in order.
         signature: pins the implementation; values of unlike signatures are never compared.
+        statistics: sufficient statistics, of shape (n, k).
+        aggregate: maps sums of statistics, of shape (resamples, k), to the corpus values, of
+            shape (resamples,); a percentage unless the signature says otherwise.
         higher_is_better: the direction.
     """
 
-    value: float
     examples: list[float]
     signature: str
+    statistics: FloatArray
+    aggregate: Callable[[FloatArray], FloatArray]
     higher_is_better: bool = True
+
+    @classmethod
+    def mean(
+        cls, examples: Sequence[float], signature: str, higher_is_better: bool = True
+    ) -> Score:
+        """Build a score whose corpus value is the mean of the examples' values."""
+        import numpy as np
+
+        values = np.asarray(examples, dtype=np.float64)
+        statistics = np.column_stack([values, np.ones_like(values)])
+        return cls(values.tolist(), signature, statistics, _mean_of_sums, higher_is_better)
+
+    @property
+    def value(self) -> float:
+        """The corpus value over all examples."""
+        return float(self.aggregate(self.statistics.sum(axis=0, keepdims=True))[0])
+
+
+def _mean_of_sums(sums: FloatArray) -> FloatArray:
+    means: FloatArray = sums[:, 0] / sums[:, 1]
+    return means
 
 
 class Metric(ABC):
-    """Scores predictions. One pass may yield several named scores, as ROUGE does."""
+    """Scores predictions. One pass may yield several named scores, as ROUGE does.
+
+    Building a metric is cheap: models are loaded by the first ``score``.
+
+    Attributes:
+        names: the names of the scores, in the order in which they are shown.
+    """
 
     names: tuple[str, ...]
+
+    def unavailable(self) -> str | None:
+        """Say why this metric cannot be computed here and what would mend it, or ``None``.
+
+        Cheap: looks for packages and files, loads no model, asks no network. A run reports a
+        metric of its suite that is unavailable as not computed; a metric that the user asked for
+        by name is an error before training starts.
+        """
+        return None
 
     @abstractmethod
     def score(

@@ -1,0 +1,88 @@
+"""BLEU and chrF against sacreBLEU called directly, on the corpus and on resamples of it."""
+
+import numpy as np
+import pytest
+import sacrebleu
+
+from harness import Score
+from tasks.metrics.bleu import Bleu, Chrf
+
+PREDICTIONS = [
+    "No acute cardiopulmonary process.",
+    "Small left pleural effusion, unchanged from the prior study of the chest.",
+    "Right lower lobe pneumonia.",
+    "",
+    "Stable 3.5 cm mass in the left kidney, no hydronephrosis.",
+]
+REFERENCES = [
+    "No acute cardiopulmonary abnormality.",
+    "Small left pleural effusion, unchanged from the prior study; no pneumothorax.",
+    "Findings that are concerning for right lower lobe pneumonia",
+    "Normal.",
+    "Stable 3.5 cm mass in the left kidney; no stones.",
+]
+
+
+def scores() -> dict[str, Score]:
+    sources = [""] * len(PREDICTIONS)
+    return Bleu().score(sources, PREDICTIONS, REFERENCES) | Chrf().score(
+        sources, PREDICTIONS, REFERENCES
+    )
+
+
+def directly(indices: list[int]) -> dict[str, float]:
+    predictions = [PREDICTIONS[i] for i in indices]
+    references = [[REFERENCES[i] for i in indices]]
+    bleu = sacrebleu.corpus_bleu(predictions, references)
+    return {
+        "bleu": bleu.score,
+        "bleu1_precision": bleu.precisions[0],
+        "bleu4_precision": bleu.precisions[3],
+        "chrf": sacrebleu.corpus_chrf(predictions, references).score,
+    }
+
+
+def test_corpus_values_equal_the_package() -> None:
+    expected = directly(list(range(len(PREDICTIONS))))
+    assert {name: score.value for name, score in scores().items()} == pytest.approx(expected)
+
+
+def test_resamples_are_recomputed_and_not_averaged() -> None:
+    resamples = [[0, 0, 1, 4, 4], [1, 1, 1, 1, 2], [4, 3, 2, 1, 0]]
+    counts = np.array([np.bincount(indices, minlength=5) for indices in resamples])
+    for name, score in scores().items():
+        expected = [directly(indices)[name] for indices in resamples]
+        assert score.aggregate(counts @ score.statistics) == pytest.approx(expected)
+        assert score.value != pytest.approx(np.mean(score.examples))
+
+
+def test_example_values_are_those_of_single_sentences() -> None:
+    made = scores()
+    for index, (prediction, reference) in enumerate(zip(PREDICTIONS, REFERENCES, strict=True)):
+        bleu = sacrebleu.sentence_bleu(prediction, [reference])
+        chrf = sacrebleu.sentence_chrf(prediction, [reference])
+        assert made["bleu"].examples[index] == pytest.approx(bleu.score)
+        assert made["chrf"].examples[index] == pytest.approx(chrf.score)
+        assert made["bleu1_precision"].examples[index] == pytest.approx(bleu.precisions[0])
+
+
+def test_no_shared_four_grams_is_zero_precision() -> None:
+    made = Bleu().score([""], ["a b c d e"], ["a c b d e"])
+    assert made["bleu1_precision"].value == 100
+    assert made["bleu4_precision"].value == 0
+    assert made["bleu"].value > 0  # smoothed
+
+
+def test_precisions_ignore_the_brevity_that_bleu_punishes() -> None:
+    made = Bleu().score([""], ["the left lung is clear"], ["the left lung is clear " * 4])
+    assert made["bleu4_precision"].value == 100
+    assert made["bleu"].value < 10
+
+
+def test_signatures_pin_the_implementation() -> None:
+    signatures = {name: score.signature for name, score in scores().items()}
+    assert len(set(signatures.values())) == 4
+    for signature in signatures.values():
+        assert f"version:{sacrebleu.__version__}" in signature
+    assert "tok:13a" in signatures["bleu"]
+    assert "tok:13a" in signatures["bleu4_precision"]
