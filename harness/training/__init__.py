@@ -1,0 +1,1 @@
+"""Fine-tuning: examples, their order, the forward pass and the loop."""
