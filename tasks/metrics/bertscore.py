@@ -1,0 +1,191 @@
+"""BERTScore: greedy matching of contextual embeddings, by the bert-score package."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import HarnessError, Metric, Score
+from tasks.metrics.checkpoint import Checkpoint
+
+MODEL = "HARNESS_BERTSCORE_MODEL"
+LAYERS = "HARNESS_BERTSCORE_LAYERS"
+
+
+class BertScore(Metric):
+    """BERTScore F1 (Zhang et al. 2020), raw and, where the package has a baseline, rescaled.
+
+    The model is loaded for one ``score`` and freed after it, so that it weighs on no other phase
+    of a run. Blank texts score 0 before rescaling.
+
+    Args:
+        model: a local folder or hub id; by default ``$HARNESS_BERTSCORE_MODEL``, else
+            roberta-large. A folder that is called like a model of the package's table, such as
+            ``models/roberta-large``, takes that model's layer and baseline.
+        num_layers: whose output is compared; by default ``$HARNESS_BERTSCORE_LAYERS``, else the
+            one that the package's authors tuned for the model.
+        device: by default a GPU where there is one.
+        batch_size: texts that are embedded at once.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        num_layers: int | None = None,
+        device: str | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        self.checkpoint = Checkpoint(model or os.environ.get(MODEL, "roberta-large"), MODEL)
+        self.num_layers = num_layers or _layers_setting()
+        self.device = device
+        self.batch_size = batch_size
+        self.names = ("bertscore", "bertscore_rescaled") if self._baselines() else ("bertscore",)
+
+    def unavailable(self) -> str | None:
+        """Say why this metric cannot be computed here and what would mend it, or ``None``."""
+        if missing := self.checkpoint.missing():
+            return missing
+        if self._layer() is None:
+            return (
+                f"bert-score knows no tuned layer for {self.checkpoint.name!r}. "
+                f"Set {LAYERS} to the number of the layer to compare."
+            )
+        return None
+
+    def score(
+        self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
+    ) -> dict[str, Score]:
+        """Score all examples; the sources are not used."""
+        if reason := self.unavailable():
+            raise HarnessError("BERTScore cannot be computed.", reason)
+        layer = self._layer()
+        assert layer is not None
+        pairs = list(zip(predictions, references, strict=True))
+        raw = self._f1(pairs, layer)
+        signature = (
+            f"model:{self.checkpoint.name}|weights:sha256-{self.checkpoint.digest()}"
+            f"|layer:{layer}|measure:f1|idf:no|bert-score:{_version('bert-score')}"
+            f"|transformers:{_version('transformers')}"
+        )
+        scores = {"bertscore": Score.mean([100 * f for f in raw], f"bertscore|{signature}")}
+        baseline = _baseline_f1(self._baselines(), layer)
+        if baseline is not None:
+            rescaled = [100 * (f - baseline) / (1 - baseline) for f in raw]
+            scores["bertscore_rescaled"] = Score.mean(
+                rescaled, f"bertscore|baseline:en-{baseline}|{signature}"
+            )
+        return scores
+
+    def _f1(self, pairs: Sequence[tuple[str, str]], layer: int) -> list[float]:
+        """F1 of each (prediction, reference), between -1 and 1."""
+        import torch
+        from bert_score.utils import bert_cos_score_idf
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model, tokenizer = self._load(layer, device)
+        weights: defaultdict[int | None, float] = defaultdict(lambda: 1.0)
+        weights[tokenizer.cls_token_id] = weights[tokenizer.sep_token_id] = 0.0
+
+        # Neighbours in length waste no padding. The package holds the embeddings of all texts
+        # that it is given, so it is given a bounded number of them.
+        filled = [i for i, pair in enumerate(pairs) if all(text.strip() for text in pair)]
+        filled.sort(key=lambda i: max(map(len, pairs[i])), reverse=True)
+        values = [0.0] * len(pairs)
+        chunk = 16 * self.batch_size
+        for start in range(0, len(filled), chunk):
+            indices = filled[start : start + chunk]
+            found = bert_cos_score_idf(
+                model,
+                [pairs[i][1] for i in indices],
+                [pairs[i][0] for i in indices],
+                tokenizer,
+                weights,
+                batch_size=self.batch_size,
+                device=device,
+            )
+            for index, value in zip(indices, found[:, 2].tolist(), strict=True):
+                values[index] = value
+        return values
+
+    def _load(self, layer: int, device: str) -> tuple[Any, Any]:
+        """Load the encoder up to ``layer``, and its tokenizer.
+
+        Not by the package's own loader: it takes any path with "t5" in it for a T5, and relies on
+        an option of the tokenizer's ``encode`` that transformers 5 ignores.
+        """
+        from transformers import (
+            AutoConfig,
+            AutoModel,
+            AutoTokenizer,
+            GPT2Tokenizer,
+            RobertaTokenizer,
+        )
+
+        folder = str(self.checkpoint.folder)
+        config = AutoConfig.from_pretrained(folder)
+        if not 1 <= layer <= config.num_hidden_layers:
+            raise HarnessError(
+                f"{self.checkpoint.name!r} has {config.num_hidden_layers} layers, not {layer}.",
+                f"Set {LAYERS} to a layer that it has.",
+            )
+        config.num_hidden_layers = layer
+        model = AutoModel.from_pretrained(folder, config=config)
+        if config.is_encoder_decoder:
+            model = model.get_encoder()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if isinstance(tokenizer, RobertaTokenizer | GPT2Tokenizer):
+            tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions and tokenizer.model_max_length > positions:
+            # RoBERTa's positions begin after two that stand for padding.
+            tokenizer.model_max_length = positions - 2
+        return model.to(device).eval(), tokenizer
+
+    def _layer(self) -> int | None:
+        if self.num_layers is not None:
+            return self.num_layers
+        from bert_score.utils import model2layers
+
+        layer: int | None = model2layers.get(self.checkpoint.name)
+        return layer
+
+    def _baselines(self) -> Path | None:
+        """The package's table of English baselines by layer, without importing the package."""
+        spec = importlib.util.find_spec("bert_score")
+        assert spec is not None
+        assert spec.origin is not None
+        folder = Path(spec.origin).parent / "rescale_baseline" / "en"
+        table = folder / f"{self.checkpoint.name}.tsv"
+        return table if table.is_file() else None
+
+
+def _layers_setting() -> int | None:
+    text = os.environ.get(LAYERS)
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise HarnessError(
+            f"{LAYERS}={text!r} is not a whole number.", f"For example: {LAYERS}=17"
+        ) from None
+
+
+def _baseline_f1(table: Path | None, layer: int) -> float | None:
+    """Read the baseline of F1 from the line of the layer: layer, P, R, F."""
+    if table is None:
+        return None
+    for line in table.read_text().splitlines()[1:]:
+        number, _, _, f1 = line.split(",")
+        if int(number) == layer:
+            return float(f1)
+    return None
+
+
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
