@@ -4,11 +4,13 @@ from harness import Metric
 from tasks.metrics.bertscore import BertScore
 from tasks.metrics.bleu import Bleu, Chrf
 from tasks.metrics.rouge import Rouge
+from tasks.metrics.summac import SummaCConv, SummaCZeroShot, default_entailment
 
 
 def summary_metrics() -> list[Metric]:
     """The suite for summaries."""
-    return [Rouge(), Bleu(), BertScore()]
+    entailment = default_entailment()
+    return [Rouge(), Bleu(), BertScore(), SummaCZeroShot(entailment), SummaCConv(entailment)]
 
 
 def dialogue_metrics() -> list[Metric]:

@@ -1,0 +1,172 @@
+"""SummaC: is each predicted sentence entailed by the source? Scoring by the summac package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import HarnessError, Metric, Score
+from tasks.metrics.checkpoint import Checkpoint
+from tasks.metrics.entailment import Entailment
+from tasks.metrics.sentences import SIGNATURE as SENTENCES
+
+NLI = "HARNESS_SUMMAC_NLI"
+CONV = "HARNESS_SUMMAC_CONV"
+
+_DEFAULT_NLI = "tals/albert-xlarge-vitaminc-mnli"
+# The published convolution was trained on these; it has one weight for each bin.
+_CONV_SETTINGS = {"bins": "percentile", "nli_labels": "e", "agg": "mean"}
+_WINDOW = 256
+
+
+def default_entailment() -> Entailment:
+    """The NLI model of ``$HARNESS_SUMMAC_NLI``, else the package's choice (ViTC)."""
+    return Entailment(Checkpoint(os.environ.get(NLI, _DEFAULT_NLI), NLI))
+
+
+class SummaCZeroShot(Metric):
+    """SummaC-ZS (Laban et al. 2022): no trained part beside the NLI model.
+
+    For each predicted sentence the highest entailment by any source sentence less the highest
+    contradiction; the mean over the predicted sentences, from -100 to 100. As in the package,
+    sentences of at most ten characters do not count, and a prediction of only such scores 0.
+
+    Args:
+        entailment: the NLI model; share one between both variants and it is run once.
+    """
+
+    names = ("summac_zs",)
+
+    def __init__(self, entailment: Entailment | None = None) -> None:
+        self.entailment = entailment or default_entailment()
+
+    def unavailable(self) -> str | None:
+        """Say why this metric cannot be computed here and what would mend it, or ``None``."""
+        return _package_missing() or self.entailment.missing()
+
+    def score(
+        self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
+    ) -> dict[str, Score]:
+        """Score all examples against their sources; the references are not used."""
+        _require(self)
+        from summac.model_summac import SummaCZS
+
+        images = self.entailment.images(sources, predictions)
+        scorer = SummaCZS(granularity="sentence", imager_load_cache=False, device="cpu")
+        examples = [100 * float(scorer.image2score(image)) for image in images]
+        signature = f"summac_zs|op:max-mean|{_signature(self.entailment)}"
+        return {"summac_zs": Score.mean(examples, signature)}
+
+
+class SummaCConv(Metric):
+    """SummaC-Conv (Laban et al. 2022): a trained convolution over histograms of entailment.
+
+    Args:
+        entailment: the NLI model; the published weights belong to ViTC.
+        weights: the convolution's state dict, as safetensors or in torch's format, which is
+            loaded without unpickling objects; by default the file ``$HARNESS_SUMMAC_CONV``.
+    """
+
+    names = ("summac_conv",)
+
+    def __init__(
+        self, entailment: Entailment | None = None, weights: str | Path | None = None
+    ) -> None:
+        self.entailment = entailment or default_entailment()
+        chosen = weights or os.environ.get(CONV)
+        self.weights = Path(chosen) if chosen else None
+
+    def unavailable(self) -> str | None:
+        """Say why this metric cannot be computed here and what would mend it, or ``None``."""
+        if self.weights is None or not self.weights.is_file():
+            what = f"no file {str(self.weights)!r}" if self.weights else "no file"
+            return (
+                f"The weights of SummaC's convolution are not at hand: {what}. Fetch "
+                f"summac_conv_vitc_sent_perc_e.bin from https://github.com/tingofurro/summac "
+                f"and set {CONV} to its path."
+            )
+        return _package_missing() or self.entailment.missing()
+
+    def score(
+        self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
+    ) -> dict[str, Score]:
+        """Score all examples against their sources; the references are not used."""
+        _require(self)
+        import torch
+
+        assert self.weights is not None
+        scorer = _convolution(self.weights)
+        images = self.entailment.images(sources, predictions)
+        examples: list[float] = []
+        with torch.inference_mode():
+            for start in range(0, len(images), _WINDOW):
+                logits, _, _ = scorer(None, None, images=images[start : start + _WINDOW])
+                examples += (100 * logits.softmax(dim=-1)[:, 1]).tolist()
+        digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()[:12]
+        signature = f"summac_conv|conv:sha256-{digest}|{_signature(self.entailment)}"
+        return {"summac_conv": Score.mean(examples, signature)}
+
+
+def _require(metric: Metric) -> None:
+    if reason := metric.unavailable():
+        raise HarnessError(f"{metric.names[0]} cannot be computed.", reason)
+
+
+def _package_missing() -> str | None:
+    if importlib.util.find_spec("summac"):
+        return None
+    # Its declared dependencies pin a huggingface-hub that nothing else works with.
+    return "The package summac is not installed: pip install --no-deps summac==0.0.4"
+
+
+def _signature(entailment: Entailment) -> str:
+    checkpoint = entailment.checkpoint
+    return (
+        f"nli:{checkpoint.name}|weights:sha256-{checkpoint.digest()}|granularity:sentence"
+        f"|sentences:{SENTENCES}|summac:{importlib.metadata.version('summac')}"
+        f"|transformers:{importlib.metadata.version('transformers')}"
+    )
+
+
+def _convolution(path: Path) -> Any:
+    from summac.model_summac import SummaCConv as Scorer
+
+    scorer = Scorer(
+        models=["vitc"],  # sets the number of NLI models; none is loaded here
+        granularity="sentence",
+        device="cpu",
+        start_file=None,
+        imager_load_cache=False,
+        **_CONV_SETTINGS,
+    )
+    try:
+        scorer.load_state_dict(_state_dict(path))
+    except RuntimeError as error:  # names or shapes that do not fit
+        raise HarnessError(
+            f"{path} does not hold the weights of SummaC's convolution: {error}",
+            f"Set {CONV} to summac_conv_vitc_sent_perc_e.bin of the summac project.",
+        ) from error
+    return scorer.eval()
+
+
+def _state_dict(path: Path) -> Mapping[str, Any]:
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a malformed file makes the readers raise is not documented
+        raise HarnessError(
+            f"{path} is not a file of weights that can be loaded safely: {error}",
+            f"Set {CONV} to a state dict saved by torch.save or as safetensors.",
+        ) from error
+    if not isinstance(loaded, Mapping):
+        raise HarnessError(f"{path} holds a {type(loaded).__name__}, not a state dict.")
+    return loaded
