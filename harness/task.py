@@ -56,9 +56,9 @@ class Task(ABC, Generic[OptionsT]):
     """
 
     Options: type[OptionsT]
-    prefix: ClassVar[str] = ""
-    max_source_length: ClassVar[int] = 512
-    max_target_length: ClassVar[int] = 128
+    prefix: str = ""
+    max_source_length: int = 512
+    max_target_length: int = 128
     eval_share: ClassVar[float] = 1.0
     length_profile: ClassVar[LengthProfile] = LengthProfile(130, 60)
     primary_metric: ClassVar[str] = "rouge1"

@@ -1,0 +1,1 @@
+"""The embedded task: synthetic radiology reports, findings to impression."""
