@@ -39,6 +39,14 @@ def register_tasks(register: Register) -> None:
     """Register tasks: ``register(name, "module:Task subclass", summary)``."""
 
 
+@hookspec
+def register_metrics(register: Register) -> None:
+    """Register metrics: ``register(name, "module:Metric subclass", summary)``.
+
+    The class is built without arguments; one metric may yield several scores.
+    """
+
+
 # --- What happens in a run -----------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,9 +67,11 @@ class Metric(ABC):
 
     Attributes:
         names: the names of the scores, in the order in which they are shown.
+        needs_sources: whether the sources have a part in the scores.
     """
 
     names: tuple[str, ...]
+    needs_sources: ClassVar[bool] = False
 
     def unavailable(self) -> str | None:
         """Say why this metric cannot be computed here and what would mend it, or ``None``.

@@ -35,6 +35,7 @@ class Plugins:
     backbones: Registry = field(default_factory=lambda: Registry("backbone"))
     compressors: Registry = field(default_factory=lambda: Registry("compressor"))
     tasks: Registry = field(default_factory=lambda: Registry("task"))
+    metrics: Registry = field(default_factory=lambda: Registry("metric"))
     broken: list[BrokenPlugin] = field(default_factory=list)
     origins: set[Origin] = field(default_factory=set)
 
@@ -45,6 +46,7 @@ class Plugins:
             "backbones": self.backbones,
             "compressors": self.compressors,
             "tasks": self.tasks,
+            "metrics": self.metrics,
         }
 
     @property

@@ -1,4 +1,4 @@
-"""Names of backbones, compressors and tasks: lazy, collision-safe, and aware of origins."""
+"""Names of everything that plugins add: lazy, collision-safe, and aware of origins."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Registry:
     """All registered names of one kind.
 
     Args:
-        kind: ``backbone``, ``compressor`` or ``task``; used in messages.
+        kind: ``backbone``, ``compressor``, ``task`` or ``metric``; used in messages.
     """
 
     def __init__(self, kind: str) -> None:

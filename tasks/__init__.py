@@ -18,3 +18,26 @@ def register_tasks(register: Register) -> None:
         "a folder with train, eval and test files, or one file: JSONL, JSON, CSV or Parquet",
         accepts=is_data_path,
     )
+
+
+@hookimpl
+def register_metrics(register: Register) -> None:
+    """Register the metrics that ``harness score`` finds by name."""
+    register("rouge", "tasks.metrics.rouge:Rouge", "ROUGE-1, 2, L and Lsum: F1 with stemming")
+    register("bleu", "tasks.metrics.bleu:Bleu", "sacreBLEU, and n-gram precisions of order 1 and 4")
+    register("chrf", "tasks.metrics.bleu:Chrf", "chrF: F2 over character n-grams")
+    register(
+        "bertscore",
+        "tasks.metrics.bertscore:BertScore",
+        "similarity of contextual embeddings; needs a model, roberta-large by default",
+    )
+    register(
+        "summac",
+        "tasks.metrics.summac:SummaCZeroShot",
+        "SummaC-ZS: entailment by the source; needs an NLI model",
+    )
+    register(
+        "summac_conv",
+        "tasks.metrics.summac:SummaCConv",
+        "SummaC-Conv: needs an NLI model and the weights of the convolution",
+    )

@@ -41,6 +41,7 @@ class SummaCZeroShot(Metric):
     """
 
     names = ("summac_zs",)
+    needs_sources = True
 
     def __init__(self, entailment: Entailment | None = None) -> None:
         self.entailment = entailment or default_entailment()
@@ -73,6 +74,7 @@ class SummaCConv(Metric):
     """
 
     names = ("summac_conv",)
+    needs_sources = True
 
     def __init__(
         self, entailment: Entailment | None = None, weights: str | Path | None = None
