@@ -23,7 +23,8 @@ class LayerPruningOptions(Options):
     """Options of ``lprun``."""
 
     strategy: Strategy = "alternating"
-    """Which layers go: alternating (the paper's), top, bottom, or every (the rest evenly spread)."""
+    """Which layers go: alternating (the paper's), top, bottom, or every (what is left is evenly
+    spread)."""
     drop: int | None = None
     """Layers to drop in each stack; by default as many as the alternating pattern drops. Not for
     the alternating strategy, whose pattern fixes the number."""
@@ -98,14 +99,14 @@ def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
             f"Give a number from 1 to {depth - 1}: lprun:strategy={choice},drop=N",
         )
     left = depth - count
-    if choice == "top":
-        return everything[:left]
-    if choice == "bottom":
-        return everything[count:]
-    # Evenly spread, with the first and the last layer kept.
-    if left == 1:
-        return [1]
-    return [1 + round(i * (depth - 1) / (left - 1)) for i in range(left)]
+    # every: evenly spread, with the first and the last layer kept.
+    step = (depth - 1) / max(left - 1, 1)
+    kept = {
+        "top": everything[:left],
+        "bottom": everything[count:],
+        "every": [1 + round(i * step) for i in range(left)],
+    }
+    return kept[choice]
 
 
 def _read_keep_list(text: str, depth: int) -> list[int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -52,12 +53,38 @@ def explain(error: ValidationError, model: type[BaseModel], owner: str) -> tuple
 
 
 def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
-    """List (name, type, default, documentation) of each option."""
+    """List (name, type, default, documentation) of each option, written as a user writes them."""
     rows = []
     for name, info in model.model_fields.items():
-        annotation = info.annotation
-        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-        kind = kind.replace("typing.", "")
-        default = "required" if info.is_required() else repr(info.default)
-        rows.append((name, kind, default, info.description or ""))
+        kind = ", ".join([_kind(info.annotation), *_bounds(info.metadata)])
+        required = info.is_required()
+        default = "required" if required else written(info.get_default(call_default_factory=True))
+        doc = " ".join((info.description or "").replace("``", "").split())
+        rows.append((name, kind, default, doc))
     return rows
+
+
+def written(value: object) -> str:
+    """Write an option's value as a recipe or the command line has it."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def _kind(annotation: Any) -> str:
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return " | ".join(written(choice) for choice in arguments)
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(_kind(choice) for choice in arguments if choice is not NoneType)
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def _bounds(metadata: Iterable[Any]) -> list[str]:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    return [
+        f"{sign} {getattr(constraint, name)}"
+        for constraint in metadata
+        for name, sign in signs.items()
+        if hasattr(constraint, name)
+    ]

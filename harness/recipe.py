@@ -9,10 +9,11 @@ from typing import Any
 
 from harness.compressor import Compressor, Stage
 from harness.errors import HarnessError
-from harness.options import validate
+from harness.options import validate, written
 from harness.registry import Registry
 
 _PART = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?::(?P<options>.*))?")
+_OPTION = re.compile(r"[^:+=]+=")
 _GRAMMAR = "Write name[:option=value[,option=value]] joined by '+', as in lora_ff:r=8+lprun"
 
 
@@ -31,7 +32,7 @@ class Recipe:
         parts = []
         for compressor in sorted(self.compressors, key=lambda c: c.name):
             given = compressor.options.model_dump(mode="json", exclude_defaults=True)
-            options = ",".join(f"{key}={_text(given[key])}" for key in sorted(given))
+            options = ",".join(f"{key}={written(given[key])}" for key in sorted(given))
             parts.append(f"{compressor.name}:{options}" if options else compressor.name)
         return "+".join(parts)
 
@@ -62,6 +63,21 @@ def parse(text: str, registry: Registry) -> Recipe:
     return Recipe(tuple(sorted(compressors.values(), key=lambda c: (c.stage, c.name))))
 
 
+def split_recipes(text: str) -> list[str]:
+    """Split recipes that are listed with commas, as in ``full,lora_ff:r=8,alpha=16,lprun``.
+
+    Options are listed with commas too; what tells them apart is that an option starts with
+    ``key=``.
+    """
+    recipes: list[str] = []
+    for item in text.split(","):
+        if recipes and _OPTION.match(item):
+            recipes[-1] += f",{item}"
+        else:
+            recipes.append(item.strip())
+    return recipes
+
+
 def _options(text: str | None, part: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for item in text.split(",") if text is not None else []:
@@ -84,7 +100,3 @@ def _check_conflicts(compressors: Mapping[str, Compressor[Any]], text: str) -> N
                     f"{other!r}.",
                     f"Leave one out, for example: {rest}",
                 )
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from transformers import BartConfig
 
+from harness.backbone import Role
 from harness.backbones.pretrained import Pretrained
 
-_SELF_ATTENTION_AND_FFN = {
+_SELF_ATTENTION_AND_FFN: dict[Role, tuple[str, ...]] = {
     "self_attn.q": ("self_attn.q_proj",),
     "self_attn.k": ("self_attn.k_proj",),
     "self_attn.v": ("self_attn.v_proj",),

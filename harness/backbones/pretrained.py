@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -51,7 +51,7 @@ class Pretrained(Backbone):
         """Return the configuration, from the plugin's own shapes where it has them."""
         if self._shape:
             return self.config_class(**self._shape.config)
-        return read_config(self.reference)
+        return read_config(self._source)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer, from disk or the hub."""
@@ -108,7 +108,8 @@ class Pretrained(Backbone):
         remaining = nn.ModuleList(layers[i - 1] for i in kept)
         # The key-value cache is addressed by layer_idx: a stale number would generate nonsense.
         for index, layer in enumerate(remaining):
-            for module in layer.modules():
+            modules: Iterable[Any] = layer.modules()
+            for module in modules:
                 if hasattr(module, "layer_idx"):
                     module.layer_idx = index
         parent, _, name = self.layer_path[stack].rpartition(".")

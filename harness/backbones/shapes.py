@@ -65,7 +65,7 @@ def _bart(hub_id: str, d_model: int, layers: int, heads: int, parameters: str) -
 
 
 # (d_model, d_kv, d_ff, layers, heads)
-_GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+_GATED: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 _V1 = {
     "small": ((512, 64, 2048, 6, 8), "61 M"),
     "base": ((768, 64, 3072, 12, 12), "223 M"),

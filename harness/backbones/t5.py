@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel, T5Config
 
@@ -49,12 +50,15 @@ class T5(Pretrained):
 
     def keep_layers(self, model: PreTrainedModel, stack: Stack, kept: Sequence[int]) -> None:
         """Drop layers; if block 1 goes, its relative position bias moves to the new first one."""
-        old_first = self.layers(model, stack)[0].layer[0].SelfAttention
+        old_first = self._first_attention(model, stack)
         super().keep_layers(model, stack, kept)
-        new_first = self.layers(model, stack)[0].layer[0].SelfAttention
+        new_first = self._first_attention(model, stack)
         if new_first is not old_first:
             new_first.relative_attention_bias = old_first.relative_attention_bias
             new_first.has_relative_attention_bias = True
+
+    def _first_attention(self, model: PreTrainedModel, stack: Stack) -> Any:
+        return self.layers(model, stack)[0].get_submodule("layer.0.SelfAttention")
 
     def _depth_configs(
         self, model: PreTrainedModel, stack: Stack

@@ -1,0 +1,105 @@
+"""``harness list``: what there is, where it comes from, and what it can be told."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness.options import describe
+from harness.plugins import installed
+from harness.registry import Entry, Registry
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    BACKBONES = "backbones"
+    COMPRESSORS = "compressors"
+    TASKS = "tasks"
+    METRICS = "metrics"
+
+
+_WITH_OPTIONS = {Kind.COMPRESSORS, Kind.TASKS}
+
+
+def list_plugins(
+    kind: Annotated[
+        Kind | None, typer.Argument(help="Show only these.", show_default=False)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show this one with its options.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List backbones, compressors, tasks and metrics; with a name, its options.
+
+    Examples: harness list compressors, harness list compressors lora_ff
+    """
+    registries = installed().registries
+    if kind is not None and name is not None:
+        _show_one(kind, registries[kind].find(name), as_json)
+        return
+    shown = {kind.value: registries[kind]} if kind else registries
+    if as_json:
+        found = {
+            plural: {
+                "names": [_record(entry) for entry in registry],
+                "families": [_record(entry) for entry in registry.families],
+            }
+            for plural, registry in shown.items()
+        }
+        typer.echo(json.dumps(found, indent=2))
+        return
+    console = Console()
+    for plural, registry in shown.items():
+        console.print(_table(plural, registry))
+
+
+def _table(plural: str, registry: Registry) -> Table:
+    table = Table(title=plural, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it is")
+    table.add_column("origin", style="dim", no_wrap=True)
+    for entry in registry:
+        table.add_row(entry.name, entry.summary, str(entry.origin))
+    for entry in registry.families:
+        table.add_row(f"<{entry.name}>", entry.summary, str(entry.origin), style="italic")
+    return table
+
+
+def _show_one(kind: Kind, entry: Entry, as_json: bool) -> None:
+    # The others are not loaded: a backbone's module would import torch for nothing.
+    model = getattr(entry.load(), "Options", None) if kind in _WITH_OPTIONS else None
+    options = describe(model) if model is not None else []
+    if as_json:
+        fields = ("name", "type", "default", "doc")
+        described = [dict(zip(fields, option, strict=True)) for option in options]
+        typer.echo(json.dumps({**_record(entry), "options": described}, indent=2))
+        return
+    console = Console(highlight=False)
+    console.print(entry.name, style="bold", markup=False)
+    console.print(f"{entry.summary} ({entry.origin})", markup=False)
+    if not options:
+        console.print("It has no options.")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("option", no_wrap=True)
+    table.add_column("type", max_width=26)
+    table.add_column("default")
+    table.add_column("what it does", ratio=1)
+    for option in options:
+        table.add_row(*option)
+    console.print(table)
+
+
+def _record(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "summary": entry.summary,
+        "origin": {"package": entry.origin.package, "version": entry.origin.version},
+    }

@@ -1,0 +1,75 @@
+"""The console script: every command, and errors that speak to the user."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from harness import HarnessError, __version__
+from harness.cli.listing import list_plugins
+from harness.cli.plan import plan
+from harness.cli.score import score
+from harness.plugins import installed
+
+
+class Commands(TyperGroup):
+    """Shows a user's mistake as what it is, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except HarnessError as error:
+            _complain(Text.assemble(("Error: ", "bold red"), error.message), error.hint)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            _complain(Text("Interrupted.", "bold red"))
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    # Local variables can hold a user's data, and tracebacks end up in bug reports.
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("list")(list_plugins)
+app.command("plan")(plan)
+app.command("score")(score)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def harness(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Measure what cheaper sequence-to-sequence fine-tuning costs in quality."""
+    for warning in installed().warnings:
+        _complain(Text(warning, "dim"))
+
+
+def _complain(message: Text, hint: str | None = None) -> None:
+    console = Console(stderr=True, highlight=False)
+    # Never wrapped by rich: a command in a hint must survive copying.
+    console.print(message, soft_wrap=True)
+    if hint:
+        console.print(hint, soft_wrap=True, markup=False)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="harness")

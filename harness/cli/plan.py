@@ -1,0 +1,108 @@
+"""``harness plan``: what a recipe will do, before anything is loaded or trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.task import LengthProfile
+
+
+def plan(
+    backbone: Annotated[str, typer.Option(help="A name, a hub id or a folder.")],
+    compressor: Annotated[
+        str, typer.Option(help="A recipe such as lora_ff+lprun; several are listed with commas.")
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(help="Take typical lengths from this task.", show_default="512 and 128"),
+    ] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="How many tasks storage is counted for.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what recipes do to a backbone: layers, parameters, the limit of speed, storage.
+
+    Needs no weights and no network. Example: harness plan --backbone t5-large
+    --compressor lora_ff+lprun
+    """
+    from harness.plan import plan as make_plans
+    from harness.plugins import installed
+    from harness.recipe import parse, split_recipes
+
+    plugins = installed()
+    recipes = [parse(text, plugins.compressors) for text in split_recipes(compressor)]
+    lengths = _lengths(task)
+    plans = make_plans(
+        plugins.backbones.find(backbone).load()(backbone),
+        recipes,
+        source_tokens=round(lengths.source_mean),
+        target_tokens=round(lengths.target_mean),
+        tasks=tasks,
+    )
+    if as_json:
+        records = [made.model_dump() for made in plans]
+        typer.echo(json.dumps(records[0] if len(records) == 1 else records, indent=2))
+        return
+    _print(plans)
+
+
+def _lengths(reference: str | None) -> LengthProfile:
+    from harness.plugins import installed
+    from harness.task import LengthProfile
+
+    if reference is None:
+        return LengthProfile(512, 128)
+    profile = installed().tasks.find(reference).load().length_profile
+    assert isinstance(profile, LengthProfile)
+    return profile
+
+
+def _print(plans: list[Plan]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = plans[0]
+    table = Table(title=f"{first.backbone}: {first.parameters.original:,} parameters", box=None)
+    table.title_justify = table.caption_justify = "left"
+    table.add_column(no_wrap=True)
+    for made in plans:
+        table.add_column(made.recipe, justify="right", overflow="fold")
+    rows: dict[str, Callable[[Plan], str]] = {
+        "encoder layers kept": lambda p: _ranges(p.layers_kept.encoder),
+        "decoder layers kept": lambda p: _ranges(p.layers_kept.decoder),
+        "total parameters": lambda p: f"{p.parameters.total:,}",
+        "trainable parameters": lambda p: f"{p.parameters.trainable:,}",
+        "% of the original": lambda p: f"{p.parameters.trainable_pct_of_original:.2f}",
+        "FLOP limit of speed": lambda p: f"{p.flop_limit_relative_speed:.2f}x",
+        "stored once": lambda p: _size(p.storage.base_bytes),
+        "stored for each task": lambda p: _size(p.storage.bytes_per_task),
+        f"stored for {first.storage.tasks} tasks": lambda p: _size(p.storage.total_bytes),
+    }
+    for label, cell in rows.items():
+        table.add_row(label, *(cell(made) for made in plans))
+    table.caption = (
+        f"FLOP limit: relative to full fine-tuning, {first.source_tokens} source and "
+        f"{first.target_tokens} target tokens."
+    )
+    Console(highlight=False).print(table)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Write 1 2 3 5 7 as ``1-3 5 7``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return " ".join(f"{r[0]}-{r[-1]}" if len(r) > 2 else " ".join(map(str, r)) for r in runs)
+
+
+def _size(count: int) -> str:
+    gib = count / 2**30
+    return f"{gib:.2f} GiB" if gib >= 1 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,69 @@
+"""Floating-point operations of a training step, counted without doing them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class StepFlops:
+    """Floating-point operations of the matrix products of one training step.
+
+    A multiplication and an addition are two operations. Everything that is not a matrix product
+    (norms, activations, softmax, the optimizer) is left out.
+
+    Attributes:
+        forward: of the forward pass.
+        backward: of the backward pass.
+    """
+
+    forward: int
+    backward: int
+
+    @property
+    def total(self) -> int:
+        """Forward and backward."""
+        return self.forward + self.backward
+
+
+def training_flops(
+    model: PreTrainedModel, source_tokens: int, target_tokens: int, batch_size: int = 1
+) -> StepFlops:
+    """Count the operations of one training step by tracing it on the meta device.
+
+    Autograd itself decides what the backward pass holds, so that frozen weights cost no weight
+    gradient, nothing below the first trained weight costs a gradient, and whatever a compressor
+    adds is counted, third-party ones included.
+
+    Args:
+        model: a composed skeleton, on the meta device.
+        source_tokens: length of each source; there is no padding.
+        target_tokens: length of each target.
+        batch_size: sequences in the step.
+
+    Raises:
+        ValueError: the model holds real weights; the step would really be computed.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if any(not parameter.is_meta for parameter in model.parameters()):
+        raise ValueError("FLOPs are counted on a skeleton: backbone.skeleton(), then compose().")
+    with torch.device("meta"):
+        sources = torch.zeros(batch_size, source_tokens, dtype=torch.long)
+        targets = torch.zeros(batch_size, target_tokens, dtype=torch.long)
+        # A ready 4-D mask: from anything less transformers would build one by looking at values,
+        # and meta tensors have none.
+        causal = torch.zeros(batch_size, 1, target_tokens, target_tokens)
+    with FlopCounterMode(display=False) as counter:
+        output = model(
+            input_ids=sources, labels=targets, decoder_attention_mask=causal, use_cache=False
+        )
+        forward = counter.get_total_flops()
+        output.loss.backward()
+    model.zero_grad(set_to_none=True)
+    return StepFlops(forward, counter.get_total_flops() - forward)
