@@ -27,7 +27,7 @@ CHEST_CT = Modality(
     topics=(
         Topic(
             "embolus",
-            absent=("filling defect in the pulmonary arteries", "central or segmental embolus"),
+            absent=("filling defect in the pulmonary arteries", "central embolus"),
             normal=("The pulmonary arteries are patent to the segmental level.",),
             answer="no pulmonary embolism",
             kinds=(
