@@ -1,0 +1,40 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint clean
+
+help:  ## Show what there is to make.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## Create .venv and install everything; done once.
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python >= 3.11 is needed, $(PYTHON) is older or missing. Try: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	# Its pins are older than anything else here can use, so without its dependencies.
+	$(BIN)/pip install --quiet --no-deps summac==0.0.4
+	touch $@
+
+demo: $(INSTALLED)  ## Fine-tune the embedded model on the embedded task and show the report.
+	$(BIN)/harness run
+	$(BIN)/harness report results/
+
+test: $(INSTALLED)  ## Run the tests, but for the slow ones and those that need a GPU.
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: $(INSTALLED)  ## Run the tests that take minutes.
+	$(BIN)/pytest -m "slow and not gpu"
+
+lint: $(INSTALLED)  ## Check style, format and types.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:  ## Remove .venv, caches and build outputs; results stay.
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
