@@ -14,7 +14,9 @@ from harness.errors import HarnessError, did_you_mean
 class Options(BaseModel):
     """Base of a plugin's options; the docstring under a field is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
@@ -68,7 +70,8 @@ def written(value: object) -> str:
     """Write an option's value as a recipe or the command line has it."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return str(value)
+    # 1e+16 would read as two compressors joined by a plus sign.
+    return str(value).replace("e+", "e") if isinstance(value, float) else str(value)
 
 
 def _kind(annotation: Any) -> str:

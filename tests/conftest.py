@@ -1,0 +1,89 @@
+"""Tiny models of every family, and the command line as a function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+# Before any Hugging Face library is imported: no test may reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+from typer.testing import CliRunner, Result
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from harness import Backbone
+
+
+@pytest.fixture(params=["t5", "gated-t5", "bart"])
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    """A backbone of each family in turn, 8+7 layers of width 16; it needs no download.
+
+    Unequal depths, so that a number of one stack written to the other shows; weights large enough
+    that a wrong layer shows.
+    """
+    from transformers import BartConfig, PreTrainedConfig, T5Config
+
+    from harness.backbones.bart import Bart
+    from harness.backbones.t5 import T5
+
+    gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+
+    class TinyT5(T5):
+        def config(self) -> PreTrainedConfig:
+            return T5Config(
+                vocab_size=48,
+                d_model=16,
+                d_kv=8,
+                d_ff=24,
+                num_heads=2,
+                num_layers=8,
+                num_decoder_layers=7,
+                decoder_start_token_id=0,
+                initializer_factor=3.0,
+                **(gated if request.param == "gated-t5" else {}),
+            )
+
+    class TinyBart(Bart):
+        def config(self) -> PreTrainedConfig:
+            return BartConfig(
+                vocab_size=48,
+                d_model=16,
+                encoder_layers=8,
+                decoder_layers=7,
+                encoder_attention_heads=2,
+                decoder_attention_heads=2,
+                encoder_ffn_dim=24,
+                decoder_ffn_dim=24,
+                max_position_embeddings=40,
+                init_std=0.3,
+                forced_eos_token_id=None,
+            )
+
+    return TinyBart("tiny-bart") if request.param == "bart" else TinyT5("tiny-t5")
+
+
+@pytest.fixture
+def make_model(backbone: Backbone) -> Callable[[], PreTrainedModel]:
+    """Build the backbone's model with random weights, the same ones each time."""
+    import torch
+
+    def make() -> PreTrainedModel:
+        torch.manual_seed(0)
+        return backbone.load("random")
+
+    return make
+
+
+@pytest.fixture
+def harness() -> Callable[..., Result]:
+    """The command line, in this process, as a function of its arguments."""
+    from harness.cli.main import app
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "120"})
+
+    return call

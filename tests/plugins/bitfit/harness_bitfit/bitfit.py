@@ -1,0 +1,39 @@
+"""BitFit (Ben Zaken et al. 2022): train the biases, freeze the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from harness import Backbone, Compressor, HarnessError, Options, Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class BitFitOptions(Options):
+    """Options of ``bitfit``."""
+
+    norms: bool = True
+    """Also train the scales of the norms; T5 has no biases, so it needs them."""
+
+
+class BitFit(Compressor[BitFitOptions]):
+    """Trains biases, and by default norms."""
+
+    stage: ClassVar[Stage] = Stage.ADAPTER
+    Options = BitFitOptions
+    # LoRA would freeze the biases again.
+    conflicts: ClassVar[frozenset[str]] = frozenset({"lora_ff", "lora_qv"})
+
+    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+        """Choose what is trained; no module changes."""
+        for name, parameter in model.named_parameters():
+            module, _, kind = name.rpartition(".")
+            norm = "norm" in module.rpartition(".")[2]
+            parameter.requires_grad_(kind == "bias" or (norm and self.options.norms))
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise HarnessError(
+                f"bitfit: {backbone.name} has no biases to train.",
+                "Train its norms as well: bitfit:norms=true",
+            )
+        return model
