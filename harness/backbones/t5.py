@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, T5Config
 
-from harness.backbone import Stack
+from harness.backbone import Stack, Weights
 from harness.backbones.pretrained import Pretrained
 
 
@@ -46,7 +48,35 @@ class T5(Pretrained):
             "ffn.out": ("layer.2.DenseReluDense.wo",),
         },
     }
-    depth_fields = {"encoder": ("num_layers",), "decoder": ("num_decoder_layers",)}  # noqa: RUF012
+    depth_fields = {  # noqa: RUF012
+        "encoder": ("num_layers",),
+        # From decoder_layers transformers learns how deep a cache to build; without it, it would
+        # take the encoder's depth, which is too little if pruning left the decoder deeper.
+        "decoder": ("num_decoder_layers", "decoder_layers"),
+    }
+
+    def mend(self, model: PreTrainedModel, weights: Weights) -> PreTrainedModel:
+        """Give T5 v1.1 and Flan-T5 their own LM head.
+
+        As published they have one, and their configurations say so. Transformers 5 overrides that
+        and ties it to the embedding, unless a checkpoint holds both; what it keeps of the
+        difference is that only the output of a tied model is scaled.
+        """
+        if model.config.scale_decoder_outputs:
+            return model
+        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+        if weights == "random":
+            head.weight = nn.Parameter(torch.empty_like(embedding.weight))
+            nn.init.normal_(head.weight, std=model.config.initializer_factor)
+        if head.weight is not embedding.weight:
+            # Or else the next resize_token_embeddings would tie them.
+            model._tied_weights_keys = {
+                tied: to
+                for tied, to in model._tied_weights_keys.items()
+                if tied != "lm_head.weight"
+            }
+            model.all_tied_weights_keys.pop("lm_head.weight", None)
+        return model
 
     def keep_layers(self, model: PreTrainedModel, stack: Stack, kept: Sequence[int]) -> None:
         """Drop layers; if block 1 goes, its relative position bias moves to the new first one."""

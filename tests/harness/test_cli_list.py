@@ -1,0 +1,123 @@
+"""``harness list`` and the command line as such: light, and clear about mistakes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from typer.testing import Result
+
+import harness as package
+from harness.cli import main as command_line
+
+Harness = Callable[..., Result]
+
+# Runs the command and then says what it cost: CPU seconds (start-up included; wall time would
+# measure the neighbours) and which heavy libraries it imported.
+COST = """
+import json, sys, time
+from harness.cli.main import app
+sys.stdout, out = open("/dev/null", "w"), sys.stdout
+app(sys.argv[1:], standalone_mode=False)
+heavy = {"torch", "transformers", "datasets", "peft", "numpy"} & sys.modules.keys()
+json.dump([time.process_time(), sorted(heavy)], out)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "backbones", "t5-large"],
+        ["list", "compressors", "lora_ff"],
+        ["list", "compressors", "lprun"],
+        ["list", "tasks", "--json"],
+        ["report", "--help"],
+        ["run", "--help"],
+        ["plan", "--help"],
+    ],
+)
+def test_light_commands_import_nothing_heavy_and_are_quick(arguments: list[str]) -> None:
+    def cost() -> tuple[float, list[str]]:
+        call = [sys.executable, "-c", COST, *arguments]
+        seconds, heavy = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)
+        return seconds, heavy
+
+    costs = [cost()]
+    while len(costs) < 3 and costs[-1][0] > 0.5:
+        costs.append(cost())
+    assert costs[0][1] == []
+    assert min(seconds for seconds, _ in costs) < 0.5
+
+
+def test_everything_is_listed_with_its_origin(harness: Harness) -> None:
+    result = harness("list")
+    assert result.exit_code == 0
+    for word in ("backbones", "compressors", "tasks", "metrics", "t5-large", "lora_ff", "rouge"):
+        assert word in result.stdout
+    assert "<hub id>" in result.stdout
+    assert f"seq2seq-harness {package.__version__}" in result.stdout
+
+
+def test_one_kind_can_be_listed(harness: Harness) -> None:
+    result = harness("list", "compressors")
+    assert "lora_ff" in result.stdout
+    assert "t5-large" not in result.stdout
+
+
+def test_a_compressor_is_shown_with_its_options(harness: Harness) -> None:
+    lines = harness("list", "compressors", "lora_ff").stdout.splitlines()
+    rank = next(line.split() for line in lines if line.startswith("r "))
+    assert rank == ["r", "int,", ">=", "1", "16", "Rank", "of", "the", "update."]
+
+
+def test_json_is_the_same_in_machine_form(harness: Harness) -> None:
+    found = json.loads(harness("list", "--json").stdout)
+    names = {kind: [entry["name"] for entry in found[kind]["names"]] for kind in found}
+    assert {"full", "lora_ff", "lora_qv", "lprun"} <= set(names["compressors"])
+    assert "bart-large" in names["backbones"]
+    assert "hub id" in [entry["name"] for entry in found["backbones"]["families"]]
+
+    shown = json.loads(harness("list", "compressors", "lora_ff", "--json").stdout)
+    assert shown["origin"] == {"package": "seq2seq-harness", "version": package.__version__}
+    rank = {"name": "r", "type": "int, >= 1", "default": "16", "doc": "Rank of the update."}
+    assert rank in shown["options"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["list", "compressors", "lora_f"], "Did you mean 'lora_ff'"),
+        (["list", "compressor"], "'compressor'"),
+        (["lst"], "Did you mean 'list'"),
+        (["list", "--jsn"], "--json"),
+    ],
+)
+def test_mistakes_are_answered_with_what_would_be_right(
+    harness: Harness, arguments: list[str], complaint: str
+) -> None:
+    result = harness(*arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_without_arguments_help_is_shown(harness: Harness) -> None:
+    result = harness()
+    for word in ("Usage:", "Commands", "run", "report", "list", "plan"):
+        assert word in result.output
+
+
+def test_the_version_is_shown(harness: Harness) -> None:
+    assert harness("--version").stdout == f"harness {package.__version__}\n"
+
+
+def test_an_interrupt_is_one_line(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "installed", interrupted)
+    result = harness("list")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")

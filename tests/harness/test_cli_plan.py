@@ -1,0 +1,84 @@
+"""``harness plan``: offline, without weights, in seconds."""
+
+import json
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from typer.testing import Result
+
+Harness = Callable[..., Result]
+
+
+def test_the_flagship_recipe_in_a_process_of_its_own() -> None:
+    command = ["plan", "--backbone", "t5-large", "--compressor", "lora_ff+lprun", "--json"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    result = subprocess.run(
+        [sys.executable, "-m", "harness", *command], capture_output=True, check=True
+    )
+    # CPU time: wall time would measure the neighbours.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 10
+    assert result.stderr == b""
+    made = json.loads(result.stdout)
+    kept = [1, 2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 24]  # Zhu et al. 2023, table 2
+    assert made["layers_kept"] == {"encoder": kept, "decoder": kept}
+    assert made["parameters"]["original"] == 737_668_096
+    assert made["parameters"]["trainable"] == 4_587_520
+    assert made["parameters"]["trainable_pct_of_original"] == pytest.approx(0.622, abs=0.001)
+    assert made["flop_limit_relative_speed"] == pytest.approx(2.47, abs=0.03)
+    assert made["storage"]["tasks"] == 4
+
+
+def test_the_table_shows_each_recipe_in_a_column(harness: Harness) -> None:
+    recipes = "full,lora_ff:r=8,alpha=16,lprun"
+    result = harness("plan", "--backbone", "t5-small", "--compressor", recipes)
+    assert result.exit_code == 0
+    cells = [re.split(r"\s{2,}", line.strip()) for line in result.stdout.splitlines()]
+    rows = {label: values for label, *values in cells}
+    assert "lora_ff:alpha=16.0,r=8" in result.stdout
+    assert rows["encoder layers kept"] == ["1-6", "1-6", "1-3 5 6"]
+    assert rows["trainable parameters"] == ["60,506,624", "491,520", "53,164,032"]
+    assert rows["FLOP limit of speed"][0] == "1.00x"
+
+
+def test_several_recipes_are_a_list_in_json(harness: Harness) -> None:
+    command = ["--backbone", "t5-small", "--compressor", "full,lprun", "--json", "--tasks", "7"]
+    plans = json.loads(harness("plan", *command).stdout)
+    assert [made["recipe"] for made in plans] == ["full", "lprun"]
+    assert plans[0]["storage"]["total_bytes"] == 7 * 4 * 60_506_624
+
+
+def test_lengths_come_from_the_task(harness: Harness) -> None:
+    command = ["plan", "--backbone", "t5-small", "--compressor", "lprun", "--json"]
+    plain = json.loads(harness(*command).stdout)
+    task = json.loads(harness(*command, "--task", "radiology_demo").stdout)
+    assert (plain["source_tokens"], plain["target_tokens"]) == (512, 128)
+    assert (task["source_tokens"], task["target_tokens"]) != (512, 128)
+    assert task["flop_limit_relative_speed"] != plain["flop_limit_relative_speed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"--backbone": "t5-lage"}, "Unknown backbone 't5-lage'.\nDid you mean 't5-large'"),
+        ({"--backbone": "./nowhere"}, "There is no model in the folder 'nowhere'"),
+        ({"--compressor": "lora"}, "Unknown compressor 'lora'."),
+        ({"--compressor": "lora_ff:rank=4"}, "has no option 'rank'"),
+        ({"--compressor": "full+lprun"}, "'full' cannot be combined with 'lprun'"),
+        ({"--compressor": "lprun:drop=2"}, "Leave drop out, or choose strategy=every"),
+        ({"--compressor": "lprun:encoder=1-9"}, "does not fit a stack of 6 layers"),
+        ({"--task": "radiology"}, "Unknown task 'radiology'"),
+    ],
+)
+def test_mistakes_are_answered_with_what_would_be_right(
+    harness: Harness, change: dict[str, str], complaint: str
+) -> None:
+    options = {"--backbone": "t5-small", "--compressor": "lprun", **change}
+    result = harness("plan", *(word for option in options.items() for word in option))
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
