@@ -12,6 +12,8 @@ from typer.core import TyperGroup
 from harness import HarnessError, __version__
 from harness.cli.listing import list_plugins
 from harness.cli.plan import plan
+from harness.cli.report import report
+from harness.cli.run import run
 from harness.cli.score import score
 from harness.plugins import installed
 
@@ -39,6 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command("run")(run)
+app.command("report")(report)
 app.command("list")(list_plugins)
 app.command("plan")(plan)
 app.command("score")(score)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.task import Task
 
@@ -38,7 +38,7 @@ class TokenizedSplit:
     cut_targets: int
 
 
-def tokenize(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task) -> TokenizedSplit:
+def tokenize(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]) -> TokenizedSplit:
     """Turn a split into token ids.
 
     Args:

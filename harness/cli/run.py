@@ -1,0 +1,114 @@
+"""``harness run``: from a spec to a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def run(
+    spec_file: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC.toml]", help="A spec file.", show_default=False)
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="A name, a hub id or a folder.", show_default="nano-t5"),
+    ] = None,
+    compressor: Annotated[
+        str | None, typer.Option(help="A recipe.", show_default="lora_ff+lprun")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="A name, or a file or folder of yours.", show_default="radiology_demo"),
+    ] = None,
+    source_column: Annotated[
+        str | None, typer.Option(help="Your data's column of sources.", show_default="guessed")
+    ] = None,
+    target_column: Annotated[
+        str | None, typer.Option(help="Your data's column of targets.", show_default="guessed")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="paper or quick.", show_default="what suits the backbone"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting, e.g. train.batch_size=4; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("results"),
+) -> None:
+    """Fine-tune a backbone with a recipe on a task, and report speed, memory and quality.
+
+    With no options: the embedded backbone and task, in minutes. Every setting and its meaning is
+    in the spec.toml that a run leaves in its folder.
+    """
+    from harness.plugins import installed
+    from harness.spec import RunSpec, overlay, parse_settings, read_toml, resolve
+
+    plugins = installed()
+    values: dict[str, Any] = read_toml(spec_file) if spec_file else {}
+    named = {
+        "backbone": backbone,
+        "recipe": compressor,
+        "task": task,
+        "seed": seed,
+        "preset": preset,
+    }
+    columns = {"source_column": source_column, "target_column": target_column}
+    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    given["task_options"] = {key: value for key, value in columns.items() if value is not None}
+    values = overlay(overlay(values, given), parse_settings(settings or []))
+
+    reference = values.get("backbone", RunSpec.model_fields["backbone"].default)
+    # The registry first: a mistyped name must be answered before anything heavy is imported.
+    plugins.tasks.find(values.get("task", RunSpec.model_fields["task"].default))
+    spec = resolve(values, plugins.backbones.find(reference).load()(reference).preset)
+    _execute(spec, out)
+
+
+def _execute(spec: Any, out: Path) -> None:
+    import logging
+    import os
+
+    from rich.console import Console
+
+    from harness.cli.progress import Progress
+    from harness.plugins import installed
+    from harness.reporting.table import results_table
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    console = Console(stderr=True, highlight=False)
+    console.print(
+        f"[bold]{spec.backbone}[/] x [bold]{spec.recipe}[/] on [bold]{spec.task}[/], "
+        f"seed {spec.seed}, preset {spec.preset}"
+    )
+    plugins = installed()
+    with Progress(console) as progress:
+        plugins.manager.register(progress)
+        try:
+            from harness.run import Run
+
+            report, folder = Run(spec, plugins, out).execute()
+        finally:
+            plugins.manager.unregister(progress)
+    if report.failure:
+        console.print(
+            f"[bold red]{report.status}[/] in the phase {report.failure.phase!r}: "
+            f"{report.failure.message}",
+            soft_wrap=True,
+        )
+        console.print(f"Report: {folder}", soft_wrap=True)
+        raise typer.Exit(130 if report.status == "interrupted" else 1)
+    Console(highlight=False).print(results_table([report]))
+    for metric, reason in report.not_computed.items():
+        console.print(f"{metric} was not computed: {reason}", style="dim", soft_wrap=True)
+    console.print(f"Report, predictions and weights: {folder}", soft_wrap=True)

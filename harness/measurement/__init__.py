@@ -1,0 +1,1 @@
+"""Measuring what training costs: speed, memory, and what the numbers depend on."""

@@ -1,0 +1,199 @@
+"""One arm of a comparison: a recipe in a process of its own that takes steps on request."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from harness.errors import HarnessError
+from harness.measurement.memory import MemoryReading
+from harness.spec import RunSpec
+from harness.training.schedule import Step, prefetch
+
+if TYPE_CHECKING:
+    from harness.reporting.report import LayersKept, Parameters
+    from harness.training.trainee import Trainee
+
+
+class OutOfMemoryError(Exception):
+    """A process ran out of memory, or was killed for it."""
+
+
+class Arm:
+    """A recipe in its own fresh process; a context manager.
+
+    Two arms can take turns on the same steps (A B B A) without sharing an allocator, a thread
+    pool or a cache; the one that waits is blocked in a read and takes no processor time.
+
+    Args:
+        spec: says which recipe, on which backbone, with which settings.
+        steps: the frozen schedule that windows refer to.
+        longest: the step that memory is measured on.
+
+    Raises:
+        OutOfMemoryError: also by every method.
+        HarnessError: also by every method; what the process itself complained about.
+    """
+
+    def __init__(self, spec: RunSpec, steps: Sequence[Step], longest: Step) -> None:
+        # A fresh interpreter, not a fork: a fork would share pages and inherit thread state.
+        context = multiprocessing.get_context("spawn")
+        # The profiler that counts tensor bytes would otherwise write to the user's terminal.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        self._pipe, child = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child,), daemon=True)
+        self._process.start()
+        child.close()
+        self._recipe = spec.recipe
+        self.engine: str
+        self.layers_kept: LayersKept
+        self.parameters: Parameters
+        self.engine, self.layers_kept, self.parameters = self._ask(
+            "prepare", spec, list(steps), longest
+        )
+
+    def window(self, first: int, count: int) -> float:
+        """Take ``count`` steps of the schedule from step ``first`` on; return the seconds."""
+        seconds: float = self._ask("window", first, count)
+        return seconds
+
+    def memory(self, steps: int) -> MemoryReading:
+        """Measure the peak over ``steps`` steps on the longest batch."""
+        reading: MemoryReading = self._ask("memory", steps)
+        return reading
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask(self, request: str, *arguments: object) -> Any:
+        try:
+            self._pipe.send((request, arguments))
+            answer = self._pipe.recv()
+        except (EOFError, BrokenPipeError) as error:
+            self._process.join(10)
+            code = self._process.exitcode
+            if code == -9:
+                raise OutOfMemoryError(f"The process of {self._recipe} was killed.") from error
+            raise RuntimeError(f"The process of {self._recipe} ended with code {code}.") from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+def _serve(pipe: Connection) -> None:
+    """Answer requests until the pipe is closed."""
+    # The parent's terminal sends the interrupt to the whole group; the parent decides.
+    os.setpgid(0, 0)
+    server: _Server | None = None
+    with contextlib.suppress(EOFError, BrokenPipeError):  # The parent is done, or is gone.
+        while True:
+            request, arguments = pipe.recv()
+            answer: Any
+            try:
+                if server is None:
+                    server = _Server(*arguments)
+                    answer = server.description()
+                else:
+                    answer = getattr(server, request)(*arguments)
+            except Exception as error:
+                answer = _portable(error)
+            pipe.send(answer)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return what a pipe can carry of an exception, by the classes that a parent tells apart."""
+    if isinstance(error, HarnessError):
+        return HarnessError(error.message, error.hint)
+    if is_out_of_memory(error):
+        return OutOfMemoryError(str(error).partition("\n")[0])
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+class _Server:
+    """What lives in the process of an arm."""
+
+    def __init__(self, spec: RunSpec, steps: Sequence[Step], longest: Step) -> None:
+        from harness.plugins import installed
+        from harness.recipe import parse
+        from harness.training.trainee import prepare
+
+        plugins = installed()
+        backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
+        self.trainee: Trainee = prepare(backbone, parse(spec.recipe, plugins.compressors), spec)
+        self.trainee.model.train()
+        self.steps = steps
+        self.longest = longest
+
+    def description(self) -> tuple[str, LayersKept, Parameters]:
+        """Say what was built."""
+        return self.trainee.engine.name, self.trainee.layers_kept, self.trainee.parameters
+
+    def window(self, first: int, count: int) -> float:
+        self._wait()
+        began = time.perf_counter()
+        for step, batches in prefetch(
+            self.steps[first : first + count], self.trainee.engine.collate
+        ):
+            self.trainee.step(batches, step.target_tokens)
+        self._wait()
+        return time.perf_counter() - began
+
+    def memory(self, steps: int) -> MemoryReading:
+        from harness.measurement.memory import measure_memory
+
+        trainee = self.trainee
+
+        def step() -> None:
+            for step, batches in prefetch([self.longest], trainee.engine.collate):
+                trainee.step(batches, step.target_tokens)
+
+        return measure_memory(step, steps, trainee.device, self._held)
+
+    def _held(self) -> int:
+        """Bytes of weights, buffers and optimizer state."""
+        import torch
+
+        model = self.trainee.model
+        tensors = [*model.parameters(), *model.buffers()]
+        for state in self.trainee.optimizer.state.values():
+            tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}
+        return sum(storage.nbytes() for storage in storages.values())
+
+    def _wait(self) -> None:
+        import torch
+
+        if self.trainee.device.type == "cuda":
+            torch.cuda.synchronize(self.trainee.device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on the device or on the host."""
+    import torch
+
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError, OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

@@ -1,0 +1,74 @@
+"""What the numbers of speed and memory depend on beside a run's own spec."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+import harness
+from harness.reporting.report import Fingerprint
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate")
+
+
+def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fingerprint:
+    """Describe this machine and its software.
+
+    Args:
+        device: where the model is.
+        dtype: what matrix products are computed in.
+        attention: attention implementation.
+    """
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return Fingerprint(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        driver=_driver() if device.type == "cuda" else None,
+        cpu=_processor(),
+        threads=torch.get_num_threads(),
+        versions={
+            "python": platform.python_version(),
+            **versions,
+            "harness": harness.__version__,
+        },
+        dtype=str(dtype).removeprefix("torch."),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        attention=attention,
+        git=git_state(),
+    )
+
+
+def git_state() -> str | None:
+    """Return the commit of the harness's own checkout, or None outside of one."""
+    folder = Path(harness.__file__).parent
+    commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    # An installed package may lie inside some other project's checkout.
+    if not commit or not _output(["git", "-C", str(folder), "ls-files", harness.__file__]):
+        return None
+    changed = _output(["git", "-C", str(folder), "status", "--porcelain", "-uno"])
+    return commit + ("+dirty" if changed else "")
+
+
+def _driver() -> str | None:
+    fields = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return _output(fields).partition("\n")[0] or None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _output(command: list[str]) -> str:
+    """Return what a command prints, or nothing if it cannot be run or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

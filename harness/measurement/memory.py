@@ -1,0 +1,93 @@
+"""Peak memory over a window of optimizer steps."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class MemoryReading:
+    """What a window held, in bytes; see ``harness.reporting.report.Memory``."""
+
+    peak: int
+    static: int
+    reserved: int | None
+    tensors: int | None
+
+
+def measure_memory(
+    step: Callable[[], object], steps: int, device: torch.device, held: Callable[[], int]
+) -> MemoryReading:
+    """Measure the peak over ``steps`` calls of ``step``, after one that is not looked at.
+
+    On CUDA it is the most that tensors took of the device. On a CPU it is the most that was
+    resident of the whole process, which the C allocator's own rules blur; so the bytes in live
+    tensors are counted as well, from the allocator's events over one more step.
+
+    Args:
+        step: takes one optimizer step, and leaves no gradients behind.
+        steps: how many to look at.
+        device: where the model is.
+        held: bytes of the tensors that live on between steps.
+    """
+    step()  # After it the optimizer's state exists.
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        static = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize(device)
+        return MemoryReading(
+            peak=torch.cuda.max_memory_allocated(device),
+            static=static,
+            reserved=torch.cuda.max_memory_reserved(device),
+            tensors=None,
+        )
+    static = resident("VmRSS")
+    reset_peak()
+    for _ in range(steps):
+        step()
+    return MemoryReading(
+        peak=resident("VmHWM"),
+        static=static,
+        reserved=None,
+        tensors=held() + peak_of_allocations(step),
+    )
+
+
+def resident(field: str) -> int:
+    """Return VmRSS or VmHWM of this process in bytes (Linux)."""
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{_STATUS} has no {field}")
+
+
+def reset_peak() -> None:
+    """Make VmHWM start again from what is resident now (Linux, see proc_pid_clear_refs(5))."""
+    _CLEAR.write_text("5")
+
+
+def peak_of_allocations(work: Callable[[], object]) -> int:
+    """Return by how many bytes the CPU tensors that ``work`` makes rise at most."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    live = peak = 0
+    events = profiler.profiler.kineto_results.events()
+    for event in sorted(
+        (e for e in events if e.name() == "[memory]"), key=lambda e: int(e.start_ns())
+    ):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak

@@ -1,0 +1,25 @@
+"""Named settings to start from; every one of them can be changed with ``--set``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # Zhu et al. 2023, section 4.2: the defaults of the settings themselves.
+    "paper": {},
+    # Minutes on two CPU cores with a small backbone: few steps, so high rates and a short warm-up.
+    "quick": {
+        "train": {
+            "batch_size": 16,
+            "epochs": 1.0,
+            "learning_rate": 1e-3,
+            "adapter_learning_rate": 3e-3,
+            "warmup_steps": 20,
+            "eval_every_epochs": 0.5,
+            "eval_examples": 100,
+        },
+        "test": {"examples": 400, "max_new_tokens": 64},
+    },
+}
+"""Preset -> values that differ from the defaults of ``harness.spec``."""

@@ -1,0 +1,219 @@
+"""The report of a run: one typed record, whatever became of the run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "oom", "nan", "timeout", "interrupted", "error"]
+
+PHASES = ("load", "probe speed", "probe memory", "train", "evaluate", "hand-over")
+"""What a run does, in this order; no two phases share a measurement window."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class LayersKept(_Record):
+    """Transformer layers that are left, 1-indexed by where they were in the backbone."""
+
+    encoder: list[int]
+    """Of the encoder."""
+    decoder: list[int]
+    """Of the decoder."""
+
+
+class Parameters(_Record):
+    """Numbers of parameters, tied weights counted once."""
+
+    original: int
+    """Of the backbone as published."""
+    total: int
+    """Of the compressed model, adapters included."""
+    trainable: int
+    """Trained ones: they require a gradient, are in the optimizer, and got a gradient."""
+    trainable_pct_of_original: float
+    """100 x trainable / original."""
+    trainable_pct_of_total: float
+    """100 x trainable / total."""
+
+
+class Speed(_Record):
+    """Training speed, measured in a window of its own on a frozen schedule of batches."""
+
+    tokens_per_s: float
+    """Source tokens and target tokens that carry loss, without padding, per second."""
+    samples_per_s: float
+    """Examples per second."""
+    relative: float | None = None
+    """Geometric mean over matched windows of recipe / full; null without a baseline."""
+    relative_ci: tuple[float, float] | None = None
+    """95 % interval of ``relative`` (Student's t over the logarithms of the matched ratios)."""
+    noise_floor: float | None = None
+    """What full against full showed in the same windows, as a ratio of at least 1: a ``relative``
+    that is no further from 1 than this is not significant."""
+    baseline: str
+    """Where the baseline's numbers come from, or why there are none."""
+    engine: str
+    """How batches went through the model: packed or padded."""
+    schedule_sha256: str
+    """Hash of the token ids and the order of the schedule; equal where speeds are comparable."""
+    window_seconds: list[float]
+    """Seconds of each timed window of the recipe, in the order measured."""
+
+
+class Memory(_Record):
+    """Peak memory over optimizer steps on the longest batch, in a process of its own."""
+
+    peak_bytes: int
+    """CUDA: most bytes allocated by tensors. CPU: most resident bytes of the process."""
+    static_bytes: int
+    """Bytes held between steps, once the optimizer's state exists."""
+    reserved_bytes: int | None = None
+    """CUDA: most bytes that the allocator held; null on a CPU."""
+    tensor_bytes: int | None = None
+    """CPU: most bytes in live tensors, which unlike resident bytes is deterministic."""
+    relative: float | None = None
+    """peak_bytes / those of full fine-tuning; null without a baseline."""
+
+
+class Value(_Record):
+    """One metric of the test split."""
+
+    value: float
+    """Corpus value."""
+    ci: tuple[float, float] | None
+    """95 % interval over test examples (seeded bootstrap); null for fewer than two examples."""
+    signature: str
+    """Pins the implementation; values of unlike signatures are never compared."""
+    higher_is_better: bool
+    """The direction."""
+
+
+class Training(_Record):
+    """What the training phase did."""
+
+    steps: int
+    """Optimizer steps taken."""
+    planned_steps: int
+    """Optimizer steps planned."""
+    best_step: int
+    """Steps after which the weights that were kept were reached."""
+    best_value: float
+    """The task's primary metric on the eval split at that step."""
+    learning_rate: float
+    """Peak learning rate."""
+    stopped: Literal["finished", "patience"]
+    """Why it ended."""
+    seconds: float
+    """Wall time of the whole phase, evaluation included; never a measure of speed."""
+
+
+class Data(_Record):
+    """What the task supplied."""
+
+    train: int
+    """Examples."""
+    eval: int
+    """Examples."""
+    test: int
+    """Examples that were scored."""
+    skipped: dict[str, int]
+    """Why rows were left out -> how many."""
+    cut_sources: int
+    """Sources longer than the task's limit, over all splits; they lost their end."""
+    cut_targets: int
+    """Targets longer than the limit; training saw them cut, scores never do."""
+    sha256: str
+    """Hash of the texts of all splits."""
+
+
+class HandOver(_Record):
+    """Whether what the run hands over behaves like what it trained."""
+
+    largest_logit_difference: float
+    """Between the trained model and the same with its adapters folded into plain layers, on one
+    batch in float32."""
+
+
+class Fingerprint(_Record):
+    """What the numbers of speed and memory depend on beside the run's own spec."""
+
+    device: str
+    """Name of the accelerator, or cpu."""
+    driver: str | None
+    """Of the accelerator."""
+    cpu: str
+    """Model of the processor."""
+    threads: int
+    """Threads that torch computes with."""
+    versions: dict[str, str]
+    """Versions of python, torch, transformers, peft and the harness."""
+    dtype: str
+    """What matrix products are computed in."""
+    matmul_precision: str
+    """torch's float32 matmul precision."""
+    attention: str
+    """Attention implementation."""
+    git: str | None
+    """Commit of the harness's checkout, with +dirty if it was changed; null outside of one."""
+
+
+class Failure(_Record):
+    """Why a run did not end well."""
+
+    phase: str
+    """One of the phases."""
+    message: str
+    """What went wrong, in a line or two; holds no text of the data."""
+
+
+class Report(_Record):
+    """Everything a run found."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Version of this record's form."""
+    id: str
+    """Derived from all that could change the result."""
+    status: Status
+    """How it ended."""
+    failure: Failure | None = None
+    """Set unless the status is ok."""
+    backbone: str
+    """Name of the backbone."""
+    recipe: str
+    """The recipe in canonical form."""
+    task: str
+    """Name of the task."""
+    seed: int
+    """Its seed."""
+    started: str
+    """ISO 8601, UTC."""
+    seconds: float
+    """Wall time of the whole run."""
+    data: Data | None = None
+    """Null until the data were read."""
+    layers_kept: LayersKept | None = None
+    """Null until the model was composed."""
+    parameters: Parameters | None = None
+    """Null until the model was composed."""
+    speed: Speed | None = None
+    """Null until measured."""
+    memory: Memory | None = None
+    """Null until measured."""
+    training: Training | None = None
+    """Null until trained."""
+    quality: dict[str, Value] = Field(default_factory=dict)
+    """Metric -> its value on the test split."""
+    not_computed: dict[str, str] = Field(default_factory=dict)
+    """Metric of the suite that could not be computed -> why, and what would mend it."""
+    decoding: str | None = None
+    """Signature of the decoder; values of unlike decoders are never compared."""
+    handover: HandOver | None = None
+    """Null until checked."""
+    fingerprint: Fingerprint | None = None
+    """What the measurements depend on."""

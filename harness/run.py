@@ -1,0 +1,330 @@
+"""A run, phase by phase: from a resolved spec to a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from harness.backbone import Backbone
+from harness.errors import HarnessError
+from harness.evaluation.decoding import generate, signature
+from harness.evaluation.scoring import data_hash, metric_of, score
+from harness.events import Evaluated, PhaseStarted, StepDone
+from harness.measurement.arm import is_out_of_memory
+from harness.measurement.fingerprint import fingerprint, git_state
+from harness.measurement.probe import FrozenSchedule, freeze, probe_memory, probe_speed
+from harness.metric import Metric
+from harness.options import validate
+from harness.plugins import Plugins
+from harness.recipe import Recipe, parse
+from harness.reporting.comparison import relate_to_earlier
+from harness.reporting.folder import PREDICTIONS, SPEC, RunFolder, run_id
+from harness.reporting.report import Data, Failure, HandOver, Report, Status
+from harness.reporting.writing import write_lines, write_text
+from harness.spec import BASELINE, RunSpec
+from harness.task import Task
+from harness.training.engine import Batch, PaddedEngine
+from harness.training.examples import Example, TokenizedSplit, tokenize
+from harness.training.loop import NonFiniteLossError, Observers, train
+from harness.training.schedule import Schedule
+from harness.training.trainee import Trainee, choose_device, choose_dtype, prepare
+
+if TYPE_CHECKING:
+    from pluggy import HookRelay
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run starts from, once everything that a user can get wrong has been looked at."""
+
+    backbone: Backbone
+    recipe: Recipe
+    task: Task[Any]
+    metrics: Sequence[Metric]
+    tokenizer: PreTrainedTokenizerBase
+    train: TokenizedSplit
+    eval: TokenizedSplit
+    test: TokenizedSplit
+    eval_rows: Dataset
+    test_rows: Dataset
+    data: Data
+
+
+def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
+    """Find the plugins, load the data and turn them into tokens.
+
+    Raises:
+        HarnessError: anything that is not as it must be.
+    """
+    # Cheap mistakes first: names and options before data, data before weights.
+    recipe = parse(spec.recipe, plugins.compressors)
+    backbone: Backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
+    task_class = plugins.tasks.find(spec.task).load()
+    options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
+    task: Task[Any] = task_class(spec.task, options)
+    device = choose_device(spec.device)
+    choose_dtype(spec.train.precision, device, backbone)
+    metrics = task.metrics()
+    splits = task.splits(spec.seed)
+    tokenizer = backbone.tokenizer()
+    eval_rows = _sample(
+        splits.eval, spec.train.eval_examples or round(task.eval_share * len(splits.eval))
+    )
+    test_rows = _sample(splits.test, spec.test.examples or len(splits.test))
+    train, evaluation, test = (
+        tokenize(rows, tokenizer, task) for rows in (splits.train, eval_rows, test_rows)
+    )
+    tokenized = (train, evaluation, test)
+    data = Data(
+        train=len(train.examples),
+        eval=len(evaluation.examples),
+        test=len(test.examples),
+        skipped=splits.skipped,
+        cut_sources=sum(split.cut_sources for split in tokenized),
+        cut_targets=sum(split.cut_targets for split in tokenized),
+        sha256=data_hash(splits.train, splits.eval, splits.test),
+    )
+    return Inputs(
+        backbone,
+        recipe,
+        task,
+        metrics,
+        tokenizer,
+        train,
+        evaluation,
+        test,
+        eval_rows,
+        test_rows,
+        data,
+    )
+
+
+class Run:
+    """One run.
+
+    Args:
+        spec: resolved.
+        plugins: what there is.
+        results: where the run's folder goes.
+    """
+
+    def __init__(self, spec: RunSpec, plugins: Plugins, results: Path) -> None:
+        self.spec = spec
+        self.plugins = plugins
+        self.results = results
+        self.phase = "load"
+        self.hook: HookRelay = plugins.manager.hook
+
+    def execute(self) -> tuple[Report, Path]:
+        """Do it all; return the report, and the folder that holds it.
+
+        Whatever happens once the data are read ends in a report, with a status that says so.
+
+        Raises:
+            HarnessError: a mistake in the spec or the data; nothing is left behind.
+        """
+        began = time.perf_counter()
+        self.hook.run_started(spec=self.spec)
+        self._enter("load")
+        inputs = read_inputs(self.spec, self.plugins)
+        report = Report(
+            id=self._id(inputs),
+            status="ok",
+            backbone=inputs.backbone.name,
+            recipe=str(inputs.recipe),
+            task=inputs.task.name,
+            seed=self.spec.seed,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=0,
+            data=inputs.data,
+        )
+        folder = RunFolder(self.results, report.id)
+        write_text(folder.work / SPEC, self.spec.to_toml())
+        try:
+            self._measure_and_train(inputs, report, folder)
+        except HarnessError:
+            folder.discard()
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            report.status = status_of(error)
+            message = str(error).partition("\n")[0] or type(error).__name__
+            report.failure = Failure(phase=self.phase, message=message)
+        report.seconds = time.perf_counter() - began
+        place = folder.finish(report)
+        self.hook.run_finished(report=report)
+        return report, place
+
+    def _enter(self, phase: str, steps: int | None = None) -> None:
+        self.phase = phase
+        self.hook.phase_started(event=PhaseStarted(phase, steps))
+
+    def _id(self, inputs: Inputs) -> str:
+        origins = sorted(map(str, self.plugins.origins))
+        versions = [torch.__version__, git_state() or "", *origins, inputs.data.sha256]
+        return run_id(
+            inputs.backbone.name,
+            str(inputs.recipe),
+            inputs.task.name,
+            self.spec.seed,
+            self.spec.digest(*versions),
+        )
+
+    def _measure_and_train(self, inputs: Inputs, report: Report, folder: RunFolder) -> None:
+        settings = self.spec.train
+        schedule = Schedule(
+            inputs.train.examples, settings.batch_size, settings.accumulation, self.spec.seed
+        )
+        self._probe(freeze(schedule, self.spec.probe), report)
+
+        self._enter("train", schedule.planned_steps(settings.epochs, settings.max_steps))
+        trainee = prepare(inputs.backbone, inputs.recipe, self.spec)
+        report.layers_kept = trainee.layers_kept
+        report.parameters = trainee.parameters
+        report.fingerprint = fingerprint(
+            trainee.device, trainee.dtype, trainee.model.config._attn_implementation
+        )
+        if self.spec.probe.baseline not in ("probe", "off"):
+            relate_to_earlier(report, Path(self.spec.probe.baseline))
+        primary = metric_of(inputs.metrics, inputs.task.primary_metric)
+        sources = [example.source for example in inputs.eval.examples]
+
+        def evaluate() -> dict[str, float]:
+            predictions = generate(
+                trainee.model, inputs.tokenizer, sources, self.spec.greedy, dtype=trainee.dtype
+            )
+            rows = inputs.eval_rows
+            scores = primary.score(rows["source"], predictions, rows["target"])
+            return {name: score.value for name, score in scores.items()}
+
+        report.training = train(
+            trainee,
+            schedule,
+            settings,
+            evaluate=evaluate,
+            primary_metric=inputs.task.primary_metric,
+            folder=folder.work,
+            observers=Observers(self._step_done, self._evaluated),
+        )
+        self._score(inputs, trainee, report, folder)
+        self._enter("hand-over")
+        report.handover = hand_over(trainee, inputs.recipe, inputs.test.examples[:2])
+
+    def _probe(self, frozen: FrozenSchedule, report: Report) -> None:
+        """Measure speed and memory, beside full fine-tuning where that is asked for."""
+        spec = self.spec
+        with_baseline = spec.probe.baseline == "probe"
+        baseline = spec.model_copy(update={"recipe": BASELINE}) if with_baseline else None
+        windows = spec.probe.rounds * (4 if with_baseline else 2)
+        self._enter("probe speed", windows)
+        done = 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            self._step_done(StepDone(done))
+
+        try:
+            report.speed = probe_speed(spec, frozen, baseline, tick)
+            self._enter("probe memory")
+            report.memory = probe_memory(spec, frozen, baseline)
+        except Exception as error:
+            if baseline is None or not is_out_of_memory(error):
+                raise
+            # It may have been the baseline that did not fit: then there is no ratio to report.
+            report.speed = probe_speed(spec, frozen, None, tick)
+            report.speed.baseline = f"{BASELINE} ran out of memory"
+            report.memory = probe_memory(spec, frozen, None)
+
+    def _score(self, inputs: Inputs, trainee: Trainee, report: Report, folder: RunFolder) -> None:
+        """Predict the test split, score it, and write predictions with their scores."""
+        rows = inputs.test_rows
+        self._enter("evaluate", len(rows))
+        done = 0
+
+        def on_batch(count: int) -> None:
+            nonlocal done
+            done += count
+            self._step_done(StepDone(done))
+
+        predictions = generate(
+            trainee.model,
+            inputs.tokenizer,
+            [example.source for example in inputs.test.examples],
+            self.spec.test,
+            dtype=trainee.dtype,
+            on_batch=on_batch,
+        )
+        scores = score(inputs.metrics, rows["source"], predictions, rows["target"])
+        report.quality = scores.values()
+        report.not_computed = scores.not_computed
+        report.decoding = signature(self.spec.test)
+        write_lines(
+            folder.work / PREDICTIONS,
+            (
+                {
+                    "id": row["id"],
+                    "source": row["source"],
+                    "reference": row["target"],
+                    "prediction": prediction,
+                    "scores": scores.of_example(index),
+                }
+                for index, (row, prediction) in enumerate(zip(rows, predictions, strict=True))
+            ),
+        )
+
+    def _step_done(self, event: StepDone) -> None:
+        self.hook.step_done(event=event)
+
+    def _evaluated(self, event: Evaluated) -> None:
+        self.hook.evaluated(event=event)
+
+
+@torch.inference_mode()
+def hand_over(trainee: Trainee, recipe: Recipe, examples: Sequence[Example]) -> HandOver:
+    """Fold the adapters into plain layers, and see whether the model still says the same."""
+    model = trainee.model.eval()
+    batch = (
+        PaddedEngine(model.config.pad_token_id, torch.float32, trainee.device.type)
+        .collate(examples)
+        .to(trainee.device)
+    )
+    adapted = _logits(model, batch)
+    for compressor in reversed(recipe.compressors):
+        model = compressor.merge(model)
+    merged = _logits(model, batch)
+    return HandOver(largest_logit_difference=float((adapted - merged).abs().max()))
+
+
+def _logits(model: Any, batch: Batch) -> torch.Tensor:
+    tensors = batch.tensors
+    logits: torch.Tensor = model(
+        input_ids=tensors["input_ids"],
+        attention_mask=tensors["attention_mask"],
+        labels=tensors["labels"],
+    ).logits
+    return logits
+
+
+def status_of(error: BaseException) -> Status:
+    """Return the typed outcome for what stopped a run."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, NonFiniteLossError):
+        return "nan"
+    return "oom" if is_out_of_memory(error) else "error"
+
+
+def _sample(rows: Dataset, count: int) -> Dataset:
+    """Return ``count`` rows in their order; the same ones in every run."""
+    if count >= len(rows):
+        return rows
+    return rows.select(sorted(Random(0).sample(range(len(rows)), max(1, count))))

@@ -1,0 +1,197 @@
+"""The specification of a run: everything that can change its result, and how it is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import Field
+
+from harness.backbone import Weights
+from harness.errors import HarnessError
+from harness.evaluation.settings import DecodingSettings
+from harness.options import Options, validate
+from harness.presets import PRESETS
+
+BASELINE = "full"
+"""The recipe that every other one is compared with."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class TrainSettings(Options):
+    """How a recipe is trained. Defaults are the paper's (Zhu et al. 2023, section 4.2)."""
+
+    batch_size: int = Field(8, ge=1)
+    """Examples that go through the model at a time."""
+    accumulation: int = Field(1, ge=1)
+    """Such batches to one optimizer step."""
+    epochs: float = Field(10, gt=0)
+    """Passes over the training split."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many optimizer steps, if that comes first."""
+    learning_rate: float = Field(5e-5, gt=0)
+    """Peak learning rate of recipes that train the backbone's own weights."""
+    adapter_learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate of recipes with an adapter."""
+    warmup_steps: int = Field(1000, ge=0)
+    """Steps of linear warm-up; linear decay to zero follows."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW; the paper prints 0.1, its released code uses 0.9."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """AdamW."""
+    epsilon: float = Field(1e-8, gt=0)
+    """AdamW."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Gradients of a larger norm are scaled down to it."""
+    precision: Precision = "auto"
+    """What matrix products are computed in; auto is bfloat16 where the device has it."""
+    packing: Literal["auto", "on", "off"] = "auto"
+    """Put the sequences of a batch end to end without padding, where the backbone says how."""
+    eval_every_epochs: float = Field(0.3, gt=0)
+    """Score the eval split that often."""
+    eval_examples: int | None = Field(None, ge=1)
+    """Score at most so many examples of the eval split; by default the task's share of it."""
+    patience: int = Field(20, ge=1)
+    """Stop after so many evaluations without a better one."""
+
+
+class ScoringSettings(DecodingSettings):
+    """How the test split is predicted and scored."""
+
+    examples: int | None = Field(None, ge=1)
+    """Score only the first so many examples of the test split."""
+
+
+class ProbeSettings(Options):
+    """The short baseline probe: the recipe and full fine-tuning on the same batches."""
+
+    baseline: str = "probe"
+    """``probe`` measures full fine-tuning beside the recipe, ``off`` measures the recipe alone. The
+    folder of an earlier run of ``full`` takes that run's numbers, if its fingerprint is equal."""
+    warmup_steps: int = Field(3, ge=1)
+    """Optimizer steps before the clock starts."""
+    steps: int = Field(8, ge=1)
+    """Optimizer steps to a timed window."""
+    rounds: int = Field(3, ge=2)
+    """Rounds of four windows: full, recipe, recipe, full."""
+    memory_steps: int = Field(3, ge=3)
+    """Optimizer steps to the memory window, each on the longest batch."""
+
+
+class RunSpec(Options):
+    """One backbone x recipe x task x seed, with all settings resolved."""
+
+    backbone: str = "nano-t5"
+    """Registered name, hub id or folder."""
+    recipe: str = "lora_ff+lprun"
+    """Compressors joined by +."""
+    task: str = "radiology_demo"
+    """Registered name, or a file or folder of your own."""
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the task."""
+    weights: Weights = "pretrained"
+    """Start from the published weights or from random ones."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+    seed: int = Field(0, ge=0)
+    """Seeds the initial adapter, the order of the examples, dropout, and splits made here."""
+    preset: str | None = None
+    """The settings to start from; by default what suits the backbone."""
+    train: TrainSettings = TrainSettings()
+    """Training."""
+    greedy: DecodingSettings = DecodingSettings(
+        beams=1, max_new_tokens=50, no_repeat_ngram=0, batch_size=32
+    )
+    """Predictions during training."""
+    test: ScoringSettings = ScoringSettings()
+    """Predictions of the test split."""
+    probe: ProbeSettings = ProbeSettings()
+    """Speed and memory."""
+
+    def to_toml(self) -> str:
+        """Write the spec; ``read_toml`` of it gives the same spec."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def digest(self, *more: str) -> str:
+        """Return a short hash of the spec and of whatever else can change the result."""
+        text = json.dumps([self.model_dump(mode="json"), *more], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a spec file as nested values, not yet validated.
+
+    Raises:
+        HarnessError: there is no such file, or it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise HarnessError(
+            f"There is no spec file {str(path)!r}.",
+            "A run stores its own as spec.toml in its folder: copy one and edit it.",
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise HarnessError(f"The spec file {str(path)!r} cannot be read: {error}.") from error
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Read ``train.batch_size=4`` and the like into nested values.
+
+    Values are read as TOML where they are TOML (numbers, booleans, lists), else as text.
+
+    Raises:
+        HarnessError: no equals sign.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path.strip():
+            raise HarnessError(
+                f"--set {setting!r} cannot be read.", "Write --set train.batch_size=4"
+            )
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        *groups, name = path.strip().split(".")
+        inner = values
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[name] = value
+    return values
+
+
+def resolve(values: Mapping[str, Any], default_preset: str) -> RunSpec:
+    """Lay the user's values over a preset and validate the whole.
+
+    Args:
+        values: nested values from a spec file and the command line.
+        default_preset: the preset if ``values`` name none.
+
+    Raises:
+        HarnessError: an unknown preset, an unknown key, or a value that does not fit.
+    """
+    name = values.get("preset") or default_preset
+    if name not in PRESETS:
+        raise HarnessError(f"Unknown preset {name!r}.", f"Known: {', '.join(PRESETS)}.")
+    merged = overlay(overlay(PRESETS[name], values), {"preset": name})
+    return validate(RunSpec, merged, "A run")
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``below`` with the values of ``above`` in its place, group by group."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        nested = isinstance(value, Mapping) and isinstance(old, Mapping)
+        merged[key] = overlay(old, value) if nested else value  # type: ignore[arg-type]
+    return merged

@@ -1,0 +1,197 @@
+"""A model made ready for training: composed, on its device, with engine and optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from harness.backbone import Backbone
+from harness.composition import compose, count_parameters, kept_layers, layers
+from harness.compressor import Stage
+from harness.errors import HarnessError
+from harness.recipe import Recipe
+from harness.reporting.report import LayersKept, Parameters
+from harness.spec import RunSpec
+from harness.training.engine import Batch, Engine, PaddedEngine
+
+
+@dataclass
+class Trainee:
+    """A model in training.
+
+    Attributes:
+        model: the composed model.
+        accelerator: places the model and runs the backward pass.
+        engine: how batches go through the model.
+        optimizer: over the trained parameters.
+        trained: qualified name -> trained parameter.
+        clip_norm: gradients of a larger norm are scaled down to it.
+        dtype: what matrix products are computed in.
+        learning_rate: the peak.
+        layers_kept: of the composed model.
+        parameters: of the composed model.
+    """
+
+    model: PreTrainedModel
+    accelerator: Accelerator
+    engine: Engine
+    optimizer: torch.optim.Optimizer
+    trained: dict[str, nn.Parameter]
+    clip_norm: float
+    dtype: torch.dtype
+    learning_rate: float
+    layers_kept: LayersKept
+    parameters: Parameters
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    def backward(self, micro_batches: Iterable[Batch], target_tokens: int) -> Tensor:
+        """Add the gradients of one optimizer step and return its loss.
+
+        Args:
+            micro_batches: on the CPU, one after another.
+            target_tokens: of all of them together; the loss is the mean over these, so that
+                neither it nor the gradient depends on how the step is cut.
+
+        Returns:
+            Nats per target token, a scalar that is still on the device: reading it would wait.
+        """
+        total = torch.zeros((), device=self.device)
+        for batch in micro_batches:
+            loss = self.engine.loss_sum(self.model, batch.to(self.device)) / target_tokens
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def step(
+        self, micro_batches: Iterable[Batch], target_tokens: int, check: bool = False
+    ) -> Tensor:
+        """Take one optimizer step; see ``backward`` for the arguments and what is returned.
+
+        Args:
+            check: make sure that what is counted as trained is what is trained.
+        """
+        loss = self.backward(micro_batches, target_tokens)
+        if check:
+            self.check_trained()
+        self.accelerator.clip_grad_norm_(self.trained.values(), self.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss
+
+    def check_trained(self) -> None:
+        """Assert that what requires a gradient is what the optimizer holds and what got one.
+
+        To be called between ``backward`` and the optimizer's step.
+
+        Raises:
+            HarnessError: otherwise; the reported number of trained parameters would be wrong.
+        """
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        strays = [
+            name
+            for name, parameter in self.trained.items()
+            if id(parameter) not in held or parameter.grad is None
+        ]
+        if strays or len(held) != len(self.trained):
+            raise HarnessError(
+                f"{len(strays)} parameters should be trained but get no gradient or are not in "
+                f"the optimizer, the first of them {strays[:1]}.",
+                "This is a mistake in a compressor of the recipe: it must set requires_grad on "
+                "exactly the parameters that the loss depends on.",
+            )
+
+
+def prepare(backbone: Backbone, recipe: Recipe, spec: RunSpec) -> Trainee:
+    """Load the backbone, apply the recipe, and make the result ready for training.
+
+    Seeds all global generators, so that equal specs start from equal models.
+    """
+    set_seed(spec.seed)
+    model = backbone.load(spec.weights)
+    original = count_parameters(model).total
+    before = layers(model, backbone)
+    model = compose(model, backbone, recipe)
+    kept = kept_layers(before, layers(model, backbone))
+    count = count_parameters(model)
+    parameters = Parameters(
+        original=original,
+        total=count.total,
+        trainable=count.trainable,
+        trainable_pct_of_original=100 * count.trainable / original,
+        trainable_pct_of_total=100 * count.trainable / count.total,
+    )
+    device = choose_device(spec.device)
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    dtype = choose_dtype(spec.train.precision, device, backbone)
+    model = model.to(accelerator.device)
+    engine = PaddedEngine(model.config.pad_token_id, dtype, device.type)
+    adapted = Stage.ADAPTER in recipe.stages
+    rate = spec.train.adapter_learning_rate if adapted else spec.train.learning_rate
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(
+        trained.values(),
+        lr=rate,
+        betas=(spec.train.beta1, spec.train.beta2),
+        eps=spec.train.epsilon,
+        weight_decay=spec.train.weight_decay,
+        fused=True,
+    )
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Trainee(
+        model=model,
+        accelerator=accelerator,
+        engine=engine,
+        optimizer=optimizer,
+        trained=trained,
+        clip_norm=spec.train.clip_norm,
+        dtype=dtype,
+        learning_rate=rate,
+        layers_kept=LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
+        parameters=parameters,
+    )
+
+
+def choose_device(asked: str) -> torch.device:
+    """Return the device to train on; ``auto`` is the accelerator if there is one.
+
+    Raises:
+        HarnessError: CUDA was asked for and is not there.
+    """
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise HarnessError(
+            "There is no CUDA device here.", "Leave --set device=cuda out, or set device=cpu"
+        )
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(asked)
+
+
+def choose_dtype(asked: str, device: torch.device, backbone: Backbone) -> torch.dtype:
+    """Return what matrix products are computed in.
+
+    ``auto`` is bfloat16 where the device multiplies it natively and the backbone trains safely
+    in it, else float32.
+    """
+    if asked != "auto":
+        if asked not in backbone.safe_dtypes:
+            raise HarnessError(
+                f"{backbone.name} overflows in {asked}.",
+                f"Safe: {', '.join(sorted(backbone.safe_dtypes))}.",
+            )
+        return torch.bfloat16 if asked == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native and "bfloat16" in backbone.safe_dtypes else torch.float32
