@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
 from harness.backbone import Backbone
 from harness.composition import ParameterCount, compose, count_parameters, kept_layers, layers
 from harness.flops import training_flops
 from harness.recipe import Recipe
-from harness.reporting.report import LayersKept, Parameters
+from harness.reporting.report import LayersKept, Parameters, Record
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Storage(_Record):
+class Storage(Record):
     """Bytes on disk for several tasks: what is trained once a task, what is frozen once."""
 
     tasks: int
@@ -32,7 +26,7 @@ class Storage(_Record):
     """total_bytes / those of full fine-tuning, which stores the whole backbone once a task."""
 
 
-class Plan(_Record):
+class Plan(Record):
     """What a recipe does to a backbone."""
 
     backbone: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -81,13 +82,22 @@ def reset_peak() -> None:
 
 def peak_of_allocations(work: Callable[[], object]) -> int:
     """Return by how many bytes the CPU tensors that ``work`` makes rise at most."""
+    return max(_live_bytes(work), default=0)
+
+
+def allocated_by(work: Callable[[], object], device: torch.device) -> int:
+    """Return how many bytes of tensors ``work`` leaves alive on a device."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.memory_allocated(device) - before
+    return [0, *_live_bytes(work)][-1]
+
+
+def _live_bytes(work: Callable[[], object]) -> list[int]:
+    """Return the bytes alive after each event of the CPU allocator, from 0 when ``work`` begins."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
-    live = peak = 0
-    events = profiler.profiler.kineto_results.events()
-    for event in sorted(
-        (e for e in events if e.name() == "[memory]"), key=lambda e: int(e.start_ns())
-    ):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events.sort(key=lambda event: int(event.start_ns()))
+    return list(accumulate(event.nbytes() for event in events))

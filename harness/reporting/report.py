@@ -14,11 +14,13 @@ PHASES = ("load", "probe speed", "probe memory", "train", "evaluate", "hand-over
 """What a run does, in this order; no two phases share a measurement window."""
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """Base of all that is reported: documented fields, and no unknown ones."""
+
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class LayersKept(_Record):
+class LayersKept(Record):
     """Transformer layers that are left, 1-indexed by where they were in the backbone."""
 
     encoder: list[int]
@@ -27,7 +29,7 @@ class LayersKept(_Record):
     """Of the decoder."""
 
 
-class Parameters(_Record):
+class Parameters(Record):
     """Numbers of parameters, tied weights counted once."""
 
     original: int
@@ -42,7 +44,7 @@ class Parameters(_Record):
     """100 x trainable / total."""
 
 
-class Speed(_Record):
+class Speed(Record):
     """Training speed, measured in a window of its own on a frozen schedule of batches."""
 
     tokens_per_s: float
@@ -66,7 +68,7 @@ class Speed(_Record):
     """Seconds of each timed window of the recipe, in the order measured."""
 
 
-class Memory(_Record):
+class Memory(Record):
     """Peak memory over optimizer steps on the longest batch, in a process of its own."""
 
     peak_bytes: int
@@ -81,7 +83,7 @@ class Memory(_Record):
     """peak_bytes / those of full fine-tuning; null without a baseline."""
 
 
-class Value(_Record):
+class Value(Record):
     """One metric of the test split."""
 
     value: float
@@ -94,7 +96,7 @@ class Value(_Record):
     """The direction."""
 
 
-class Training(_Record):
+class Training(Record):
     """What the training phase did."""
 
     steps: int
@@ -113,7 +115,7 @@ class Training(_Record):
     """Wall time of the whole phase, evaluation included; never a measure of speed."""
 
 
-class Data(_Record):
+class Data(Record):
     """What the task supplied."""
 
     train: int
@@ -132,7 +134,7 @@ class Data(_Record):
     """Hash of the texts of all splits."""
 
 
-class HandOver(_Record):
+class HandOver(Record):
     """Whether what the run hands over behaves like what it trained."""
 
     largest_logit_difference: float
@@ -140,7 +142,7 @@ class HandOver(_Record):
     batch in float32."""
 
 
-class Fingerprint(_Record):
+class Fingerprint(Record):
     """What the numbers of speed and memory depend on beside the run's own spec."""
 
     device: str
@@ -163,7 +165,7 @@ class Fingerprint(_Record):
     """Commit of the harness's checkout, with +dirty if it was changed; null outside of one."""
 
 
-class Failure(_Record):
+class Failure(Record):
     """Why a run did not end well."""
 
     phase: str
@@ -172,7 +174,7 @@ class Failure(_Record):
     """What went wrong, in a line or two; holds no text of the data."""
 
 
-class Report(_Record):
+class Report(Record):
     """Everything a run found."""
 
     schema_version: int = SCHEMA_VERSION

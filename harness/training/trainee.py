@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -55,13 +55,19 @@ class Trainee:
         device: torch.device = self.accelerator.device
         return device
 
-    def backward(self, micro_batches: Iterable[Batch], target_tokens: int) -> Tensor:
+    def backward(
+        self,
+        micro_batches: Iterable[Batch],
+        target_tokens: int,
+        passed: Callable[[str], None] = lambda part: None,
+    ) -> Tensor:
         """Add the gradients of one optimizer step and return its loss.
 
         Args:
             micro_batches: on the CPU, one after another.
             target_tokens: of all of them together; the loss is the mean over these, so that
                 neither it nor the gradient depends on how the step is cut.
+            passed: told when a forward or a backward pass has been queued.
 
         Returns:
             Nats per target token, a scalar that is still on the device: reading it would wait.
@@ -69,7 +75,9 @@ class Trainee:
         total = torch.zeros((), device=self.device)
         for batch in micro_batches:
             loss = self.engine.loss_sum(self.model, batch.to(self.device)) / target_tokens
+            passed("forward")
             self.accelerator.backward(loss)
+            passed("backward")
             total += loss.detach()
         return total
 
@@ -84,10 +92,14 @@ class Trainee:
         loss = self.backward(micro_batches, target_tokens)
         if check:
             self.check_trained()
+        self.update()
+        return loss
+
+    def update(self) -> None:
+        """Clip the gradients, let the optimizer use them, and drop them."""
         self.accelerator.clip_grad_norm_(self.trained.values(), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss
 
     def check_trained(self) -> None:
         """Assert that what requires a gradient is what the optimizer holds and what got one.
