@@ -6,11 +6,21 @@ from tasks.paths import is_data_path
 
 @hookimpl
 def register_tasks(register: Register) -> None:
-    """Register the embedded task, and the user's own data."""
+    """Register the embedded task, the paper's data sets, and the user's own data."""
     register(
         "radiology_demo",
         "tasks.radiology_demo.task:RadiologyDemo",
         "embedded synthetic radiology reports: findings -> impression; needs no download",
+    )
+    register(
+        "hcm",
+        "tasks.dialogues:HealthCareMagic",
+        "HealthCareMagic: patients' questions -> doctors' answers; needs ChatDoctor's file",
+    )
+    register(
+        "icliniq",
+        "tasks.dialogues:ICliniq",
+        "iCliniq: patients' questions -> doctors' answers; needs ChatDoctor's file",
     )
     register.family(
         "your own data",

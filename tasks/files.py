@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from harness import HarnessError, Metric, Options, Splits, Task
+from tasks.pairs import usable_pairs
 from tasks.paths import find_split_files, stem
 from tasks.tables import Table, read_table, text_column
 
@@ -121,17 +122,7 @@ class FileTask(Task[FileOptions]):
         sources = text_column(table, source_column)
         targets = text_column(table, target_column)
         ids = self._ids(table) or [f"{label}-{number}" for number in range(1, len(table) + 1)]
-        kept: dict[str, list[str]] = {"id": [], "source": [], "target": []}
-        reasons: Counter[str] = Counter()
-        for identity, source, target in zip(ids, sources, targets, strict=True):
-            if not source or source.isspace():
-                reasons[_reason("source", source)] += 1
-            elif not target or target.isspace():
-                reasons[_reason("target", target)] += 1
-            else:
-                kept["id"].append(identity)
-                kept["source"].append(source)
-                kept["target"].append(target)
+        kept, reasons = usable_pairs(ids, sources, targets)
         if not kept["id"]:
             counts = ", ".join(f"{reason} {count} times" for reason, count in reasons.items())
             raise HarnessError(f"{path}: no row is usable: {counts}.", _hint(table, "source"))
@@ -190,10 +181,6 @@ def _carve(rows: Dataset, count: int, seed: int, path: Path) -> tuple[Dataset, D
         )
     parts = rows.train_test_split(test_size=count, seed=seed)
     return parts["train"], parts["test"]
-
-
-def _reason(role: str, text: str | None) -> str:
-    return f"{role} is missing" if text is None else f"{role} is empty"
 
 
 def _require_column(table: Table, name: str, role: str) -> None:

@@ -1,0 +1,42 @@
+"""Where data lie that are not ours to ship: a path that the user gives, or ``$HARNESS_DATA``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import HarnessError
+from tasks.paths import SUFFIXES
+
+VARIABLE = "HARNESS_DATA"
+"""Environment variable: the folder that holds the user's copies of all data sets."""
+
+
+def data_folder() -> Path | None:
+    """Return the folder that ``$HARNESS_DATA`` names, or None where it is not set."""
+    value = os.environ.get(VARIABLE)
+    return Path(value).expanduser() if value else None
+
+
+def find_file(folder: Path, stems: Sequence[str]) -> Path | None:
+    """Return the data file in a folder whose name begins with one of the stems, in any case.
+
+    Raises:
+        HarnessError: several files do.
+    """
+    if not folder.is_dir():
+        return None
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.lower().startswith(tuple(stems))
+        and path.name.endswith(SUFFIXES)
+        and path.is_file()
+    )
+    if len(found) > 1:
+        raise HarnessError(
+            f"{folder}: more than one file could be the data: {', '.join(p.name for p in found)}.",
+            f"Name one: --set task_options.path={found[0]}",
+        )
+    return found[0] if found else None

@@ -1,0 +1,60 @@
+"""Seeded splits into train, eval and test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import HarnessError
+
+HELD_OUT = 0.1
+"""Share of all rows that goes to eval, and again to test."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which rows go where: three arrays of row numbers in ascending order."""
+
+    train: NDArray[np.int64]
+    eval: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def split_rows(count: int, seed: int, groups: Sequence[str] | None = None) -> Parts:
+    """Shuffle once and split: round(10 %) eval, round(10 %) test, the rest train.
+
+    Args:
+        count: how many rows there are.
+        seed: of the shuffle.
+        groups: one value a row, such as its patient; rows of equal value stay together, so that
+            eval and test hold at least their tenth and at most one group more than it.
+
+    Raises:
+        HarnessError: a part would be empty.
+    """
+    members = (
+        np.arange(count)
+        if groups is None
+        else np.unique(np.asarray(groups), return_inverse=True)[1]
+    )
+    sizes = np.bincount(members, minlength=1)
+    # RandomState, unlike the newer generators, promises its sequence for all versions of numpy.
+    order = np.random.RandomState(seed).permutation(len(sizes))
+    before = np.cumsum(sizes[order]) - sizes[order]
+    held_out = max(1, round(count * HELD_OUT))
+    evaluation = before < held_out
+    start_of_test = sizes[order][evaluation].sum()
+    test = ~evaluation & (before < start_of_test + held_out)
+    side = np.zeros(len(sizes), dtype=np.int8)
+    side[order[evaluation]] = 1
+    side[order[test]] = 2
+    parts = [np.flatnonzero(side[members] == number) for number in range(3)]
+    if not all(len(part) for part in parts):
+        raise HarnessError(
+            f"{count} rows are too few to split into train, eval and test.",
+            "Give data of at least 3 rows, from at least 3 patients where rows name them.",
+        )
+    return Parts(*parts)
