@@ -67,7 +67,7 @@ class ScoringSettings(DecodingSettings):
     """How the test split is predicted and scored."""
 
     examples: int | None = Field(None, ge=1)
-    """Score only the first so many examples of the test split."""
+    """Score only so many examples of the test split, the same ones in every run."""
 
 
 class ProbeSettings(Options):
@@ -149,7 +149,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     Values are read as TOML where they are TOML (numbers, booleans, lists), else as text.
 
     Raises:
-        HarnessError: no equals sign.
+        HarnessError: no equals sign, or a setting within what is itself a value.
     """
     values: dict[str, Any] = {}
     for setting in settings:
@@ -163,9 +163,14 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             value = text.strip()
         *groups, name = path.strip().split(".")
-        inner = values
+        inner: Any = values
         for group in groups:
             inner = inner.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise HarnessError(
+                    f"--set {setting!r} cannot be read: {group!r} is given a value of its own.",
+                    "Set a group's settings one by one: --set train.batch_size=4",
+                )
         inner[name] = value
     return values
 
@@ -181,7 +186,7 @@ def resolve(values: Mapping[str, Any], default_preset: str) -> RunSpec:
         HarnessError: an unknown preset, an unknown key, or a value that does not fit.
     """
     name = values.get("preset") or default_preset
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise HarnessError(f"Unknown preset {name!r}.", f"Known: {', '.join(PRESETS)}.")
     merged = overlay(overlay(PRESETS[name], values), {"preset": name})
     return validate(RunSpec, merged, "A run")

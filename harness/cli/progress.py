@@ -19,6 +19,7 @@ from rich.progress import Progress as Bars
 
 from harness.events import Evaluated, PhaseStarted, StepDone
 from harness.hookspecs import hookimpl
+from harness.reporting.report import Report
 
 
 class Progress:
@@ -53,8 +54,6 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self._finish()
         self._bars.stop()
 
     @hookimpl
@@ -80,6 +79,12 @@ class Progress:
         if not self._console.is_terminal:
             scores = "  ".join(f"{name} {value:.2f}" for name, value in event.values.items())
             self._console.print(f"  step {event.step}: {scores}{'  (best)' * event.best}")
+
+    @hookimpl
+    def run_finished(self, report: Report) -> None:
+        """Complete the last bar, unless its phase is where the run failed."""
+        if report.failure is None:
+            self._finish()
 
     def _note(self, **values: float) -> None:
         assert self._current is not None

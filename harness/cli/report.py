@@ -18,7 +18,15 @@ def report(
     from harness.reporting.folder import find_runs, read_report
     from harness.reporting.table import results_table
 
-    reports = [read_report(folder) for folder in find_runs(results)]
+    reports = []
+    for folder in find_runs(results):
+        try:
+            reports.append(read_report(folder))
+        except HarnessError as error:
+            # One damaged folder must not hide the others, nor be left out in silence.
+            Console(stderr=True, highlight=False).print(
+                f"Skipped: {error.message}", style="dim", soft_wrap=True, markup=False
+            )
     if not reports:
         raise HarnessError(
             f"There are no finished runs in {str(results)!r}.", "Make one first: harness run"

@@ -64,12 +64,14 @@ def run(
     }
     columns = {"source_column": source_column, "target_column": target_column}
     given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    given["task_options"] = {key: value for key, value in columns.items() if value is not None}
+    if options := {key: value for key, value in columns.items() if value is not None}:
+        given["task_options"] = options
     values = overlay(overlay(values, given), parse_settings(settings or []))
 
-    reference = values.get("backbone", RunSpec.model_fields["backbone"].default)
     # The registry first: a mistyped name must be answered before anything heavy is imported.
-    plugins.tasks.find(values.get("task", RunSpec.model_fields["task"].default))
+    # As text: a file or --set can hold any TOML value, which only resolve looks at.
+    reference = str(values.get("backbone", RunSpec.model_fields["backbone"].default))
+    plugins.tasks.find(str(values.get("task", RunSpec.model_fields["task"].default)))
     spec = resolve(values, plugins.backbones.find(reference).load()(reference).preset)
     _execute(spec, out)
 
@@ -79,6 +81,7 @@ def _execute(spec: Any, out: Path) -> None:
     import os
 
     from rich.console import Console
+    from rich.markup import escape
 
     from harness.cli.progress import Progress
     from harness.plugins import installed
@@ -87,8 +90,10 @@ def _execute(spec: Any, out: Path) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     console = Console(stderr=True, highlight=False)
+    # Paths and messages may hold square brackets, which rich would read as markup.
+    backbone, task = escape(spec.backbone), escape(spec.task)
     console.print(
-        f"[bold]{spec.backbone}[/] x [bold]{spec.recipe}[/] on [bold]{spec.task}[/], "
+        f"[bold]{backbone}[/] x [bold]{spec.recipe}[/] on [bold]{task}[/], "
         f"seed {spec.seed}, preset {spec.preset}"
     )
     plugins = installed()
@@ -103,12 +108,13 @@ def _execute(spec: Any, out: Path) -> None:
     if report.failure:
         console.print(
             f"[bold red]{report.status}[/] in the phase {report.failure.phase!r}: "
-            f"{report.failure.message}",
+            f"{escape(report.failure.message)}",
             soft_wrap=True,
         )
-        console.print(f"Report: {folder}", soft_wrap=True)
+        console.print(f"Report: {folder}", soft_wrap=True, markup=False)
         raise typer.Exit(130 if report.status == "interrupted" else 1)
     Console(highlight=False).print(results_table([report]))
     for metric, reason in report.not_computed.items():
-        console.print(f"{metric} was not computed: {reason}", style="dim", soft_wrap=True)
-    console.print(f"Report, predictions and weights: {folder}", soft_wrap=True)
+        note = f"{metric} was not computed: {reason}"
+        console.print(note, style="dim", soft_wrap=True, markup=False)
+    console.print(f"Report, predictions and weights: {folder}", soft_wrap=True, markup=False)

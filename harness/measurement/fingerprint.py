@@ -23,7 +23,6 @@ def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fin
         dtype: what matrix products are computed in.
         attention: attention implementation.
     """
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return Fingerprint(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         driver=_driver() if device.type == "cuda" else None,
@@ -31,7 +30,7 @@ def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fin
         threads=torch.get_num_threads(),
         versions={
             "python": platform.python_version(),
-            **versions,
+            **package_versions(),
             "harness": harness.__version__,
         },
         dtype=str(dtype).removeprefix("torch."),
@@ -39,6 +38,11 @@ def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fin
         attention=attention,
         git=git_state(),
     )
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that compute."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def git_state() -> str | None:

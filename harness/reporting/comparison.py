@@ -10,6 +10,22 @@ from harness.reporting.report import Fingerprint, Memory, Report, Speed
 from harness.spec import BASELINE
 
 
+def read_baseline(folder: Path) -> Report:
+    """Read the report of an earlier run of full fine-tuning.
+
+    Raises:
+        HarnessError: there is none, or the run cannot be a baseline.
+    """
+    earlier = read_report(folder)
+    if earlier.recipe != BASELINE or earlier.status != "ok":
+        raise HarnessError(
+            f"The run {earlier.id} cannot be a baseline: it is {earlier.recipe} and ended as "
+            f"{earlier.status}.",
+            f"Name a good run of {BASELINE}, or leave probe.baseline out to measure one.",
+        )
+    return earlier
+
+
 def relate_to_earlier(report: Report, folder: Path) -> None:
     """Fill in relative speed and memory from an earlier run of full fine-tuning.
 
@@ -20,13 +36,7 @@ def relate_to_earlier(report: Report, folder: Path) -> None:
     Raises:
         HarnessError: the two were not measured on equal ground.
     """
-    earlier = read_report(folder)
-    if earlier.recipe != BASELINE or earlier.status != "ok":
-        raise HarnessError(
-            f"The run {earlier.id} cannot be a baseline: it is {earlier.recipe} and ended as "
-            f"{earlier.status}.",
-            f"Name a good run of {BASELINE}, or leave probe.baseline out to measure one.",
-        )
+    earlier = read_baseline(folder)
     speed, memory, ours = _measured(report)
     their_speed, their_memory, theirs = _measured(earlier)
     unlike = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -50,8 +51,10 @@ class RunFolder:
             ) from error
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind, nor a results folder that holds nothing."""
         shutil.rmtree(self.work, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.work.parent.rmdir()
 
     def finish(self, report: Report) -> Path:
         """Add the report and move the folder into place; return where it is.

@@ -64,7 +64,8 @@ class Schedule:
 
     def planned_steps(self, epochs: float, max_steps: int | None) -> int:
         """Return how many optimizer steps so many epochs are, at most ``max_steps``."""
-        planned = math.ceil(epochs * self.steps_per_epoch)
+        # Rounded first: 1.1 x 10 is a little more than 11 in binary.
+        planned = max(1, math.ceil(round(epochs * self.steps_per_epoch, 6)))
         return planned if max_steps is None else min(planned, max_steps)
 
     def steps(self, first: int, count: int) -> Iterator[Step]:
