@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Stack = Literal["encoder", "decoder"]
@@ -95,3 +96,17 @@ class Backbone(ABC):
     @abstractmethod
     def resize_to_tokenizer(self, model: PreTrainedModel) -> None:
         """Cut the embedding to the tokenizer's vocabulary (T5 pads its own to 32,128 rows)."""
+
+    def restart_positions(self, model: PreTrainedModel) -> list[RemovableHandle] | None:
+        """Make positions restart with each sequence of a packed row, or say that this cannot be.
+
+        A packed row holds the sequences of a batch end to end, without padding. Each stack is then
+        called with the keyword ``packed``, a ``harness.training.attention.Packed``; it reaches
+        every module that passes its keywords on. Attention stays within each sequence by itself,
+        and where it is given a ``position_bias``, reads it for the longest sequence of the row:
+        shape (1, heads, longest, longest). Calls without the keyword must work as before.
+
+        Returns:
+            Hooks on the model, which are removed after training; None: batches are padded.
+        """
+        return None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from transformers import BartConfig
+from typing import Any
 
-from harness.backbone import Role
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import BartConfig, PreTrainedModel
+
+from harness.backbone import STACKS, Role, Stack
 from harness.backbones.pretrained import Pretrained
 
 _SELF_ATTENTION_AND_FFN: dict[Role, tuple[str, ...]] = {
@@ -39,3 +43,36 @@ class Bart(Pretrained):
         "encoder": ("encoder_layers", "num_hidden_layers"),
         "decoder": ("decoder_layers",),
     }
+
+    def restart_positions(self, model: PreTrainedModel) -> list[RemovableHandle]:
+        """Look the learned positions up for each token's place in its own sequence."""
+        handles = []
+        for stack in STACKS:
+            restart = _Restart(stack)
+            module = model.get_submodule(f"model.{stack}")
+            embedding = module.get_submodule("embed_positions")
+            handles += [
+                module.register_forward_pre_hook(restart.read, with_kwargs=True),
+                embedding.register_forward_pre_hook(restart.write, with_kwargs=True),
+            ]
+        return handles
+
+
+class _Restart:
+    """Takes the positions from a stack's keywords to its embedding, which gets no keywords."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.positions: Tensor | None = None
+
+    def read(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        packed = kwargs.get("packed")
+        rows = {} if packed is None else {"encoder": packed.source, "decoder": packed.target}
+        self.positions = rows[self.stack].positions if rows else None
+
+    def write(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self.positions is None:
+            return None
+        return args, {**kwargs, "position_ids": self.positions}

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedConfig, PreTrainedModel, T5Config
 
-from harness.backbone import Stack, Weights
+from harness.backbone import STACKS, Stack, Weights
 from harness.backbones.pretrained import Pretrained
 
 
@@ -87,6 +88,19 @@ class T5(Pretrained):
             new_first.relative_attention_bias = old_first.relative_attention_bias
             new_first.has_relative_attention_bias = True
 
+    def restart_positions(self, model: PreTrainedModel) -> list[RemovableHandle]:
+        """Compute the relative position bias, once a stack, for the longest sequence alone."""
+        cross = self.layers(model, "decoder")[0].get_submodule("layer.1.EncDecAttention")
+        return [
+            *(
+                self._first_attention(model, stack).register_forward_pre_hook(
+                    _bias_of_longest, with_kwargs=True
+                )
+                for stack in STACKS
+            ),
+            cross.register_forward_pre_hook(_no_bias, with_kwargs=True),
+        ]
+
     def _first_attention(self, model: PreTrainedModel, stack: Stack) -> Any:
         return self.layers(model, stack)[0].get_submodule("layer.0.SelfAttention")
 
@@ -96,3 +110,23 @@ class T5(Pretrained):
         # Each T5 stack holds a copy of the configuration, with its own depth as num_layers.
         own = model.get_submodule(stack).config
         return [*super()._depth_configs(model, stack), (own, ("num_layers",))]
+
+
+def _bias_of_longest(
+    attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    packed = kwargs.get("packed")
+    if packed is None:
+        return None
+    row = packed.target if attention.is_decoder else packed.source
+    bias = attention.compute_bias(row.longest, row.longest)
+    return args, {**kwargs, "position_bias": bias}
+
+
+def _no_bias(
+    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    # T5 would add zeros of the size of the scores of two whole rows.
+    if kwargs.get("packed") is None:
+        return None
+    return args, {**kwargs, "position_bias": torch.empty(0)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -38,7 +38,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device; the copy may still be under way."""
         moved = {name: t.to(device, non_blocking=True) for name, t in self.tensors.items()}
-        return Batch(moved, self.source_tokens, self.target_tokens, self.examples)
+        return replace(self, tensors=moved)
 
 
 class Engine(ABC):
@@ -61,6 +61,12 @@ class Engine(ABC):
         A sum, so that the loop can divide by the tokens of a whole optimizer step: the gradient
         must not depend on how the step is cut into micro-batches.
         """
+
+    def prepare(self, model: PreTrainedModel) -> None:  # noqa: B027
+        """Change the model in place for this engine's forward pass; twice is as good as once."""
+
+    def release(self, model: PreTrainedModel) -> None:  # noqa: B027
+        """Undo ``prepare``, so that generating, merging and saving work as on any model."""
 
 
 class PaddedEngine(Engine):

@@ -1,0 +1,110 @@
+"""Dropout on the CPU from 16 random bits an element, with masks kept as single bits.
+
+PyTorch's CPU dropout draws one random number an element, 60 ns each where it was measured. Here
+one 64-bit number serves four elements, which costs 1 ns an element with everything around it, and
+what the backward pass keeps is one bit an element instead of a byte or a float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
+
+_LEVELS = 1 << 16
+_INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which elements of a tensor are kept.
+
+    Attributes:
+        bits: eight elements to a byte, uint8.
+        scale: what kept elements are multiplied by, so that the expectation stays.
+    """
+
+    bits: Tensor
+    scale: float
+
+    @classmethod
+    def draw(cls, elements: int, p: float) -> Mask:
+        """Draw a mask from torch's global generator.
+
+        Args:
+            elements: how many.
+            p: the probability of dropping one, in [0, 1), rounded to a multiple of 2**-16.
+        """
+        words = torch.empty(-(-elements // 4), dtype=torch.int64).random_(-(2**63), None)
+        numbers = words.view(torch.int16).numpy()[:elements]
+        kept = min(max(round((1 - p) * _LEVELS), 1), _LEVELS - 1)
+        bits = np.packbits(numbers < kept - _LEVELS // 2)
+        return cls(torch.from_numpy(bits), _LEVELS / kept)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return a copy of a contiguous tensor with the dropped elements zero, the rest scaled.
+
+        The mask is applied to the bit patterns: a bitwise and takes a fifth of the time of a
+        multiplication by booleans.
+        """
+        integer = _INTEGER_OF_SIZE[x.element_size()]
+        flags = torch.from_numpy(np.unpackbits(self.bits.numpy(), count=x.numel()))
+        pattern = flags.to(integer).neg_().view(x.shape)
+        return pattern.bitwise_and_(x.view(integer)).view(x.dtype).mul_(self.scale)
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        mask = Mask.draw(x.numel(), p)
+        ctx.scale = mask.scale
+        ctx.save_for_backward(mask.bits)
+        return mask.apply(x.contiguous())
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (bits,) = ctx.saved_tensors
+        return Mask(bits, ctx.scale).apply(gradient.contiguous()), None
+
+
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Drop elements with probability p; the signature of ``torch.nn.functional.dropout``.
+
+    ``inplace`` is only ever a wish for less memory, and is not heeded.
+    """
+    if not training or p == 0:
+        return x
+    result: Tensor = _Dropout.apply(x, p)  # type: ignore[no-untyped-call]
+    return result
+
+
+class CheapDropout(TorchFunctionMode):
+    """While active, ``torch.nn.functional.dropout`` on CPU tensors is ``dropout`` of this module.
+
+    Models call it both as a module and as a function, so that modules alone cannot be swapped.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Replace one function and pass all others on."""
+        kwargs = kwargs or {}
+        if func is F.dropout and _applies(*args, **kwargs):
+            return dropout(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _applies(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> bool:
+    return x.device.type == "cpu" and x.element_size() in _INTEGER_OF_SIZE and p < 1

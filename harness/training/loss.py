@@ -1,0 +1,77 @@
+"""The loss over the vocabulary in chunks, so that the logits never exist whole.
+
+For 1,024 target tokens and 32,128 entries the logits alone are 132 MB in float32, and the usual way
+holds them about three times (logits, log-probabilities, gradient). Here the gradient with respect
+to the states is made in the forward pass, chunk by chunk, and the logits of a chunk are gone
+before the next one comes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_CHUNK_BYTES = 2**25
+"""Of the float32 logits of a chunk: enough rows to multiply efficiently, and no more."""
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
+    ) -> Tensor:
+        rows = max(1, _CHUNK_BYTES // (4 * len(weight)))
+        wants_states, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        low = weight.to(states.dtype)
+        total = states.new_zeros((), dtype=torch.float32)
+        grad_states = torch.empty_like(states) if wants_states else None
+        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        grad_bias = torch.zeros_like(bias) if wants_bias and bias is not None else None
+        for start in range(0, len(states), rows):
+            chunk = slice(start, start + rows)
+            logits = (states[chunk] @ low.T).float()
+            if bias is not None:
+                logits += bias
+            log_probabilities = torch.log_softmax(logits, -1)
+            del logits
+            index = labels[chunk, None]
+            total -= log_probabilities.gather(1, index).sum()
+            # The gradient of the loss with respect to the logits: probabilities less one-hot.
+            gradient = log_probabilities.exp_()
+            gradient.scatter_add_(1, index, gradient.new_full(index.shape, -1.0))
+            if grad_bias is not None:
+                grad_bias += gradient.sum(0)
+            gradient = gradient.to(states.dtype)
+            if grad_states is not None:
+                torch.mm(gradient, low, out=grad_states[chunk])
+            if grad_weight is not None:
+                grad_weight += gradient.T @ states[chunk]
+        ctx.save_for_backward(grad_states, grad_weight, grad_bias)
+        return total
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        # Made for this one use: scaled where they lie.
+        made = [None if t is None else t.mul_(gradient) for t in ctx.saved_tensors]
+        return (*made, None)
+
+
+def chunked_cross_entropy(
+    states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
+) -> Tensor:
+    """Return the summed negative log-likelihood of the labels, in nats, float32.
+
+    The backward pass can be taken once.
+
+    Args:
+        states: what goes into the LM head, shape (tokens, width); sets the products' precision.
+        weight: of the LM head, shape (vocabulary, width).
+        bias: shape (vocabulary,), or None.
+        labels: shape (tokens,); every one counts.
+    """
+    result: Tensor = _ChunkedCrossEntropy.apply(states, weight, bias, labels)  # type: ignore[no-untyped-call]
+    return result

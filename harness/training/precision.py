@@ -1,0 +1,45 @@
+"""Which precision where: products in a low one, everything that accumulates in float32.
+
+Autocast alone rounds every weight anew in every step. A frozen weight never changes, so that it
+is rounded once and stored so: the cast is gone, and half of its bytes. What stays in float32: the
+trained weights, their gradients and the optimizer's state, the embeddings' output, the residual
+stream, the norms and the loss. Under full fine-tuning no weight is frozen, and autocast is all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Return what autocast would now compute a matrix product of this tensor in."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+@contextmanager
+def frozen_weights_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Store the frozen weights of linear modules in ``dtype``; leaving stores them as before.
+
+    The rounding stays: an adapter was trained beside the rounded weights and fits those. A weight
+    that is also an embedding keeps its precision, because its rows enter the residual stream.
+    Each weight is converted by itself, so that never more than one exists twice.
+    """
+    looked_up = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    stored: dict[nn.Parameter, torch.dtype] = {}
+    for module in model.modules():
+        if type(module) is not nn.Linear:
+            continue
+        weight = module.weight
+        if not weight.requires_grad and weight.dtype != dtype and id(weight) not in looked_up:
+            stored[weight] = weight.dtype
+            weight.data = weight.data.to(dtype)
+    try:
+        yield
+    finally:
+        for weight, before in stored.items():
+            weight.data = weight.data.to(before)
