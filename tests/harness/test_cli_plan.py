@@ -17,11 +17,11 @@ def test_the_flagship_recipe_in_a_process_of_its_own() -> None:
     command = ["plan", "--backbone", "t5-large", "--compressor", "lora_ff+lprun", "--json"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     result = subprocess.run(
-        [sys.executable, "-m", "harness", *command], capture_output=True, check=True
+        [sys.executable, "-m", "harness", *command], capture_output=True, check=False
     )
+    assert (result.returncode, result.stderr) == (0, b"")
     # CPU time: wall time would measure the neighbours.
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 10
-    assert result.stderr == b""
     made = json.loads(result.stdout)
     kept = [1, 2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 24]  # Zhu et al. 2023, table 2
     assert made["layers_kept"] == {"encoder": kept, "decoder": kept}
