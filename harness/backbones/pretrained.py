@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+import socket
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import torch
+from huggingface_hub import constants
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -55,23 +60,18 @@ class Pretrained(Backbone):
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer, from disk or the hub."""
-        try:
-            return AutoTokenizer.from_pretrained(self._source)
-        except (OSError, ValueError) as error:
-            raise _missing("tokenizer", self.reference, self._source, error) from error
+        return _fetch("tokenizer", self.reference, self._source, AutoTokenizer.from_pretrained)
 
     def load(self, weights: Weights) -> PreTrainedModel:
         """Return the model in float32 on the CPU, in training mode."""
         if weights == "random":
             model = AutoModelForSeq2SeqLM.from_config(self.config(), dtype=torch.float32)
             return self.mend(model, weights).train()
-        try:
-            # Safetensors only: a pickle could run code.
-            model = AutoModelForSeq2SeqLM.from_pretrained(
-                self._source, dtype=torch.float32, use_safetensors=True
-            )
-        except (OSError, ValueError) as error:
-            raise _missing("weights", self.reference, self._source, error) from error
+        # Safetensors only: a pickle could run code.
+        read = functools.partial(
+            AutoModelForSeq2SeqLM.from_pretrained, dtype=torch.float32, use_safetensors=True
+        )
+        model = _fetch("weights", self.reference, self._source, read)
         return self.mend(model, weights).train()
 
     def skeleton(self) -> PreTrainedModel:
@@ -144,10 +144,32 @@ def read_config(reference: str) -> PreTrainedConfig:
     Raises:
         HarnessError: it cannot be had.
     """
+    return _fetch("configuration", reference, reference, AutoConfig.from_pretrained)
+
+
+def _fetch(what: str, reference: str, source: str, read: Callable[..., Any]) -> Any:
+    """Read from a folder or the hub's cache, and only if it is in neither ask the hub.
+
+    Raises:
+        HarnessError: it cannot be had.
+    """
     try:
-        return AutoConfig.from_pretrained(reference)
+        return read(source, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise _missing("configuration", reference, reference, error) from error
+        if Path(source).is_dir():
+            raise _missing(what, reference, source, error) from error
+    try:
+        _knock()
+        return read(source)
+    except (OSError, ValueError) as error:
+        raise _missing(what, reference, source, error) from error
+
+
+def _knock() -> None:
+    """Raise OSError if the hub is out of reach; its own client asks six times for each file."""
+    if not constants.HF_HUB_OFFLINE and not urllib.request.getproxies():
+        url = urlsplit(constants.ENDPOINT)
+        socket.create_connection((url.hostname or "", url.port or 443), timeout=5).close()
 
 
 def _missing(what: str, reference: str, source: str, error: Exception) -> HarnessError:
