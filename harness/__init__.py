@@ -10,7 +10,7 @@ from harness.hookspecs import hookimpl
 from harness.metric import Metric, Score
 from harness.options import Options
 from harness.registry import Register
-from harness.task import LengthProfile, Splits, Task
+from harness.task import LengthProfile, Preparation, Prepared, Splits, Task
 
 __version__ = "0.1.0"
 
@@ -22,6 +22,8 @@ __all__ = [
     "LengthProfile",
     "Metric",
     "Options",
+    "Preparation",
+    "Prepared",
     "Register",
     "Role",
     "Score",

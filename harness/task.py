@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Generic
 
 from harness.compressor import OptionsT
+from harness.errors import HarnessError
 from harness.metric import Metric
 
 if TYPE_CHECKING:
@@ -20,12 +22,49 @@ class Splits:
 
     Attributes:
         skipped: why rows were left out -> how many, over all splits.
+        leakage: kind of likeness -> pairs of sources in different splits that are so alike; empty
+            where the task does not count them.
     """
 
     train: Dataset
     eval: Dataset
     test: Dataset
     skipped: dict[str, int] = field(default_factory=dict)
+    leakage: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What ``harness prepare`` was asked for.
+
+    Attributes:
+        out: the folder to make; it appears whole or not at all.
+        notes: the raw file.
+        synthetic: in place of the raw file, write so many made-up notes in its format and use them.
+        seed: of the made-up notes.
+        sections: a file of section titles, in place of the task's own.
+        tick: called now and then with the notes read so far and the share of the file, 0 to 1.
+    """
+
+    out: Path
+    notes: Path | None = None
+    synthetic: int | None = None
+    seed: int = 0
+    sections: Path | None = None
+    tick: Callable[[int, float], None] = lambda notes, share: None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of the notes of a raw file.
+
+    Attributes:
+        kept: how many are in the data set.
+        left_out: why others are not -> how many.
+    """
+
+    kept: int
+    left_out: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -79,6 +118,15 @@ class Task(ABC, Generic[OptionsT]):
         Raises:
             HarnessError: data is missing or malformed; the hint names each way to supply it.
         """
+
+    @classmethod
+    def prepare(cls, preparation: Preparation) -> Prepared:
+        """Turn a raw file into the folder that ``splits`` reads; for tasks that have such a file.
+
+        Raises:
+            HarnessError: this task has none, the file is missing or broken, or the disk is full.
+        """
+        raise HarnessError("This task needs no preparation.", "harness run --task NAME")
 
     @abstractmethod
     def metrics(self) -> Sequence[Metric]:

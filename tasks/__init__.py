@@ -13,6 +13,16 @@ def register_tasks(register: Register) -> None:
         "embedded synthetic radiology reports: findings -> impression; needs no download",
     )
     register(
+        "mimic_discharge",
+        "tasks.mimic.task:Discharge",
+        "MIMIC-IV discharge notes -> discharge diagnosis; needs the data: harness prepare",
+    )
+    register(
+        "mimic_radiology",
+        "tasks.mimic.task:Radiology",
+        "MIMIC-IV radiology reports -> impression; needs the data: harness prepare",
+    )
+    register(
         "hcm",
         "tasks.dialogues:HealthCareMagic",
         "HealthCareMagic: patients' questions -> doctors' answers; needs ChatDoctor's file",

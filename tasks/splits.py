@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,23 +22,19 @@ class Parts:
     test: NDArray[np.int64]
 
 
-def split_rows(count: int, seed: int, groups: Sequence[str] | None = None) -> Parts:
+def split_rows(count: int, seed: int, groups: NDArray[np.integer] | None = None) -> Parts:
     """Shuffle once and split: round(10 %) eval, round(10 %) test, the rest train.
 
     Args:
         count: how many rows there are.
         seed: of the shuffle.
-        groups: one value a row, such as its patient; rows of equal value stay together, so that
-            eval and test hold at least their tenth and at most one group more than it.
+        groups: one number a row, such as that of its patient; rows of one group stay together, so
+            that eval and test hold their tenth and up to a group more.
 
     Raises:
         HarnessError: a part would be empty.
     """
-    members = (
-        np.arange(count)
-        if groups is None
-        else np.unique(np.asarray(groups), return_inverse=True)[1]
-    )
+    members = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(members, minlength=1)
     # RandomState, unlike the newer generators, promises its sequence for all versions of numpy.
     order = np.random.RandomState(seed).permutation(len(sizes))

@@ -1,0 +1,1 @@
+"""MIMIC-IV-Note: from its CSV files to two tasks."""

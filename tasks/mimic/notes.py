@@ -1,0 +1,129 @@
+"""Reading MIMIC-IV-Note's CSV files as a stream."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from harness import HarnessError
+
+COLUMNS = (
+    *("note_id", "subject_id", "hadm_id", "note_type", "note_seq", "charttime", "storetime"),
+    "text",
+)
+_NEEDED = ("note_id", "subject_id", "text")
+_TICK_EVERY = 500
+
+_LARGEST_CELL = 2**24
+"""Characters. Many times the longest note, and yet a bound on what a quotation mark that is never
+closed can make us hold in memory."""
+
+
+class Note(NamedTuple):
+    """One row."""
+
+    id: str
+    subject: str
+    text: str
+
+
+def read_notes(
+    path: Path, left_out: Counter[str], tick: Callable[[int, float], None]
+) -> Iterator[Note]:
+    """Yield the notes of a CSV file, plain or gzipped, holding one at a time.
+
+    Args:
+        path: the file.
+        left_out: rows that are no notes are counted here, by reason.
+        tick: called now and then with the rows read and the share of the file's bytes.
+
+    Raises:
+        HarnessError: the file is missing, cannot be read to its end, or lacks a needed column.
+    """
+    try:
+        size = max(1, path.stat().st_size)
+        with path.open("rb") as raw:
+            # Bytes that are not UTF-8 become lone surrogates, by which their row is known later.
+            lines = io.TextIOWrapper(
+                cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.name.endswith(".gz") else raw,
+                encoding="utf-8-sig",
+                errors="surrogateescape",
+                newline="",
+            )
+            rows = csv.reader(lines, strict=True)
+            csv.field_size_limit(_LARGEST_CELL)
+            places = _places(path, rows)
+            for number, cells in enumerate(_rows(rows, left_out), start=1):
+                if number % _TICK_EVERY == 0:
+                    tick(number, raw.tell() / size)
+                if (note := _note(cells, places, left_out)) is not None:
+                    yield note
+    # EOFError and zlib.error: a truncated or damaged gzip file.
+    except (OSError, EOFError, zlib.error) as error:
+        raise HarnessError(
+            f"{path} cannot be read to its end: {error}.",
+            "Check the path; if the file is there, download it again and compare its checksum "
+            "with the SHA256SUMS.txt beside it.",
+        ) from error
+
+
+def _rows(rows: Iterator[list[str]], left_out: Counter[str]) -> Iterator[list[str]]:
+    """Yield rows; one that cannot be parsed is counted, and the next line begins another."""
+    while True:
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            left_out["the row is malformed"] += 1
+            continue
+        if cells:
+            yield cells
+
+
+def _places(path: Path, rows: Iterator[list[str]]) -> tuple[int, list[int]]:
+    """Return how many columns the header names, and where the needed ones are."""
+    try:
+        header = next(rows, [])
+    except csv.Error:
+        header = []
+    if missing := [name for name in _NEEDED if name not in header]:
+        raise HarnessError(
+            f"{path}: the header names no column {', '.join(missing)}.",
+            f"MIMIC-IV-Note's files begin with: {','.join(COLUMNS)}",
+        )
+    return len(header), [header.index(name) for name in _NEEDED]
+
+
+def _note(cells: list[str], places: tuple[int, list[int]], left_out: Counter[str]) -> Note | None:
+    width, indices = places
+    if len(cells) != width:
+        left_out["the row is malformed"] += 1
+        return None
+    note = Note(*(cells[index] for index in indices))
+    if not note.id or not note.subject:
+        left_out["the row names no note or no patient"] += 1
+        return None
+    if not note.text or note.text.isspace():
+        left_out["the note is empty"] += 1
+        return None
+    if not all(map(_is_text, note)):
+        left_out["the note is not UTF-8 text"] += 1
+        return None
+    return note
+
+
+def _is_text(value: str) -> bool:
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
