@@ -7,9 +7,17 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import transformers
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness.evaluation.beam_search import beam_search
+from harness.evaluation.cache import ATTENTION
+from harness.evaluation.library_search import library_search
 from harness.evaluation.settings import DecodingSettings
+from harness.evaluation.weights import linear_weights_in, merged
+
+_SHARED_BEAMS = frozenset({"bart", "mbart", "mt5", "pegasus", "t5"})
+"""Model types whose beams may share a cache: each is tested against transformers' own search."""
 
 
 def generate(
@@ -23,24 +31,32 @@ def generate(
 ) -> list[str]:
     """Return a prediction for every source, in the order given.
 
+    Predictions are those of transformers' ``generate`` with ``early_stopping=False`` and
+    ``length_penalty=1``. Of the model's own generation settings only the special tokens count
+    (start, end, padding, forced first and last).
+
     Args:
-        model: an encoder-decoder; decodes on its own device, and keeps its training mode.
+        model: an encoder-decoder; decodes on its own device. Its mode, weights and attention
+            implementation are the same afterwards.
         tokenizer: turns the predicted ids into text.
         sources: token ids, each ended by the end of sequence.
         settings: of the search.
-        dtype: bfloat16 computes under autocast, float32 does not.
+        dtype: float32, or bfloat16 for matrix products in bfloat16 with float32 residuals; its
+            rounding can change predictions.
         on_batch: called after each batch with the number of examples in it.
 
     Returns:
         Texts without special tokens and surrounding white space.
     """
+    # Like lengths together: less padding. The longest first: memory runs out at once or never.
     longest_first = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
     predictions = [""] * len(sources)
-    with torch.inference_mode(), _evaluating(model), _autocast(model, dtype):
+    with merged(model), _computing_in(model, dtype), _predicting(model) as search:
         for start in range(0, len(sources), settings.batch_size):
             batch = longest_first[start : start + settings.batch_size]
-            ids = _search(model, [sources[i] for i in batch], settings)
-            texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            ids, lengths = _pad([sources[i] for i in batch], model.generation_config.pad_token_id)
+            best = search(model, ids.to(model.device), lengths.to(model.device), settings)
+            texts = tokenizer.batch_decode(best, skip_special_tokens=True)
             for i, text in zip(batch, texts, strict=True):
                 predictions[i] = text.strip()
             if on_batch:
@@ -48,67 +64,49 @@ def generate(
     return predictions
 
 
-def signature(settings: DecodingSettings) -> str:
-    """Name the decoder, its settings and version: scores of unlike signatures do not compare."""
-    parts = [f"{name}:{value}" for name, value in settings.model_dump().items()]
-    return "|".join(["beam_search", *parts, f"transformers:{transformers.__version__}"])
+def signature(settings: DecodingSettings, dtype: torch.dtype = torch.float32) -> str:
+    """Name the search, its settings, precision and version; only equal ones may be compared.
 
-
-def _search(
-    model: PreTrainedModel, sources: Sequence[Sequence[int]], settings: DecodingSettings
-) -> torch.Tensor:
-    lengths = torch.tensor([len(ids) for ids in sources])
-    pad = model.generation_config.pad_token_id
-    input_ids = torch.full((len(sources), int(lengths.max())), pad)
-    for row, ids in zip(input_ids, sources, strict=True):
-        row[: len(ids)] = torch.tensor(ids)
-    mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
-    with _generation_config(model, settings):
-        generated: torch.Tensor = model.generate(
-            input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device)
-        )
-    return generated
-
-
-@contextmanager
-def _generation_config(model: PreTrainedModel, settings: DecodingSettings) -> Iterator[None]:
-    """Replace the model's generation defaults, of which only its special tokens are kept.
-
-    A model of the hub may come with a length penalty, a minimum length or another number of
-    beams: arguments to ``generate`` override only what they name.
+    The batch size is left out: it is not part of the search.
     """
-    own = model.generation_config
-    model.generation_config = GenerationConfig(
-        num_beams=settings.beams,
-        max_new_tokens=settings.max_new_tokens,
-        no_repeat_ngram_size=settings.no_repeat_ngram,
-        early_stopping=False,
-        length_penalty=1.0,
-        do_sample=False,
-        decoder_start_token_id=own.decoder_start_token_id,
-        bos_token_id=own.bos_token_id,
-        eos_token_id=own.eos_token_id,
-        pad_token_id=own.pad_token_id,
-        forced_bos_token_id=own.forced_bos_token_id,
-        forced_eos_token_id=own.forced_eos_token_id,
-    )
-    try:
-        yield
-    finally:
-        model.generation_config = own
+    values = settings.model_dump(exclude={"batch_size"})
+    parts = [f"{name}:{value}" for name, value in values.items()]
+    precision = str(dtype).removeprefix("torch.")
+    return "|".join(["beam_search", *parts, precision, f"transformers:{transformers.__version__}"])
+
+
+def _pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.full((len(rows), int(lengths.max())), pad)
+    for padded, row in zip(ids, rows, strict=True):
+        padded[: len(row)] = torch.tensor(row)
+    return ids, lengths
+
+
+Search = Callable[[PreTrainedModel, Tensor, Tensor, DecodingSettings], Tensor]
 
 
 @contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    training = model.training
+def _predicting(model: PreTrainedModel) -> Iterator[Search]:
+    """Prepare the model, and give the fastest search that it allows."""
+    training, attention = model.training, model.config._attn_implementation
+    shared = model.config.model_type in _SHARED_BEAMS
     model.eval()
+    if shared:
+        model.set_attn_implementation(ATTENTION)
     try:
-        yield
+        with torch.inference_mode():
+            yield beam_search if shared else library_search
     finally:
+        if shared:
+            model.set_attn_implementation(attention)
         model.train(training)
 
 
-def _autocast(model: PreTrainedModel, dtype: torch.dtype) -> AbstractContextManager[object]:
-    if dtype == torch.float32:
-        return nullcontext()
-    return torch.autocast(model.device.type, dtype)
+@contextmanager
+def _computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
+    autocast: AbstractContextManager[object] = nullcontext()
+    if dtype != torch.float32:
+        autocast = torch.autocast(model.device.type, dtype)
+    with linear_weights_in(model, dtype), autocast:
+        yield

@@ -1,0 +1,239 @@
+"""Beam search of an encoder-decoder, with the results of transformers' own and less work.
+
+It is the search of transformers' ``generate`` (early_stopping=False, length_penalty=1): an example
+ends when its best open hypothesis, divided by its length, scores no better than the worst of as
+many finished ones as there are beams. What differs: an example that has ended leaves the batch at
+once, hypotheses share what is cached (see ``cache``), and repeated n-grams are found by comparing
+whole tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from inspect import signature
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from harness.evaluation.cache import BeamCache
+from harness.evaluation.settings import DecodingSettings
+
+# Low enough to lose against any real score, and finite, so that sums stay numbers.
+_NEVER = -1e9
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The ids with a meaning to the search, as a model's generation settings give them.
+
+    Attributes:
+        start: what the decoder reads first.
+        end: what closes a hypothesis.
+        pad: fills sources and shorter hypotheses.
+        forced_first: what every hypothesis begins with, if anything (BART-large).
+        forced_last: what a hypothesis of the greatest length ends with, if anything (BART).
+    """
+
+    start: int
+    end: tuple[int, ...]
+    pad: int
+    forced_first: int | None
+    forced_last: int | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> SpecialTokens:
+        """Read them; all else that a model's generation settings say is left alone."""
+        own = model.generation_config
+        end = own.eos_token_id
+        return cls(
+            start=own.decoder_start_token_id,
+            end=tuple(end) if isinstance(end, list) else (end,),
+            pad=own.pad_token_id,
+            forced_first=own.forced_bos_token_id,
+            forced_last=own.forced_eos_token_id,
+        )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Where the examples that are still open stand; the first axis is the example.
+
+    Attributes:
+        example: which row of the batch it is.
+        tokens: open hypotheses, best first: [examples, beams, length].
+        scores: their summed log-probabilities: [examples, beams].
+        slots: in which slot of the cache each of their past steps is: [examples, beams, steps].
+        ended: finished hypotheses, best first: [examples, beams, greatest length].
+        ended_scores: their log-probabilities per token.
+    """
+
+    example: Tensor
+    tokens: Tensor
+    scores: Tensor
+    slots: Tensor
+    ended: Tensor
+    ended_scores: Tensor
+
+    def select(self, rows: Tensor) -> _Search:
+        return _Search(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+def beam_search(
+    model: PreTrainedModel, input_ids: Tensor, lengths: Tensor, settings: DecodingSettings
+) -> Tensor:
+    """Return the best hypothesis of every example.
+
+    Args:
+        model: in evaluation mode, with the attention implementation of ``cache``.
+        input_ids: [examples, source length], padded on the right.
+        lengths: of the sources, [examples].
+        settings: of the search.
+
+    Returns:
+        Token ids, [examples, at most 1 + max_new_tokens], start token first, padded on the right.
+    """
+    special = SpecialTokens.of(model)
+    decoder = _Decoder(model, input_ids, lengths, settings.beams)
+    search = _begin(len(input_ids), settings, special, input_ids.device)
+    results = torch.full_like(search.ended[:, 0], special.pad)
+    for step in range(settings.max_new_tokens):
+        log_probs = F.log_softmax(decoder.step(search.tokens[..., -1], search.slots), dim=-1)
+        _forbid(log_probs, search.tokens, settings, special)
+        search = _advance(search, log_probs, settings, special)
+        # Scores only fall from here, lengths grow: this is the best that can still come.
+        open_ = search.scores[:, 0] / (step + 1) > search.ended_scores[:, -1]
+        if not open_.all():
+            closed = ~open_
+            results[search.example[closed]] = search.ended[closed, 0]
+            rows = open_.nonzero().squeeze(1)
+            if not len(rows):
+                return results
+            search = search.select(rows)
+            decoder.keep(rows)
+    results[search.example] = search.ended[:, 0]
+    return results
+
+
+class _Decoder:
+    """Runs the model's decoder a step at a time, for the examples that are kept."""
+
+    def __init__(
+        self, model: PreTrainedModel, input_ids: Tensor, lengths: Tensor, beams: int
+    ) -> None:
+        self.model = model
+        self.beams = beams
+        visible = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]
+        self.mask = _additive(visible[:, None, None])
+        encoder = model.get_encoder()
+        self.encoded = encoder(input_ids=input_ids, attention_mask=self.mask).last_hidden_state
+        self.cache = BeamCache(beams)
+        parameters = signature(model.forward).parameters
+        self.cache_name = "cache" if "cache" in parameters else "past_key_values"
+
+    def step(self, tokens: Tensor, slots: Tensor) -> Tensor:
+        """Read the last tokens, [examples, beams], and return logits, [examples, beams, ids]."""
+        own = slots[..., None] == torch.arange(self.beams, device=slots.device)
+        logits: Tensor = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self.encoded),
+            attention_mask=self.mask,
+            decoder_input_ids=tokens.reshape(-1, 1),
+            decoder_attention_mask=_additive(own.flatten(2)[:, None]),
+            use_cache=True,
+            **{self.cache_name: self.cache},
+        ).logits
+        return logits.float().view(*tokens.shape, -1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all examples but ``rows``."""
+        self.mask, self.encoded = self.mask[rows], self.encoded[rows]
+        self.cache.batch_select_indices(rows)
+
+
+def _begin(
+    examples: int, settings: DecodingSettings, special: SpecialTokens, device: torch.device
+) -> _Search:
+    beams = settings.beams
+    scores = torch.full((examples, beams), _NEVER, device=device)
+    # All hypotheses are alike at first: let one of them count.
+    scores[:, 0] = 0
+    longest = (examples, beams, 1 + settings.max_new_tokens)
+    return _Search(
+        example=torch.arange(examples, device=device),
+        tokens=torch.full((examples, beams, 1), special.start, device=device),
+        scores=scores,
+        slots=torch.arange(beams, device=device).expand(examples, beams)[..., None],
+        ended=torch.full(longest, special.pad, device=device),
+        ended_scores=torch.full((examples, beams), _NEVER, device=device),
+    )
+
+
+def _forbid(
+    log_probs: Tensor, tokens: Tensor, settings: DecodingSettings, special: SpecialTokens
+) -> None:
+    """Rule out repeated n-grams and all but forced tokens, in place."""
+    length = tokens.shape[-1]
+    size = settings.no_repeat_ngram
+    starts = length + 1 - size
+    if size and starts > 0:
+        # Where in the past do the last size - 1 tokens stand? What followed must not follow again.
+        seen = torch.ones_like(tokens[..., :starts], dtype=torch.bool)
+        for offset in range(size - 1):
+            last = tokens[..., starts + offset, None]
+            seen &= tokens[..., offset : starts + offset] == last
+        penalty = torch.zeros_like(seen, dtype=log_probs.dtype).masked_fill_(seen, -torch.inf)
+        log_probs.scatter_add_(-1, tokens[..., size - 1 :], penalty)
+    for forced, at in ((special.forced_first, 1), (special.forced_last, settings.max_new_tokens)):
+        if forced is not None and length == at:
+            log_probs.fill_(-torch.inf)
+            log_probs[..., forced] = 0
+
+
+def _advance(
+    search: _Search, log_probs: Tensor, settings: DecodingSettings, special: SpecialTokens
+) -> _Search:
+    """Extend every hypothesis by a token, keep the best, and move closed ones to ``ended``."""
+    beams = settings.beams
+    vocabulary = log_probs.shape[-1]
+    length = search.tokens.shape[-1]
+    totals = (log_probs + search.scores[..., None]).flatten(1)
+    # Each beam can close in as many ways as there are end tokens: enough stay open.
+    scores, picks = totals.topk(beams * (1 + len(special.end)))
+    parents = picks // vocabulary
+    tokens = torch.cat([_take(search.tokens, parents), (picks % vocabulary)[..., None]], -1)
+
+    closed = torch.zeros_like(picks, dtype=torch.bool)
+    for end in special.end:
+        closed |= tokens[..., -1] == end
+    if length == settings.max_new_tokens:
+        closed.fill_(True)
+
+    # Only the best may end; the others are there to replace them.
+    ending = (scores / length).masked_fill(~closed, _NEVER)[:, :beams]
+    ended_scores, order = torch.cat([search.ended_scores, ending], 1).topk(beams)
+    filled = F.pad(tokens[:, :beams], (0, search.ended.shape[-1] - length - 1), value=special.pad)
+    ended = _take(torch.cat([search.ended, filled], 1), order)
+
+    scores, order = (scores + closed * _NEVER).topk(beams)
+    slots = _take(search.slots, parents.gather(1, order))
+    own = torch.arange(beams, device=slots.device).expand(len(slots), beams)[..., None]
+    return replace(
+        search,
+        tokens=_take(tokens, order),
+        scores=scores,
+        slots=torch.cat([slots, own], -1),
+        ended=ended,
+        ended_scores=ended_scores,
+    )
+
+
+def _take(rows: Tensor, indices: Tensor) -> Tensor:
+    """Pick rows along the second axis, [examples, picked, ...]."""
+    return rows.take_along_dim(indices[..., None], 1)
+
+
+def _additive(visible: Tensor) -> Tensor:
+    """Turn what may be seen into what is added to attention scores."""
+    return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, -torch.inf)

@@ -1,0 +1,37 @@
+"""The beam search of transformers itself, for models that ``beam_search`` does not know."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from harness.evaluation.settings import DecodingSettings
+
+
+def library_search(
+    model: PreTrainedModel, input_ids: Tensor, lengths: Tensor, settings: DecodingSettings
+) -> Tensor:
+    """Return the best hypothesis of every example; see ``beam_search`` for the arguments.
+
+    The model's own generation settings are put aside meanwhile, all but its special tokens:
+    arguments to ``generate`` override only what they name, and a model of the hub may come with a
+    length penalty or a minimum length.
+    """
+    own = model.generation_config
+    special = {name: getattr(own, name) for name in own.to_dict() if name.endswith("token_id")}
+    model.generation_config = GenerationConfig(
+        num_beams=settings.beams,
+        max_new_tokens=settings.max_new_tokens,
+        no_repeat_ngram_size=settings.no_repeat_ngram,
+        early_stopping=False,
+        length_penalty=1.0,
+        do_sample=False,
+        **special,
+    )
+    mask = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]
+    try:
+        generated: Tensor = model.generate(input_ids=input_ids, attention_mask=mask.long())
+    finally:
+        model.generation_config = own
+    return generated
