@@ -23,7 +23,8 @@ HISTORY = "history.jsonl"
 def run_id(backbone: str, recipe: str, task: str, seed: int, digest: str) -> str:
     """Return the name of a run's folder: readable, and unique by the digest."""
     text = f"{backbone}-{recipe}-{task}-s{seed}-{digest}"
-    return re.sub(r"[^\w.+=-]+", "-", text)
+    # Never hidden: a backbone in the folder "." must not hide its runs from ``find_runs``.
+    return re.sub(r"[^\w.+=-]+", "-", text).lstrip(".-")
 
 
 class RunFolder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from harness.reporting.report import Report
@@ -21,13 +22,14 @@ def results_table(reports: Sequence[Report]) -> Table:
     Fits 80 columns, so that it can be pasted into an issue or a mail.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
-    table.add_column("recipe", no_wrap=True)
+    # The only column that gives way: a long name folds, a number is never cut.
+    table.add_column("recipe", overflow="fold")
     for heading in _HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     several_seeds = len({r.seed for r in reports}) > 1
     for task, backbone in sorted({(r.task, r.backbone) for r in reports}):
-        table.add_row(f"[bold]{backbone}[/]")
-        table.add_row(f"[bold]{task}[/]")
+        table.add_row(f"[bold]{escape(backbone)}[/]")
+        table.add_row(f"[bold]{escape(task)}[/]")
         members = [r for r in reports if (r.task, r.backbone) == (task, backbone)]
         for report in sorted(members, key=lambda r: (r.recipe != BASELINE, r.recipe, r.seed)):
             seed = f" s{report.seed}" if several_seeds else ""

@@ -1,0 +1,122 @@
+"""A finished run's report, and a backbone in a folder, small enough to train in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.reporting.report import Report
+
+
+@pytest.fixture(scope="session")
+def make_report() -> Callable[..., Report]:
+    """Build the report of a good run; keywords replace its top-level fields."""
+    from harness.reporting.report import Report
+
+    def make(**changes: Any) -> Report:
+        quality = {
+            name: {
+                "value": value,
+                "ci": [value - 1.5, value + 1.5],
+                "signature": f"{name}|measure:f1",
+                "higher_is_better": True,
+            }
+            for name, value in {"rouge1": 41.25, "rouge2": 18.5, "rougeL": 33.0}.items()
+        }
+        values = {
+            "id": "tiny-full-notes-s0-0123abcd",
+            "status": "ok",
+            "backbone": "tiny",
+            "recipe": "full",
+            "task": "notes",
+            "seed": 0,
+            "started": "2024-05-06T07:08:09+00:00",
+            "seconds": 321.5,
+            "data": {
+                "train": 48,
+                "eval": 6,
+                "test": 6,
+                "skipped": {"target is empty": 2},
+                "cut_sources": 1,
+                "cut_targets": 0,
+                "sha256": "ab" * 32,
+            },
+            "layers_kept": {"encoder": [1, 2, 3], "decoder": [1, 2, 3]},
+            "parameters": {
+                "original": 2000,
+                "total": 2000,
+                "trainable": 2000,
+                "trainable_pct_of_original": 100.0,
+                "trainable_pct_of_total": 100.0,
+            },
+            "speed": {
+                "tokens_per_s": 500.0,
+                "samples_per_s": 25.0,
+                "baseline": "off",
+                "engine": "packed",
+                "schedule_sha256": "cd" * 32,
+                "window_seconds": [1.0, 1.1, 0.9, 1.0],
+            },
+            "memory": {
+                "peak_bytes": 2**30,
+                "static_bytes": 2**29,
+                "reserved_bytes": None,
+                "tensor_bytes": 2**28,
+            },
+            "training": {
+                "steps": 12,
+                "planned_steps": 12,
+                "best_step": 9,
+                "best_value": 40.0,
+                "learning_rate": 1e-3,
+                "stopped": "finished",
+                "seconds": 100.0,
+            },
+            "quality": quality,
+            "not_computed": {"bertscore": "there is no model"},
+            "decoding": "beam_search|beams:6",
+            "handover": {"largest_logit_difference": 1e-6},
+            "fingerprint": {
+                "device": "cpu",
+                "driver": None,
+                "cpu": "Some Processor",
+                "threads": 2,
+                "versions": {"torch": "2.13.0", "transformers": "5.24.0"},
+                "dtype": "float32",
+                "matmul_precision": "highest",
+                "attention": "sdpa",
+                "git": "0" * 40,
+            },
+        }
+        return Report.model_validate({**values, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a T5 of 6+6 thin layers, random weights, and nano-t5's tokenizer."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    from harness.backbones.nano import NanoT5
+
+    tokenizer = NanoT5("nano-t5").tokenizer()
+    folder = tmp_path_factory.mktemp("backbones") / "tiny-t5"
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_heads=4,
+        num_layers=6,
+        decoder_start_token_id=0,
+    )
+    torch.manual_seed(0)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,138 @@
+"""Run folders: moved into place when whole, and never a failure over a good result."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import HarnessError
+from harness.reporting.folder import RunFolder, find_runs, read_report, run_id
+from harness.reporting.report import Report
+
+MakeReport = Callable[..., Report]
+FAILED = {"status": "nan", "failure": {"phase": "train", "message": "The loss is nan."}}
+
+
+@given(st.text(), st.text(), st.text(), st.integers(0, 9))
+def test_an_id_is_one_visible_name_with_the_digest(
+    backbone: str, recipe: str, task: str, seed: int
+) -> None:
+    name = run_id(backbone, recipe, task, seed, "0123abcd")
+    assert name.endswith(f"s{seed}-0123abcd")
+    assert Path(name).name == name
+    assert not name.startswith((".", "-"))
+    assert not set(name) & set("/\\:*?\"<>| \0\n'$;&()[]{}")
+
+
+def test_an_id_is_readable() -> None:
+    name = run_id("t5-large", "lora_ff:r=8+lprun", "my notes", 3, "0123abcd")
+    assert name == "t5-large-lora_ff-r=8+lprun-my-notes-s3-0123abcd"
+
+
+def test_only_finish_makes_a_run_visible(tmp_path: Path, make_report: MakeReport) -> None:
+    folder = RunFolder(tmp_path / "deep" / "results", "a-run")
+    (folder.work / "history.jsonl").write_text("{}\n")
+    assert list(find_runs(tmp_path / "deep" / "results")) == []
+    report = make_report()
+    place = folder.finish(report)
+    assert place == tmp_path / "deep" / "results" / "a-run"
+    assert list(find_runs(place.parent)) == [place]
+    assert read_report(place) == report
+    assert sorted(path.name for path in place.iterdir()) == ["history.jsonl", "report.json"]
+    assert [path.name for path in place.parent.iterdir()] == ["a-run"]
+
+
+@pytest.mark.parametrize("first", ["ok", "failed", "damaged"])
+@pytest.mark.parametrize("second", ["ok", "failed"])
+def test_a_failure_never_replaces_a_good_result(
+    tmp_path: Path, make_report: MakeReport, first: str, second: str
+) -> None:
+    def finish(status: str, seconds: float) -> Path:
+        folder = RunFolder(tmp_path, "a-run")
+        (folder.work / f"of-{status}").touch()
+        return folder.finish(make_report(**(FAILED if status == "failed" else {}), seconds=seconds))
+
+    place = finish(first, 1)
+    if first == "damaged":
+        (place / "report.json").write_text('{"status": "ok"')
+    again = finish(second, 2)
+    kept = read_report(place)
+    if (first, second) == ("ok", "failed"):
+        assert (kept.status, kept.seconds) == ("ok", 1)
+        assert again == tmp_path / ".a-run.partial"
+        assert read_report(again).status == "nan"
+        assert (place / "of-ok").exists()
+    else:
+        assert again == place
+        assert kept.seconds == 2
+        assert [p.name for p in place.iterdir() if p.name != "report.json"] == [f"of-{second}"]
+    assert list(find_runs(tmp_path)) == [place]
+
+
+def test_what_an_earlier_attempt_left_is_cleared(tmp_path: Path, make_report: MakeReport) -> None:
+    (RunFolder(tmp_path, "a-run").work / "weights.safetensors").write_bytes(b"half")
+    place = RunFolder(tmp_path, "a-run").finish(make_report())
+    assert [path.name for path in place.iterdir()] == ["report.json"]
+
+
+def test_discarding_leaves_nothing(tmp_path: Path, make_report: MakeReport) -> None:
+    results = tmp_path / "results"
+    folder = RunFolder(results, "a-run")
+    (folder.work / "spec.toml").touch()
+    folder.discard()
+    assert list(tmp_path.iterdir()) == []
+    place = RunFolder(results, "good").finish(make_report())
+    RunFolder(results, "a-run").discard()
+    assert list(results.iterdir()) == [place]
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(HarnessError, match="cannot be written") as raised:
+        RunFolder(tmp_path / "results", "a-run")
+    assert "--out" in str(raised.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_read_only_is_the_users_to_mend(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(HarnessError, match="cannot be written: Permission denied"):
+        RunFolder(tmp_path, "a-run")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "There is no run in"),
+        (b"", "is not a report of schema version"),
+        (b'{"id": "x", "status"', "is not a report of schema version"),
+        (b"\xff\xfe", "is not a report of schema version"),
+        (b"{}", "is not a report of schema version"),
+        (b"[]", "is not a report of schema version"),
+    ],
+)
+def test_what_is_no_report_is_named(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(HarnessError, match=complaint) as raised:
+        read_report(tmp_path)
+    assert str(tmp_path) in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+def test_runs_are_found_by_name_and_nothing_else_is(
+    tmp_path: Path, make_report: MakeReport
+) -> None:
+    places = [RunFolder(tmp_path, name).finish(make_report()) for name in ("b", "a")]
+    RunFolder(tmp_path, "unfinished")
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "empty").mkdir()
+    assert list(find_runs(tmp_path)) == sorted(places)
+
+
+def test_a_missing_results_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="There is no results folder"):
+        list(find_runs(tmp_path / "results"))

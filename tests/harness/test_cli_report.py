@@ -1,0 +1,118 @@
+"""``harness report``: the table over a folder of runs, whatever else lies in it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from harness.reporting.folder import RunFolder
+from harness.reporting.report import Report
+
+Harness = Callable[..., Result]
+Finish = Callable[..., Path]
+
+
+@pytest.fixture
+def finish(tmp_path: Path, make_report: Callable[..., Report]) -> Finish:
+    """Put the run of a recipe into the folder of all runs."""
+
+    def finish(recipe: str, **changes: Any) -> Path:
+        return RunFolder(tmp_path, recipe).finish(make_report(recipe=recipe, **changes))
+
+    return finish
+
+
+def recipes(result: Result) -> list[str]:
+    known = {"full", "lora_ff", "lprun"}
+    return [
+        word for line in result.stdout.splitlines() for word in line.split()[:1] if word in known
+    ]
+
+
+def test_all_runs_of_a_folder_are_shown(harness: Harness, finish: Finish, tmp_path: Path) -> None:
+    for recipe in ("lprun", "lora_ff", "full"):
+        finish(recipe)
+    result = harness("report", str(tmp_path))
+    assert result.exit_code == 0
+    assert recipes(result) == ["full", "lora_ff", "lprun"]
+    assert result.stderr == ""
+
+
+def test_failed_runs_are_shown_as_what_they_are(
+    harness: Harness, finish: Finish, tmp_path: Path
+) -> None:
+    finish("full")
+    finish("lprun", status="nan", failure={"phase": "train", "message": "The loss is nan."})
+    result = harness("report", str(tmp_path))
+    assert result.exit_code == 0
+    assert "nan" in result.stdout.split("lprun")[1].splitlines()[0]
+
+
+def test_an_unfinished_run_is_not_a_result(
+    harness: Harness, finish: Finish, tmp_path: Path
+) -> None:
+    finish("full")
+    unfinished = RunFolder(tmp_path, "lprun")
+    (unfinished.work / "report.json").write_text((tmp_path / "full" / "report.json").read_text())
+    result = harness("report", str(tmp_path))
+    assert recipes(result) == ["full"]
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("content", ["", '{"schema_version": 1, "id"', '{"schema_version": 99}'])
+def test_a_damaged_report_is_skipped_and_named(
+    harness: Harness, finish: Finish, tmp_path: Path, content: str
+) -> None:
+    finish("full")
+    damaged = finish("lprun") / "report.json"
+    damaged.write_text(content)
+    result = harness("report", str(tmp_path))
+    assert result.exit_code == 0
+    assert recipes(result) == ["full"]
+    assert f"Skipped: {str(damaged)!r} is not a report of schema version 1" in result.stderr
+
+
+def test_damaged_reports_alone_are_no_runs(
+    harness: Harness, finish: Finish, tmp_path: Path
+) -> None:
+    (finish("full") / "report.json").write_text("{}")
+    result = harness("report", str(tmp_path))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Skipped: " in result.stderr
+    assert "There are no finished runs" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [(".", "There are no finished runs in"), ("missing", "There is no results folder")],
+)
+def test_without_runs_the_next_command_is_named(
+    harness: Harness, tmp_path: Path, name: str, complaint: str
+) -> None:
+    result = harness("report", str(tmp_path / name))
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert "harness run" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_neither_report_nor_help_imports_torch(finish: Finish, tmp_path: Path) -> None:
+    finish("full")
+    script = """
+import sys
+from typer.testing import CliRunner
+from harness.cli.main import app
+for arguments in (["report", sys.argv[1]], ["run", "--help"], ["report", "--help"], ["--help"]):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+heavy = {"torch", "transformers", "datasets", "peft", "accelerate", "scipy", "pandas"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")

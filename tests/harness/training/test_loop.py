@@ -1,0 +1,221 @@
+"""The loop: which weights it leaves, when it stops, and that a seed decides it."""
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, T5Config
+
+from harness import HarnessError
+from harness.backbones.t5 import T5
+from harness.events import Evaluated, StepDone
+from harness.plugins import installed
+from harness.recipe import parse
+from harness.reporting.report import Training
+from harness.spec import RunSpec, TrainSettings
+from harness.training.examples import Example
+from harness.training.loop import NonFiniteLossError, Observers, train
+from harness.training.schedule import Schedule
+from harness.training.trainee import Trainee, prepare
+
+rng = random.Random(0)
+SOURCES = [[*rng.choices(range(3, 48), k=6), 1] for _ in range(39)]
+EXAMPLES = [Example(source, [source[0], 1]) for source in SOURCES]
+PER_EPOCH = 10
+"""Steps of four examples."""
+
+
+class Tiny(T5):
+    def config(self) -> PreTrainedConfig:
+        return T5Config(
+            vocab_size=48,
+            d_model=16,
+            d_kv=8,
+            d_ff=24,
+            num_heads=2,
+            num_layers=2,
+            decoder_start_token_id=0,
+        )
+
+
+class Seen:
+    """What the observers of a training run saw."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepDone] = []
+        self.evaluations: list[Evaluated] = []
+
+
+def settings(**values: Any) -> TrainSettings:
+    short = {"batch_size": 4, "warmup_steps": 0, "max_steps": 12, "precision": "float32"}
+    return TrainSettings(**{**short, **values})
+
+
+def trainee(chosen: TrainSettings, recipe: str = "full", seed: int = 0) -> Trainee:
+    spec = RunSpec(recipe=recipe, weights="random", device="cpu", seed=seed, train=chosen)
+    return prepare(Tiny("tiny"), parse(recipe, installed().compressors), spec)
+
+
+def weights(made: Trainee) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in made.trained.items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def run(
+    made: Trainee,
+    chosen: TrainSettings,
+    folder: Path,
+    evaluate: Callable[[], float] = lambda: 0.0,
+    seed: int = 0,
+    seen: Seen | None = None,
+) -> Training:
+    seen = seen or Seen()
+    return train(
+        made,
+        Schedule(EXAMPLES, chosen.batch_size, chosen.accumulation, seed),
+        chosen,
+        evaluate=lambda: {"other": 9.0, "main": evaluate()},
+        primary_metric="main",
+        folder=folder,
+        observers=Observers(seen.steps.append, seen.evaluations.append),
+    )
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def scripted(scores: Sequence[float], made: Trainee, kept: list[Any]) -> Callable[[], float]:
+    """Return an evaluation that gives these scores, and notes the weights that it saw."""
+    left: Iterator[float] = iter(scores)
+
+    def evaluate() -> float:
+        kept.append(weights(made))
+        return next(left)
+
+    return evaluate
+
+
+@pytest.mark.parametrize("recipe", ["full", "lora_ff"])
+def test_the_best_weights_are_left(tmp_path: Path, recipe: str) -> None:
+    chosen = settings(eval_every_epochs=0.3, learning_rate=1e-2)
+    made, kept = trainee(chosen, recipe), []
+    result = run(made, chosen, tmp_path, scripted([1, 3, 2, 3], made, kept))
+    # Of equal scores the earlier one stays.
+    assert (result.best_step, result.best_value, result.steps) == (6, 3, 12)
+    assert equal(weights(made), kept[1])
+    assert not equal(kept[1], kept[3])
+    assert (tmp_path / "weights.safetensors").is_file()
+
+
+def test_history_and_observers_see_every_step_and_evaluation(tmp_path: Path) -> None:
+    chosen = settings(eval_every_epochs=0.5, warmup_steps=4, learning_rate=0.01)
+    made, seen = trainee(chosen), Seen()
+    run(made, chosen, tmp_path, scripted([5, 4, 6], made, []), seen=seen)
+    rates = [0.01 * min(k / 4, (12 - k) / 8) for k in range(12)]
+    assert [s.step for s in seen.steps] == list(range(1, 13))
+    assert [s.values["learning_rate"] for s in seen.steps] == pytest.approx(rates)
+    assert [(e.step, e.epoch, e.values["main"], e.best) for e in seen.evaluations] == [
+        (5, 0.5, 5, True),
+        (10, 1.0, 4, False),
+        (12, 1.2, 6, True),
+    ]
+    rows = history(tmp_path)
+    assert [row for row in rows if "loss" in row] == [
+        {"step": s.step, **s.values} for s in seen.steps
+    ]
+    assert [row for row in rows if "eval" in row] == [
+        {"step": e.step, "epoch": e.epoch, "eval": e.values} for e in seen.evaluations
+    ]
+
+
+def test_a_warm_up_longer_than_the_training_ends_with_it(tmp_path: Path) -> None:
+    chosen, seen = settings(warmup_steps=1000, learning_rate=0.01, max_steps=4), Seen()
+    run(trainee(chosen), chosen, tmp_path, seen=seen)
+    rates = [s.values["learning_rate"] for s in seen.steps]
+    assert rates == pytest.approx([0, 0.0025, 0.005, 0.0075])
+
+
+def test_patience_stops(tmp_path: Path) -> None:
+    chosen = settings(eval_every_epochs=0.2, patience=2)
+    made, kept = trainee(chosen), []
+    result = run(made, chosen, tmp_path, scripted([1, 3, 2, 3, 9, 9], made, kept))
+    assert (result.stopped, result.steps, result.planned_steps) == ("patience", 8, 12)
+    assert result.best_step == 4
+    assert equal(weights(made), kept[1])
+
+
+def test_a_better_score_renews_patience(tmp_path: Path) -> None:
+    chosen = settings(eval_every_epochs=0.2, patience=2)
+    made = trainee(chosen)
+    result = run(made, chosen, tmp_path, scripted([2, 1, 3, 1, 4, 1], made, []))
+    assert (result.stopped, result.steps, result.best_step) == ("finished", 12, 10)
+
+
+def test_diverging_is_an_error_of_its_own(tmp_path: Path) -> None:
+    chosen, seen = settings(learning_rate=1e38), Seen()
+    with pytest.raises(NonFiniteLossError, match=r"The loss of step 2 is (nan|inf)"):
+        run(trainee(chosen), chosen, tmp_path, seen=seen)
+    assert [s.step for s in seen.steps] == [1]
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    chosen, seen = settings(learning_rate=1e-2, max_steps=60, eval_every_epochs=6), Seen()
+    run(trainee(chosen), chosen, tmp_path, seen=seen)
+    losses = [s.values["loss"] for s in seen.steps]
+    # Nats per target token. Every second token is the closing one: knowing it halves the loss.
+    assert losses[0] > math.log(48) - 0.5
+    assert sum(losses[-10:]) / 10 < 0.5 * math.log(48) + 1
+
+
+def test_training_goes_on_in_training_mode_after_an_evaluation(tmp_path: Path) -> None:
+    chosen = settings(eval_every_epochs=0.2, max_steps=6)
+    made = trainee(chosen)
+    modes: list[bool] = []
+
+    def evaluate() -> float:
+        modes.append(made.model.training)
+        made.model.eval()
+        return 0.0
+
+    run(made, chosen, tmp_path, evaluate)
+    assert modes == [True, True, True]
+
+
+@pytest.mark.parametrize("packing", ["off", "auto"])
+def test_a_seed_decides_every_bit(tmp_path: Path, packing: str) -> None:
+    chosen = settings(adapter_learning_rate=1e-2, packing=packing)
+    results = []
+    for name, seed in [("one", 0), ("same", 0), ("other", 1)]:
+        (tmp_path / name).mkdir()
+        made = trainee(chosen, "lora_ff", seed)
+        run(made, chosen, tmp_path / name, seed=seed)
+        results.append((weights(made), history(tmp_path / name)))
+    (one, losses), (same, same_losses), (other, other_losses) = results
+    assert equal(one, same)
+    assert losses == same_losses
+    assert not equal(one, other)
+    assert losses != other_losses
+
+
+def test_the_first_step_checks_what_is_trained(tmp_path: Path) -> None:
+    chosen = settings()
+    made = trainee(chosen)
+    stray = nn.Parameter(torch.ones(2))
+    made.trained["stray"] = stray
+    made.optimizer.add_param_group({"params": [stray]})
+    before = weights(made)
+    with pytest.raises(HarnessError, match="'stray'"):
+        run(made, chosen, tmp_path)
+    assert equal(weights(made), before)
