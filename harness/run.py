@@ -89,6 +89,7 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
         eval=len(evaluation.examples),
         test=len(test.examples),
         skipped=splits.skipped,
+        leakage=splits.leakage,
         cut_sources=sum(split.cut_sources for split in tokenized),
         cut_targets=sum(split.cut_targets for split in tokenized),
         sha256=data_hash(splits.train, splits.eval, splits.test),

@@ -1,7 +1,14 @@
 """Built-in tasks, registered like any third party's."""
 
 from harness import Register, hookimpl
-from tasks.paths import is_data_path
+from tasks.paths import is_data_path, is_hub_reference
+
+_PUBLIC = (
+    ("xsum", "XSum", "XSum: news -> one sentence"),
+    ("cnn_dailymail", "CnnDailyMail", "CNN/DailyMail: news -> highlights"),
+    ("samsum", "SamSum", "SAMSum: chats -> summaries"),
+    ("dialogsum", "DialogSum", "DialogSum: spoken dialogues -> summaries"),
+)
 
 
 @hookimpl
@@ -31,6 +38,14 @@ def register_tasks(register: Register) -> None:
         "icliniq",
         "tasks.dialogues:ICliniq",
         "iCliniq: patients' questions -> doctors' answers; needs ChatDoctor's file",
+    )
+    for name, target, summary in _PUBLIC:
+        register(name, f"tasks.public:{target}", f"{summary}; from the Hugging Face hub")
+    register.family(
+        "hub:org/name",
+        "tasks.public:HubTask",
+        "a data set of the Hugging Face hub, such as hub:knkarthick/samsum",
+        accepts=is_hub_reference,
     )
     register.family(
         "your own data",

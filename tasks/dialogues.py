@@ -59,6 +59,7 @@ class Dialogues(Task[DialogueOptions]):
         """Read all dialogues and split them; the run's seed has no effect."""
         from datasets import Dataset
 
+        from tasks.leakage import count_leakage, hash_texts
         from tasks.splits import split_rows
 
         table = self._read()
@@ -71,7 +72,8 @@ class Dialogues(Task[DialogueOptions]):
         train, evaluation, test = (
             rows.select(part) for part in (parts.train, parts.eval, parts.test)
         )
-        return Splits(train, evaluation, test, dict(skipped))
+        leakage = count_leakage(*(hash_texts(s["source"]) for s in (train, evaluation, test)))
+        return Splits(train, evaluation, test, dict(skipped), leakage)
 
     def metrics(self) -> Sequence[Metric]:
         """Return the suite for dialogues."""

@@ -1,4 +1,4 @@
-"""Which task references are paths to data, and which file of a folder is which split."""
+"""Which task references mean data somewhere, and which file of a folder is which split."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from harness import HarnessError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
+HUB = "hub:"
 SPLIT_NAMES = {
     "train": ("train",),
     "eval": ("eval", "validation", "valid", "val", "dev"),
@@ -18,6 +19,11 @@ def is_data_path(reference: str) -> bool:
     """Whether the reference is written as a path, ends like a data file, or exists."""
     written = reference.startswith(("/", "./", "../", "~")) or reference.endswith(SUFFIXES)
     return written or Path(reference).exists()
+
+
+def is_hub_reference(reference: str) -> bool:
+    """Whether the reference is written ``hub:org/name``."""
+    return reference.startswith(HUB)
 
 
 def stem(path: Path) -> str:

@@ -12,9 +12,11 @@ from typer.core import TyperGroup
 from harness import HarnessError, __version__
 from harness.cli.listing import list_plugins
 from harness.cli.plan import plan
+from harness.cli.prepare import prepare
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.score import score
+from harness.cli.stats import stats
 from harness.plugins import installed
 
 
@@ -46,6 +48,8 @@ app.command("report")(report)
 app.command("list")(list_plugins)
 app.command("plan")(plan)
 app.command("score")(score)
+app.command("prepare")(prepare)
+app.command("stats")(stats)
 
 
 def _version(asked: bool) -> None:

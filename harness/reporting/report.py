@@ -126,6 +126,9 @@ class Data(Record):
     """Examples that were scored."""
     skipped: dict[str, int]
     """Why rows were left out -> how many."""
+    leakage: dict[str, int] = Field(default_factory=dict)
+    """Likeness of sources -> pairs in different splits that are so alike, over all rows: exact, and
+    near; empty where the task does not count them."""
     cut_sources: int
     """Sources longer than the task's limit, over all splits; they lost their end."""
     cut_targets: int

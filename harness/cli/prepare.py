@@ -1,0 +1,72 @@
+"""``harness prepare``: from a raw file to the folder that a task reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def prepare(
+    task: Annotated[str, typer.Argument(help="A task that is made from a raw file.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    notes: Annotated[
+        Path | None,
+        typer.Option(help="The raw file, such as radiology.csv.gz.", show_default=False),
+    ] = None,
+    synthetic: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Make up so many notes in the raw file's format, and use them in its place.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the synthetic notes.")] = 0,
+    sections: Annotated[
+        Path | None,
+        typer.Option(help="A file of section titles.", show_default="the task's own"),
+    ] = None,
+) -> None:
+    """Build a task's data from its raw file, with counts of what was kept and what was not.
+
+    Example: harness prepare mimic_radiology --notes radiology.csv.gz --out data/mimic_radiology
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from harness.plugins import installed
+    from harness.task import Preparation, Task
+
+    task_class: type[Task[Any]] = installed().tasks.find(task).load()
+    console = Console(stderr=True, highlight=False)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[notes]:,} notes, {task.fields[rate]:,.0f}/s"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bars:
+        bar = bars.add_task(task, total=1.0, notes=0, rate=0.0)
+
+        def tick(read: int, share: float) -> None:
+            elapsed = bars.tasks[bar].elapsed or 0.0
+            rate = read / elapsed if elapsed else 0.0
+            bars.update(bar, completed=share, notes=read, rate=rate)
+
+        prepared = task_class.prepare(Preparation(out, notes, synthetic, seed, sections, tick))
+        bars.update(bar, completed=1.0)
+    typer.echo(f"{prepared.kept:,} examples are in {out}")
+    for reason, count in sorted(prepared.left_out.items(), key=lambda item: -item[1]):
+        typer.echo(f"{count:,} notes were left out: {reason}")
+    typer.echo(f"Next: harness stats {task} --set task_options.path={out}")

@@ -1,0 +1,124 @@
+"""``harness stats``: what a task's data are like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.task import Splits
+    from harness.text_statistics import TextStatistics
+
+
+def stats(
+    task: Annotated[str, typer.Argument(help="A name, or a file or folder of yours.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of the task, written as for run: task_options.path=DIR; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The run's, for tasks it splits.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Describe a task's data: rows, sentences, words, and how much of a target is new.
+
+    Rows are counted by split, the means are over all of them.
+
+    Example: harness stats radiology_demo
+    """
+    from harness.plugins import installed
+    from harness.text_statistics import describe_texts
+
+    task_class = installed().tasks.find(task).load()
+    chosen = task_class(task, _options(task, task_class, settings or []))
+    splits: Splits = chosen.splits(seed)
+    found = describe_texts(_pairs(splits))
+    if as_json:
+        typer.echo(json.dumps(_record(chosen.name, splits, found), indent=2))
+    else:
+        _print(chosen.name, splits, found)
+
+
+def _options(task: str, task_class: Any, settings: list[str]) -> Any:
+    from harness.errors import HarnessError
+    from harness.options import validate
+    from harness.spec import parse_settings
+
+    values = parse_settings(settings)
+    if other := sorted(values.keys() - {"task_options"}):
+        raise HarnessError(
+            f"--set {other[0]}: only options of the task have a meaning here.",
+            f"Write --set task_options.NAME=VALUE; see: harness list tasks {task}",
+        )
+    return validate(task_class.Options, values.get("task_options", {}), f"task {task!r}")
+
+
+def _rows(splits: Splits) -> dict[str, int]:
+    return {"train": len(splits.train), "eval": len(splits.eval), "test": len(splits.test)}
+
+
+def _pairs(splits: Splits) -> Iterator[tuple[str, str]]:
+    from rich.console import Console
+    from rich.progress import track
+
+    parts = (splits.train, splits.eval, splits.test)
+    rows = (
+        pair
+        for part in parts
+        for batch in part.iter(batch_size=1000)
+        for pair in zip(batch["source"], batch["target"], strict=True)
+    )
+    console = Console(stderr=True)
+    total = sum(_rows(splits).values())
+    return iter(track(rows, "reading", total, console=console, disable=not console.is_terminal))
+
+
+def _record(name: str, splits: Splits, found: TextStatistics) -> dict[str, Any]:
+    return {
+        "task": name,
+        "rows": _rows(splits),
+        "source": {"sentences": found.source_sentences, "words": found.source_words},
+        "target": {"sentences": found.target_sentences, "words": found.target_words},
+        "novel_unigrams_pct": found.novel_unigrams_pct,
+        "novel_bigrams_pct": found.novel_bigrams_pct,
+        "skipped": splits.skipped,
+        "leakage": splits.leakage,
+    }
+
+
+def _print(name: str, splits: Splits, found: TextStatistics) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=name, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    cells = {
+        **{split: f"{count:,}" for split, count in _rows(splits).items()},
+        "source sents": f"{found.source_sentences:.1f}",
+        "words": f"{found.source_words:.1f}",
+        "target sents": f"{found.target_sentences:.1f}",
+        "words ": f"{found.target_words:.1f}",
+        "new 1-grams": _percent(found.novel_unigrams_pct),
+        "2-grams": _percent(found.novel_bigrams_pct),
+    }
+    for heading in cells:
+        table.add_column(heading, justify="right")
+    table.add_row(*cells.values())
+    console = Console(highlight=False)
+    console.print(table)
+    for reason, count in splits.skipped.items():
+        console.print(f"{count:,} rows were left out: {reason}", style="dim", markup=False)
+    for kind, count in splits.leakage.items():
+        console.print(
+            f"{count:,} pairs of sources in different splits are duplicates: {kind}", style="dim"
+        )
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{value:.0f} %"

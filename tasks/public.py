@@ -1,0 +1,109 @@
+"""Public data sets of the Hugging Face hub, some by name and any by its id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from harness import HarnessError, LengthProfile, Splits
+from tasks.hub import load_from_hub
+from tasks.paths import HUB, SPLIT_NAMES
+from tasks.tables import Table
+from tasks.tabular import TableOptions, TableTask
+
+
+class HubOptions(TableOptions):
+    """Options of a task on a data set of the hub."""
+
+    config: str | None = None
+    """Which configuration of the data set, where it has several."""
+    revision: str | None = None
+    """Branch, tag or commit; by default the newest. Name a commit to be sure of equal data."""
+
+
+class SummaryOptions(HubOptions):
+    """Options of a public summarization task."""
+
+    prefix: str = "summarize: "
+    """Put before every source."""
+    max_source_length: int = Field(1024, ge=1)
+    """Tokens; longer sources are cut, and counted."""
+
+
+class HubTask(TableTask[HubOptions]):
+    """Any data set of the hub, written ``hub:org/name``.
+
+    Its own splits are used; an eval or test split that it lacks is a tenth of its train rows.
+
+    Attributes:
+        hub_id: of a data set that has a name here; by default what the reference says.
+        default_config: the configuration, unless the options name one.
+    """
+
+    Options = HubOptions
+    hub_id: ClassVar[str] = ""
+    default_config: ClassVar[str | None] = None
+
+    @property
+    def name(self) -> str:
+        """The name of the task, or the id of the data set."""
+        return self.reference.removeprefix(HUB)
+
+    def splits(self, seed: int) -> Splits:
+        """Download the data, or take them from the hub library's cache."""
+        identity = self.hub_id or self.name
+        options = self.options
+        found = load_from_hub(identity, options.config or self.default_config, options.revision)
+        tables = {}
+        for split, names in SPLIT_NAMES.items():
+            for name in names:
+                if name in found and split not in tables:
+                    rows = found[name]
+                    columns = {column: list(rows[column]) for column in rows.column_names}
+                    tables[split] = Table(Path(f"{identity}/{name}"), columns)
+        if "train" not in tables:
+            raise HarnessError(
+                f"{identity} has no train split. Its splits: {', '.join(found)}.",
+                "Save the splits you want as train.jsonl, eval.jsonl and test.jsonl, "
+                "and name their folder: --task FOLDER",
+            )
+        return self._splits(tables, seed, identity)
+
+
+# Lengths in tokens: mean words from the papers that published the data, at 1.35 tokens a word and
+# within the limits.
+
+
+class XSum(HubTask):
+    """News -> one sentence (Narayan et al. 2018)."""
+
+    Options = SummaryOptions
+    hub_id = "EdinburghNLP/xsum"
+    length_profile = LengthProfile(source_mean=582, target_mean=31)
+
+
+class CnnDailyMail(HubTask):
+    """News -> highlights (Hermann et al. 2015, See et al. 2017)."""
+
+    Options = SummaryOptions
+    hub_id = "abisee/cnn_dailymail"
+    default_config = "3.0.0"
+    length_profile = LengthProfile(source_mean=1024, target_mean=76)
+
+
+class SamSum(HubTask):
+    """Chats -> summaries (Gliwa et al. 2019)."""
+
+    Options = SummaryOptions
+    hub_id = "knkarthick/samsum"
+    length_profile = LengthProfile(source_mean=127, target_mean=27)
+
+
+class DialogSum(HubTask):
+    """Spoken dialogues -> summaries (Chen et al. 2021)."""
+
+    Options = SummaryOptions
+    hub_id = "knkarthick/dialogsum"
+    length_profile = LengthProfile(source_mean=177, target_mean=32)
