@@ -37,6 +37,8 @@ json.dump([time.process_time(), sorted(heavy)], out)
         ["report", "--help"],
         ["run", "--help"],
         ["plan", "--help"],
+        ["prepare", "--help"],
+        ["stats", "--help"],
     ],
 )
 def test_light_commands_import_nothing_heavy_and_are_quick(arguments: list[str]) -> None:

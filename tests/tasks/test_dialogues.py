@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness import HarnessError
 from tasks.dialogues import DialogueOptions, HealthCareMagic, ICliniq
@@ -130,3 +132,29 @@ def test_defaults_are_the_papers():
     assert (HealthCareMagic.eval_share, ICliniq.eval_share) == (0.5, 1.0)
     names = [name for metric in task.metrics() for name in metric.names]
     assert {"rouge1", "rouge2", "rougeL", "bleu1_precision", "bleu4_precision"} <= set(names)
+
+
+TEXTS = st.text(max_size=6) | st.sampled_from(["word", "two words"])
+OBJECTS = st.fixed_dictionaries({"input": TEXTS, "output": TEXTS | st.none()}) | st.dictionaries(
+    st.sampled_from(["instruction", "input", "output", "other"]),
+    TEXTS | st.none() | st.integers() | st.lists(TEXTS, max_size=2),
+    max_size=4,
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(OBJECTS, max_size=12))
+def test_any_objects_are_kept_or_counted_or_are_the_users_error(tmp_path_factory, rows):
+    path = write(tmp_path_factory.mktemp("any") / "hcm.json", rows)
+    try:
+        splits = hcm(path=path).splits(0)
+    except HarnessError:
+        return
+    assert len(texts(splits)) + sum(splits.skipped.values()) == len(rows)
+    assert all(source.strip() and target.strip() for source, target in texts(splits))
+
+
+def test_leakage_is_counted(tmp_path):
+    rows = [{"input": "The same question, asked by all", "output": f"{i}"} for i in range(20)]
+    splits = hcm(path=write(tmp_path / "hcm.json", rows)).splits(0)
+    assert splits.leakage == {"exact": 16 * 2 + 16 * 2 + 2 * 2, "near": 0}
