@@ -55,9 +55,13 @@ class Arm:
         self.engine: str
         self.layers_kept: LayersKept
         self.parameters: Parameters
-        self.engine, self.layers_kept, self.parameters = self._ask(
-            "prepare", spec, list(steps), longest
-        )
+        try:
+            self.engine, self.layers_kept, self.parameters = self._ask(
+                "prepare", spec, list(steps), longest
+            )
+        except BaseException:
+            self.close()
+            raise
 
     def window(self, first: int, count: int) -> float:
         """Take ``count`` steps of the schedule from step ``first`` on; return the seconds."""
@@ -92,7 +96,7 @@ class Arm:
         try:
             self._pipe.send((request, arguments))
             answer = self._pipe.recv()
-        except (EOFError, BrokenPipeError) as error:
+        except (EOFError, ConnectionError) as error:
             self._process.join(10)
             code = self._process.exitcode
             if code == -9:
@@ -108,7 +112,7 @@ def _serve(pipe: Connection) -> None:
     # The parent's terminal sends the interrupt to the whole group; the parent decides.
     os.setpgid(0, 0)
     server: _Server | None = None
-    with contextlib.suppress(EOFError, BrokenPipeError):  # The parent is done, or is gone.
+    with contextlib.suppress(EOFError, ConnectionError):  # The parent is done, or is gone.
         while True:
             request, arguments = pipe.recv()
             answer: Any

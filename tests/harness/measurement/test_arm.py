@@ -1,0 +1,93 @@
+"""Arms: real processes that answer, fail in ways a parent can tell apart, and go away."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from harness import HarnessError
+from harness.measurement.arm import Arm, OutOfMemoryError, is_out_of_memory
+from harness.spec import RunSpec
+from harness.training.examples import Example
+from harness.training.schedule import Step
+
+pytestmark = pytest.mark.usefixtures("known_costs")
+MakeSpec = Callable[..., RunSpec]
+
+
+def step_of(token: int) -> Step:
+    return Step(((Example([token, 9, 1], [7, 1]),),))
+
+
+STEPS = [step_of(token) for token in (8, 3, 4, 5, 9)]
+GOOD, TOO_LARGE, RAISED, OTHER = 0, 1, 2, 3
+
+
+def test_an_arm_answers_fails_as_told_and_is_killed(make_spec: MakeSpec) -> None:
+    with Arm(make_spec("failing"), STEPS, STEPS[GOOD]) as arm:
+        assert arm.engine == "padded"
+        assert arm.layers_kept.encoder == [1]
+        assert arm.parameters.trainable == arm.parameters.original
+        assert arm.window(GOOD, 1) > 0
+
+        with pytest.raises(OutOfMemoryError, match="can't allocate memory"):
+            arm.window(TOO_LARGE, 1)
+        with pytest.raises(OutOfMemoryError):
+            arm.window(RAISED, 1)
+        with pytest.raises(RuntimeError, match="ValueError: nothing to do with memory"):
+            arm.window(OTHER, 1)
+
+        # It lives on, and measures.
+        reading = arm.memory(3)
+        assert reading.peak >= reading.static > 0
+        assert reading.tensors
+        assert 0 < reading.tensors < reading.peak
+
+        (process,) = multiprocessing.active_children()
+        # Stopped first, so that it is killed with the request unread.
+        os.kill(process.pid or 0, signal.SIGSTOP)
+        killer = threading.Timer(0.3, os.kill, [process.pid, signal.SIGKILL])
+        killer.start()
+        with pytest.raises(OutOfMemoryError, match="failing was killed"):
+            arm.window(GOOD, 1)
+        with pytest.raises(OutOfMemoryError, match="failing was killed"):
+            arm.window(GOOD, 1)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_users_mistake_comes_through_and_no_process_is_left(make_spec: MakeSpec) -> None:
+    with pytest.raises(HarnessError) as raised:
+        Arm(make_spec("refusing"), STEPS, STEPS[GOOD])
+    assert (raised.value.message, raised.value.hint) == ("It has no such layers.", "Choose others.")
+    assert multiprocessing.active_children() == []
+
+
+def test_twice_the_steps_take_twice_the_time_and_closing_ends_work(make_spec: MakeSpec) -> None:
+    with Arm(make_spec("costly:seconds=0.6"), STEPS, STEPS[GOOD]) as arm:
+        arm.window(0, 1)
+        two, four = arm.window(0, 2), arm.window(0, 4)
+        assert four == pytest.approx(2 * two, rel=0.05)
+        threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            arm.window(0, 5)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (OutOfMemoryError("killed"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("can't allocate memory"), False),
+        (KeyboardInterrupt(), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: BaseException, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected

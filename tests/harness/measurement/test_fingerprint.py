@@ -1,0 +1,80 @@
+"""What measurements depend on, read from this machine."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import harness
+from harness.measurement.fingerprint import fingerprint, git_state, package_versions
+
+
+def test_it_names_what_computes() -> None:
+    made = fingerprint(torch.device("cpu"), torch.bfloat16, "sdpa")
+    assert (made.device, made.driver) == ("cpu", None)
+    assert (made.dtype, made.attention) == ("bfloat16", "sdpa")
+    assert made.threads == torch.get_num_threads()
+    assert made.matmul_precision == torch.get_float32_matmul_precision()
+    assert made.cpu
+    assert made.versions["python"] == platform.python_version()
+    assert made.versions["harness"] == harness.__version__
+    assert made.versions.items() > package_versions().items()
+
+
+def test_versions_are_those_installed() -> None:
+    names = {"torch", "transformers", "peft", "accelerate"}
+    assert package_versions() == {name: importlib.metadata.version(name) for name in names}
+
+
+def test_threads_and_precision_are_read_anew() -> None:
+    before = torch.get_num_threads()
+    one = fingerprint(torch.device("cpu"), torch.float32, "sdpa")
+    torch.set_num_threads(before + 1)
+    try:
+        assert fingerprint(torch.device("cpu"), torch.float32, "sdpa") != one
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout in which the harness lies, not yet committed."""
+    module = tmp_path / "harness" / "__init__.py"
+    module.parent.mkdir()
+    module.write_text("")
+    monkeypatch.setattr(harness, "__file__", str(module))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    return tmp_path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_git_state_is_the_harness_own(checkout: Path) -> None:
+    assert git_state() is None
+    git(checkout, "init", "--quiet")
+    assert git_state() is None
+    git(checkout, "commit", "--quiet", "--allow-empty", "-m", "another project")
+    # An installed package within a checkout of something else.
+    assert git_state() is None
+    git(checkout, "add", "harness")
+    git(checkout, "commit", "--quiet", "-m", "harness")
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert git_state() == commit
+    (checkout / "untracked").touch()
+    assert git_state() == commit
+    (checkout / "harness" / "__init__.py").write_text("changed = True")
+    assert git_state() == f"{commit}+dirty"
+
+
+def test_without_git_there_is_no_state(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert git_state() is None

@@ -1,0 +1,93 @@
+"""The memory instruments against allocations of known size."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.measurement.memory import (
+    measure_memory,
+    peak_of_allocations,
+    reset_peak,
+    resident,
+)
+
+MIB = 2**20
+KNOWN = 256 * MIB
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="resident bytes are read from Linux' /proc"
+)
+
+
+def allocate(size: int) -> None:
+    torch.ones(size, dtype=torch.uint8)
+
+
+def test_a_known_allocation_reads_as_its_size() -> None:
+    held = 3 * MIB
+    reading = measure_memory(lambda: allocate(KNOWN), 3, CPU, lambda: held)
+    assert reading.peak - reading.static == pytest.approx(KNOWN, rel=0.05)
+    assert reading.tensors == pytest.approx(held + KNOWN, rel=1e-3)
+    assert reading.reserved is None
+
+
+def test_twice_the_allocation_reads_as_twice_and_more_steps_as_the_same() -> None:
+    one = measure_memory(lambda: allocate(KNOWN // 2), 3, CPU, lambda: 0)
+    two = measure_memory(lambda: allocate(KNOWN), 6, CPU, lambda: 0)
+    assert two.peak - two.static == pytest.approx(2 * (one.peak - one.static), rel=0.05)
+
+
+def test_the_peak_is_that_of_the_largest_step_of_the_window() -> None:
+    sizes = iter([1, KNOWN // MIB, 1, 1, 1])  # The step before the window, three in it, one more.
+    order: list[int] = []
+
+    def step() -> None:
+        order.append(next(sizes))
+        allocate(order[-1] * MIB)
+
+    reading = measure_memory(step, 3, CPU, lambda: 0)
+    assert reading.peak - reading.static == pytest.approx(KNOWN, rel=0.05)
+
+
+def test_what_was_before_the_window_is_not_seen() -> None:
+    allocate(2 * KNOWN)
+    sizes = iter([2 * KNOWN // MIB, 64, 64, 64, 64])  # The first step is not looked at.
+    reading = measure_memory(lambda: allocate(next(sizes) * MIB), 3, CPU, lambda: 0)
+    assert reading.peak - reading.static == pytest.approx(64 * MIB, rel=0.1)
+
+
+def test_static_bytes_hold_what_lives_on() -> None:
+    before = resident("VmRSS")
+    kept: list[torch.Tensor] = []
+
+    def step() -> None:
+        if not kept:
+            kept.append(torch.ones(KNOWN, dtype=torch.uint8))
+
+    reading = measure_memory(step, 3, CPU, lambda: sum(t.nbytes for t in kept))
+    assert reading.static - before == pytest.approx(KNOWN, rel=0.05)
+    assert reading.tensors == KNOWN
+
+
+def test_the_count_of_tensor_bytes_is_exact() -> None:
+    def work() -> None:
+        first = torch.empty(4 * MIB, dtype=torch.uint8)
+        second = torch.empty(6 * MIB, dtype=torch.uint8)
+        del first
+        third = torch.empty(3 * MIB, dtype=torch.uint8)
+        del second, third
+        torch.empty(5 * MIB, dtype=torch.uint8)
+
+    assert peak_of_allocations(work) == 10 * MIB
+    assert peak_of_allocations(lambda: None) == 0
+
+
+def test_the_peak_of_resident_bytes_starts_again() -> None:
+    allocate(KNOWN)
+    assert resident("VmHWM") > resident("VmRSS") + KNOWN // 2
+    reset_peak()
+    assert resident("VmHWM") < resident("VmRSS") + KNOWN // 10
+    with pytest.raises(OSError, match="has no VmNothing"):
+        resident("VmNothing")
