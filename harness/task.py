@@ -43,7 +43,8 @@ class Preparation:
         synthetic: in place of the raw file, write so many made-up notes in its format and use them.
         seed: of the made-up notes.
         sections: a file of section titles, in place of the task's own.
-        tick: called now and then with the notes read so far and the share of the file, 0 to 1.
+        tick: called when reading begins, and now and then, with the notes read so far and the share
+            of the file, 0 to 1.
     """
 
     out: Path

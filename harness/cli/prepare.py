@@ -57,9 +57,11 @@ def prepare(
         console=console,
         disable=not console.is_terminal,
     ) as bars:
-        bar = bars.add_task(task, total=1.0, notes=0, rate=0.0)
+        bar = bars.add_task(task, total=1.0, start=False, notes=0, rate=0.0)
 
         def tick(read: int, share: float) -> None:
+            # The clock starts with the first call: making notes up is not reading them.
+            bars.start_task(bar)
             elapsed = bars.tasks[bar].elapsed or 0.0
             rate = read / elapsed if elapsed else 0.0
             bars.update(bar, completed=share, notes=read, rate=rate)

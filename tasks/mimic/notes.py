@@ -59,6 +59,7 @@ def read_notes(
             rows = csv.reader(lines, strict=True)
             csv.field_size_limit(_LARGEST_CELL)
             places = _places(path, rows)
+            tick(0, 0.0)
             for number, cells in enumerate(_rows(rows, left_out), start=1):
                 if number % _TICK_EVERY == 0:
                     tick(number, raw.tell() / size)

@@ -114,7 +114,7 @@ def test_progress_reaches_the_end_of_the_file(tmp_path):
     ticks = []
     notes = write(tmp_path / "a.csv.gz", [row(number) for number in range(2000)])
     prepare(notes, tmp_path / "out", tick=lambda *tick: ticks.append(tick))
-    assert [number for number, _ in ticks] == [500, 1000, 1500, 2000]
+    assert [number for number, _ in ticks] == [0, 500, 1000, 1500, 2000]
     shares = [share for _, share in ticks]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
