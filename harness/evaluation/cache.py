@@ -27,7 +27,7 @@ ATTENTION = "beams_as_queries"
 _FIRST_STEPS = 16
 
 
-def beam_attention(  # noqa: PLR0917 - transformers' interface
+def beam_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 import transformers
@@ -14,7 +14,7 @@ from harness.evaluation.beam_search import beam_search
 from harness.evaluation.cache import ATTENTION
 from harness.evaluation.library_search import library_search
 from harness.evaluation.settings import DecodingSettings
-from harness.evaluation.weights import linear_weights_in, merged
+from harness.evaluation.weights import in_float32, linear_weights_in, merged
 
 _SHARED_BEAMS = frozenset({"bart", "mbart", "mt5", "pegasus", "t5"})
 """Model types whose beams may share a cache: each is tested against transformers' own search."""
@@ -41,8 +41,8 @@ def generate(
         tokenizer: turns the predicted ids into text.
         sources: token ids, each ended by the end of sequence.
         settings: of the search.
-        dtype: float32, or bfloat16 for matrix products in bfloat16 with float32 residuals; its
-            rounding can change predictions.
+        dtype: float32, or bfloat16 for matrix products in bfloat16, with residuals and logits in
+            float32; its rounding can change predictions.
         on_batch: called after each batch with the number of examples in it.
 
     Returns:
@@ -105,8 +105,11 @@ def _predicting(model: PreTrainedModel) -> Iterator[Search]:
 
 @contextmanager
 def _computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
-    autocast: AbstractContextManager[object] = nullcontext()
-    if dtype != torch.float32:
-        autocast = torch.autocast(model.device.type, dtype)
-    with linear_weights_in(model, dtype), autocast:
+    if dtype == torch.float32:
+        with linear_weights_in(model, dtype):
+            yield
+        return
+    head = model.get_output_embeddings()
+    autocast = torch.autocast(model.device.type, dtype)
+    with linear_weights_in(model, dtype, but=head), in_float32(head), autocast:
         yield

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -43,11 +43,18 @@ def merged(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def linear_weights_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+def linear_weights_in(
+    model: nn.Module, dtype: torch.dtype, but: nn.Module | None = None
+) -> Iterator[None]:
     """Store the weights of linear layers in ``dtype`` for a while; afterwards all is as before.
 
     Autocast converts frozen weights anew at each use, which costs more than it saves when a step
     of generation reads all weights for a few rows.
+
+    Args:
+        model: whose layers.
+        dtype: to store them in.
+        but: a layer to leave alone.
     """
     originals = {
         layer: layer.weight
@@ -55,6 +62,7 @@ def linear_weights_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
         if isinstance(layer, nn.Linear)
         and layer.weight.is_floating_point()
         and layer.weight.dtype != dtype
+        and layer is not but
     }
     try:
         for layer, weight in originals.items():
@@ -63,3 +71,22 @@ def linear_weights_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     finally:
         for layer, weight in originals.items():
             layer.weight = weight
+
+
+@contextmanager
+def in_float32(layer: nn.Linear) -> Iterator[None]:
+    """Compute a layer in float32 within autocast, for a while.
+
+    The layer that gives logits needs it: bfloat16 keeps 8 bits, so that the logits of unlike
+    hypotheses come out equal, and which of them a beam follows is chance.
+    """
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return type(layer).forward(layer, x.float())
+
+    layer.forward = forward  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del layer.forward
