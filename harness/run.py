@@ -20,13 +20,13 @@ from harness.evaluation.decoding import generate, signature
 from harness.evaluation.scoring import data_hash, metric_of, score
 from harness.events import Evaluated, PhaseStarted, StepDone
 from harness.measurement.arm import is_out_of_memory
-from harness.measurement.fingerprint import fingerprint, git_state
+from harness.measurement.fingerprint import fingerprint, git_state, package_versions
 from harness.measurement.probe import FrozenSchedule, freeze, probe_memory, probe_speed
 from harness.metric import Metric
 from harness.options import validate
 from harness.plugins import Plugins
 from harness.recipe import Recipe, parse
-from harness.reporting.comparison import relate_to_earlier
+from harness.reporting.comparison import read_baseline, relate_to_earlier
 from harness.reporting.folder import PREDICTIONS, SPEC, RunFolder, run_id
 from harness.reporting.report import Data, Failure, HandOver, Report, Status
 from harness.reporting.writing import write_lines, write_text
@@ -73,6 +73,8 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     task: Task[Any] = task_class(spec.task, options)
     device = choose_device(spec.device)
     choose_dtype(spec.train.precision, device, backbone)
+    if spec.probe.baseline not in ("probe", "off"):
+        read_baseline(Path(spec.probe.baseline))
     metrics = task.metrics()
     splits = task.splits(spec.seed)
     tokenizer = backbone.tokenizer()
@@ -170,7 +172,8 @@ class Run:
 
     def _id(self, inputs: Inputs) -> str:
         origins = sorted(map(str, self.plugins.origins))
-        versions = [torch.__version__, git_state() or "", *origins, inputs.data.sha256]
+        packages = [f"{name} {version}" for name, version in package_versions().items()]
+        versions = [*packages, git_state() or "", *origins, inputs.data.sha256]
         return run_id(
             inputs.backbone.name,
             str(inputs.recipe),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 if TYPE_CHECKING:
     from harness.reporting.report import Report
@@ -120,3 +124,62 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of sixty short findings with their impressions."""
+    rng = random.Random(0)
+    sites, findings = ["lung", "liver", "spleen", "kidney"], ["nodule", "cyst", "scar", "stone"]
+    rows = []
+    for number in range(60):
+        site, finding, other = rng.choice(sites), rng.choice(findings), rng.choice(sites)
+        source = f"There is a {finding} in the {site}. The {other} is normal. Case {number}."
+        rows.append({"id": f"n{number}", "source": source, "target": f"{finding} in the {site}"})
+    path = tmp_path_factory.mktemp("data") / "notes.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def short_run(tiny_t5: Path, notes: Path) -> list[str]:
+    """The command of a run of a few steps; what is added to it takes precedence."""
+    settings = {
+        "device": "cpu",
+        "train.batch_size": 4,
+        "train.max_steps": 6,
+        "train.warmup_steps": 1,
+        "train.adapter_learning_rate": 0.01,
+        "train.eval_every_epochs": 0.25,
+        "train.precision": "float32",
+        "greedy.max_new_tokens": 8,
+        "test.beams": 2,
+        "test.max_new_tokens": 8,
+        "probe.baseline": "off",
+        "probe.warmup_steps": 1,
+        "probe.steps": 1,
+        "probe.rounds": 2,
+    }
+    chosen = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    return ["run", "--backbone", str(tiny_t5), "--task", str(notes), *chosen]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that went well: what the command printed, and the folder that it left."""
+
+    result: Result
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def finished_run(short_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """One run from end to end, which several tests look at and none changes."""
+    from harness.cli.main import app
+
+    results = tmp_path_factory.mktemp("runs") / "results"
+    command = [*short_run, "--compressor", "lora_ff+lprun", "--out", str(results)]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.output
+    (folder,) = results.iterdir()
+    return FinishedRun(result, folder)
