@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.backbone import Backbone
 from harness.errors import HarnessError
 from harness.evaluation.decoding import generate, signature
+from harness.evaluation.handover import hand_over
 from harness.evaluation.scoring import data_hash, metric_of, score
 from harness.events import Evaluated, PhaseStarted, StepDone
 from harness.measurement.arm import is_out_of_memory
@@ -28,15 +29,14 @@ from harness.plugins import Plugins
 from harness.recipe import Recipe, parse
 from harness.reporting.comparison import read_baseline, relate_to_earlier
 from harness.reporting.folder import PREDICTIONS, SPEC, RunFolder, run_id
-from harness.reporting.report import Data, Failure, HandOver, Report, Status
+from harness.reporting.report import Data, Failure, Report, Status
 from harness.reporting.writing import write_lines, write_text
 from harness.spec import BASELINE, RunSpec
 from harness.task import Task
-from harness.training.engine import Batch, PaddedEngine
-from harness.training.examples import Example, TokenizedSplit, tokenize
+from harness.training.examples import TokenizedSplit, tokenize
 from harness.training.loop import NonFiniteLossError, Observers, train
 from harness.training.schedule import Schedule
-from harness.training.trainee import Trainee, choose_device, choose_dtype, prepare
+from harness.training.trainee import choose_device, choose_dtype, prepare
 
 if TYPE_CHECKING:
     from pluggy import HookRelay
@@ -202,9 +202,10 @@ class Run:
         sources = [example.source for example in inputs.eval.examples]
 
         def evaluate() -> dict[str, float]:
-            predictions = generate(
-                trainee.model, inputs.tokenizer, sources, self.spec.greedy, dtype=trainee.dtype
-            )
+            with trainee.released() as model:
+                predictions = generate(
+                    model, inputs.tokenizer, sources, self.spec.greedy, dtype=trainee.dtype
+                )
             rows = inputs.eval_rows
             scores = primary.score(rows["source"], predictions, rows["target"])
             return {name: score.value for name, score in scores.items()}
@@ -218,9 +219,11 @@ class Run:
             folder=folder.work,
             observers=Observers(self._step_done, self._evaluated),
         )
-        self._score(inputs, trainee, report, folder)
+        model = trainee.model
+        trainee.engine.release(model)
+        self._score(inputs, model, trainee.dtype, report, folder)
         self._enter("hand-over")
-        report.handover = hand_over(trainee, inputs.recipe, inputs.test.examples[:2])
+        report.handover = hand_over(model, inputs.recipe, inputs.test.examples[:2])
 
     def _probe(self, frozen: FrozenSchedule, report: Report) -> None:
         """Measure speed and memory, beside full fine-tuning where that is asked for."""
@@ -248,7 +251,14 @@ class Run:
             report.speed.baseline = f"{BASELINE} ran out of memory"
             report.memory = probe_memory(spec, frozen, None)
 
-    def _score(self, inputs: Inputs, trainee: Trainee, report: Report, folder: RunFolder) -> None:
+    def _score(
+        self,
+        inputs: Inputs,
+        model: PreTrainedModel,
+        dtype: torch.dtype,
+        report: Report,
+        folder: RunFolder,
+    ) -> None:
         """Predict the test split, score it, and write predictions with their scores."""
         rows = inputs.test_rows
         self._enter("evaluate", len(rows))
@@ -260,17 +270,17 @@ class Run:
             self._step_done(StepDone(done))
 
         predictions = generate(
-            trainee.model,
+            model,
             inputs.tokenizer,
             [example.source for example in inputs.test.examples],
             self.spec.test,
-            dtype=trainee.dtype,
+            dtype=dtype,
             on_batch=on_batch,
         )
         scores = score(inputs.metrics, rows["source"], predictions, rows["target"])
         report.quality = scores.values()
         report.not_computed = scores.not_computed
-        report.decoding = signature(self.spec.test)
+        report.decoding = signature(self.spec.test, dtype)
         write_lines(
             folder.work / PREDICTIONS,
             (
@@ -290,32 +300,6 @@ class Run:
 
     def _evaluated(self, event: Evaluated) -> None:
         self.hook.evaluated(event=event)
-
-
-@torch.inference_mode()
-def hand_over(trainee: Trainee, recipe: Recipe, examples: Sequence[Example]) -> HandOver:
-    """Fold the adapters into plain layers, and see whether the model still says the same."""
-    model = trainee.model.eval()
-    batch = (
-        PaddedEngine(model.config.pad_token_id, torch.float32, trainee.device.type)
-        .collate(examples)
-        .to(trainee.device)
-    )
-    adapted = _logits(model, batch)
-    for compressor in reversed(recipe.compressors):
-        model = compressor.merge(model)
-    merged = _logits(model, batch)
-    return HandOver(largest_logit_difference=float((adapted - merged).abs().max()))
-
-
-def _logits(model: Any, batch: Batch) -> torch.Tensor:
-    tensors = batch.tensors
-    logits: torch.Tensor = model(
-        input_ids=tensors["input_ids"],
-        attention_mask=tensors["attention_mask"],
-        labels=tensors["labels"],
-    ).logits
-    return logits
 
 
 def status_of(error: BaseException) -> Status:

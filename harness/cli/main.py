@@ -13,6 +13,7 @@ from harness import HarnessError, __version__
 from harness.cli.listing import list_plugins
 from harness.cli.plan import plan
 from harness.cli.prepare import prepare
+from harness.cli.profile import profile
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.score import score
@@ -47,6 +48,7 @@ app.command("run")(run)
 app.command("report")(report)
 app.command("list")(list_plugins)
 app.command("plan")(plan)
+app.command("profile")(profile)
 app.command("score")(score)
 app.command("prepare")(prepare)
 app.command("stats")(stats)

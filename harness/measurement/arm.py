@@ -17,6 +17,7 @@ from harness.spec import RunSpec
 from harness.training.schedule import Step, prefetch
 
 if TYPE_CHECKING:
+    from harness.reporting.profile import MemoryParts, TimeParts
     from harness.reporting.report import LayersKept, Parameters
     from harness.training.trainee import Trainee
 
@@ -51,7 +52,7 @@ class Arm:
         self._process = context.Process(target=_serve, args=(child,), daemon=True)
         self._process.start()
         child.close()
-        self._recipe = spec.recipe
+        self.recipe = spec.recipe
         self.engine: str
         self.layers_kept: LayersKept
         self.parameters: Parameters
@@ -72,6 +73,11 @@ class Arm:
         """Measure the peak over ``steps`` steps on the longest batch."""
         reading: MemoryReading = self._ask("memory", steps)
         return reading
+
+    def parts(self, first: int, count: int) -> tuple[TimeParts, MemoryParts]:
+        """Return where the time of some steps, and the memory of the longest one, goes."""
+        parts: tuple[TimeParts, MemoryParts] = self._ask("parts", first, count)
+        return parts
 
     def close(self) -> None:
         """End the process."""
@@ -100,8 +106,8 @@ class Arm:
             self._process.join(10)
             code = self._process.exitcode
             if code == -9:
-                raise OutOfMemoryError(f"The process of {self._recipe} was killed.") from error
-            raise RuntimeError(f"The process of {self._recipe} ended with code {code}.") from error
+                raise OutOfMemoryError(f"The process of {self.recipe} was killed.") from error
+            raise RuntimeError(f"The process of {self.recipe} ended with code {code}.") from error
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -166,6 +172,7 @@ class _Server:
         return time.perf_counter() - began
 
     def memory(self, steps: int) -> MemoryReading:
+        from harness.measurement.breakdown import held_bytes
         from harness.measurement.memory import measure_memory
 
         trainee = self.trainee
@@ -174,18 +181,13 @@ class _Server:
             for step, batches in prefetch([self.longest], trainee.engine.collate):
                 trainee.step(batches, step.target_tokens)
 
-        return measure_memory(step, steps, trainee.device, self._held)
+        return measure_memory(step, steps, trainee.device, lambda: held_bytes(trainee))
 
-    def _held(self) -> int:
-        """Bytes of weights, buffers and optimizer state."""
-        import torch
+    def parts(self, first: int, count: int) -> tuple[TimeParts, MemoryParts]:
+        from harness.measurement.breakdown import memory_parts, time_parts
 
-        model = self.trainee.model
-        tensors = [*model.parameters(), *model.buffers()]
-        for state in self.trainee.optimizer.state.values():
-            tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}
-        return sum(storage.nbytes() for storage in storages.values())
+        times = time_parts(self.trainee, self.steps[first : first + count])
+        return times, memory_parts(self.trainee, self.longest)
 
     def _wait(self) -> None:
         import torch

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from harness.measurement.arm import Arm
-from harness.measurement.memory import MemoryReading
 from harness.reporting.report import Memory, Speed
 from harness.spec import ProbeSettings, RunSpec
 from harness.statistics import geometric_mean_interval
 from harness.training.schedule import Schedule, Step, schedule_hash
+
+Tick = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -21,19 +23,26 @@ class FrozenSchedule:
     Attributes:
         warmup: steps before the clock starts.
         window: steps in a timed window.
+        rounds: rounds of windows.
         steps: the warm-up, then one window's steps for each round.
         longest: the examples with the most tokens, as one optimizer step.
     """
 
     warmup: int
     window: int
+    rounds: int
     steps: Sequence[Step]
     longest: Step
 
-    def block(self, round_index: int) -> Sequence[Step]:
-        """Return the steps that are timed in a round."""
-        start = self.warmup + round_index * self.window
-        return self.steps[start : start + self.window]
+    @property
+    def mean_source_tokens(self) -> float:
+        """Tokens of a source, on average over the steps."""
+        return sum(s.source_tokens for s in self.steps) / sum(s.examples for s in self.steps)
+
+    @property
+    def mean_target_tokens(self) -> float:
+        """Tokens of a target, likewise."""
+        return sum(s.target_tokens for s in self.steps) / sum(s.examples for s in self.steps)
 
 
 def freeze(schedule: Schedule, settings: ProbeSettings) -> FrozenSchedule:
@@ -46,17 +55,18 @@ def freeze(schedule: Schedule, settings: ProbeSettings) -> FrozenSchedule:
         tuple(tuple(chosen[start : start + size]) for start in range(0, len(chosen), size))
     )
     return FrozenSchedule(
-        settings.warmup_steps, settings.steps, list(schedule.steps(0, count)), longest
+        settings.warmup_steps,
+        settings.steps,
+        settings.rounds,
+        list(schedule.steps(0, count)),
+        longest,
     )
 
 
 def probe_speed(
-    spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, tick: Callable[[], None]
+    spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, tick: Tick
 ) -> Speed:
-    """Time a recipe, in windows interleaved A B B A with those of its baseline.
-
-    Every round times the same steps four times, so that each ratio compares equal work, and a
-    machine that slows down or speeds up while it is measured favours neither side.
+    """Time a recipe, beside its baseline if there is one, each in a process of its own.
 
     Args:
         spec: the recipe's.
@@ -64,42 +74,63 @@ def probe_speed(
         baseline_spec: full fine-tuning's, or None to measure the recipe alone.
         tick: called after every window.
     """
-    rounds = range(spec.probe.rounds)
+    with ExitStack() as stack:
+        arm = stack.enter_context(Arm(spec, frozen.steps, frozen.longest))
+        baseline = None
+        if baseline_spec is not None:
+            baseline = stack.enter_context(Arm(baseline_spec, frozen.steps, frozen.longest))
+            warm_up(baseline, frozen)
+        return time_arm(arm, baseline, frozen, tick)
+
+
+def time_arm(arm: Arm, baseline: Arm | None, frozen: FrozenSchedule, tick: Tick) -> Speed:
+    """Time an arm, in windows interleaved A B B A with those of a warm baseline.
+
+    Every round times the same steps four times, so that each ratio compares equal work, and a
+    machine that slows down or speeds up while it is measured favours neither side.
+    """
+    warm_up(arm, frozen)
     ours: list[float] = []
     theirs: list[float] = []
-    with Arm(spec, frozen.steps, frozen.longest) as arm:
-        if baseline_spec is None:
-            arm.window(0, frozen.warmup)
-            for index in rounds:
-                ours += [_time(arm, frozen, index, tick) for _ in range(2)]
-        else:
-            with Arm(baseline_spec, frozen.steps, frozen.longest) as baseline:
-                arm.window(0, frozen.warmup)
-                baseline.window(0, frozen.warmup)
-                for index in rounds:
-                    first = _time(baseline, frozen, index, tick)
-                    ours += [_time(arm, frozen, index, tick) for _ in range(2)]
-                    theirs += [first, _time(baseline, frozen, index, tick)]
-        engine = arm.engine
-    timed = [step for index in rounds for step in frozen.block(index)]
+    for index in range(frozen.rounds):
+        order = [arm, arm] if baseline is None else [baseline, arm, arm, baseline]
+        for each in order:
+            seconds = each.window(frozen.warmup + index * frozen.window, frozen.window)
+            (ours if each is arm else theirs).append(seconds)
+            tick()
+    timed = frozen.steps[frozen.warmup :]
     tokens = 2 * sum(step.source_tokens + step.target_tokens for step in timed)
     samples = 2 * sum(step.examples for step in timed)
     speed = Speed(
         tokens_per_s=tokens / sum(ours),
         samples_per_s=samples / sum(ours),
         baseline="off",
-        engine=engine,
+        engine=arm.engine,
         schedule_sha256=schedule_hash(frozen.steps),
         window_seconds=ours,
     )
-    if baseline_spec is not None:
+    if baseline is not None:
         ratios = [full / mine for full, mine in zip(theirs, ours, strict=True)]
         interval = geometric_mean_interval(ratios)
         speed.relative = interval.value
         speed.relative_ci = (interval.low, interval.high)
         speed.noise_floor = noise_floor(theirs)
-        speed.baseline = f"probe of {baseline_spec.recipe} on the same batches"
+        speed.baseline = f"{baseline.recipe} on the same batches, interleaved"
     return speed
+
+
+def warm_up(arm: Arm, frozen: FrozenSchedule) -> None:
+    """Repeat the same steps until they take no less time than the time before.
+
+    First steps allocate, choose kernels and may compile. The rule ends at the first repetition
+    that gains less than 5 %, and at the latest after five.
+    """
+    before = arm.window(0, frozen.warmup)
+    for _ in range(5):
+        seconds = arm.window(0, frozen.warmup)
+        if seconds > 0.95 * before:
+            return
+        before = seconds
 
 
 def noise_floor(windows: Sequence[float]) -> float:
@@ -113,26 +144,21 @@ def noise_floor(windows: Sequence[float]) -> float:
     return math.exp(sum(distances) / len(distances))
 
 
-def _time(arm: Arm, frozen: FrozenSchedule, index: int, tick: Callable[[], None]) -> float:
-    seconds = arm.window(frozen.warmup + index * frozen.window, frozen.window)
-    tick()
-    return seconds
-
-
 def probe_memory(spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None) -> Memory:
     """Measure the peak memory of a recipe and of its baseline, one process after the other."""
-    reading = _reading(spec, frozen)
-    memory = Memory(
+    memory = measure_memory_of(spec, frozen)
+    if baseline_spec is not None:
+        memory.relative = memory.peak_bytes / measure_memory_of(baseline_spec, frozen).peak_bytes
+    return memory
+
+
+def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
+    """Measure the peak memory of a recipe in a process that does nothing else."""
+    with Arm(spec, frozen.steps, frozen.longest) as arm:
+        reading = arm.memory(spec.probe.memory_steps)
+    return Memory(
         peak_bytes=reading.peak,
         static_bytes=reading.static,
         reserved_bytes=reading.reserved,
         tensor_bytes=reading.tensors,
     )
-    if baseline_spec is not None:
-        memory.relative = reading.peak / _reading(baseline_spec, frozen).peak
-    return memory
-
-
-def _reading(spec: RunSpec, frozen: FrozenSchedule) -> MemoryReading:
-    with Arm(spec, frozen.steps, frozen.longest) as arm:
-        return arm.memory(spec.probe.memory_steps)

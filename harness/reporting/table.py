@@ -46,7 +46,7 @@ def _cells(report: Report) -> Iterable[str]:
     speed, memory, parameters = report.speed, report.memory, report.parameters
     if speed is None or memory is None or parameters is None:
         return
-    yield _percent(speed.relative)
+    yield percent(speed.relative)
     yield (
         "-"
         if speed.relative_ci is None
@@ -55,13 +55,19 @@ def _cells(report: Report) -> Iterable[str]:
     yield f"{parameters.trainable:,}"
     yield f"{parameters.trainable_pct_of_original:.2f}"
     yield f"{memory.peak_bytes / 2**30:.2f}"
-    yield _percent(memory.relative)
+    yield percent(memory.relative)
     for name in _METRICS:
         yield f"{report.quality[name].value:.2f}" if name in report.quality else "-"
 
 
-def _percent(ratio: float | None) -> str:
+def percent(ratio: float | None) -> str:
+    """Write a ratio as the paper does; nothing to write is a dash."""
     return "-" if ratio is None else f"{100 * ratio:.0f} %"
+
+
+def span(interval: tuple[float, float] | None) -> str:
+    """Write an interval of ratios in percent."""
+    return "-" if interval is None else f"{100 * interval[0]:.0f}-{100 * interval[1]:.0f}"
 
 
 def _notes(reports: Sequence[Report]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,8 @@ from harness.errors import HarnessError
 from harness.recipe import Recipe
 from harness.reporting.report import LayersKept, Parameters
 from harness.spec import RunSpec
-from harness.training.engine import Batch, Engine, PaddedEngine
+from harness.training.engine import Batch, Engine
+from harness.training.packing import choose_engine
 
 
 @dataclass
@@ -101,6 +103,15 @@ class Trainee:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    @contextmanager
+    def released(self) -> Iterator[PreTrainedModel]:
+        """Give the model out as any other, to generate with or to save; then take it back."""
+        self.engine.release(self.model)
+        try:
+            yield self.model
+        finally:
+            self.engine.prepare(self.model)
+
     def check_trained(self) -> None:
         """Assert that what requires a gradient is what the optimizer holds and what got one.
 
@@ -147,7 +158,14 @@ def prepare(backbone: Backbone, recipe: Recipe, spec: RunSpec) -> Trainee:
     accelerator = Accelerator(cpu=device.type == "cpu")
     dtype = choose_dtype(spec.train.precision, device, backbone)
     model = model.to(accelerator.device)
-    engine = PaddedEngine(model.config.pad_token_id, dtype, device.type)
+    engine = choose_engine(
+        model,
+        backbone,
+        device=accelerator.device,
+        dtype=dtype,
+        pad_token_id=model.config.pad_token_id,
+        packing=spec.train.packing,
+    )
     adapted = Stage.ADAPTER in recipe.stages
     rate = spec.train.adapter_learning_rate if adapted else spec.train.learning_rate
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -11,6 +11,10 @@ T5; one half of them in spans of mean length 8, the "extreme" denoiser of UL2 (T
 which trains the decoder to write; two mark a single long span that lacks a few words and ask for
 the whole of it, akin to BART's text infilling (Lewis et al. 2020), which trains the decoder to
 copy. Hidden matrices are optimized by Muon, everything else by AdamW.
+
+Depth comes late, because shallow steps are cheap: most steps train 3+3 layers, then each layer is
+made four, every one with a quarter of its output, and the 12+12 are trained on together
+(progressive stacking, Gong et al. 2019; the quarters nearly keep what the model computes).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,8 +42,6 @@ SHAPE: dict[str, Any] = {
     "d_kv": 32,
     "d_ff": 512,
     "num_heads": 4,
-    "num_layers": 12,
-    "num_decoder_layers": 12,
     "vocab_size": VOCABULARY,
     "dropout_rate": 0.0,
     "decoder_start_token_id": PAD,
@@ -47,9 +49,9 @@ SHAPE: dict[str, Any] = {
 }
 RAW_TOKENS = 160
 BATCH = 32
-STEPS = 1200
+STAGES = ((3, 1400), (12, 300))  # (layers of each stack, steps)
 MUON_LR, ADAM_LR = 0.02, 1e-2
-WARM_UP = 100
+WARM_UP = 60
 HELD_OUT_TOKENS = 50_000
 
 
@@ -177,9 +179,11 @@ def batch(
     return torch.from_numpy(np.stack(sources)), torch.from_numpy(np.stack(targets))
 
 
-def learning_rate(step: int) -> float:
-    """Warm up, hold, and fall linearly to nothing over the last half of the steps."""
-    return min(1.0, (step + 1) / WARM_UP, 2 * (1 - step / STEPS))
+def learning_rate(stage: int, step: int) -> float:
+    """Warm up and hold; in the last stage fall linearly to nothing instead."""
+    steps = STAGES[stage][1]
+    last = stage == len(STAGES) - 1
+    return min(1.0, (step + 1) / WARM_UP, (1 - step / steps) if last else 1.0)
 
 
 def main() -> None:
@@ -203,78 +207,118 @@ def main() -> None:
 
 
 def train(tokens: NDArray[np.uint16], work: Path) -> T5ForConditionalGeneration:
-    """Train; losses are nats per target token."""
+    """Train stage by stage."""
+    model = build(STAGES[0][0])
+    seen = 0
+    for stage, (depth, steps) in enumerate(STAGES):
+        if stage:
+            model = deepen(model, depth)
+        train_stage(model, stage, tokens, seen, work)
+        seen += steps
+    return model
+
+
+def build(depth: int) -> T5ForConditionalGeneration:
+    """Return a model of so many layers in each stack with random weights."""
     torch.manual_seed(0)
-    config = T5Config(**SHAPE, pad_token_id=PAD, eos_token_id=EOS)
-    model = T5ForConditionalGeneration._from_config(config, attn_implementation="eager")
-    matrices = [
-        p
-        for n, p in model.named_parameters()
-        if p.ndim == 2 and "block" in n and "relative" not in n
-    ]
-    chosen = set(map(id, matrices))
-    others = [p for p in model.parameters() if id(p) not in chosen]
+    config = T5Config(
+        **SHAPE,
+        num_layers=depth,
+        num_decoder_layers=depth,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+    )
+    return T5ForConditionalGeneration._from_config(config, attn_implementation="eager")
+
+
+@torch.no_grad()
+def deepen(shallow: T5ForConditionalGeneration, depth: int) -> T5ForConditionalGeneration:
+    """Return a model whose layers are those of ``shallow``, each one several times in a row."""
+    deep = build(depth)
+    copies = depth // len(shallow.encoder.block)
+    state = shallow.state_dict()
+    for name, parameter in deep.named_parameters():
+        match = re.fullmatch(r"(\w+)\.block\.(\d+)\.(.*)", name)
+        if match is None:
+            parameter.copy_(state[name])
+            continue
+        stack, index, rest = match.groups()
+        parameter.copy_(state[f"{stack}.block.{int(index) // copies}.{rest}"])
+        if rest.endswith((".o.weight", ".wo.weight")):
+            parameter.div_(copies)
+    return deep
+
+
+def train_stage(
+    model: T5ForConditionalGeneration,
+    stage: int,
+    tokens: NDArray[np.uint16],
+    seen: int,
+    work: Path,
+) -> None:
+    """Train in place, from the stage's checkpoint if there is one; losses are nats per token."""
+    hidden = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 2 and ".block." in name and "relative" not in name
+    }
+    others = [p for name, p in model.named_parameters() if name not in hidden]
     optimizers = [
-        torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=0.0, momentum=0.95),
+        torch.optim.Muon(hidden.values(), lr=MUON_LR, weight_decay=0.0, momentum=0.95),
         torch.optim.AdamW(others, lr=ADAM_LR, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
-    base = [MUON_LR, ADAM_LR]
-    step, spent = 0, 0.0
-    checkpoint = work / "checkpoint.pt"
+    rates = (MUON_LR, ADAM_LR)
+    step = 0
+    checkpoint = work / f"stage{stage}.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        step, spent = state["step"], state["spent"]
+        step = state["step"]
 
     def loss_of(sources: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return model(input_ids=sources, labels=targets, use_cache=False).loss
+            loss: torch.Tensor = model(input_ids=sources, labels=targets, use_cache=False).loss
+        return loss
 
     losses: list[float] = []
-    last = time.perf_counter()
-    while step < STEPS:
-        scale = learning_rate(step)
-        for optimizer, rate in zip(optimizers, base, strict=True):
+    began = time.perf_counter()
+    while step < STAGES[stage][1]:
+        scale = learning_rate(stage, step)
+        for optimizer, rate in zip(optimizers, rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * scale
-        loss = loss_of(*batch(tokens, step))
-        loss.backward()
+        loss = loss_of(*batch(tokens, seen + step))
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss.item())
         step += 1
-        now = time.perf_counter()
-        spent, last = spent + now - last, now
-        if step % 50 == 0 or step == STEPS:
-            held_out = held_out_losses(loss_of, tokens)
-            mean = sum(losses) / len(losses)
-            row = {
-                "step": step,
-                "minutes": round(spent / 60, 2),
-                "tokens": step * BATCH * RAW_TOKENS,
-                "loss": round(mean, 4),
-                **held_out,
-                "lr": round(scale, 3),
-            }
-            print(json.dumps(row), flush=True)  # noqa: T201
-            with (work / "history.jsonl").open("a") as history:
-                history.write(json.dumps(row) + "\n")
-            losses.clear()
-            if not math.isfinite(mean):
-                raise SystemExit("The loss is not finite.")
-            state = {
-                "model": model.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                "step": step,
-                "spent": spent,
-            }
-            torch.save(state, work / "checkpoint.tmp")
-            os.replace(work / "checkpoint.tmp", checkpoint)  # noqa: PTH105
-            last = time.perf_counter()
-    return model
+        if step % 100 and step != STAGES[stage][1]:
+            continue
+        row = {
+            "layers": STAGES[stage][0],
+            "step": step,
+            "seconds": round(time.perf_counter() - began),
+            "tokens": (seen + step) * BATCH * RAW_TOKENS,
+            "loss": round(sum(losses) / len(losses), 4),
+            **held_out_losses(loss_of, tokens),
+        }
+        print(json.dumps(row), flush=True)  # noqa: T201
+        with (work / "history.jsonl").open("a") as history:
+            history.write(json.dumps(row) + "\n")
+        if not math.isfinite(row["loss"]):
+            raise SystemExit("The loss is not finite.")
+        losses.clear()
+        state = {
+            "model": model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "step": step,
+        }
+        torch.save(state, work / "checkpoint.tmp")
+        (work / "checkpoint.tmp").replace(checkpoint)
 
 
 @torch.no_grad()

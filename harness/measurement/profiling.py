@@ -1,0 +1,101 @@
+"""Speed and memory of recipes on this device, without weights, data or training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from harness.backbone import Backbone
+from harness.composition import compose
+from harness.errors import HarnessError
+from harness.flops import training_flops
+from harness.measurement.arm import Arm, is_out_of_memory
+from harness.measurement.probe import FrozenSchedule, measure_memory_of, time_arm, warm_up
+from harness.recipe import Recipe
+from harness.reporting.profile import ProfiledRecipe
+from harness.reporting.report import Failure, Memory
+from harness.spec import BASELINE, RunSpec
+
+Told = Callable[[str], None]
+
+
+def profile_recipes(
+    spec: RunSpec,
+    backbone: Backbone,
+    recipes: Sequence[Recipe],
+    frozen: FrozenSchedule,
+    told: Told,
+) -> list[ProfiledRecipe]:
+    """Measure each recipe beside full fine-tuning, which stays alive over all of them.
+
+    A recipe that does not fit is a result, and then it is the next one's turn. If it is full
+    fine-tuning that does not fit, the others are measured alone.
+
+    Args:
+        spec: the settings; its recipe is not looked at.
+        backbone: the spec's.
+        recipes: what to measure.
+        frozen: the batches.
+        told: called with what is done next.
+    """
+    source = round(frozen.mean_source_tokens)
+    target = round(frozen.mean_target_tokens)
+    full_flops = training_flops(backbone.skeleton(), source, target).total
+    full_spec = spec.model_copy(update={"recipe": BASELINE})
+    rows = []
+    with ExitStack() as stack:
+        told(f"{BASELINE}, the baseline")
+        baseline, baseline_memory = _baseline(full_spec, frozen, stack)
+        for recipe in recipes:
+            told(str(recipe))
+            skeleton = compose(backbone.skeleton(), backbone, recipe)
+            flops = training_flops(skeleton, source, target).total
+            row = ProfiledRecipe(
+                recipe=str(recipe), status="ok", flop_limit_relative_speed=full_flops / flops
+            )
+            rows.append(row)
+            try:
+                _measure(spec.model_copy(update={"recipe": str(recipe)}), frozen, baseline, row)
+            except HarnessError:
+                raise
+            except Exception as error:
+                row.status = "oom" if is_out_of_memory(error) else "error"
+                row.failure = Failure(
+                    phase="probe speed" if row.speed is None else "probe memory",
+                    message=str(error),
+                )
+                continue
+            if row.memory and baseline_memory:
+                row.memory.relative = row.memory.peak_bytes / baseline_memory.peak_bytes
+            if row.speed and row.speed.relative:
+                row.share_of_limit = row.speed.relative / row.flop_limit_relative_speed
+    return rows
+
+
+def _baseline(
+    spec: RunSpec, frozen: FrozenSchedule, stack: ExitStack
+) -> tuple[Arm | None, Memory | None]:
+    """Return the warm baseline and its memory, or nothing where it does not fit."""
+    try:
+        memory = measure_memory_of(spec, frozen)
+        arm = stack.enter_context(Arm(spec, frozen.steps, frozen.longest))
+        warm_up(arm, frozen)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None, None
+    return arm, memory
+
+
+def _measure(
+    spec: RunSpec, frozen: FrozenSchedule, baseline: Arm | None, row: ProfiledRecipe
+) -> None:
+    """Fill in a row, as far as it gets."""
+    with Arm(spec, frozen.steps, frozen.longest) as arm:
+        row.layers_kept = arm.layers_kept
+        row.parameters = arm.parameters
+        row.speed = time_arm(arm, baseline, frozen, lambda: None)
+        if baseline is None:
+            row.speed.baseline = f"{BASELINE} ran out of memory"
+        row.time_parts, row.memory_parts = arm.parts(frozen.warmup, frozen.window)
+    row.memory = measure_memory_of(spec, frozen)
