@@ -8,8 +8,7 @@ made at all, and no matrix is larger than its sequence's length squared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -131,6 +130,8 @@ class _PerSequence(torch.autograd.Function):
         p: float,
         causal: bool,
     ) -> Tensor:
+        # Products of matrices that lie in one piece take two thirds of the time.
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         heads, tokens, _ = query.shape
         result = query.new_empty(tokens, heads, value.shape[-1])
         all_probabilities: list[Tensor] = []
@@ -230,14 +231,11 @@ def _no_mask(*_: Any, **__: Any) -> None:
     """A packed row holds no padding, and causality is the attention's own business."""
 
 
-@contextmanager
-def attention_within_sequences(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model attend within the sequences of packed rows; leaving restores its own way."""
+def attention_within_sequences(model: PreTrainedModel) -> ExitStack:
+    """Let a model attend within the sequences of packed rows, until the context is left."""
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, _no_mask)
-    before = model.config._attn_implementation
+    undo = ExitStack()
+    undo.callback(model.set_attn_implementation, model.config._attn_implementation)
     model.set_attn_implementation(PACKED)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
+    return undo

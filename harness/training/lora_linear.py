@@ -9,8 +9,7 @@ Measured on PEFT's: 5 to 10 % of a step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from types import MethodType
 from typing import Any
 
@@ -110,21 +109,18 @@ def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     )
 
 
-@contextmanager
-def fused_lora(model: nn.Module) -> Iterator[None]:
-    """Give plain LoRA linears the forward pass of this module; leaving restores PEFT's.
+def fused_lora(model: nn.Module) -> ExitStack:
+    """Give plain LoRA linears the forward pass of this module, until the context is left.
 
     Everything else PEFT offers (DoRA and other variants, several adapters on one module, trained
     or quantized base weights, biases of its own) keeps PEFT's forward pass.
     """
-    fused = [module for module in model.modules() if _is_plain(module)]
-    for module in fused:
-        module.forward = MethodType(_forward, module)
-    try:
-        yield
-    finally:
-        for module in fused:
-            del module.forward
+    undo = ExitStack()
+    for module in model.modules():
+        if _is_plain(module):
+            module.forward = MethodType(_forward, module)
+            undo.callback(delattr, module, "forward")
+    return undo
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CHUNK_BYTES = 2**25
+_CHUNK_BYTES = 2**24
 """Of the float32 logits of a chunk: enough rows to multiply efficiently, and no more."""
 
 
@@ -23,7 +23,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
     ) -> Tensor:
-        rows = max(1, _CHUNK_BYTES // (4 * len(weight)))
+        chunks = max(1, -(-len(states) * len(weight) * 4 // _CHUNK_BYTES))
+        rows = -(-len(states) // chunks)
         wants_states, wants_weight, wants_bias, _ = ctx.needs_input_grad
         low = weight.to(states.dtype)
         total = states.new_zeros((), dtype=torch.float32)
@@ -35,13 +36,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             logits = (states[chunk] @ low.T).float()
             if bias is not None:
                 logits += bias
-            log_probabilities = torch.log_softmax(logits, -1)
-            del logits
+            probabilities = torch.softmax(logits, -1)
             index = labels[chunk, None]
-            total -= log_probabilities.gather(1, index).sum()
+            # The most likely entry's probability is at least 1 / vocabulary: no underflow there.
+            normaliser = logits.amax(1) - probabilities.amax(1).log()
+            total += (normaliser - logits.gather(1, index)[:, 0]).sum()
+            del logits
             # The gradient of the loss with respect to the logits: probabilities less one-hot.
-            gradient = log_probabilities.exp_()
-            gradient.scatter_add_(1, index, gradient.new_full(index.shape, -1.0))
+            gradient = probabilities.scatter_add_(1, index, normaliser.new_full(index.shape, -1))
             if grad_bias is not None:
                 grad_bias += gradient.sum(0)
             gradient = gradient.to(states.dtype)

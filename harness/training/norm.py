@@ -8,8 +8,7 @@ the products need.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from types import MethodType
 from typing import Any
 
@@ -65,14 +64,11 @@ def _forward(self: T5LayerNorm, hidden_states: Tensor) -> Tensor:
     return rms_norm(hidden_states, self.weight, self.variance_epsilon, dtype)
 
 
-@contextmanager
-def lean_norms(model: nn.Module) -> Iterator[None]:
-    """Give T5's norms the forward pass of this module; leaving restores their own."""
-    norms = [module for module in model.modules() if isinstance(module, T5LayerNorm)]
-    for module in norms:
-        module.forward = MethodType(_forward, module)
-    try:
-        yield
-    finally:
-        for module in norms:
-            del module.forward
+def lean_norms(model: nn.Module) -> ExitStack:
+    """Give T5's norms the forward pass of this module, until the context is left."""
+    undo = ExitStack()
+    for module in model.modules():
+        if isinstance(module, T5LayerNorm):
+            module.forward = MethodType(_forward, module)
+            undo.callback(delattr, module, "forward")
+    return undo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -197,19 +197,19 @@ def _row(sequences: Sequence[Sequence[int]]) -> Tensor:
 
 
 @contextmanager
-def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Catch what a module is given, and let it compute nothing."""
+def _input_of(head: nn.Linear) -> Iterator[list[Tensor]]:
+    """Catch what the LM head is given, and let it compute nothing."""
     caught: list[Tensor] = []
 
-    def catch(_: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
-        caught.append(args[0])
-        return (args[0][:, :0],)
+    def catch(states: Tensor) -> Tensor:
+        caught.append(states)
+        return states.new_empty(1, 0, head.out_features)
 
-    handle = module.register_forward_pre_hook(catch)
+    head.forward = catch  # type: ignore[method-assign]
     try:
         yield caught
     finally:
-        handle.remove()
+        del head.forward
 
 
 def _head_bias(model: PreTrainedModel, head: nn.Linear) -> Tensor | None:

@@ -8,8 +8,7 @@ stream, the norms and the loss. Under full fine-tuning no weight is frozen, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -21,25 +20,24 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-@contextmanager
-def frozen_weights_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Store the frozen weights of linear modules in ``dtype``; leaving stores them as before.
+def frozen_weights_in(model: nn.Module, dtype: torch.dtype) -> ExitStack:
+    """Store the frozen weights of linear modules in ``dtype``, until the context is left.
 
     The rounding stays: an adapter was trained beside the rounded weights and fits those. A weight
     that is also an embedding keeps its precision, because its rows enter the residual stream.
     Each weight is converted by itself, so that never more than one exists twice.
     """
     looked_up = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    stored: dict[nn.Parameter, torch.dtype] = {}
+    undo = ExitStack()
     for module in model.modules():
         if type(module) is not nn.Linear:
             continue
         weight = module.weight
         if not weight.requires_grad and weight.dtype != dtype and id(weight) not in looked_up:
-            stored[weight] = weight.dtype
-            weight.data = weight.data.to(dtype)
-    try:
-        yield
-    finally:
-        for weight, before in stored.items():
-            weight.data = weight.data.to(before)
+            undo.callback(_store, weight, weight.dtype)
+            _store(weight, dtype)
+    return undo
+
+
+def _store(weight: nn.Parameter, dtype: torch.dtype) -> None:
+    weight.data = weight.data.to(dtype)

@@ -79,7 +79,7 @@ def worst_error(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple
     against the largest gradient.
     """
     assert actual.keys() == expected.keys()
-    floor = 1e-5 * max(g.norm() for g in expected.values())
+    floor = 1e-4 * max(g.norm() for g in expected.values())
     return max(
         (float((actual[name] - g).norm() / g.norm().clamp_min(floor)), name)
         for name, g in expected.items()
@@ -137,7 +137,7 @@ def test_bfloat16_is_as_near_as_autocast_is(
         return abs(loss / exact - 1), float((off / norm).sqrt())
 
     packed, autocast = distance("on"), distance("off")
-    assert packed[0] < max(2 * autocast[0], 2e-3)
+    assert packed[0] < 2**-8  # bfloat16's own relative precision
     assert packed[1] < max(2 * autocast[1], 2e-2)
 
 
