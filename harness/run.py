@@ -29,14 +29,14 @@ from harness.plugins import Plugins
 from harness.recipe import Recipe, parse
 from harness.reporting.comparison import read_baseline, relate_to_earlier
 from harness.reporting.folder import PREDICTIONS, SPEC, RunFolder, run_id
-from harness.reporting.report import Data, Failure, Report, Status
+from harness.reporting.report import Data, Failure, Report, Status, Training
 from harness.reporting.writing import write_lines, write_text
 from harness.spec import BASELINE, RunSpec
 from harness.task import Task
 from harness.training.examples import TokenizedSplit, tokenize
 from harness.training.loop import NonFiniteLossError, Observers, train
 from harness.training.schedule import Schedule
-from harness.training.trainee import choose_device, choose_dtype, prepare
+from harness.training.trainee import Trainee, choose_device, choose_dtype, prepare
 
 if TYPE_CHECKING:
     from pluggy import HookRelay
@@ -198,6 +198,17 @@ class Run:
         )
         if self.spec.probe.baseline not in ("probe", "off"):
             relate_to_earlier(report, Path(self.spec.probe.baseline))
+        try:
+            report.training = self._train(inputs, trainee, schedule, folder)
+        finally:
+            trainee.engine.release(trainee.model)
+        self._score(inputs, trainee.model, trainee.dtype, report, folder)
+        self._enter("hand-over")
+        report.handover = hand_over(trainee.model, inputs.recipe, inputs.test.examples[:2])
+
+    def _train(
+        self, inputs: Inputs, trainee: Trainee, schedule: Schedule, folder: RunFolder
+    ) -> Training:
         primary = metric_of(inputs.metrics, inputs.task.primary_metric)
         sources = [example.source for example in inputs.eval.examples]
 
@@ -210,20 +221,15 @@ class Run:
             scores = primary.score(rows["source"], predictions, rows["target"])
             return {name: score.value for name, score in scores.items()}
 
-        report.training = train(
+        return train(
             trainee,
             schedule,
-            settings,
+            self.spec.train,
             evaluate=evaluate,
             primary_metric=inputs.task.primary_metric,
             folder=folder.work,
             observers=Observers(self._step_done, self._evaluated),
         )
-        model = trainee.model
-        trainee.engine.release(model)
-        self._score(inputs, model, trainee.dtype, report, folder)
-        self._enter("hand-over")
-        report.handover = hand_over(model, inputs.recipe, inputs.test.examples[:2])
 
     def _probe(self, frozen: FrozenSchedule, report: Report) -> None:
         """Measure speed and memory, beside full fine-tuning where that is asked for."""

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from harness.backbone import STACKS, Backbone, Role, Stack, Weights
 from harness.backbones.shapes import SHAPES, Shape
@@ -67,6 +68,8 @@ class Pretrained(Backbone):
         if weights == "random":
             model = AutoModelForSeq2SeqLM.from_config(self.config(), dtype=torch.float32)
             return self.mend(model, weights).train()
+        # Reading from disk takes moments; a bar of it would break into the run's own.
+        logging.disable_progress_bar()
         # Safetensors only: a pickle could run code.
         read = functools.partial(
             AutoModelForSeq2SeqLM.from_pretrained, dtype=torch.float32, use_safetensors=True

@@ -110,6 +110,7 @@ def _profile(
     target = choose_device(spec.device)
     dtype = choose_dtype(train.precision, target, backbone)
     rows = profile_recipes(spec, backbone, recipes, frozen, told)
+    engine = next((row.speed.engine for row in rows if row.speed), "none fitted")
     return Profile(
         backbone=backbone.name,
         task=task.name,
@@ -118,6 +119,6 @@ def _profile(
         accumulation=train.accumulation,
         mean_source_tokens=frozen.mean_source_tokens,
         mean_target_tokens=frozen.mean_target_tokens,
-        fingerprint=fingerprint(target, dtype, "eager"),
+        fingerprint=fingerprint(target, dtype, engine),
         recipes=rows,
     )
