@@ -69,7 +69,7 @@ class _Dropout(torch.autograd.Function):
         return mask.apply(x.contiguous())
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
         return Mask(bits, ctx.scale).apply(gradient.contiguous()), None

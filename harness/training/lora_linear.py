@@ -51,7 +51,7 @@ class _LoraLinear(torch.autograd.Function):
         return result.view(*x.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, hidden, weight, a, b, bits = ctx.saved_tensors
         mask = Mask(bits, ctx.mask_scale) if bits is not None else None
@@ -94,7 +94,8 @@ def lora_linear(
 
 def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if args or kwargs or self.disable_adapters or self.merged:
-        return type(self).forward(self, x, *args, **kwargs)
+        plain: Tensor = type(self).forward(self, x, *args, **kwargs)
+        return plain
     (adapter,) = (name for name in self.active_adapters if name in self.lora_A)
     dropout = self.lora_dropout[adapter]
     base = self.get_base_layer()
@@ -123,7 +124,7 @@ def fused_lora(model: nn.Module) -> ExitStack:
     return undo
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_plain(module: Any) -> bool:
     if type(module) is not LoraLinear or module.fan_in_fan_out or module.lora_variant:
         return False
     base = module.get_base_layer()

@@ -55,7 +55,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # Made for this one use: scaled where they lie.
         made = [None if t is None else t.mul_(gradient) for t in ctx.saved_tensors]

@@ -26,10 +26,11 @@ class _RmsNorm(torch.autograd.Function):
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = (norm.square_().div_(x.shape[-1]).add_(epsilon)).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight).to(dtype)
+        result: Tensor = (x * inverse).mul_(weight).to(dtype)
+        return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight, inverse = ctx.saved_tensors
         gradient = gradient.to(x.dtype)
@@ -59,7 +60,8 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> T
 
 def _forward(self: T5LayerNorm, hidden_states: Tensor) -> Tensor:
     if hidden_states.dtype != self.weight.dtype:
-        return type(self).forward(self, hidden_states)
+        plain: Tensor = type(self).forward(self, hidden_states)
+        return plain
     dtype = product_dtype(hidden_states)
     return rms_norm(hidden_states, self.weight, self.variance_epsilon, dtype)
 

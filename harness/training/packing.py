@@ -205,7 +205,7 @@ def _input_of(head: nn.Linear) -> Iterator[list[Tensor]]:
         caught.append(states)
         return states.new_empty(1, 0, head.out_features)
 
-    head.forward = catch  # type: ignore[method-assign]
+    head.forward = catch  # type: ignore[method-assign, assignment]
     try:
         yield caught
     finally:

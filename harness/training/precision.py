@@ -39,5 +39,5 @@ def frozen_weights_in(model: nn.Module, dtype: torch.dtype) -> ExitStack:
     return undo
 
 
-def _store(weight: nn.Parameter, dtype: torch.dtype) -> None:
+def _store(weight: Tensor, dtype: torch.dtype) -> None:
     weight.data = weight.data.to(dtype)
