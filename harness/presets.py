@@ -19,7 +19,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "eval_every_epochs": 0.5,
             "eval_examples": 100,
         },
-        "test": {"examples": 400, "max_new_tokens": 64},
+        "test": {"examples": 300, "max_new_tokens": 64},
+        "probe": {"steps": 4},
     },
 }
 """Preset -> values that differ from the defaults of ``harness.spec``."""

@@ -11,7 +11,7 @@ def register_backbones(register: Register) -> None:
     register(
         "nano-t5",
         "harness.backbones.nano:NanoT5",
-        "embedded 12+12 thin layers, 6 M parameters, pre-trained; needs no download",
+        "embedded 12+12 thin layers, 6.6 M parameters, pre-trained; needs no download",
     )
     for name, shape in SHAPES.items():
         register(name, f"harness.backbones.{shape.family}", shape.summary)

@@ -49,9 +49,8 @@ SHAPE: dict[str, Any] = {
 }
 RAW_TOKENS = 160
 BATCH = 32
-STAGES = ((3, 1400), (12, 300))  # (layers of each stack, steps)
+STAGES = ((3, 1400, 100), (12, 300, 60))  # (layers of each stack, steps, steps of warm-up)
 MUON_LR, ADAM_LR = 0.02, 1e-2
-WARM_UP = 60
 HELD_OUT_TOKENS = 50_000
 
 
@@ -181,9 +180,9 @@ def batch(
 
 def learning_rate(stage: int, step: int) -> float:
     """Warm up and hold; in the last stage fall linearly to nothing instead."""
-    steps = STAGES[stage][1]
+    _, steps, warm_up = STAGES[stage]
     last = stage == len(STAGES) - 1
-    return min(1.0, (step + 1) / WARM_UP, (1 - step / steps) if last else 1.0)
+    return min(1.0, (step + 1) / warm_up, (1 - step / steps) if last else 1.0)
 
 
 def main() -> None:
@@ -210,7 +209,7 @@ def train(tokens: NDArray[np.uint16], work: Path) -> T5ForConditionalGeneration:
     """Train stage by stage."""
     model = build(STAGES[0][0])
     seen = 0
-    for stage, (depth, steps) in enumerate(STAGES):
+    for stage, (depth, steps, _) in enumerate(STAGES):
         if stage:
             model = deepen(model, depth)
         train_stage(model, stage, tokens, seen, work)
