@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -66,10 +66,20 @@ def test_a_users_mistake_comes_through_and_no_process_is_left(make_spec: MakeSpe
     assert multiprocessing.active_children() == []
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Interrupts raise, also where the tests run in the background and ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_twice_the_steps_take_twice_the_time_and_closing_ends_work(make_spec: MakeSpec) -> None:
-    with Arm(make_spec("costly:seconds=0.6"), STEPS, STEPS[GOOD]) as arm:
+    with Arm(make_spec("costly:seconds=0.3"), STEPS, STEPS[GOOD]) as arm:
         arm.window(0, 1)
-        two, four = arm.window(0, 2), arm.window(0, 4)
+        # The best of three: whatever else runs on the machine can only add to a window.
+        two, four = (min(arm.window(0, count) for _ in range(3)) for count in (2, 4))
         assert four == pytest.approx(2 * two, rel=0.05)
         threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
         with pytest.raises(KeyboardInterrupt):
