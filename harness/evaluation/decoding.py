@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness.attention import attention_implementation
 from harness.evaluation.beam_search import beam_search
 from harness.evaluation.cache import ATTENTION
 from harness.evaluation.library_search import library_search
@@ -89,17 +90,16 @@ Search = Callable[[PreTrainedModel, Tensor, Tensor, DecodingSettings], Tensor]
 @contextmanager
 def _predicting(model: PreTrainedModel) -> Iterator[Search]:
     """Prepare the model, and give the fastest search that it allows."""
-    training, attention = model.training, model.config._attn_implementation
-    shared = model.config.model_type in _SHARED_BEAMS
+    training = model.training
     model.eval()
-    if shared:
-        model.set_attn_implementation(ATTENTION)
     try:
         with torch.inference_mode():
-            yield beam_search if shared else library_search
+            if model.config.model_type in _SHARED_BEAMS:
+                with attention_implementation(model, ATTENTION):
+                    yield beam_search
+            else:
+                yield library_search
     finally:
-        if shared:
-            model.set_attn_implementation(attention)
         model.train(training)
 
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from harness.attention import attention_implementation
 from harness.errors import HarnessError
 from harness.training.dropout import Mask
 
@@ -236,6 +237,5 @@ def attention_within_sequences(model: PreTrainedModel) -> ExitStack:
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, _no_mask)
     undo = ExitStack()
-    undo.callback(model.set_attn_implementation, model.config._attn_implementation)
-    model.set_attn_implementation(PACKED)
+    undo.enter_context(attention_implementation(model, PACKED))
     return undo

@@ -1,0 +1,28 @@
+"""The attention that a model uses, changed for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from transformers import PreTrainedModel
+
+
+@contextmanager
+def attention_implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Let every part of a model use a registered attention implementation, then its own again.
+
+    T5's stacks hold configurations of their own, and ``set_attn_implementation`` of some versions
+    of transformers passes over those: it takes a part whose configuration is of the model's own
+    class for one that shares the model's.
+    """
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    configs = {id(part.config): part.config for part in parts}.values()
+    before = [config._attn_implementation for config in configs]
+    for config in configs:
+        config._attn_implementation = name
+    try:
+        yield
+    finally:
+        for config, own in zip(configs, before, strict=True):
+            config._attn_implementation = own
