@@ -13,14 +13,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "train": {
             "batch_size": 16,
             "epochs": 1.0,
+            "max_steps": 120,
             "learning_rate": 1e-3,
             "adapter_learning_rate": 3e-3,
             "warmup_steps": 20,
-            "eval_every_epochs": 0.5,
-            "eval_examples": 100,
+            "eval_every_epochs": 0.25,
+            "eval_examples": 60,
         },
-        "test": {"examples": 300, "max_new_tokens": 64},
-        "probe": {"steps": 4},
+        "test": {"examples": 100, "max_new_tokens": 64},
+        "probe": {"steps": 3},
     },
 }
 """Preset -> values that differ from the defaults of ``harness.spec``."""

@@ -8,10 +8,12 @@ made at all, and no matrix is larger than its sequence's length squared.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
+from math import prod
 from typing import Any
 
 import torch
@@ -113,9 +115,10 @@ def packed_attention(
 
 
 class _PerSequence(torch.autograd.Function):
-    """One sequence after another, all heads at once; keeps the probabilities and the mask's bits.
+    """One sequence after another, all heads at once; keeps the probabilities and a mask's bits.
 
-    Products are in the precision of their inputs; scores, bias and softmax are in float32.
+    Products are in the precision of their inputs; scores, bias and softmax are in float32. The
+    probabilities of all sequences lie end to end too, so that dropout is one step for all.
     """
 
     @staticmethod
@@ -131,66 +134,94 @@ class _PerSequence(torch.autograd.Function):
         p: float,
         causal: bool,
     ) -> Tensor:
+        if scaling != 1:
+            query = query * scaling
         # Products of matrices that lie in one piece take two thirds of the time.
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        heads, tokens, _ = query.shape
-        result = query.new_empty(tokens, heads, value.shape[-1])
-        all_probabilities: list[Tensor] = []
-        masks: list[Mask] = []
-        for q, k in zip(queries.spans, keys.spans, strict=True):
+        blocks = _Blocks(len(query), queries, keys)
+        probabilities = query.new_empty(blocks.elements)
+        for q, k, block in blocks.of(probabilities):
             scores = torch.bmm(query[:, q], key[:, k].transpose(1, 2))
-            scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).mul_(scaling)
-            size = scores.shape[1:]
+            scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+            _, rows, columns = block.shape
             if bias is not None:
-                scores += bias[:, : size[0], : size[1]]
+                scores += bias[:, :rows, :columns]
             if causal:
-                scores += queries.future[: size[0], : size[1]]
-            probabilities = scores.softmax(-1).to(query.dtype)
-            all_probabilities.append(probabilities)
-            if p:
-                masks.append(Mask.draw(probabilities.numel(), p))
-                probabilities = masks[-1].apply(probabilities)
-            result[q] = torch.bmm(probabilities, value[:, k]).transpose(0, 1)
-        ctx.queries, ctx.keys, ctx.scaling = queries, keys, scaling
-        ctx.scale = masks[0].scale if masks else None
+                scores += queries.future[:rows, :columns]
+            block.copy_(scores.softmax(-1))
+        mask = Mask.draw(blocks.elements, p) if p else None
+        result = query.new_empty(query.shape[1], len(query), value.shape[-1])
+        for q, k, block in blocks.of(mask.apply(probabilities) if mask else probabilities):
+            result[q] = torch.bmm(block, value[:, k]).transpose(0, 1)
+        ctx.blocks, ctx.scaling = blocks, scaling
+        ctx.mask_scale = mask.scale if mask else None
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)
-        ctx.save_for_backward(query, key, value, *all_probabilities, *(m.bits for m in masks))
+        bits = mask.bits if mask else None
+        ctx.save_for_backward(query, key, value, probabilities, bits)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *kept = ctx.saved_tensors
-        count = len(ctx.queries.lengths)
-        bits = kept[count:] or [None] * count
+        query, key, value, probabilities, bits = ctx.saved_tensors
+        mask = Mask(bits, ctx.mask_scale) if bits is not None else None
+        blocks: _Blocks = ctx.blocks
         # Laid out as (tokens, heads, width), which is how the projections' outputs lie in memory.
         grad_query, grad_key, grad_value = (
             t.new_empty(t.shape[1], t.shape[0], t.shape[2]).transpose(0, 1)
             for t in (query, key, value)
         )
+        grad_probabilities = torch.empty_like(probabilities)
+        dropped = mask.apply(probabilities) if mask else probabilities
+        for (q, k, block), (_, _, grad) in zip(
+            blocks.of(dropped), blocks.of(grad_probabilities), strict=True
+        ):
+            g = gradient[q].transpose(0, 1)
+            torch.bmm(g, value[:, k].transpose(1, 2), out=grad)
+            grad_value[:, k] = torch.bmm(block.transpose(1, 2), g)
+        if mask:
+            grad_probabilities = mask.apply(grad_probabilities)
         grad_bias = None
         if ctx.bias is not None and ctx.needs_input_grad[3]:
             shape, dtype = ctx.bias
             grad_bias = torch.zeros(shape, dtype=dtype)
-        for q, k, probabilities, drawn in zip(
-            ctx.queries.spans, ctx.keys.spans, kept[:count], bits, strict=True
+        for (q, k, block), (_, _, grad) in zip(
+            blocks.of(probabilities), blocks.of(grad_probabilities), strict=True
         ):
-            g = gradient[q].transpose(0, 1)
-            dropped = probabilities
-            grad_probabilities = torch.bmm(g, value[:, k].transpose(1, 2))
-            if drawn is not None:
-                mask = Mask(drawn, ctx.scale)
-                dropped = mask.apply(probabilities)
-                grad_probabilities = mask.apply(grad_probabilities)
-            grad_value[:, k] = torch.bmm(dropped.transpose(1, 2), g)
-            grad_scores = torch.ops.aten._softmax_backward_data(
-                grad_probabilities, probabilities, -1, probabilities.dtype
-            )
+            grad_scores = torch.ops.aten._softmax_backward_data(grad, block, -1, block.dtype)
             if grad_bias is not None:
-                grad_bias[:, : grad_scores.shape[1], : grad_scores.shape[2]] += grad_scores
-            grad_query[:, q] = torch.bmm(grad_scores, key[:, k]).mul_(ctx.scaling)
-            grad_key[:, k] = torch.bmm(grad_scores.transpose(1, 2), query[:, q]).mul_(ctx.scaling)
+                grad_bias[:, : grad.shape[1], : grad.shape[2]] += grad_scores
+            grad_query[:, q] = torch.bmm(grad_scores, key[:, k])
+            grad_key[:, k] = torch.bmm(grad_scores.transpose(1, 2), query[:, q])
+        if ctx.scaling != 1:
+            grad_query.mul_(ctx.scaling)
         return grad_query, grad_key, grad_value, grad_bias, None, None, None, None, None
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """A flat tensor as one block (heads, queries, keys) a sequence."""
+
+    heads: int
+    queries: Row
+    keys: Row
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        lengths = zip(self.queries.lengths, self.keys.lengths, strict=True)
+        return [(self.heads, rows, columns) for rows, columns in lengths]
+
+    @cached_property
+    def elements(self) -> int:
+        return sum(map(prod, self.shapes))
+
+    def of(self, flat: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yield where the queries lie, where the keys lie, and the block as a view."""
+        parts = flat.split([prod(shape) for shape in self.shapes])
+        for q, k, part, shape in zip(
+            self.queries.spans, self.keys.spans, parts, self.shapes, strict=True
+        ):
+            yield q, k, part.view(shape)
 
 
 def padded_within(
