@@ -25,7 +25,8 @@ demo: $(INSTALLED)  ## Fine-tune the embedded model on the embedded task and sho
 	$(BIN)/harness report results/
 
 test: $(INSTALLED)  ## Run the tests, but for the slow ones and those that need a GPU.
-	$(BIN)/pytest -m "not slow and not gpu"
+	# One thread a worker: threads that wait for each other on a busy core take many times as long.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu"
 
 test-slow: $(INSTALLED)  ## Run the tests that take minutes.
 	$(BIN)/pytest -m "slow and not gpu"
