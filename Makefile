@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint clean
+.PHONY: help install demo bench test test-slow lint clean
 
 help:  ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)  ## Fine-tune the embedded model on the embedded task and show the report.
 	$(BIN)/harness run
 	$(BIN)/harness report results/
+
+bench: $(INSTALLED)  ## Compare training speed and memory with Seq2SeqTrainer + PEFT.
+	$(BIN)/python benchmarks/training.py
 
 test: $(INSTALLED)  ## Run the tests, but for the slow ones and those that need a GPU.
 	# One thread a worker: threads that wait for each other on a busy core take many times as long.

@@ -2,9 +2,10 @@
 
 Random weights, made-up samples of skewed lengths; every arm trains the same samples for the same
 number of steps, each window in a fresh process. The order within a round is A B ... B A, so that
-a drift of the machine meets all arms alike; the numbers are medians over the windows. Ratios are of
-processor time, which other work on the machine leaves nearly alone. Memory is the growth of the
-process over the built model. Losses differ by dropout's random numbers.
+a drift of the machine meets all arms alike; the numbers are medians over the windows, the range is
+over them. Beside the ratio to the best peer by the wall clock stands the one by processor time,
+which other work on the machine leaves nearly alone. Memory is the growth of the process over the
+built model. Losses differ by dropout's random numbers.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ class Arm:
 
 
 ARMS = (
-    Arm("Seq2SeqTrainer + PEFT, float32", False, "float32"),
-    Arm("the same, grouped by length", False, "float32", grouped=True),
-    Arm("Seq2SeqTrainer + PEFT, bf16", False, "bfloat16"),
-    Arm("the same, bf16, grouped by length", False, "bfloat16", grouped=True),
+    Arm("Trainer + PEFT, float32", False, "float32"),
+    Arm("  grouped by length", False, "float32", grouped=True),
+    Arm("Trainer + PEFT, bf16", False, "bfloat16"),
+    Arm("  grouped by length", False, "bfloat16", grouped=True),
     Arm("this engine, float32", True, "float32"),
     Arm("this engine, bfloat16", True, "bfloat16"),
 )
@@ -103,26 +104,48 @@ class Case:
 
 @dataclass
 class Window:
-    """What one arm took for its timed steps."""
+    """What one arm took for its timed steps.
 
+    Attributes:
+        tokens: of the sources and targets that it saw; grouping by length changes which.
+        wall: seconds.
+        processor: seconds, of all threads.
+        memory: growth of the process over the built model at its peak, in bytes.
+        losses: of all steps, the warm-up's too.
+    """
+
+    tokens: int
     wall: float
     processor: float
     memory: int
     losses: list[float]
 
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.wall
+
+    @property
+    def processor_rate(self) -> float:
+        """Tokens a second of processor time."""
+        return self.tokens / self.processor
+
 
 class Clock:
-    """Starts after the warm-up steps; reads time, processor time and the peak of memory."""
+    """Starts after the warm-up steps; reads time, tokens and the peak of memory."""
 
     def __init__(self, warmup: int) -> None:
         self.warmup = warmup
         self.began: tuple[float, float] | None = None
+        self.tokens = 0
         self.at_rest = resident("VmRSS")
 
-    def step_done(self, steps: int) -> None:
-        """Count the optimizer steps taken so far."""
+    def step_done(self, steps: int, tokens: int) -> None:
+        """Note how many steps were taken so far, and how many tokens the last one saw."""
+        self.tokens += tokens
         if steps == self.warmup:
             reset_peak()
+            self.tokens = 0
             self.began = time.perf_counter(), time.process_time()
 
     def read(self, losses: list[float]) -> Window:
@@ -130,6 +153,7 @@ class Clock:
         assert self.began is not None
         wall, processor = time.perf_counter(), time.process_time()
         return Window(
+            self.tokens,
             wall - self.began[0],
             processor - self.began[1],
             resident("VmHWM") - self.at_rest,
@@ -173,8 +197,8 @@ def lean(
         accelerator.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
-        clock.step_done(done)
+        losses.append(loss.item())
+        clock.step_done(done, batch.source_tokens + batch.target_tokens)
     engine.release(model)
     return clock.read(losses)
 
@@ -186,15 +210,18 @@ def peer(
     pad = PaddedEngine(model.config.pad_token_id, torch.float32, "cpu")
     losses: list[float] = []
 
-    class Recording(Seq2SeqTrainer):
-        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-            loss = super().compute_loss(*args, **kwargs)
-            losses.append(float(loss[0] if isinstance(loss, tuple) else loss))
+    seen: list[int] = []
+
+    class Recording(Seq2SeqTrainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            losses.append(loss.item())
+            seen.append(int(inputs["attention_mask"].sum() + (inputs["labels"] >= 0).sum()))
             return loss
 
-    class Timing(TrainerCallback):
+    class Timing(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            clock.step_done(state.global_step)
+            clock.step_done(state.global_step, seen[-1])
 
     examples = [example for batch in batches for example in batch]
     # The trainer groups by the length of input_ids.
@@ -227,7 +254,6 @@ def peer(
             ),
             callbacks=[Timing()],
         )
-        trainer.label_names = ["labels"]
         clock = Clock(warmup)
         trainer.train()
         return clock.read(losses)
@@ -290,28 +316,26 @@ def compare(case: Case, rounds: int) -> Table:
                 windows[arm].append(process.submit(run_window, arm, case).result())
 
     def median(arm: Arm, value: str) -> float:
-        return statistics.median(getattr(window, value) for window in windows[arm])
+        values: list[float] = [getattr(window, value) for window in windows[arm]]
+        return statistics.median(values)
 
     table = Table(title=case.title)
-    columns = (
-        "wall, s",
-        "processor, s",
-        "x float32 peer",
-        "x best peer",
-        "memory, MB",
-        "last loss",
-    )
+    columns = ("tokens/s", "x float32", "x best", "range", "by CPU time", "MB", "last loss")
     for column in ("", *columns):
-        table.add_column(column, justify="right" if column else "left")
-    best = min(median(arm, "processor") for arm in ARMS if not arm.lean)
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+
+    def best(value: str) -> float:
+        return max(median(arm, value) for arm in ARMS if not arm.lean)
+
     for arm in ARMS:
-        seconds = median(arm, "processor")
+        rates = [window.rate / best("rate") for window in windows[arm]]
         table.add_row(
             arm.name,
-            f"{median(arm, 'wall'):.1f}",
-            f"{seconds:.1f}",
-            f"{median(ARMS[0], 'processor') / seconds:.2f}",
-            f"{best / seconds:.2f}",
+            f"{median(arm, 'rate'):,.0f}",
+            f"{median(arm, 'rate') / median(ARMS[0], 'rate'):.2f}",
+            f"{statistics.median(rates):.2f}",
+            f"{min(rates):.2f} to {max(rates):.2f}",
+            f"{median(arm, 'processor_rate') / best('processor_rate'):.2f}",
             f"{median(arm, 'memory') / 1e6:,.0f}",
             f"{windows[arm][0].losses[-1]:.4f}",
         )
@@ -330,7 +354,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--full-length", action="store_true", help="nothing to gain from packing")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=120)
     for shape in options.shapes:
         for recipe in options.recipes:
             case = Case(

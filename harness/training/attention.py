@@ -217,7 +217,7 @@ class _Blocks:
 
     def of(self, flat: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
         """Yield where the queries lie, where the keys lie, and the block as a view."""
-        parts = flat.split([prod(shape) for shape in self.shapes])
+        parts = torch.split(flat, [prod(shape) for shape in self.shapes])
         for q, k, part, shape in zip(
             self.queries.spans, self.keys.spans, parts, self.shapes, strict=True
         ):
