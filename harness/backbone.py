@@ -38,10 +38,16 @@ class Backbone(ABC):
         reference: what the user called it: a registered name, a hub id or a folder.
         preset: the preset of settings that suits it when the user names none.
         safe_dtypes: the low-precision dtypes in which it trains without overflow.
+        shared_beams: whether the beams of an example may share a cache, which makes beam search
+            several times faster. It takes a model whose attentions all go through transformers'
+            registry of attention implementations and add no mask of their own, so that
+            ``harness.evaluation.cache`` can take their place; test its predictions against
+            transformers' own. Else transformers' search is used.
     """
 
     preset: ClassVar[str] = "paper"
     safe_dtypes: ClassVar[frozenset[str]] = frozenset({"float32", "bfloat16"})
+    shared_beams: ClassVar[bool] = False
 
     def __init__(self, reference: str) -> None:
         self.reference = reference

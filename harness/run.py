@@ -215,7 +215,12 @@ class Run:
         def evaluate() -> dict[str, float]:
             with trainee.released() as model:
                 predictions = generate(
-                    model, inputs.tokenizer, sources, self.spec.greedy, dtype=trainee.dtype
+                    model,
+                    inputs.tokenizer,
+                    sources,
+                    self.spec.greedy,
+                    shared_beams=inputs.backbone.shared_beams,
+                    dtype=trainee.dtype,
                 )
             rows = inputs.eval_rows
             scores = primary.score(rows["source"], predictions, rows["target"])
@@ -280,6 +285,7 @@ class Run:
             inputs.tokenizer,
             [example.source for example in inputs.test.examples],
             self.spec.test,
+            shared_beams=inputs.backbone.shared_beams,
             dtype=dtype,
             on_batch=on_batch,
         )

@@ -25,6 +25,7 @@ class Bart(Pretrained):
     """BART: learned positions in the embeddings, so that any layer can go."""
 
     config_class = BartConfig
+    shared_beams = True
     layer_path = {  # noqa: RUF012
         "encoder": "model.encoder.layers",
         "decoder": "model.decoder.layers",

@@ -18,6 +18,7 @@ class T5(Pretrained):
     """T5: sub-layers in a list, the feed-forward last; relative positions live in block 1."""
 
     config_class = T5Config
+    shared_beams = True
     layer_path = {"encoder": "encoder.block", "decoder": "decoder.block"}  # noqa: RUF012
     role_paths = {  # noqa: RUF012
         "encoder": {

@@ -17,9 +17,6 @@ from harness.evaluation.library_search import library_search
 from harness.evaluation.settings import DecodingSettings
 from harness.evaluation.weights import in_float32, linear_weights_in, merged
 
-_SHARED_BEAMS = frozenset({"bart", "mbart", "mt5", "pegasus", "t5"})
-"""Model types whose beams may share a cache: each is tested against transformers' own search."""
-
 
 def generate(
     model: PreTrainedModel,
@@ -27,6 +24,7 @@ def generate(
     sources: Sequence[Sequence[int]],
     settings: DecodingSettings,
     *,
+    shared_beams: bool = False,
     dtype: torch.dtype = torch.float32,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[str]:
@@ -42,6 +40,8 @@ def generate(
         tokenizer: turns the predicted ids into text.
         sources: token ids, each ended by the end of sequence.
         settings: of the search.
+        shared_beams: the backbone's own word on whether its beams can share a cache; if not,
+            transformers' search is used, which gives the same predictions in more time.
         dtype: float32, or bfloat16 for matrix products in bfloat16, with residuals and logits in
             float32; its rounding can change predictions.
         on_batch: called after each batch with the number of examples in it.
@@ -52,7 +52,7 @@ def generate(
     # Like lengths together: less padding. The longest first: memory runs out at once or never.
     longest_first = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
     predictions = [""] * len(sources)
-    with merged(model), _computing_in(model, dtype), _predicting(model) as search:
+    with merged(model), _computing_in(model, dtype), _predicting(model, shared_beams) as search:
         for start in range(0, len(sources), settings.batch_size):
             batch = longest_first[start : start + settings.batch_size]
             ids, lengths = _pad([sources[i] for i in batch], model.generation_config.pad_token_id)
@@ -88,13 +88,13 @@ Search = Callable[[PreTrainedModel, Tensor, Tensor, DecodingSettings], Tensor]
 
 
 @contextmanager
-def _predicting(model: PreTrainedModel) -> Iterator[Search]:
+def _predicting(model: PreTrainedModel, shared_beams: bool) -> Iterator[Search]:
     """Prepare the model, and give the fastest search that it allows."""
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            if model.config.model_type in _SHARED_BEAMS:
+            if shared_beams:
                 with attention_implementation(model, ATTENTION):
                     yield beam_search
             else:

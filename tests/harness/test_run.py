@@ -141,7 +141,7 @@ def test_the_stored_weights_make_the_stored_predictions(
     restore(trainee.trained, folder)
     trainee.engine.release(trainee.model)
     sources = [example.source for example in inputs.test.examples]
-    made = generate(trainee.model, inputs.tokenizer, sources, spec.test, dtype=torch.float32)
+    made = generate(trainee.model, inputs.tokenizer, sources, spec.test, shared_beams=True)
     assert made == [p["prediction"] for p in predictions]
     with safe_open(folder / "weights.safetensors", framework="pt") as file:
         numel = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118

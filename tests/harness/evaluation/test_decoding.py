@@ -1,6 +1,7 @@
 """Predictions, compared with transformers' own generate on small models with peaked outputs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from compressors.lora import LoraFF, LoraOptions, LoraQV
+from harness import Backbone
 from harness.backbones.bart import Bart
 from harness.backbones.t5 import T5
 from harness.evaluation.decoding import generate, signature
@@ -134,6 +136,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def predict(model: PreTrainedModel, *arguments: Any, **options: Any) -> list[str]:
+    """Decode with the beams in one cache where the model's attention allows it."""
+    shared = model.config.model_type != "longt5"
+    return generate(model, *arguments, shared_beams=shared, **options)
+
+
 def _sources(model: PreTrainedModel, lengths: list[int], seed: int = 0) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed)
     end = model.generation_config.eos_token_id
@@ -182,7 +190,17 @@ def test_predictions_are_those_of_transformers(
     sources = _sources(model, LENGTHS)
     search = DecodingSettings(max_new_tokens=20, batch_size=4)
     expected = _expected(model, tokenizer, sources, search, use_cache)
-    assert generate(model, tokenizer, sources, search) == expected
+    assert predict(model, tokenizer, sources, search) == expected
+
+
+def test_a_backbone_that_does_not_say_gets_the_librarys_search(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = _t5()
+    sources = _sources(model, LENGTHS)
+    search = DecodingSettings(max_new_tokens=20, batch_size=4)
+    assert (Backbone.shared_beams, T5.shared_beams, Bart.shared_beams) == (False, True, True)
+    assert generate(model, tokenizer, sources, search) == predict(model, tokenizer, sources, search)
 
 
 @given(
@@ -208,7 +226,7 @@ def test_predictions_are_those_of_transformers_whatever_the_settings(
     model = build(seed)
     sources = _sources(model, lengths, seed)
     expected = _expected(model, tokenizer, sources, search)
-    assert generate(model, tokenizer, sources, search) == expected
+    assert predict(model, tokenizer, sources, search) == expected
 
 
 @pytest.mark.parametrize("build", [_t5, _t5_gated, _bart])
@@ -241,28 +259,28 @@ def test_the_order_of_the_sources_is_that_of_the_predictions(
     model = _t5_gated()
     sources = _sources(model, LENGTHS)
     search = DecodingSettings(max_new_tokens=20, batch_size=2)
-    forwards = generate(model, tokenizer, sources, search)
+    forwards = predict(model, tokenizer, sources, search)
     assert len(set(forwards)) > 3
-    assert generate(model, tokenizer, sources[::-1], search) == forwards[::-1]
+    assert predict(model, tokenizer, sources[::-1], search) == forwards[::-1]
 
 
 def test_repeating_a_run_repeats_its_predictions(tokenizer: PreTrainedTokenizerFast) -> None:
     model = _bart()
     sources = _sources(model, LENGTHS)
     search = DecodingSettings(max_new_tokens=20)
-    first = generate(model, tokenizer, sources, search)
-    assert generate(model, tokenizer, sources, search) == first
+    first = predict(model, tokenizer, sources, search)
+    assert predict(model, tokenizer, sources, search) == first
 
 
 def test_no_sources_give_no_predictions(tokenizer: PreTrainedTokenizerFast) -> None:
-    assert generate(_t5(), tokenizer, [], DecodingSettings()) == []
+    assert predict(_t5(), tokenizer, [], DecodingSettings()) == []
 
 
 def test_each_batch_is_announced_with_its_size(tokenizer: PreTrainedTokenizerFast) -> None:
     model = _t5()
     done: list[int] = []
     search = DecodingSettings(max_new_tokens=3, batch_size=3)
-    generate(model, tokenizer, _sources(model, LENGTHS), search, on_batch=done.append)
+    predict(model, tokenizer, _sources(model, LENGTHS), search, on_batch=done.append)
     assert done == [3, 3, 1]
 
 
@@ -273,7 +291,7 @@ def test_generation_settings_of_the_model_change_nothing(
     model = build()
     sources = _sources(model, LENGTHS)
     search = DecodingSettings(max_new_tokens=12)
-    before = generate(model, tokenizer, sources, search)
+    before = predict(model, tokenizer, sources, search)
     own = model.generation_config
     stray = GenerationConfig(
         **{name: value for name, value in own.to_dict().items() if name.endswith("token_id")},
@@ -284,7 +302,7 @@ def test_generation_settings_of_the_model_change_nothing(
         early_stopping=True,
     )
     model.generation_config = stray
-    assert generate(model, tokenizer, sources, search) == before
+    assert predict(model, tokenizer, sources, search) == before
     assert model.generation_config is stray
 
 
@@ -317,8 +335,8 @@ def test_bfloat16_predicts_as_float32_where_the_model_is_decided(
     model = _bart()
     sources = _sources(model, LENGTHS)
     search = DecodingSettings(max_new_tokens=6, beams=1)
-    exact = generate(model, tokenizer, sources, search)
-    assert generate(model, tokenizer, sources, search, dtype=torch.bfloat16) == exact
+    exact = predict(model, tokenizer, sources, search)
+    assert predict(model, tokenizer, sources, search, dtype=torch.bfloat16) == exact
 
 
 def test_signatures_differ_where_predictions_can() -> None:
