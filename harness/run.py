@@ -146,6 +146,7 @@ class Run:
             recipe=str(inputs.recipe),
             task=inputs.task.name,
             seed=self.spec.seed,
+            settings=self.spec.settings_digest(),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=0,
             data=inputs.data,

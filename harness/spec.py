@@ -120,6 +120,16 @@ class RunSpec(Options):
         """Write the spec; ``read_toml`` of it gives the same spec."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
+    def settings_digest(self) -> str:
+        """Return a short hash of what runs must share to be averaged or compared.
+
+        That is everything but what is varied (backbone, recipe, task, seed) and what the report
+        holds measured (device, probe).
+        """
+        varied = {"backbone", "recipe", "task", "seed", "device", "probe", "preset"}
+        text = json.dumps(self.model_dump(mode="json", exclude=varied), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
     def digest(self, *more: str) -> str:
         """Return a short hash of the spec and of whatever else can change the result."""
         text = json.dumps([self.model_dump(mode="json"), *more], sort_keys=True)

@@ -72,11 +72,41 @@ def bootstrap_interval(
     return Interval(score.value, float(low), float(high))
 
 
+def mean_interval(
+    scores: Sequence[Score],
+    *,
+    shared_examples: bool = True,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean over training seeds with its interval over seeds and test examples.
+
+    The bootstrap is that of ``compare``.
+
+    Args:
+        scores: one for each training seed.
+        shared_examples: whether all seeds are scored on the same test examples.
+        level: confidence, between 0 and 1.
+        resamples: how many.
+        seed: of the draws.
+
+    Raises:
+        ValueError: unlike signatures, or too little data for an interval.
+    """
+    rng = np.random.default_rng(seed)
+    (resampled,) = _resampled_systems([scores], shared_examples, level, resamples, rng)
+    weights = _seed_weights(len(scores), resamples, rng)
+    count = _count(scores, shared_examples)
+    return _Estimate(_values(scores), resampled, weights, count).interval(level)
+
+
 def compare(
     recipe: Sequence[Score],
     baseline: Sequence[Score],
     floor: Score | None = None,
     *,
+    shared_examples: bool = True,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -93,6 +123,9 @@ def compare(
         recipe: one score for each training seed.
         baseline: the same for the baseline, seeds in the same order.
         floor: the score of a system that needs no training, such as the lead of the source.
+        shared_examples: whether all seeds are scored on the same test examples. If not, each
+            seed's are drawn apart, the two recipes are paired within a seed all the same, and the
+            intervals err to be wide: what examples add to the spread of seeds counts twice.
         level: confidence, between 0 and 1.
         resamples: how many.
         seed: of the draws.
@@ -105,24 +138,23 @@ def compare(
         raise ValueError(
             f"Paired comparison of {len(recipe)} and {len(baseline)} seeds: they must be equal."
         )
-    scores = [*recipe, *baseline, *([floor] if floor else [])]
-    _check(scores, level, resamples)
+    if floor and not shared_examples:
+        raise ValueError("A floor is one system on one set of test examples: the seeds' differ.")
     seeds = len(recipe)
+    systems = [recipe, baseline, *([[floor] * seeds] if floor else [])]
     rng = np.random.default_rng(seed)
-    resampled = _resampled(scores, resamples, rng)
-    # The weight of each seed in each resample, of shape (seeds, resamples).
-    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).T / seeds
+    resampled = _resampled_systems(systems, shared_examples, level, resamples, rng)
+    weights = _seed_weights(seeds, resamples, rng)
 
     def estimate(scores: Sequence[Score], resampled: FloatArray) -> _Estimate:
-        values = np.array([score.value for score in scores])
-        return _Estimate(values, resampled, weights, len(scores[0].statistics))
+        return _Estimate(_values(scores), resampled, weights, _count(scores, shared_examples))
 
-    ours = estimate(recipe, resampled[:seeds])
-    full = estimate(baseline, resampled[seeds : 2 * seeds])
+    ours = estimate(recipe, resampled[0])
+    full = estimate(baseline, resampled[1])
     difference = ours.minus(full)
     above_floor = None
     if floor:
-        ground = estimate([floor] * seeds, resampled[[-1] * seeds])
+        ground = estimate([floor] * seeds, resampled[2])
         above_floor = ours.minus(ground).over(full.minus(ground), level)
     return Comparison(
         difference=difference.interval(level),
@@ -177,7 +209,7 @@ class _Estimate:
         values: of shape (seeds,).
         resampled: the same over drawn examples, of shape (seeds, resamples).
         weights: of the seeds in each resample, of shape (seeds, resamples).
-        examples: how many a value is computed from.
+        examples: how many stand behind all seeds.
     """
 
     values: FloatArray
@@ -242,6 +274,48 @@ class _Estimate:
             among_seeds**2 / (seeds - 1) + among_examples**2 / (self.examples - 1)
         )
         return math.sqrt(total), freedom
+
+
+def _values(scores: Sequence[Score]) -> FloatArray:
+    return np.array([score.value for score in scores])
+
+
+def _count(scores: Sequence[Score], shared_examples: bool) -> int:
+    """Return how many test examples stand behind the scores of all seeds."""
+    sizes = [len(score.statistics) for score in scores]
+    return sizes[0] if shared_examples else sum(sizes)
+
+
+def _seed_weights(seeds: int, resamples: int, rng: np.random.Generator) -> FloatArray:
+    """Return the weight of each seed in each resample, of shape (seeds, resamples)."""
+    weights: FloatArray = (
+        rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).T / seeds
+    )
+    return weights
+
+
+def _resampled_systems(
+    systems: Sequence[Sequence[Score]],
+    shared_examples: bool,
+    level: float,
+    resamples: int,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Return corpus values of shape (systems, seeds, resamples).
+
+    What sees the same draws: all systems on all seeds, or, where the seeds have test examples of
+    their own, all systems on one seed.
+    """
+    by_seed = list(zip(*systems, strict=True))
+    together = [[score for seed in by_seed for score in seed]] if shared_examples else by_seed
+    blocks = []
+    for scores in together:
+        _check(scores, level, resamples)
+        blocks.append(_resampled(scores, resamples, rng))
+    if signatures := sorted({seed[0].signature for seed in by_seed} - {by_seed[0][0].signature}):
+        raise ValueError(f"Unlike metrics: {by_seed[0][0].signature!r} and {signatures[0]!r}.")
+    values = np.concatenate(blocks).reshape(len(by_seed), len(systems), resamples)
+    return values.swapaxes(0, 1)
 
 
 def _resampled(scores: Sequence[Score], resamples: int, rng: np.random.Generator) -> FloatArray:

@@ -196,6 +196,9 @@ class Report(Record):
     """Name of the task."""
     seed: int
     """Its seed."""
+    settings: str | None = None
+    """Hash of the settings that runs must share to be averaged or compared: those of training and
+    decoding, not backbone, recipe, task, seed, device or probe."""
     started: str
     """ISO 8601, UTC."""
     seconds: float

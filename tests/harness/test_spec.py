@@ -170,6 +170,14 @@ def test_the_digest_depends_on_every_field() -> None:
     assert len({spec.digest(), *digests.values()}) == len(digests) + 1
 
 
+def test_runs_that_differ_in_what_is_varied_or_measured_share_their_settings() -> None:
+    spec = RunSpec()
+    varied = {"backbone", "recipe", "task", "seed", "device", "preset"}
+    for path, copy in variants(spec):
+        same = path in varied or path.startswith("probe.")
+        assert (copy.settings_digest() == spec.settings_digest()) == same, path
+
+
 def test_the_digest_depends_on_what_else_is_named_but_not_on_the_order_of_keys() -> None:
     spec = RunSpec(task_options={"a": 1, "b": 2})
     assert spec.digest() == RunSpec(task_options={"b": 2, "a": 1}).digest()

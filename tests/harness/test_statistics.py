@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness import Score
-from harness.statistics import bootstrap_interval, compare, geometric_mean_interval, holm
+from harness.statistics import (
+    bootstrap_interval,
+    compare,
+    geometric_mean_interval,
+    holm,
+    mean_interval,
+)
 
 Values = NDArray[np.float64]
 
@@ -139,6 +145,34 @@ def test_coverage_of_the_comparison(seeds: int, seed_spread: float) -> None:
     assert all(0.93 <= share <= 0.97 for share in hits / trials), hits / trials
 
 
+def test_seeds_with_test_examples_of_their_own_are_paired_within_the_seed() -> None:
+    rng = np.random.default_rng(12)
+    trials = 200
+    hits = np.zeros(3)
+    for trial in range(trials):
+        pairs = [simulated(rng, 1, size, 0.8)[:2] for size in (60, 70, 80, 90, 100)]
+        ours, theirs = ([run for (run,) in runs] for runs in zip(*pairs, strict=True))
+        made = compare(ours, theirs, shared_examples=False, resamples=400, seed=trial)
+        mean = mean_interval(ours, shared_examples=False, resamples=400, seed=trial)
+        assert made.retention is not None
+        found = (made.difference, -2), (made.retention, 38 / 40), (mean, 38)
+        hits += [interval.low <= truth <= interval.high for interval, truth in found]
+    # Wide on purpose, but not by more than the root of two: 2 * Phi(1.96 * 2 ** 0.5) - 1.
+    assert all(0.94 <= share <= 0.998 for share in hits / trials), hits / trials
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_coverage_of_the_mean_over_seeds(seeds: int) -> None:
+    rng = np.random.default_rng(13)
+    hits = 0
+    for trial in range(500):
+        runs = simulated(rng, seeds, 150, 0.0 if seeds == 1 else 1.5)[0]
+        value, low, high = mean_interval(runs, resamples=400, seed=trial)
+        assert value == pytest.approx(np.mean([run.value for run in runs]))
+        hits += low <= 38 <= high
+    assert 0.93 <= hits / 500 <= 0.97
+
+
 def test_with_one_seed_the_comparison_is_the_paired_t_test() -> None:
     rng = np.random.default_rng(7)
     ours, theirs = rng.normal(30, 9, 400), rng.normal(30.9, 9, 400)
@@ -201,6 +235,12 @@ def test_misuse_of_the_comparison_is_loud() -> None:
         compare([one], [other])
     with pytest.raises(ValueError, match="Unlike metrics"):
         compare([one], [one], floor=other)
+    with pytest.raises(ValueError, match="Unlike metrics"):
+        compare([one, other], [one, other], shared_examples=False)
+    with pytest.raises(ValueError, match="A floor is one system"):
+        compare([one], [one], floor=one, shared_examples=False)
+    with pytest.raises(ValueError, match="unequal numbers of test examples"):
+        mean_interval([one, two])
     with pytest.raises(ValueError, match="no scores"):
         compare([], [])
 
