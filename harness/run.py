@@ -18,7 +18,8 @@ from harness.backbone import Backbone
 from harness.errors import HarnessError
 from harness.evaluation.decoding import generate, signature
 from harness.evaluation.handover import hand_over
-from harness.evaluation.scoring import data_hash, metric_of, score
+from harness.evaluation.predictions import read_predictions
+from harness.evaluation.scoring import data_hash, metric_of, named_metrics, score
 from harness.events import Evaluated, PhaseStarted, StepDone
 from harness.measurement.arm import is_out_of_memory
 from harness.measurement.fingerprint import fingerprint, git_state, package_versions
@@ -50,6 +51,7 @@ class Inputs:
     recipe: Recipe
     task: Task[Any]
     metrics: Sequence[Metric]
+    primary: Metric
     tokenizer: PreTrainedTokenizerBase
     train: TokenizedSplit
     eval: TokenizedSplit
@@ -75,7 +77,9 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     choose_dtype(spec.train.precision, device, backbone)
     if spec.probe.baseline not in ("probe", "off"):
         read_baseline(Path(spec.probe.baseline))
-    metrics = task.metrics()
+    suite = task.metrics()
+    named = spec.metrics
+    metrics = suite if named is None else [*named_metrics(named, plugins.metrics).values()]
     splits = task.splits(spec.seed)
     tokenizer = backbone.tokenizer()
     eval_rows = _sample(
@@ -101,6 +105,7 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
         recipe,
         task,
         metrics,
+        metric_of(suite, task.primary_metric),
         tokenizer,
         train,
         evaluation,
@@ -133,7 +138,8 @@ class Run:
         Whatever happens once the data are read ends in a report, with a status that says so.
 
         Raises:
-            HarnessError: a mistake in the spec or the data; nothing is left behind.
+            HarnessError: a mistake in the spec or the data, before anything was trained; nothing
+                is left behind.
         """
         began = time.perf_counter()
         self.hook.run_started(spec=self.spec)
@@ -155,10 +161,10 @@ class Run:
         write_text(folder.work / SPEC, self.spec.to_toml())
         try:
             self._measure_and_train(inputs, report, folder)
-        except HarnessError:
-            folder.discard()
-            raise
         except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, HarnessError) and report.training is None:
+                folder.discard()
+                raise
             report.status = status_of(error)
             message = str(error).partition("\n")[0] or type(error).__name__
             report.failure = Failure(phase=self.phase, message=message)
@@ -210,7 +216,6 @@ class Run:
     def _train(
         self, inputs: Inputs, trainee: Trainee, schedule: Schedule, folder: RunFolder
     ) -> Training:
-        primary = metric_of(inputs.metrics, inputs.task.primary_metric)
         sources = [example.source for example in inputs.eval.examples]
 
         def evaluate() -> dict[str, float]:
@@ -224,7 +229,7 @@ class Run:
                     dtype=trainee.dtype,
                 )
             rows = inputs.eval_rows
-            scores = primary.score(rows["source"], predictions, rows["target"])
+            scores = inputs.primary.score(rows["source"], predictions, rows["target"])
             return {name: score.value for name, score in scores.items()}
 
         return train(
@@ -271,7 +276,7 @@ class Run:
         report: Report,
         folder: RunFolder,
     ) -> None:
-        """Predict the test split, score it, and write predictions with their scores."""
+        """Predict the test split, write the predictions, and score what was written."""
         rows = inputs.test_rows
         self._enter("evaluate", len(rows))
         done = 0
@@ -290,23 +295,24 @@ class Run:
             dtype=dtype,
             on_batch=on_batch,
         )
-        scores = score(inputs.metrics, rows["source"], predictions, rows["target"])
+        report.decoding = signature(self.spec.test, dtype)
+        path = folder.work / PREDICTIONS
+        lines = [
+            {
+                "id": row["id"],
+                "source": row["source"],
+                "reference": row["target"],
+                "prediction": prediction,
+            }
+            for row, prediction in zip(rows, predictions, strict=True)
+        ]
+        # Before they are scored: scoring may fail, and can be done again from the file alone.
+        write_lines(path, lines)
+        scores = score(inputs.metrics, read_predictions(path))
         report.quality = scores.values()
         report.not_computed = scores.not_computed
-        report.decoding = signature(self.spec.test, dtype)
-        write_lines(
-            folder.work / PREDICTIONS,
-            (
-                {
-                    "id": row["id"],
-                    "source": row["source"],
-                    "reference": row["target"],
-                    "prediction": prediction,
-                    "scores": scores.of_example(index),
-                }
-                for index, (row, prediction) in enumerate(zip(rows, predictions, strict=True))
-            ),
-        )
+        scored = ({**line, "scores": scores.of_example(i)} for i, line in enumerate(lines))
+        write_lines(path, scored)
 
     def _step_done(self, event: StepDone) -> None:
         self.hook.step_done(event=event)

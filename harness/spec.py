@@ -7,10 +7,10 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from harness.backbone import Weights
 from harness.errors import HarnessError
@@ -86,6 +86,11 @@ class ProbeSettings(Options):
     """Optimizer steps to the memory window, each on the longest batch."""
 
 
+def names_in(text: str) -> list[str]:
+    """Return the names of a list that is written with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 class RunSpec(Options):
     """One backbone x recipe x task x seed, with all settings resolved."""
 
@@ -101,6 +106,13 @@ class RunSpec(Options):
     """Start from the published weights or from random ones."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
+    metrics: Annotated[
+        list[str] | None,
+        BeforeValidator(lambda value: names_in(value) if isinstance(value, str) else value),
+    ] = None
+    """Score with these, by their registered names; by default with the task's suite. One that
+    cannot be computed here is an error before anything is trained, where one of the suite is
+    reported as not computed."""
     seed: int = Field(0, ge=0)
     """Seeds the initial adapter, the order of the examples, dropout, and splits made here."""
     preset: str | None = None

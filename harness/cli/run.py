@@ -29,6 +29,12 @@ def run(
     target_column: Annotated[
         str | None, typer.Option(help="Your data's column of targets.", show_default="guessed")
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Metrics with commas; each must be at hand.", show_default="the task's suite"
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
     preset: Annotated[
         str | None,
@@ -59,6 +65,7 @@ def run(
         "backbone": backbone,
         "recipe": compressor,
         "task": task,
+        "metrics": metrics,
         "seed": seed,
         "preset": preset,
     }
@@ -84,6 +91,7 @@ def _execute(spec: Any, out: Path) -> None:
     from rich.markup import escape
 
     from harness.cli.progress import Progress
+    from harness.evaluation.scoring import by_reason
     from harness.plugins import installed
     from harness.reporting.table import results_table
 
@@ -114,7 +122,6 @@ def _execute(spec: Any, out: Path) -> None:
         console.print(f"Report: {folder}", soft_wrap=True, markup=False)
         raise typer.Exit(130 if report.status == "interrupted" else 1)
     Console(highlight=False).print(results_table([report]))
-    for metric, reason in report.not_computed.items():
-        note = f"{metric} was not computed: {reason}"
+    for note in by_reason(report.not_computed):
         console.print(note, style="dim", soft_wrap=True, markup=False)
     console.print(f"Report, predictions and weights: {folder}", soft_wrap=True, markup=False)

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from harness.metric import Metric, Score
-
-
-class Row(NamedTuple):
-    """One line of a file of predictions."""
-
-    line: int
-    prediction: str
-    reference: str
-    source: str | None
+    from harness.metric import Score
 
 
 def score(
@@ -39,7 +30,12 @@ def score(
 
     Example: harness score results/RUN/predictions.jsonl --metrics rouge,bertscore
     """
-    chosen = _metrics(metrics)
+    from harness.evaluation import scoring
+    from harness.evaluation.predictions import read_predictions
+    from harness.plugins import installed
+    from harness.spec import names_in
+
+    chosen = scoring.named_metrics(names_in(metrics), installed().metrics)
     rows = read_predictions(file)
     for name, metric in chosen.items():
         bare = next((row.line for row in rows if row.source is None), None)
@@ -48,93 +44,13 @@ def score(
                 f"{file}, line {bare}: {name} needs the field source.",
                 f"Add the field to every line, or leave {name} out of --metrics.",
             )
-    scores: dict[str, Score] = {}
-    for metric in chosen.values():
-        scores |= metric.score(
-            [row.source or "" for row in rows],
-            [row.prediction for row in rows],
-            [row.reference for row in rows],
-        )
+    scores = scoring.score(chosen.values(), rows)
+    if scores.not_computed:
+        raise HarnessError("\n".join(scoring.by_reason(scores.not_computed)))
     if as_json:
-        typer.echo(json.dumps(_record(scores, len(rows)), allow_nan=False))
+        typer.echo(json.dumps(_record(scores.computed, len(rows)), allow_nan=False))
     else:
-        _print(scores, len(rows))
-
-
-def read_predictions(path: Path) -> list[Row]:
-    """Read a JSONL file of predictions; blank lines do not count, further fields are ignored.
-
-    Raises:
-        HarnessError: the file is missing, empty or malformed; the message names the line.
-    """
-    rows = []
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    rows.append(_row(line, number, path))
-    except OSError as error:
-        raise HarnessError(f"{path} cannot be read: {error.strerror}.") from error
-    if not rows:
-        raise HarnessError(
-            f"{path} holds no predictions.",
-            'Each line is an object: {"prediction": "...", "reference": "..."}',
-        )
-    return rows
-
-
-def _row(line: bytes, number: int, path: Path) -> Row:
-    place = f"{path}, line {number}"
-    try:
-        record = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise HarnessError(f"{place}: not UTF-8 text ({error.reason}).") from error
-    except (ValueError, RecursionError) as error:
-        raise HarnessError(f"{place}: not JSON ({error}).") from error
-    if not isinstance(record, dict):
-        raise HarnessError(
-            f"{place}: a {type(record).__name__} where an object belongs.",
-            'Each line is an object: {"prediction": "...", "reference": "..."}',
-        )
-    source = None
-    if record.get("source") is not None:
-        source = _text(record, "source", place)
-    return Row(
-        number, _text(record, "prediction", place), _text(record, "reference", place), source
-    )
-
-
-def _text(record: dict[str, Any], field: str, place: str) -> str:
-    if field not in record:
-        raise HarnessError(
-            f"{place}: the field {field} is missing.",
-            f"Fields of this line: {', '.join(map(repr, record)) or 'none'}.",
-        )
-    value = record[field]
-    if not isinstance(value, str):
-        raise HarnessError(f"{place}: the field {field} holds {value!r:.40}, which is not text.")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise HarnessError(
-            f"{place}: the field {field} holds half of a surrogate pair, which is no character."
-        ) from error
-    return value
-
-
-def _metrics(names: str) -> dict[str, Metric]:
-    """Build the metrics that are asked for; any that cannot be computed is an error."""
-    from harness.plugins import installed
-
-    chosen: dict[str, Metric] = {}
-    for name in dict.fromkeys(name.strip() for name in names.split(",") if name.strip()):
-        metric: Metric = installed().metrics.find(name).load()()
-        if reason := metric.unavailable():
-            raise HarnessError(f"{name} cannot be computed.", reason)
-        chosen[name] = metric
-    if not chosen:
-        raise HarnessError("--metrics names no metric.", "See: harness list metrics")
-    return chosen
+        _print(scores.computed, len(rows))
 
 
 def _record(scores: dict[str, Score], count: int) -> dict[str, Any]:

@@ -1,20 +1,23 @@
-"""Scoring predictions with a task's metrics."""
+"""Scoring predictions with metrics."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.errors import HarnessError
+from harness.evaluation.predictions import Row
 from harness.metric import Metric, Score
+from harness.registry import Registry
 from harness.reporting.report import Value
 from harness.statistics import bootstrap_interval
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the metrics of a suite say.
+    """What metrics say of predictions.
 
     Attributes:
         computed: metric -> score.
@@ -33,21 +36,50 @@ class Scores:
         return {name: round(score.examples[index], 4) for name, score in self.computed.items()}
 
 
-def score(
-    metrics: Sequence[Metric],
-    sources: Sequence[str],
-    predictions: Sequence[str],
-    references: Sequence[str],
-) -> Scores:
-    """Score with every metric that can be computed here."""
+def score(metrics: Iterable[Metric], rows: Sequence[Row]) -> Scores:
+    """Score with every metric that can be computed here.
+
+    One that turns out broken (weights that cannot be read, say) must not take the others with it.
+    """
+    sources = [row.source or "" for row in rows]
+    predictions = [row.prediction for row in rows]
+    references = [row.reference for row in rows]
     scores = Scores()
     for metric in metrics:
         reason = metric.unavailable()
         if reason is None:
-            scores.computed.update(metric.score(sources, predictions, references))
-        else:
-            scores.not_computed.update(dict.fromkeys(metric.names, reason))
+            try:
+                scores.computed.update(metric.score(sources, predictions, references))
+                continue
+            except HarnessError as error:
+                reason = " ".join(filter(None, (error.message, error.hint)))
+        scores.not_computed.update(dict.fromkeys(metric.names, reason))
     return scores
+
+
+def named_metrics(names: Iterable[str], registry: Registry) -> dict[str, Metric]:
+    """Build the metrics that a user asked for by name.
+
+    Raises:
+        HarnessError: there is no name, one is not registered, or a metric cannot be computed here.
+    """
+    chosen: dict[str, Metric] = {}
+    for name in dict.fromkeys(names):
+        metric: Metric = registry.find(name).load()()
+        if reason := metric.unavailable():
+            raise HarnessError(f"{name} cannot be computed.", reason)
+        chosen[name] = metric
+    if not chosen:
+        raise HarnessError("--metrics names no metric.", "See: harness list metrics")
+    return chosen
+
+
+def by_reason(not_computed: dict[str, str]) -> list[str]:
+    """Say what was not computed, a line a reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in not_computed.items():
+        names.setdefault(reason, []).append(name)
+    return [f"Not computed: {', '.join(those)}. {reason}" for reason, those in names.items()]
 
 
 def metric_of(metrics: Sequence[Metric], name: str) -> Metric:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -26,7 +27,13 @@ _WINDOW = 256
 
 def default_entailment() -> Entailment:
     """The NLI model of ``$HARNESS_SUMMAC_NLI``, else the package's choice (ViTC)."""
-    return Entailment(Checkpoint(os.environ.get(NLI, _DEFAULT_NLI), NLI))
+    return _entailment(os.environ.get(NLI, _DEFAULT_NLI))
+
+
+@functools.lru_cache(maxsize=1)
+def _entailment(reference: str) -> Entailment:
+    """One for all metrics, which then run the model once between them."""
+    return Entailment(Checkpoint(reference, NLI))
 
 
 class SummaCZeroShot(Metric):

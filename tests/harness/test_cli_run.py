@@ -26,8 +26,11 @@ def test_it_shows_phases_the_table_and_the_place(finished_run: Any) -> None:
     (row,) = [line for line in result.stdout.splitlines() if line.startswith("lora_ff+lprun ")]
     assert "25,600" in row
     assert f"Report, predictions and weights: {finished_run.folder}\n" in result.stderr
-    for metric, reason in read_report(finished_run.folder).not_computed.items():
-        assert f"{metric} was not computed: {reason}" in result.stderr
+    missing = read_report(finished_run.folder).not_computed
+    notes = [line for line in result.stderr.splitlines() if line.startswith("Not computed: ")]
+    assert len(notes) == len(set(missing.values()))
+    for metric, reason in missing.items():
+        assert any(metric in note and note.endswith(reason) for note in notes)
 
 
 def test_the_report_command_shows_the_run(finished_run: Any, harness: Harness) -> None:
@@ -159,6 +162,29 @@ def test_a_run_that_diverges_is_nan(harness: Harness, short_run: list[str], tmp_
     assert not (folder / "weights.safetensors").exists()
 
 
+def test_predictions_outlive_a_metric_that_fails(
+    harness: Harness, short_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("out of luck")
+
+        patch.setattr("tasks.metrics.bleu.Chrf.score", fail)
+        result = harness(*short_run, "--metrics", "chrf", "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert "error in the phase 'evaluate': out of luck" in result.stderr
+    (folder,) = tmp_path.iterdir()
+    report = read_report(folder)
+    # The task's own metric still chose the checkpoint.
+    assert report.training
+    assert report.training.best_value >= 0
+    assert report.quality == {}
+    again = harness("score", str(folder / "predictions.jsonl"), "--metrics", "chrf", "--json")
+    assert again.exit_code == 0, again.output
+    assert len(json.loads(again.stdout)["examples"]) == 6
+
+
 MISTAKES = {
     "no such file": (["--task", "missing.jsonl"], "There is no file or folder 'missing.jsonl'"),
     "task": (["--task", "radiology_dem"], "Did you mean 'radiology_demo'"),
@@ -174,6 +200,9 @@ MISTAKES = {
     "folder": (["--backbone", "./nowhere"], "config.json is missing"),
     "column": (["--source-column", "findings"], "there is no column 'findings'"),
     "baseline": (["--set", "probe.baseline=results/x"], "There is no run in 'results/x'"),
+    "metric": (["--metrics", "rouge,rogue"], "Did you mean 'rouge'"),
+    "metric not at hand": (["--metrics", "rouge,bertscore"], "hf download nobody/no-such-model"),
+    "no metric": (["--metrics", ","], "names no metric"),
     "task option": (["--set", "task_options.colour=red"], "has no option 'colour'"),
 }
 
@@ -188,6 +217,7 @@ def test_a_mistake_is_explained_and_leaves_nothing(
     complaint: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_BERTSCORE_MODEL", "nobody/no-such-model")
     result = harness(*short_run, *arguments, "--out", "results")
     assert result.exit_code == 2, result.output
     assert complaint in result.stderr

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from harness import HarnessError, Metric
 from harness.cli.main import app
-from harness.cli.score import read_predictions
+from harness.evaluation.predictions import read_predictions
 from harness.plugins import installed
 from tasks.metrics.rouge import rouge
 
@@ -55,6 +55,15 @@ def test_json_has_corpus_and_example_values(tmp_path: Path) -> None:
         assert [scored[name] for name in names] == pytest.approx(expected)
     # Of order 1: 2 + 5 matches among 4 + 5 + 0 predicted words.
     assert record["corpus"]["bleu1_precision"] == pytest.approx(100 * 7 / 9)
+
+
+def test_a_metric_that_breaks_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise HarnessError("The weights are not weights.", "Fetch them again.")
+
+    monkeypatch.setattr("tasks.metrics.bleu.Chrf.score", fail)
+    said = complaint(write(tmp_path / "p.jsonl", ROWS), "--metrics", "rouge,chrf")
+    assert "Not computed: chrf. The weights are not weights. Fetch them again." in said
 
 
 def test_table_shows_intervals_and_signatures(tmp_path: Path) -> None:

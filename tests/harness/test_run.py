@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from harness import HarnessError
 from harness.evaluation.decoding import generate
+from harness.evaluation.predictions import read_predictions
 from harness.evaluation.scoring import score
 from harness.measurement.arm import OutOfMemoryError
 from harness.measurement.fingerprint import fingerprint
@@ -106,12 +107,20 @@ def test_predictions_are_of_the_test_rows(predictions: list[dict[str, Any]], not
 
 
 def test_quality_is_that_of_the_stored_predictions(
-    predictions: list[dict[str, Any]], report: Report
+    folder: Path,
+    predictions: list[dict[str, Any]],
+    report: Report,
+    harness: Callable[..., Result],
 ) -> None:
-    names = ("source", "prediction", "reference")
-    again = score(summary_metrics(), *([p[name] for p in predictions] for name in names))
+    again = score(summary_metrics(), read_predictions(folder / "predictions.jsonl"))
     assert again.values() == report.quality
     assert again.not_computed == report.not_computed
+    command = harness(
+        "score", str(folder / "predictions.jsonl"), "--metrics", "rouge,bleu", "--json"
+    )
+    assert json.loads(command.stdout)["corpus"] == {
+        name: value.value for name, value in report.quality.items()
+    }
     package = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
     for name in package.rouge_types:
         each = [

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import Metric, Score
-from harness.evaluation.scoring import data_hash, metric_of, score
+from harness import HarnessError, Metric, Score
+from harness.evaluation.predictions import Row
+from harness.evaluation.scoring import by_reason, data_hash, metric_of, score
 from harness.statistics import bootstrap_interval
 
 
@@ -41,22 +42,35 @@ class Unavailable(Metric):
         raise AssertionError("It was said to be unavailable.")
 
 
-PREDICTIONS = ["a b", "c", "a b c d", "x"]
-REFERENCES = ["a b c", "c", "a", "y z"]
+class Broken(Metric):
+    names = ("broken",)
+
+    def score(
+        self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
+    ) -> dict[str, Score]:
+        raise HarnessError("Its weights are damaged.", "Fetch them again.")
+
+
+PAIRS = [("a b", "a b c"), ("c", "c"), ("a b c d", "a"), ("x", "y z")]
+ROWS = [Row(number, *pair, None) for number, pair in enumerate(PAIRS, start=1)]
 
 
 def test_every_metric_that_can_be_is_computed() -> None:
-    scores = score([Unavailable(), Overlap()], REFERENCES, PREDICTIONS, REFERENCES)
+    scores = score([Unavailable(), Broken(), Overlap()], ROWS)
     assert list(scores.computed) == ["hits", "shortfall"]
-    assert scores.not_computed == dict.fromkeys(
-        ("judge", "judge_f1"), "There is no model for it. Supply one with --judge FOLDER"
-    )
+    judge = "There is no model for it. Supply one with --judge FOLDER"
+    broken = "Its weights are damaged. Fetch them again."
+    assert scores.not_computed == {"judge": judge, "judge_f1": judge, "broken": broken}
+    assert by_reason(scores.not_computed) == [
+        f"Not computed: judge, judge_f1. {judge}",
+        f"Not computed: broken. {broken}",
+    ]
     assert scores.of_example(0) == {"hits": 66.6667, "shortfall": 1}
     assert scores.of_example(3) == {"hits": 0, "shortfall": 1}
 
 
 def test_values_carry_interval_signature_and_direction() -> None:
-    scores = score([Overlap()], REFERENCES, PREDICTIONS, REFERENCES)
+    scores = score([Overlap()], ROWS)
     hits, shortfall = scores.values().values()
     assert hits.value == pytest.approx(np.mean([200 / 3, 100, 100, 0]))
     interval = bootstrap_interval(scores.computed["hits"], seed=0)
@@ -67,7 +81,7 @@ def test_values_carry_interval_signature_and_direction() -> None:
 
 
 def test_one_example_has_a_value_and_no_interval() -> None:
-    value = score([Overlap()], ["a"], ["a"], ["a b"]).values()["hits"]
+    value = score([Overlap()], [Row(1, "a", "a b", None)]).values()["hits"]
     assert (value.value, value.ci) == (50, None)
 
 

@@ -1,0 +1,75 @@
+"""Files of predictions: JSONL, a line an example, written by a run or by anyone else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.errors import HarnessError
+
+_SHAPE = 'Each line is an object: {"prediction": "...", "reference": "..."}'
+
+
+class Row(NamedTuple):
+    """One line of a file of predictions."""
+
+    line: int
+    prediction: str
+    reference: str
+    source: str | None
+
+
+def read_predictions(path: Path) -> list[Row]:
+    """Read a JSONL file of predictions; blank lines do not count, further fields are ignored.
+
+    Raises:
+        HarnessError: the file is missing, empty or malformed; the message names the line.
+    """
+    rows = []
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    rows.append(_row(line, number, path))
+    except OSError as error:
+        raise HarnessError(f"{path} cannot be read: {error.strerror}.") from error
+    if not rows:
+        raise HarnessError(f"{path} holds no predictions.", _SHAPE)
+    return rows
+
+
+def _row(line: bytes, number: int, path: Path) -> Row:
+    place = f"{path}, line {number}"
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise HarnessError(f"{place}: not UTF-8 text ({error.reason}).") from error
+    except (ValueError, RecursionError) as error:
+        raise HarnessError(f"{place}: not JSON ({error}).") from error
+    if not isinstance(record, dict):
+        raise HarnessError(f"{place}: a {type(record).__name__} where an object belongs.", _SHAPE)
+    source = None
+    if record.get("source") is not None:
+        source = _text(record, "source", place)
+    return Row(
+        number, _text(record, "prediction", place), _text(record, "reference", place), source
+    )
+
+
+def _text(record: dict[str, Any], field: str, place: str) -> str:
+    if field not in record:
+        raise HarnessError(
+            f"{place}: the field {field} is missing.",
+            f"Fields of this line: {', '.join(map(repr, record)) or 'none'}.",
+        )
+    value = record[field]
+    if not isinstance(value, str):
+        raise HarnessError(f"{place}: the field {field} holds {value!r:.40}, which is not text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise HarnessError(
+            f"{place}: the field {field} holds half of a surrogate pair, which is no character."
+        ) from error
+    return value
