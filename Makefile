@@ -24,8 +24,11 @@ demo: $(INSTALLED)  ## Fine-tune the embedded model on the embedded task and sho
 	$(BIN)/harness run
 	$(BIN)/harness report results/
 
-bench: $(INSTALLED)  ## Compare training speed and memory with Seq2SeqTrainer + PEFT.
-	$(BIN)/python benchmarks/training.py
+BENCH ?= results/benchmarks
+bench: $(INSTALLED)  ## Compare with Seq2SeqTrainer + PEFT; write docs/performance.md. Some 20 minutes.
+	$(BIN)/python benchmarks/training.py --out $(BENCH)
+	$(BIN)/python benchmarks/decoding.py --out $(BENCH)
+	$(BIN)/python benchmarks/performance.py --results $(BENCH)
 
 test: $(INSTALLED)  ## Run the tests, but for the slow ones and those that need a GPU.
 	# One thread a worker: threads that wait for each other on a busy core take many times as long.

@@ -1,24 +1,30 @@
-"""Compare generation with transformers' own: python benchmarks/decoding.py [--threads N].
+"""Compare generation with transformers' own: python benchmarks/decoding.py --help.
 
-Same model (t5-small's shape, random weights), same sources, in one process, interleaved. The peer
-is ``generate`` as Seq2SeqTrainer.predict calls it: batches of 8 in the order given. With random
-weights hardly any example ends before the greatest length, so what is gained by examples that
-leave the batch does not show here.
+Same model (random weights), same sources, same batch size, in one process, there and back. The peer
+is ``generate`` as Seq2SeqTrainer.predict calls it: batches in the order given. With random weights
+hardly any example ends before the greatest length, so what is gained by examples that leave the
+batch does not show here.
 """
 
 import argparse
+import json
 import random
 import statistics
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from harness.backbones.t5 import T5
-from harness.evaluation.decoding import generate
+from harness.evaluation.decoding import generate, signature
 from harness.evaluation.settings import DecodingSettings
+from harness.measurement.fingerprint import fingerprint
+from harness.plugins import installed
+from harness.reporting.writing import write_text
+from harness.statistics import geometric_mean_interval
 
-PEER_BATCH = 8
+FILE = "decoding.json"
 Rows = list[list[int]]
 
 
@@ -26,24 +32,26 @@ class _Ids:
     """Stands for a tokenizer: what is compared are token ids."""
 
     def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
-        """Write ids, without padding (0) and end (1)."""
+        """Write ids, without the special ones, which are the lowest in both families."""
         assert skip_special_tokens
-        return [" ".join(str(i) for i in row if i > 1) for row in rows.tolist()]
+        return [" ".join(str(i) for i in row if i > 3) for row in rows.tolist()]
 
 
-def _sources(examples: int, mean: float = 130, longest: int = 512) -> Rows:
+def _sources(examples: int, vocabulary: int, end: int) -> Rows:
+    """130 tokens on average, at most 512."""
     rng = random.Random(0)
-    lengths = [min(longest, 2 + int(rng.gammavariate(2, mean / 2))) for _ in range(examples)]
-    return [[*(rng.randrange(5, 32000) for _ in range(n - 1)), 1] for n in lengths]
+    lengths = [min(512, 2 + int(rng.gammavariate(2, 130 / 2))) for _ in range(examples)]
+    return [[*(rng.randrange(5, vocabulary) for _ in range(n - 1)), end] for n in lengths]
 
 
 def _peer(model: PreTrainedModel, sources: Rows, settings: DecodingSettings) -> list[str]:
     texts = []
-    for start in range(0, len(sources), PEER_BATCH):
-        batch = sources[start : start + PEER_BATCH]
+    pad = model.generation_config.pad_token_id
+    for start in range(0, len(sources), settings.batch_size):
+        batch = sources[start : start + settings.batch_size]
         width = max(map(len, batch))
         rows = model.generate(
-            input_ids=torch.tensor([row + [0] * (width - len(row)) for row in batch]),
+            input_ids=torch.tensor([row + [pad] * (width - len(row)) for row in batch]),
             attention_mask=torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in batch]),
             num_beams=settings.beams,
             max_new_tokens=settings.max_new_tokens,
@@ -55,44 +63,82 @@ def _peer(model: PreTrainedModel, sources: Rows, settings: DecodingSettings) -> 
     return texts
 
 
-def main() -> None:
-    """Print the time of each contender in every round, and ratios of examples a second."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--examples", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def compare(shape: str, examples: int, rounds: int, settings: DecodingSettings) -> dict[str, Any]:
+    """Decode with every contender, there and back; return times, ratios and equal outputs."""
+    backbone = installed().backbones.find(shape).load()(shape)
     torch.manual_seed(0)
-    model = T5("t5-small").load("random").eval()
-    sources = _sources(arguments.examples)
-    settings = DecodingSettings(max_new_tokens=arguments.max_new_tokens)
+    model = backbone.load("random").eval()
+    end = model.generation_config.eos_token_id
+    sources = _sources(examples, model.config.vocab_size, end)
+
+    def ours(dtype: torch.dtype) -> list[str]:
+        shared = backbone.shared_beams
+        return generate(model, _Ids(), sources, settings, shared_beams=shared, dtype=dtype)
+
     contenders = {
-        "transformers, batches of 8": lambda: _peer(model, sources, settings),
-        "harness, float32": lambda: generate(model, _Ids(), sources, settings),
-        "harness, bfloat16": lambda: generate(
-            model, _Ids(), sources, settings, dtype=torch.bfloat16
-        ),
+        "transformers": lambda: _peer(model, sources, settings),
+        "harness, float32": lambda: ours(torch.float32),
+        "harness, bf16": lambda: ours(torch.bfloat16),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     texts: dict[str, list[str]] = {}
-    for round_ in range(arguments.rounds):
-        # There and back: a machine that warms up or slows down favours nobody.
-        order = list(contenders) if round_ % 2 == 0 else list(contenders)[::-1]
-        for name in order:
+    for _ in range(rounds):
+        for name in [*contenders, *reversed(contenders)]:
             start = time.perf_counter()
             texts[name] = contenders[name]()
             seconds[name].append(time.perf_counter() - start)
-            print(f"round {round_ + 1}: {name} {seconds[name][-1]:.1f} s", flush=True)
     peer, *_ = contenders
-    for name in contenders:
+
+    def contender(name: str) -> dict[str, Any]:
         ratios = [p / own for p, own in zip(seconds[peer], seconds[name], strict=True)]
-        same = sum(a == b for a, b in zip(texts[peer], texts[name], strict=True))
-        print(
-            f"{name:28} {statistics.median(ratios):5.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
-            f"  same outputs: {same} of {len(sources)}"
-        )
+        interval = geometric_mean_interval(ratios)
+        return {
+            "seconds": seconds[name],
+            "examples_per_s": examples / statistics.median(seconds[name]),
+            "ratio": interval.value,
+            "ratio_ci": [interval.low, interval.high],
+            "same_outputs": sum(a == b for a, b in zip(texts[peer], texts[name], strict=True)),
+        }
+
+    return {
+        "shape": shape,
+        "examples": examples,
+        "batch": settings.batch_size,
+        "search": signature(settings),
+        "contenders": {name: contender(name) for name in contenders},
+    }
+
+
+def main() -> None:
+    """Compare, print each shape as it is done, and write all to a file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--quick", action="store_true", help="a smoke test: its numbers say little")
+    parser.add_argument("--shapes", nargs="+", default=["t5-small", "bart-base"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--examples", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=1, help="each decodes twice a contender")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    options = parser.parse_args()
+    if options.quick:
+        options.shapes, options.examples, options.max_new_tokens = ["nano-t5"], 2, 4
+    torch.set_num_threads(options.threads)
+    settings = DecodingSettings(max_new_tokens=options.max_new_tokens, batch_size=options.batch)
+    record: dict[str, Any] = {
+        "fingerprint": fingerprint(torch.device("cpu"), torch.bfloat16, "beams").model_dump(),
+        "quick": options.quick,
+        "cases": [],
+    }
+    for shape in options.shapes:
+        found = compare(shape, options.examples, options.rounds, settings)
+        record["cases"].append(found)
+        for name, one in found["contenders"].items():
+            same = f"{one['same_outputs']} of {options.examples} outputs the same"
+            print(f"{shape:10} {name:18} {one['ratio']:.2f}x, {same}", flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_text(options.out / FILE, json.dumps(record, indent=1) + "\n")
+    print(f"Written: {options.out / FILE}")
 
 
 if __name__ == "__main__":

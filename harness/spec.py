@@ -55,6 +55,9 @@ class TrainSettings(Options):
     """What matrix products are computed in; auto is bfloat16 where the device has it."""
     packing: Literal["auto", "on", "off"] = "auto"
     """Put the sequences of a batch end to end without padding, where the backbone says how."""
+    checkpointing: Literal["on", "off"] = "off"
+    """Recompute the layers' activations in the backward pass instead of keeping them: the same
+    results in a fraction of the memory and about a third more time."""
     eval_every_epochs: float = Field(0.3, gt=0)
     """Score the eval split that often."""
     eval_examples: int | None = Field(None, ge=1)

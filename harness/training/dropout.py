@@ -25,7 +25,7 @@ _INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True)
 class Mask:
-    """Which elements of a tensor are kept.
+    """Which elements of a tensor on the CPU are kept.
 
     Attributes:
         bits: eight elements to a byte, uint8.
@@ -60,6 +60,36 @@ class Mask:
         flags = torch.from_numpy(np.unpackbits(self.bits.numpy(), count=x.numel()))
         pattern = flags.to(integer).neg_().view(x.shape)
         return pattern.bitwise_and_(x.view(integer)).view(x.dtype).mul_(self.scale)
+
+
+@dataclass(frozen=True)
+class DeviceMask:
+    """The same on an accelerator, where random numbers are cheap and bits are dear to unpack.
+
+    Attributes:
+        bits: one element to a byte, bool.
+        scale: what kept elements are multiplied by.
+    """
+
+    bits: Tensor
+    scale: float
+
+    @classmethod
+    def draw(cls, elements: int, p: float, device: torch.device) -> DeviceMask:
+        """Draw a mask, seeded by torch's generator of the device."""
+        kept = torch.empty(elements, dtype=torch.bool, device=device).bernoulli_(1 - p)
+        return cls(kept, 1 / (1 - p))
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return a copy of a tensor with the dropped elements zero, the rest scaled."""
+        return (x * self.bits.view(x.shape)).mul_(self.scale)
+
+
+def draw_mask(x: Tensor, p: float) -> Mask | DeviceMask:
+    """Draw a mask for a tensor, of the kind that suits its device."""
+    if x.device.type == "cpu":
+        return Mask.draw(x.numel(), p)
+    return DeviceMask.draw(x.numel(), p, x.device)
 
 
 class _Dropout(torch.autograd.Function):

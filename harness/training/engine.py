@@ -62,6 +62,10 @@ class Engine(ABC):
         must not depend on how the step is cut into micro-batches.
         """
 
+    def dropping(self) -> AbstractContextManager[object]:
+        """What dropout of this engine needs around a forward pass, whenever there is one."""
+        return nullcontext()
+
     def prepare(self, model: PreTrainedModel) -> None:  # noqa: B027
         """Change the model in place for this engine's forward pass; twice is as good as once."""
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
-from harness.training.dropout import Mask
+from harness.training.dropout import draw_mask
 from harness.training.precision import product_dtype
 
 
@@ -40,12 +40,12 @@ class _LoraLinear(torch.autograd.Function):
         dtype = product_dtype(x)
         rows = x.reshape(-1, x.shape[-1]).to(dtype)
         weight, a, b = weight.to(dtype), a.to(dtype), b.to(dtype)
-        mask = Mask.draw(rows.numel(), p) if p else None
+        mask = draw_mask(rows, p) if p else None
         hidden = (mask.apply(rows) if mask else rows) @ a.T
         result = F.linear(rows, weight, None if bias is None else bias.to(dtype))
         result.addmm_(hidden, b.T, alpha=scaling)
         ctx.scaling = scaling
-        ctx.mask_scale = mask.scale if mask else None
+        ctx.mask = (type(mask), mask.scale) if mask else None
         ctx.x = (x.shape, x.dtype)
         ctx.save_for_backward(rows, hidden, weight, a, b, mask.bits if mask else None)
         return result.view(*x.shape[:-1], -1)
@@ -54,7 +54,10 @@ class _LoraLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, hidden, weight, a, b, bits = ctx.saved_tensors
-        mask = Mask(bits, ctx.mask_scale) if bits is not None else None
+        mask = None
+        if ctx.mask:
+            kind, scale = ctx.mask
+            mask = kind(bits, scale)
         gradient = gradient.reshape(-1, gradient.shape[-1])
         grad_x = grad_bias = None
         grad_b = (hidden.T @ gradient).T.mul(ctx.scaling)

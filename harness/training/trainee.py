@@ -21,6 +21,7 @@ from harness.reporting.report import LayersKept, Parameters
 from harness.spec import RunSpec
 from harness.training.engine import Batch, Engine
 from harness.training.packing import choose_engine
+from harness.training.recomputation import recompute_activations
 
 
 @dataclass
@@ -166,6 +167,8 @@ def prepare(backbone: Backbone, recipe: Recipe, spec: RunSpec) -> Trainee:
         pad_token_id=model.config.pad_token_id,
         packing=spec.train.packing,
     )
+    if spec.train.checkpointing == "on":
+        recompute_activations(model, backbone, engine.dropping)
     adapted = Stage.ADAPTER in recipe.stages
     rate = spec.train.adapter_learning_rate if adapted else spec.train.learning_rate
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}

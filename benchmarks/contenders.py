@@ -1,0 +1,280 @@
+"""Two ways to train the same samples: this harness, and what its users would pick today."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
+from work import Case, demo_batches
+
+from harness import Backbone
+from harness.backbone import Weights
+from harness.measurement.memory import reset_peak, resident
+from harness.recipe import Recipe
+from harness.spec import RunSpec
+from harness.training.engine import PaddedEngine
+from harness.training.examples import Example
+from harness.training.schedule import Step, prefetch
+from harness.training.trainee import prepare
+
+LEARNING_RATE = 1e-4
+Batches = Sequence[Sequence[Example]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to train.
+
+    Attributes:
+        name: for tables.
+        ours: this harness; else Seq2SeqTrainer with PEFT.
+        dtype: what matrix products are computed in.
+        grouped: the trainer sorts samples of like length together, which it does by its own rule.
+        repeated: takes part in every pass. Those in float32 are slower by a factor that no noise
+            explains, so that one window of them will do.
+    """
+
+    name: str
+    ours: bool
+    dtype: str
+    grouped: bool = False
+    repeated: bool = True
+
+
+CONTENDERS = (
+    Contender("Trainer + PEFT, float32", False, "float32", repeated=False),
+    Contender("Trainer + PEFT, float32, grouped by length", False, "float32", True, False),
+    Contender("Trainer + PEFT, bf16", False, "bfloat16"),
+    Contender("Trainer + PEFT, bf16, grouped by length", False, "bfloat16", True),
+    Contender("harness, float32", True, "float32", repeated=False),
+    Contender("harness, bf16", True, "bfloat16"),
+)
+
+
+@dataclass
+class Window:
+    """What one contender took for its timed steps.
+
+    Attributes:
+        tokens: of the sources and targets that it saw; grouping by length changes which.
+        wall: seconds.
+        processor: seconds, of all threads.
+        memory: bytes by which the process grew at its peak, from before the model was built.
+        losses: of all steps, the warm-up's too.
+    """
+
+    tokens: int
+    wall: float
+    processor: float
+    memory: int
+    losses: list[float]
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+class Clock:
+    """Starts after the warm-up steps; reads time, tokens and the peak of memory."""
+
+    def __init__(self, warmup: int) -> None:
+        self.warmup = warmup
+        self.began: tuple[float, float] | None = None
+        self.tokens = 0
+        self.before = resident("VmRSS")
+
+    def step_done(self, steps: int, tokens: int) -> None:
+        """Note how many steps were taken so far, and how many tokens the last one saw."""
+        self.tokens += tokens
+        if steps == self.warmup:
+            reset_peak()
+            self.tokens = 0
+            self.began = time.perf_counter(), time.process_time()
+
+    def read(self, losses: list[float]) -> Window:
+        """Return what passed since."""
+        assert self.began is not None
+        wall, processor = time.perf_counter(), time.process_time()
+        return Window(
+            self.tokens,
+            wall - self.began[0],
+            processor - self.began[1],
+            resident("VmHWM") - self.before,
+            losses,
+        )
+
+
+def run_window(contender: Contender, case: Case) -> Window:
+    """Train one contender on a case."""
+    torch.set_num_threads(case.threads)
+    return _run(contender, case, case.batches, case.warmup, "random", with_dropout=True)
+
+
+def run_curve(contender: Contender, case: Case) -> list[float]:
+    """Return the losses of a contender on the embedded task, without dropout's random numbers."""
+    torch.set_num_threads(case.threads)
+    batches = demo_batches(case.backbone, case.batch, case.steps)
+    return _run(contender, case, batches, 1, "pretrained", with_dropout=False).losses
+
+
+def _run(
+    contender: Contender,
+    case: Case,
+    batches: Batches,
+    warmup: int,
+    weights: Weights,
+    with_dropout: bool,
+) -> Window:
+    clock = Clock(warmup)
+    if contender.ours:
+        return _harness(contender, case, batches, weights, with_dropout, clock)
+    backbone = case.backbone
+    torch.manual_seed(0)
+    model = with_peft(backbone.load(weights), backbone, case.parsed)
+    _draw_adapter(model)
+    if not with_dropout:
+        _turn_off_dropout(model)
+    return _trainer(contender, model, batches, clock)
+
+
+def _harness(
+    contender: Contender,
+    case: Case,
+    batches: Batches,
+    weights: Weights,
+    with_dropout: bool,
+    clock: Clock,
+) -> Window:
+    """Train as ``harness run`` does: its own preparation, batches made ahead, its own step."""
+    train = {
+        "precision": contender.dtype,
+        "learning_rate": LEARNING_RATE,
+        "adapter_learning_rate": LEARNING_RATE,
+    }
+    spec = RunSpec.model_validate(
+        {
+            "backbone": case.shape,
+            "recipe": case.recipe,
+            "weights": weights,
+            "device": "cpu",
+            "train": train,
+        }
+    )
+    trainee = prepare(case.backbone, case.parsed, spec)
+    _draw_adapter(trainee.model)
+    if not with_dropout:
+        _turn_off_dropout(trainee.model)
+    trainee.model.train()
+    losses = []
+    steps = [Step((tuple(batch),)) for batch in batches]
+    for done, (step, made) in enumerate(prefetch(steps, trainee.engine.collate), start=1):
+        losses.append(float(trainee.step(made, step.target_tokens)))
+        clock.step_done(done, step.source_tokens + step.target_tokens)
+    return clock.read(losses)
+
+
+def _trainer(contender: Contender, model: Any, batches: Batches, clock: Clock) -> Window:
+    """Train with transformers' own trainer."""
+    # What the trainer says of its own code is no news to a reader of the table.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    pad = PaddedEngine(model.config.pad_token_id, torch.float32, "cpu")
+    losses: list[float] = []
+    seen: list[int] = []
+
+    class Recording(Seq2SeqTrainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            losses.append(loss.item())
+            seen.append(int(inputs["attention_mask"].sum() + (inputs["labels"] >= 0).sum()))
+            return loss
+
+    class Timing(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            clock.step_done(state.global_step, seen[-1])
+
+    # The trainer groups by the length of input_ids.
+    rows = [{"input_ids": e.source, "labels": e.target} for batch in batches for e in batch]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = Seq2SeqTrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=len(batches[0]),
+            max_steps=len(batches),
+            learning_rate=LEARNING_RATE,
+            weight_decay=0.01,
+            max_grad_norm=1.0,
+            lr_scheduler_type="constant",
+            train_sampling_strategy="group_by_length" if contender.grouped else "sequential",
+            optim="adamw_torch_fused",
+            bf16=contender.dtype == "bfloat16",
+            use_cpu=True,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+        )
+        trainer = Recording(
+            model,
+            arguments,
+            train_dataset=rows,
+            data_collator=lambda b: (
+                pad.collate([Example(r["input_ids"], r["labels"]) for r in b]).tensors
+            ),
+            callbacks=[Timing()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return clock.read(losses)
+
+
+def with_peft(model: PreTrainedModel, backbone: Backbone, recipe: Recipe) -> Any:
+    """Apply a recipe the way a user of PEFT would."""
+    for compressor in recipe.compressors:
+        roles = getattr(compressor, "roles", ())
+        if not roles:
+            model = compressor.apply(model, backbone)
+            continue
+        options = compressor.options
+        targets = [name for role in roles for name in backbone.modules(model, role)]
+        config = LoraConfig(
+            task_type="SEQ_2_SEQ_LM",
+            r=options.r,
+            lora_alpha=options.alpha,
+            lora_dropout=options.dropout,
+            bias="lora_only" if options.bias else "none",
+            target_modules=targets,
+        )
+        return get_peft_model(model, config)
+    return model
+
+
+def _draw_adapter(model: nn.Module) -> None:
+    """Start all contenders from equal adapters, whatever was drawn before theirs."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if ".lora_A." in name:
+            nn.init.kaiming_uniform_(parameter, a=math.sqrt(5), generator=generator)
+
+
+def _turn_off_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)

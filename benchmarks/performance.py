@@ -1,0 +1,124 @@
+"""Write docs/performance.md from what was measured: python benchmarks/performance.py --help."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.reporting.writing import write_text
+
+GROWTH = "growth.svg"
+_HEAD = """# Performance
+
+What a user would pick today is transformers' Seq2SeqTrainer with PEFT. This page compares the
+harness with it: the same samples in the same batches, the same number of steps, random weights of
+the shapes named. It is written by `make bench` from the files in `{folder}`, and not by hand.
+"""
+_TRAINING = """
+## Training
+
+The best of the trainer's settings (float32 or bf16, its own grouping by length on or off) is the
+peer of each row. A ratio above 1 is a gain in speed (tokens/s) or, below 1, in memory (growth of
+the process at its peak, from before the model was built). The interval is Student's t over the
+logarithms of matched windows; with so few of them it is wide. *Real* is the share of a padded batch
+that is no padding: the gain from packing follows from it.
+"""
+_CURVES = """
+The losses of {steps} steps on the embedded task, without dropout, from equal adapters; how far a
+curve is at most from that of the trainer in float32:
+"""
+_DECODING = """
+## Prediction
+
+Beam search over the same sources in batches of the same size, in the order given for transformers.
+"""
+
+
+def page(folder: Path) -> str:
+    """Return the page for the files that a folder holds."""
+    training = json.loads((folder / "training.json").read_text("utf-8"))
+    decoding = json.loads((folder / "decoding.json").read_text("utf-8"))
+    parts = [_HEAD.format(folder=folder.as_posix())]
+    if training["quick"] or decoding["quick"]:
+        parts.append("\n**These numbers come from a smoke test and say nothing.**\n")
+    parts += [_fingerprint(training["fingerprint"]), _TRAINING, *_training(training["cases"])]
+    curves = training["curves"]
+    parts += [_CURVES.format(steps=len(next(iter(curves["losses"].values())))), *_curves(curves)]
+    parts += [_DECODING, *_decoding(decoding["cases"])]
+    if (folder / GROWTH).is_file():
+        # Relative to docs/, where the page lies.
+        parts.append(
+            f"\n## How cost grows\n\n![Time and memory](../{folder.as_posix()}/{GROWTH})\n"
+        )
+    return "".join(parts)
+
+
+def _fingerprint(found: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return f"\nMeasured on: {found['cpu']}, {found['threads']} threads; {versions}.\n"
+
+
+def _training(cases: list[dict[str, Any]]) -> Iterator[str]:
+    yield (
+        "\n| shape | recipe | batch | real | peer | speed | 95 % | by CPU time | memory |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    )
+    for case in cases:
+        yield (
+            f"| {case['shape']} | `{case['recipe']}` | {case['batch']} "
+            f"| {case['real_share_of_padded']:.0%} | {case['peer']} "
+            f"| **{case['speed_ratio']:.2f}** | {_span(case['speed_ratio_ci'])} "
+            f"| {case['speed_ratio_by_processor_time']:.2f} | {case['memory_ratio']:.2f} |\n"
+        )
+    yield "\nTokens/s and peak memory of every contender:\n"
+    names = list(cases[0]["tokens_per_s"])
+    yield f"\n| shape | recipe | {' | '.join(names)} |\n| --- | --- |{' --- |' * len(names)}\n"
+    for case in cases:
+        cells = (
+            f"{case['tokens_per_s'][name]:,.0f}; {case['peak_bytes'][name] / 2**30:.2f} GiB"
+            for name in names
+        )
+        yield f"| {case['shape']} | `{case['recipe']}` | {' | '.join(cells)} |\n"
+
+
+def _curves(curves: dict[str, Any]) -> Iterator[str]:
+    yield "\n| | first loss | last loss | largest difference |\n| --- | --- | --- | --- |\n"
+    for name, losses in curves["losses"].items():
+        difference = curves["largest_relative_difference"][name]
+        yield f"| {name} | {losses[0]:.5f} | {losses[-1]:.5f} | {difference:.1e} |\n"
+
+
+def _decoding(cases: list[dict[str, Any]]) -> Iterator[str]:
+    yield (
+        "\n| shape | | examples/s | speed | 95 % | same outputs |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+    )
+    for case in cases:
+        for name, one in case["contenders"].items():
+            yield (
+                f"| {case['shape']} | {name} | {one['examples_per_s']:.2f} "
+                f"| **{one['ratio']:.2f}** | {_span(one['ratio_ci'])} "
+                f"| {one['same_outputs']} of {case['examples']} |\n"
+            )
+    yield f"\nThe search: `{cases[0]['search']}`, batches of {cases[0]['batch']}.\n"
+
+
+def _span(interval: list[float] | None) -> str:
+    return f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "one window"
+
+
+def main() -> None:
+    """Read a folder, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--page", type=Path, default=Path("docs/performance.md"))
+    options = parser.parse_args()
+    write_text(options.page, page(options.results))
+    print(f"Written: {options.page}")
+
+
+if __name__ == "__main__":
+    main()
