@@ -1,34 +1,144 @@
-"""``harness report``: the table over all runs of a folder."""
+"""``harness report``: a folder of runs as a table, a document, data or a page."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import click
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.reporting.folder import StoredRun
+    from harness.reporting.report import Report
+    from harness.reporting.summary import Summary
+
+PAPER = "paper"
 
 
 def report(
     results: Annotated[Path, typer.Argument(help="Folder of all runs.")] = Path("results"),
+    form: Annotated[
+        Literal["table", "md", "latex", "csv", "json"],
+        typer.Option("--format", help="How to show it."),
+    ] = "table",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write to this file instead of the terminal.", show_default=False),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="paper|FOLDER",
+            help="Set the paper's numbers, or those of another results folder, beside each row.",
+            show_default=False,
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Names with commas, the first for the front.", show_default="all"),
+    ] = None,
 ) -> None:
-    """Show the table over all runs: speed, trained parameters, memory, quality."""
-    from rich.console import Console
+    """Show all runs: speed, trained parameters, memory and quality, averaged over seeds.
 
+    Quality is compared with full fine-tuning on the same test examples; what was computed for that
+    is kept in the results folder, so that it takes its time once.
+    """
+    runs = load(results)
+    summary = summarized(results, runs, metrics)
+    if compare == PAPER:
+        from harness.reporting.reference import beside_paper
+
+        beside_paper(summary)
+    elif compare is not None:
+        from harness.reporting.reference import beside_other
+
+        other = Path(compare)
+        beside_other(summary, summarized(other, load(other), metrics), compare)
+    text = _text(summary, runs, form, out)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        from harness.reporting.writing import write_text
+
+        write_text(out, click.unstyle(text))
+        typer.echo(f"Written: {out}", err=True)
+
+
+def load(results: Path) -> list[StoredRun]:
+    """Read all runs, and tell of those that cannot be read.
+
+    Raises:
+        HarnessError: there is none.
+    """
     from harness.errors import HarnessError
-    from harness.reporting.folder import find_runs, read_report
-    from harness.reporting.table import results_table
+    from harness.reporting.folder import read_runs
 
-    reports = []
-    for folder in find_runs(results):
-        try:
-            reports.append(read_report(folder))
-        except HarnessError as error:
-            # One damaged folder must not hide the others, nor be left out in silence.
-            Console(stderr=True, highlight=False).print(
-                f"Skipped: {error.message}", style="dim", soft_wrap=True, markup=False
-            )
-    if not reports:
+    runs, skipped = read_runs(results)
+    for error in skipped:
+        # One damaged folder must not hide the others, nor be left out in silence.
+        typer.secho(f"Skipped: {error.message}", err=True, dim=True)
+    if not runs:
         raise HarnessError(
             f"There are no finished runs in {str(results)!r}.", "Make one first: harness run"
         )
-    Console(highlight=False).print(results_table(reports))
+    return runs
+
+
+def summarized(results: Path, runs: Sequence[StoredRun], metrics: str | None) -> Summary:
+    """Average and compare, with a bar where it takes long enough to be looked at.
+
+    Raises:
+        HarnessError: no run has one of the metrics that are asked for.
+    """
+    from harness.errors import HarnessError, did_you_mean
+    from harness.reporting.aggregation import summarize
+    from harness.reporting.pairing import Comparisons
+
+    chosen = None
+    if metrics is not None:
+        chosen = [name.strip() for name in metrics.split(",") if name.strip()]
+        had = sorted({name for run in runs for name in run.report.quality})
+        for name in chosen:
+            if name not in had:
+                raise HarnessError(
+                    f"No run in {str(results)!r} has the metric {name!r}.",
+                    f"{did_you_mean(name, had)} There are: {', '.join(had)}.",
+                )
+    comparisons = Comparisons(results)
+    try:
+        return summarize(runs, comparisons, chosen)
+    finally:
+        comparisons.keep()
+
+
+def terminal_table(summary: Summary) -> str:
+    """Lay out the table for the width of the terminal, or of a mail where there is none."""
+    import shutil
+
+    from harness.reporting.table import table
+
+    return table(summary, shutil.get_terminal_size((80, 24)).columns)
+
+
+def one_run(folder: Path, report: Report) -> str:
+    """Return the table of a single run."""
+    from harness.reporting.aggregation import summarize
+    from harness.reporting.folder import StoredRun
+    from harness.reporting.pairing import Comparisons
+
+    summary = summarize([StoredRun(folder, report)], Comparisons(None))
+    return terminal_table(summary)
+
+
+def _text(summary: Summary, runs: Sequence[StoredRun], form: str, out: Path | None) -> str:
+    if form == "json":
+        return summary.model_dump_json(indent=2) + "\n"
+    if form == "table":
+        return terminal_table(summary)
+    from harness.reporting import documents
+
+    writers = {"md": documents.markdown, "latex": documents.latex, "csv": documents.table_csv}
+    return writers[form](summary)

@@ -91,9 +91,9 @@ def _execute(spec: Any, out: Path) -> None:
     from rich.markup import escape
 
     from harness.cli.progress import Progress
+    from harness.cli.report import one_run
     from harness.evaluation.scoring import by_reason
     from harness.plugins import installed
-    from harness.reporting.table import results_table
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -121,7 +121,7 @@ def _execute(spec: Any, out: Path) -> None:
         )
         console.print(f"Report: {folder}", soft_wrap=True, markup=False)
         raise typer.Exit(130 if report.status == "interrupted" else 1)
-    Console(highlight=False).print(results_table([report]))
+    typer.echo(one_run(folder, report), nl=False)
     for note in by_reason(report.not_computed):
         console.print(note, style="dim", soft_wrap=True, markup=False)
     console.print(f"Report, predictions and weights: {folder}", soft_wrap=True, markup=False)

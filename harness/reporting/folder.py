@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -107,6 +108,28 @@ def find_runs(results: Path) -> Iterator[Path]:
     for folder in sorted(results.iterdir()):
         if not folder.name.startswith(".") and (folder / REPORT).is_file():
             yield folder
+
+
+class StoredRun(NamedTuple):
+    """A finished run and where it is."""
+
+    folder: Path
+    report: Report
+
+
+def read_runs(results: Path) -> tuple[list[StoredRun], list[HarnessError]]:
+    """Read all finished runs of a folder, and say which could not be read.
+
+    Raises:
+        HarnessError: there is no such folder.
+    """
+    runs, skipped = [], []
+    for folder in find_runs(results):
+        try:
+            runs.append(StoredRun(folder, read_report(folder)))
+        except HarnessError as error:
+            skipped.append(error)
+    return runs, skipped
 
 
 def _is_ok(folder: Path) -> bool:

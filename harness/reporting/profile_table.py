@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.table import Table
 
 from harness.reporting.profile import MemoryParts, Profile, ProfiledRecipe, TimeParts
-from harness.reporting.table import percent, span
+from harness.reporting.wording import percent, span
 
 _MIB = 2**20
 

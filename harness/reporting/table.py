@@ -1,87 +1,117 @@
-"""The table over runs that a terminal shows."""
+"""The report that a terminal shows: fits 80 columns, so that it can be pasted into a mail."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 
-from rich.markup import escape
-from rich.table import Table
+import click
 
-from harness.reporting.report import Report
-from harness.spec import BASELINE
+from harness.reporting.columns import Line, in_columns, printable
+from harness.reporting.notes import legend
+from harness.reporting.summary import Group, Row, Summary
+from harness.reporting.wording import (
+    bounds,
+    count,
+    heading,
+    mark,
+    memory,
+    percent,
+    plus_minus,
+    reference_lines,
+    seeds_left,
+)
 
-_METRICS = {"rouge1": "R-1", "rouge2": "R-2", "rougeL": "R-L"}
-"""Metric -> heading; a suite's other metrics are in report.json."""
+_FIXED, _METRIC = 42, 7
+"""Characters that recipe, speed, parameters and memory take, and what a metric takes."""
+_RECIPE, _KEPT = 15, 13
+"""The same for the table of quality kept."""
 
-_HEADINGS = ("speed", "95 % CI", "trained", "%", "peak GiB", "of full", *_METRICS.values())
 
+def table(summary: Summary, width: int = 80) -> str:
+    """Lay out a summary: for each group the paper's table, what is kept of quality, and notes.
 
-def results_table(reports: Sequence[Report]) -> Table:
-    """Lay out runs as the paper lays out its Table 3: a row a recipe, grouped by what it is on.
+    Args:
+        summary: what to show.
+        width: of the terminal; metrics that do not fit are named below.
 
-    Fits 80 columns, so that it can be pasted into an issue or a mail.
+    Returns:
+        Lines with ANSI styles.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
-    # The only column that gives way: a long name folds, a number is never cut.
-    table.add_column("recipe", overflow="fold")
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    several_seeds = len({r.seed for r in reports}) > 1
-    for task, backbone in sorted({(r.task, r.backbone) for r in reports}):
-        table.add_row(f"[bold]{escape(backbone)}[/]")
-        table.add_row(f"[bold]{escape(task)}[/]")
-        members = [r for r in reports if (r.task, r.backbone) == (task, backbone)]
-        for report in sorted(members, key=lambda r: (r.recipe != BASELINE, r.recipe, r.seed)):
-            seed = f" s{report.seed}" if several_seeds else ""
-            table.add_row(f"{report.recipe}{seed}", *_cells(report))
-        table.add_section()
-    table.caption = "\n".join(_notes(reports))
-    return table
+    lines = [line for group in summary.groups for line in _group(group, summary, width)]
+    return "\n".join([*lines, *_dim(legend(summary), width)]) + "\n"
 
 
-def _cells(report: Report) -> Iterable[str]:
-    if report.failure:
-        yield f"[red]{report.status}[/]"
-        return
-    speed, memory, parameters = report.speed, report.memory, report.parameters
-    if speed is None or memory is None or parameters is None:
-        return
-    yield percent(speed.relative)
-    yield (
-        "-"
-        if speed.relative_ci is None
-        else "{:.0f}-{:.0f}".format(*(100 * bound for bound in speed.relative_ci))
-    )
-    yield f"{parameters.trainable:,}"
-    yield f"{parameters.trainable_pct_of_original:.2f}"
-    yield f"{memory.peak_bytes / 2**30:.2f}"
-    yield percent(memory.relative)
-    for name in _METRICS:
-        yield f"{report.quality[name].value:.2f}" if name in report.quality else "-"
-
-
-def percent(ratio: float | None) -> str:
-    """Write a ratio as the paper does; nothing to write is a dash."""
-    return "-" if ratio is None else f"{100 * ratio:.0f} %"
-
-
-def span(interval: tuple[float, float] | None) -> str:
-    """Write an interval of ratios in percent."""
-    return "-" if interval is None else f"{100 * interval[0]:.0f}-{100 * interval[1]:.0f}"
-
-
-def _notes(reports: Sequence[Report]) -> list[str]:
-    notes = []
-    floors = [r.speed.noise_floor for r in reports if r.speed and r.speed.noise_floor]
-    if floors:
-        notes.append(
-            "speed, of full: full fine-tuning on the same batches is 100 %. Full against full "
-            f"differed by {100 * (max(floors) - 1):.0f} % at most."
+def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
+    present = [m for m in summary.metrics if any(m in row.quality for row in group.rows)]
+    shown = present[: max(1, (width - _FIXED) // _METRIC)]
+    tests = " or ".join(f"{number:,}" for number in group.test_examples)
+    title = printable(f"{group.backbone} on {group.task}")
+    title += f", {tests} test examples" if tests else ""
+    yield from (click.style(line, bold=True) for line in textwrap.wrap(title, width))
+    headings = ["recipe", "", "speed", "trained", summary.memory_unit, *map(heading, shown)]
+    lines = [Line(headings, bold=True), *_costs(group, summary, shown)]
+    yield from in_columns(lines, width)
+    if any(quality.retention for row in group.rows for quality in row.quality.values()):
+        kept = present[: max(1, (width - _RECIPE) // _KEPT)]
+        yield "quality kept, % of full fine-tuning's:"
+        yield from in_columns(
+            [Line(["recipe", *map(heading, kept)], bold=True), *_kept(group, kept)], width
         )
-    tests = sorted({r.data.test for r in reports if r.data and not r.failure})
-    if tests:
-        notes.append(
-            "trained, %: parameters, and their share of the original backbone's. "
-            f"R: ROUGE F1 on {' or '.join(map(str, tests))} test examples."
-        )
-    return notes
+    notes = list(group.notes)
+    if left := present[len(shown) :]:
+        notes.append(f"Not shown for lack of width: {', '.join(left)}. See --format json.")
+    yield from _dim(notes, width)
+    yield ""
+
+
+def _costs(group: Group, summary: Summary, metrics: Sequence[str]) -> Iterator[Line]:
+    for row in group.rows:
+        front = "•" if row.on_front else ""
+        if row.status != "ok":
+            yield Line([row.recipe, "", row.status, "", "", *[""] * len(metrics)], color="red")
+        else:
+            yield Line([row.recipe, front, *_values(row, summary.memory_unit, metrics)])
+            seeds = f"  {seeds_left(row)}" if seeds_left(row) else ""
+            yield Line([seeds, "", *_spreads(row, metrics)], dim=True)
+        for label, cells in reference_lines(row, summary.memory_unit, metrics):
+            yield Line([f"  {label}", "", *cells], color="cyan")
+
+
+def _values(row: Row, unit: str, metrics: Sequence[str]) -> Iterator[str]:
+    yield percent(row.speed.value if row.speed else None)
+    yield count(row.trainable)
+    yield memory(row.memory_bytes, unit)
+    for name in metrics:
+        quality = row.quality.get(name)
+        yield f"{quality.value.value:.2f}{mark(quality)}" if quality else "-"
+
+
+def _spreads(row: Row, metrics: Sequence[str]) -> Iterator[str]:
+    speed = plus_minus(row.speed, 100, 0)
+    yield f"{speed} %" if speed else ""
+    yield "" if row.trainable_pct is None else f"{row.trainable_pct:.2f} %"
+    yield "" if row.memory_relative is None else percent(row.memory_relative)
+    for name in metrics:
+        quality = row.quality.get(name)
+        yield plus_minus(quality.value, digits=2) if quality else ""
+
+
+def _kept(group: Group, metrics: Sequence[str]) -> Iterator[Line]:
+    for row in group.rows:
+        cells = []
+        for name in metrics:
+            quality = row.quality.get(name)
+            if quality is None or quality.retention is None:
+                cells.append("-")
+            else:
+                value = f"{100 * quality.retention.value:.1f}{mark(quality)}"
+                cells.append(f"{value} {bounds(quality.retention, 100)}")
+        if any(cell != "-" for cell in cells):
+            yield Line([row.recipe, *cells])
+
+
+def _dim(sentences: Iterable[str], width: int) -> Iterator[str]:
+    for sentence in sentences:
+        for line in textwrap.wrap(printable(sentence), width):
+            yield click.style(line, dim=True)

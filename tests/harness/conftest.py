@@ -102,6 +102,45 @@ def make_report() -> Callable[..., Report]:
 
 
 @pytest.fixture(scope="session")
+def write_run(make_report: Callable[..., Report]) -> Callable[..., Path]:
+    """Write the folder of a good run whose examples score what is asked for."""
+    from harness.reporting.folder import RunFolder
+    from harness.reporting.writing import write_lines
+
+    def write(results: Path, scores: dict[str, list[float]], **changes: Any) -> Path:
+        values = {"recipe": "full", "seed": 0, "backbone": "tiny", "task": "notes", **changes}
+        name = "-".join(str(values[key]) for key in ("backbone", "recipe", "task", "seed"))
+        quality = {
+            metric: {
+                "value": sum(examples) / len(examples),
+                "ci": [sum(examples) / len(examples) - 1, sum(examples) / len(examples) + 1],
+                "signature": f"{metric}|measure:f1",
+                "higher_is_better": True,
+            }
+            for metric, examples in scores.items()
+        }
+        report = make_report(**{"id": name, "quality": quality, **values})
+        folder = RunFolder(results, report.id)
+        rows = zip(*scores.values(), strict=True)
+        write_lines(
+            folder.work / "predictions.jsonl",
+            (
+                {
+                    "id": f"t{number}",
+                    "source": f"Source {number} of the notes.",
+                    "reference": f"Reference {number}.",
+                    "prediction": f"Prediction {number} of {report.recipe}.",
+                    "scores": {m: round(v, 4) for m, v in zip(scores, row, strict=True)},
+                }
+                for number, row in enumerate(rows)
+            ),
+        )
+        return folder.finish(report)
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a T5 of 6+6 thin layers, random weights, and nano-t5's tokenizer."""
     import torch

@@ -11,6 +11,7 @@ from typer.testing import Result
 
 from harness.reporting.folder import RunFolder
 from harness.reporting.report import Report
+from harness.reporting.summary import Summary
 
 Harness = Callable[..., Result]
 Finish = Callable[..., Path]
@@ -99,6 +100,53 @@ def test_without_runs_the_next_command_is_named(
     assert complaint in result.stderr
     assert "harness run" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_every_format_goes_to_the_terminal_or_a_file(
+    harness: Harness, finish: Finish, tmp_path: Path
+) -> None:
+    finish("full")
+    finish("lprun")
+    starts = {"table": "tiny on notes", "md": "## tiny", "latex": "%", "csv": "backbone,task,"}
+    for form, start in starts.items():
+        shown = harness("report", str(tmp_path), "--format", form)
+        assert shown.exit_code == 0, shown.output
+        assert shown.stdout.startswith(start)
+        out = tmp_path / f"report.{form}"
+        written = harness("report", str(tmp_path), "--format", form, "--out", str(out))
+        assert written.stdout == ""
+        assert str(out) in written.stderr
+        assert out.read_text() == shown.stdout
+
+
+def test_the_json_is_the_summary(harness: Harness, finish: Finish, tmp_path: Path) -> None:
+    finish("full")
+    result = harness("report", str(tmp_path), "--format", "json", "--metrics", "rouge2,rouge1")
+    summary = Summary.model_validate_json(result.stdout)
+    assert summary.metrics == ["rouge2", "rouge1"]
+    assert summary.groups[0].rows[0].quality["rouge1"].value.value == 41.25
+
+
+def test_an_unknown_metric_is_answered_with_the_known(
+    harness: Harness, finish: Finish, tmp_path: Path
+) -> None:
+    finish("full")
+    result = harness("report", str(tmp_path), "--metrics", "rouge3")
+    assert result.exit_code == 2
+    assert "has the metric 'rouge3'" in result.stderr
+    assert "rougeL" in result.stderr
+
+
+def test_comparisons_are_shown_and_named(harness: Harness, finish: Finish, tmp_path: Path) -> None:
+    finish("full", backbone="bart-large", task="mimic_discharge")
+    shown = harness("report", str(tmp_path), "--compare", "paper").stdout
+    assert "Table 4a" in shown
+    assert "-2.21" in shown  # 41.25 less 43.46
+    shown = harness("report", str(tmp_path), "--compare", str(tmp_path)).stdout
+    assert "+0.00" in shown
+    missing = harness("report", str(tmp_path), "--compare", str(tmp_path / "missing"))
+    assert missing.exit_code == 2
+    assert "There is no results folder" in missing.stderr
 
 
 def test_neither_report_nor_help_imports_torch(finish: Finish, tmp_path: Path) -> None:

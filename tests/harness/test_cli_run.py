@@ -24,7 +24,7 @@ def test_it_shows_phases_the_table_and_the_place(finished_run: Any) -> None:
     assert [line for line in result.stderr.splitlines() if line in phases] == phases
     assert "step 3: rouge1" in result.stderr
     (row,) = [line for line in result.stdout.splitlines() if line.startswith("lora_ff+lprun ")]
-    assert "25,600" in row
+    assert "25.6 k" in row
     assert f"Report, predictions and weights: {finished_run.folder}\n" in result.stderr
     missing = read_report(finished_run.folder).not_computed
     notes = [line for line in result.stderr.splitlines() if line.startswith("Not computed: ")]
@@ -36,8 +36,8 @@ def test_it_shows_phases_the_table_and_the_place(finished_run: Any) -> None:
 def test_the_report_command_shows_the_run(finished_run: Any, harness: Harness) -> None:
     result = harness("report", str(finished_run.folder.parent))
     assert result.exit_code == 0
-    assert "25,600" in result.stdout
-    assert "on 6 test examples" in result.stdout
+    assert "25.6 k" in result.stdout
+    assert "tiny-t5 on notes, 6 test examples" in result.stdout
 
 
 class Trouble:

@@ -1,27 +1,38 @@
 """The table of runs, as a terminal of 80 columns shows it."""
 
 from collections.abc import Callable
-from io import StringIO
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+import click
+import pytest
+from rich.cells import cell_len
 
+from harness.reporting.aggregation import summarize
+from harness.reporting.columns import Line, in_columns
+from harness.reporting.folder import StoredRun
+from harness.reporting.pairing import Comparisons
 from harness.reporting.report import Report
-from harness.reporting.table import results_table
+from harness.reporting.summary import Estimate
+from harness.reporting.table import table
 
 MakeReport = Callable[..., Report]
 
 
-def show(*reports: Report) -> str:
-    console = Console(width=80, file=StringIO(), highlight=False)
-    console.print(results_table(reports))
-    assert isinstance(console.file, StringIO)
-    return console.file.getvalue()
+def show(*reports: Report, width: int = 80) -> str:
+    runs = [StoredRun(Path("nowhere"), report) for report in reports]
+    return click.unstyle(table(summarize(runs, Comparisons(None)), width))
 
 
-def row(table: str, recipe: str) -> list[str]:
-    (line,) = [line for line in table.splitlines() if line.startswith(f"{recipe} ")]
-    return line.removeprefix(recipe).replace(" %", "%").split()
+def cells(shown: str, recipe: str) -> list[str]:
+    (line,) = [line for line in shown.splitlines() if line.startswith(f"{recipe} ")]
+    return line.removeprefix(recipe).replace(" %", "%").replace(" k", "k").split()
+
+
+def below(shown: str, recipe: str) -> list[str]:
+    lines = shown.splitlines()
+    (at,) = [n for n, line in enumerate(lines) if line.startswith(f"{recipe} ")]
+    return lines[at + 1].replace(" %", "%").split()
 
 
 def measured(report: Report, relative: float, interval: tuple[float, float]) -> Report:
@@ -34,21 +45,24 @@ def measured(report: Report, relative: float, interval: tuple[float, float]) -> 
 
 
 def test_a_row_holds_the_numbers_of_a_run(make_report: MakeReport) -> None:
-    report = measured(make_report(recipe="lora_ff"), 1.534, (1.49, 1.58))
-    cells = row(show(report), "lora_ff")
-    expected = ["153%", "149-158", "2,000", "100.00", "1.00", "50%", "41.25", "18.50", "33.00"]
-    assert cells == expected
+    shown = show(measured(make_report(recipe="lora_ff"), 1.534, (1.5, 1.5688)))
+    assert cells(shown, "lora_ff") == ["153%", "2.0k", "1.00", "41.25", "18.50", "33.00"]
+    assert below(shown, "lora_ff") == ["±3%", "100.00%", "50%", "±1.50", "±1.50", "±1.50"]
+    assert "test examples" in shown.splitlines()[0]
 
 
 def test_without_a_baseline_no_ratio_is_invented(make_report: MakeReport) -> None:
-    cells = row(show(make_report()), "full")
-    assert cells == ["-", "-", "2,000", "100.00", "1.00", "-", "41.25", "18.50", "33.00"]
+    shown = show(make_report())
+    assert cells(shown, "full")[:3] == ["-", "2.0k", "1.00"]
+    assert below(shown, "full") == ["100.00%", "±1.50", "±1.50", "±1.50"]
+    assert "quality kept" not in shown
 
 
 def test_a_failed_run_shows_its_status_and_no_number(make_report: MakeReport) -> None:
     failure = {"phase": "train", "message": "no memory"}
     shown = show(make_report(), make_report(recipe="lprun", status="oom", failure=failure))
-    assert row(shown, "lprun") == ["oom"]
+    assert cells(shown, "lprun") == ["oom"]
+    assert "lprun, seed 0: oom in train." in shown
 
 
 def test_runs_are_grouped_and_full_comes_first(make_report: MakeReport) -> None:
@@ -57,26 +71,23 @@ def test_runs_are_grouped_and_full_comes_first(make_report: MakeReport) -> None:
         for backbone in ("b-two", "b-one")
         for recipe in ("lprun", "full", "lora_ff")
     ]
-    first_words = [line.split()[0] for line in show(*reports).splitlines() if line.strip()]
+    shown = show(*reports)
+    words = [line.split()[0] for line in shown.splitlines() if line[:1].strip()]
+    known = {"b-one", "b-two", "full", "lora_ff", "lprun"}
     recipes = ["full", "lora_ff", "lprun"]
-    expected = ["recipe", "b-one", "notes", *recipes, "b-two", "notes", *recipes]
-    assert first_words[: len(expected)] == expected
-
-
-def test_seeds_are_told_apart_where_there_are_several(make_report: MakeReport) -> None:
-    one, two = make_report(seed=0), make_report(seed=1)
-    assert "full s0" not in show(one)
-    assert row(show(one, two), "full s1")
+    assert [word for word in words if word in known] == ["b-one", *recipes, "b-two", *recipes]
+    assert "b-one on notes" in shown
 
 
 def test_the_notes_say_how_to_read_it(make_report: MakeReport) -> None:
     shown = " ".join(show(measured(make_report(), 1.5, (1.4, 1.6))).split())
     assert "differed by 2 % at most" in shown
-    assert "on 6 test examples" in shown
-    assert "differed" not in show(make_report())
+    assert "sampling of test examples only" in shown
+    assert "full against full" not in show(make_report())
 
 
-def test_the_longest_rows_fit_eighty_columns(make_report: MakeReport) -> None:
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_rows_fit_the_width_and_lose_no_number(make_report: MakeReport, width: int) -> None:
     large: dict[str, Any] = {
         "original": 737_668_096,
         "total": 737_668_096,
@@ -84,8 +95,8 @@ def test_the_longest_rows_fit_eighty_columns(make_report: MakeReport) -> None:
         "trainable_pct_of_original": 100.0,
         "trainable_pct_of_total": 100.0,
     }
-    recipes = ["full", "lora_qv+lprun"]
     names = {"backbone": "b" * 70, "task": "t" * 70}
+    recipes = ["full", "lora_qv+lprun", "lora_ff:alpha=16,dropout=0.05,r=8+lprun:strategy=top"]
     reports = [
         measured(make_report(recipe=recipe, parameters=large, **names), 2.47, (2.4, 2.5))
         for recipe in recipes
@@ -93,15 +104,52 @@ def test_the_longest_rows_fit_eighty_columns(make_report: MakeReport) -> None:
     for report in reports:
         assert report.memory
         report.memory.peak_bytes = 71 * 2**30
-    shown = show(*reports)
-    assert max(map(len, shown.splitlines())) <= 80
-    assert "…" not in shown
-    assert shown.count("737,668,096") == 2
-    # Long names fold within their column; no character of them is lost.
-    assert "b" * 70 + "t" * 70 in "".join(shown.split())
+        quality = report.quality["rouge1"]
+        report.quality = dict.fromkeys(("rouge1", "rougeL", "bleu", "chrf", "other"), quality)
+    shown = show(*reports, width=width)
+    assert max(map(cell_len, shown.splitlines())) <= width
+    assert shown.count("737.7 M") == shown.count("71.00") == 3
+    assert "b" * 70 in "".join(shown.split())
+    columns = next(line for line in shown.splitlines() if line.startswith("recipe")).split()[4:]
+    named = {"R-1": "rouge1", "R-L": "rougeL", "BLEU": "bleu", "chrF": "chrf", "other": "other"}
+    unnamed = [metric for heading, metric in named.items() if heading not in columns]
+    # What does not fit is named.
+    assert all(metric in " ".join(shown.split()).partition("Not shown")[2] for metric in unnamed)
+    assert ("Not shown" in shown) == bool(unnamed)
 
 
-def test_names_with_brackets_are_not_markup(make_report: MakeReport) -> None:
-    shown = show(make_report(backbone="model[/v2]", task="notes [old]"))
-    assert "model[/v2]" in shown
-    assert "notes [old]" in shown
+def test_names_cannot_drive_the_terminal(make_report: MakeReport) -> None:
+    shown = show(make_report(backbone="model[/v2]\x1b[31m", task="notes [old]\n\u202e"))
+    assert "model[/v2]\ufffd[31m on notes [old]\ufffd\ufffd" in shown
+    assert "\x1b" not in shown
+
+
+def test_cells_align_by_what_they_take_on_a_screen() -> None:
+    lines = [Line(["名前", "1"]), Line(["a", "10"])]
+    assert list(in_columns(lines, 80)) == ["名前  1", "a    10"]
+
+
+def test_a_long_first_cell_folds_and_none_of_it_is_lost() -> None:
+    shown = list(in_columns([Line(["x" * 30, "123456"])], 20))
+    assert "".join(shown).replace(" ", "").replace("123456", "") == "x" * 30
+    assert max(map(len, shown)) <= 20
+
+
+def test_marks_of_front_and_significance(make_report: MakeReport) -> None:
+    runs = [
+        StoredRun(Path("nowhere"), measured(make_report(recipe=recipe), speed, (speed, speed)))
+        for recipe, speed in (("full", 1.0), ("lprun", 1.5))
+    ]
+    summary = summarize(runs, Comparisons(None))
+    full, lprun = summary.groups[0].rows
+    assert (full.on_front, lprun.on_front) == (False, True)
+    lprun.quality["rouge1"].p_value = 0.01
+    lprun.quality["rouge1"].retention = Estimate(value=0.912, low=0.9, high=0.93)
+    shown = click.unstyle(table(summary, 80))
+    first, second = [line for line in shown.splitlines() if line.startswith("lprun")][:2]
+    assert "•" in first
+    assert "41.25*" in first
+    assert "18.50*" not in first
+    assert second.split() == ["lprun", "91.2*", "90-93", "-", "-"]
+    assert "p < 0.05 after Holm" in shown
+    assert "Pareto front" in shown

@@ -1,0 +1,202 @@
+"""The report as a document: Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+
+from harness.reporting.notes import legend
+from harness.reporting.summary import Estimate, Group, Row, Summary
+from harness.reporting.wording import (
+    bounds,
+    count,
+    heading,
+    mark,
+    memory,
+    percent,
+    reference_lines,
+    seeds_left,
+)
+
+
+def markdown(summary: Summary) -> str:
+    """Write a table a group, in GitHub's Markdown."""
+    lines = []
+    for group in summary.groups:
+        metrics = _present(group, summary)
+        lines += [f"## {_markdown(group.backbone)} on {_markdown(group.task)}", ""]
+        headings = _headings(summary, group, metrics)
+        lines.append(_bar(map(_markdown, headings)))
+        lines.append(_bar(["---", *["---:"] * (len(headings) - 1)]))
+        for cells in _lines(group, summary, metrics):
+            lines.append(_bar(map(_markdown, cells)))
+        lines += ["", *(f"- {_markdown(note)}" for note in group.notes), ""]
+    lines += [f"- {_markdown(line)}" for line in legend(summary)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def latex(summary: Summary) -> str:
+    r"""Write a ``tabular`` a group, with rules of the package booktabs."""
+    lines = [r"% needs \usepackage{booktabs}"]
+    for group in summary.groups:
+        metrics = _present(group, summary)
+        headings = _headings(summary, group, metrics)
+        lines += [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex(group.backbone)} on {_latex(group.task)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(_latex, headings)) + r" \\",
+            r"\midrule",
+            *(" & ".join(map(_latex, cells)) + r" \\" for cells in _lines(group, summary, metrics)),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\par\footnotesize",
+            *(_latex(note) + r"\\" for note in [*group.notes, *legend(summary)]),
+            r"\end{table}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def table_csv(summary: Summary) -> str:
+    """Write a line a recipe, with plain numbers: ratios, bytes, percent for metrics."""
+    rows = [_record(group, row, summary) for group in summary.groups for row in group.rows]
+    fields = list(dict.fromkeys(field for row in rows for field in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({field: _cell(value) for field, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _present(group: Group, summary: Summary) -> list[str]:
+    return [m for m in summary.metrics if any(m in row.quality for row in group.rows)]
+
+
+def _compared(group: Group, metrics: Sequence[str]) -> list[str]:
+    """Return the metrics of which a share of full fine-tuning's is known."""
+    return [
+        name
+        for name in metrics
+        if any(name in row.quality and row.quality[name].retention for row in group.rows)
+    ]
+
+
+def _headings(summary: Summary, group: Group, metrics: Sequence[str]) -> list[str]:
+    kept = [f"{heading(name)} kept" for name in _compared(group, metrics)]
+    unit = f"peak {summary.memory_unit}"
+    return ["recipe", "front", "speed", "trained", unit, *map(heading, metrics), *kept]
+
+
+def _lines(group: Group, summary: Summary, metrics: Sequence[str]) -> Iterable[list[str]]:
+    compared = _compared(group, metrics)
+    unit = summary.memory_unit
+    for row in group.rows:
+        cells = [_with(row.recipe, seeds_left(row)), "•" if row.on_front else ""]
+        if row.status == "ok":
+            cells += _values(row, unit, metrics, compared)
+        else:
+            cells += [row.status] + [""] * (2 + len(metrics) + len(compared))
+        yield cells
+        for label, values in reference_lines(row, unit, metrics):
+            yield [label, "", *values, *[""] * len(compared)]
+
+
+def _values(row: Row, unit: str, metrics: Sequence[str], compared: Sequence[str]) -> list[str]:
+    share = "" if row.trainable_pct is None else f"{row.trainable_pct:.2f} %"
+    of_full = "" if row.memory_relative is None else percent(row.memory_relative)
+    cells = [
+        _with(percent(row.speed.value if row.speed else None), bounds(row.speed, 100)),
+        _with(count(row.trainable), share),
+        _with(memory(row.memory_bytes, unit), of_full),
+    ]
+    for name in metrics:
+        quality = row.quality.get(name)
+        if quality:
+            value = f"{quality.value.value:.2f}{mark(quality)}"
+            cells.append(_with(value, bounds(quality.value, digits=2)))
+        else:
+            cells.append("-")
+    for name in compared:
+        kept = row.quality[name].retention if name in row.quality else None
+        cells.append(_with(percent(kept.value, 1), bounds(kept, 100, 1)) if kept else "")
+    return cells
+
+
+def _with(value: str, more: str) -> str:
+    return f"{value} ({more})" if more else value
+
+
+def _record(group: Group, row: Row, summary: Summary) -> dict[str, object]:
+    record: dict[str, object] = {
+        "backbone": group.backbone,
+        "task": group.task,
+        "settings": group.settings,
+        "recipe": row.recipe,
+        "status": row.status,
+        "seeds": " ".join(map(str, row.seeds)),
+        "failures": "; ".join(f"seed {seed}: {how}" for seed, how in row.failures.items()),
+        **_flat("speed", row.speed),
+        "tokens_per_s": row.tokens_per_s,
+        "trainable": row.trainable,
+        "trainable_pct": row.trainable_pct,
+        "memory_bytes": row.memory_bytes,
+        "memory_relative": row.memory_relative,
+        "on_front": row.on_front,
+    }
+    for name in summary.metrics:
+        quality = row.quality.get(name)
+        record |= _flat(name, quality.value if quality else None)
+        record |= _flat(f"{name}_retention", quality.retention if quality else None)
+        record[f"{name}_p"] = quality.p_value if quality else None
+    if summary.compared_with:
+        reference = row.reference
+        record["reference_speed"] = reference.speed if reference else None
+        record["reference_trainable"] = reference.trainable if reference else None
+        record["reference_memory_bytes"] = reference.memory_bytes if reference else None
+        for name in summary.metrics:
+            record[f"reference_{name}"] = reference.quality.get(name) if reference else None
+    return record
+
+
+def _flat(name: str, estimate: Estimate | None) -> dict[str, object]:
+    return {
+        name: estimate.value if estimate else None,
+        f"{name}_low": estimate.low if estimate else None,
+        f"{name}_high": estimate.high if estimate else None,
+    }
+
+
+def _cell(value: object) -> object:
+    """Keep a spreadsheet from taking a name for a formula."""
+    dangerous = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if dangerous else value
+
+
+def _bar(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown(text: str) -> str:
+    """Escape what Markdown, or the HTML in it, would take for markup."""
+    escaped = re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", text.replace("\n", " "))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "•": r"$\bullet$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text.replace("\n", " "))

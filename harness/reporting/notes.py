@@ -1,0 +1,92 @@
+"""What a reader of a summary must know, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.reporting.report import Fingerprint
+from harness.reporting.summary import Group, Summary
+from harness.spec import BASELINE
+
+
+def notes(group: Group, older: int) -> Iterator[str]:
+    """Yield the notes on a group of recipes.
+
+    Args:
+        group: all but its notes.
+        older: how many runs were left out for a later one of the same recipe and seed.
+    """
+    good = [row for row in group.rows if row.status == "ok"]
+    if group.noise_floor:
+        yield (
+            "speed: full fine-tuning on the same batches is 100 %; full against full differed by "
+            f"{100 * (group.noise_floor - 1):.0f} % at most."
+        )
+    if any(len(row.seeds) > 1 for row in good):
+        yield "Intervals (95 %) cover seeds and the sampling of test examples."
+    if any(len(row.seeds) == 1 for row in good):
+        who = "One seed" if all(len(row.seeds) == 1 for row in good) else "A row of one seed"
+        yield f"{who}: the intervals (95 %) cover the sampling of test examples only."
+    recipes = [row for row in good if row.recipe != BASELINE]
+    if recipes and len(recipes) == len(good):
+        yield f"There is no good run of {BASELINE} with these settings to compare quality with."
+    for row in recipes:
+        if row.not_compared:
+            yield f"{row.recipe}: {row.not_compared}."
+        for metric, reason in row.missing.items():
+            yield f"{row.recipe}, {metric}: {reason}."
+    for row in group.rows:
+        for seed, how in row.failures.items():
+            yield f"{row.recipe}, seed {seed}: {how}."
+    if len(group.test_examples) > 1:
+        yield f"Runs were tested on unequal numbers of examples: {_listed(group.test_examples)}."
+    if len(group.fingerprints) > 1:
+        unlike = "; ".join(differences(group.fingerprints))
+        yield (
+            "The runs were not made on equal ground: compare speed and memory between them with "
+            f"care, and there is no front. They differ in {unlike}."
+        )
+    if older:
+        runs = "run was" if older == 1 else "runs were"
+        yield f"{older} {runs} left out for a later or better one of the same recipe and seed."
+
+
+def differences(fingerprints: Sequence[Fingerprint]) -> Iterator[str]:
+    """Yield what fingerprints differ in, with the values."""
+    for name in Fingerprint.model_fields:
+        values = []
+        for fingerprint in fingerprints:
+            value = getattr(fingerprint, name)
+            if value not in values:
+                values.append(value)
+        if len(values) == 1:
+            continue
+        if name == "versions":
+            packages = {package for value in values for package in value}
+            for package in sorted(packages):
+                found = {value.get(package, "none") for value in values}
+                if len(found) > 1:
+                    yield f"{package} ({_listed(sorted(found))})"
+        else:
+            yield f"{name} ({_listed(values)})"
+
+
+def legend(summary: Summary) -> Iterator[str]:
+    """Yield how to read the marks and columns."""
+    rows = [row for group in summary.groups for row in group.rows]
+    if any(row.quality for row in rows):
+        yield (
+            "trained: parameters, and their share of the original backbone's. "
+            f"{summary.memory_unit}: peak memory, and its share of full fine-tuning's."
+        )
+    if any(row.on_front for row in rows):
+        yield (
+            "• on the Pareto front of speed, memory and quality; what lies within the intervals, "
+            "or within 1 % of memory, is tied."
+        )
+    if any(quality.significant for row in rows for quality in row.quality.values()):
+        yield "* differs from full fine-tuning (paired, p < 0.05 after Holm)."
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))

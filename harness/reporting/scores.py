@@ -1,0 +1,110 @@
+"""The scores of a run's test examples, from the file that the run left."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.metric import Score
+from harness.reporting.folder import PREDICTIONS
+from harness.reporting.report import Report, Value
+
+_ROUNDED = 1e-3
+"""How far a mean of stored scores, which are rounded to four digits, may be from the report's."""
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """Scores of one run's test examples.
+
+    Attributes:
+        ids: of the examples, in order.
+        scores: metric -> score.
+        missing: metric -> why it has none.
+    """
+
+    ids: list[str]
+    scores: dict[str, Score]
+    missing: dict[str, str]
+
+
+def read_scores(folder: Path, report: Report, metrics: Iterable[str]) -> RunScores:
+    """Read the scores that a run's comparison with another rests on.
+
+    A metric whose corpus value is the mean of its examples' is taken as stored. Any other, such as
+    BLEU, is computed again from the stored texts, with the implementation that the report names.
+
+    Raises:
+        HarnessError: the predictions are missing or damaged.
+    """
+    rows = read_prediction_rows(folder)
+    missing: dict[str, str] = {}
+    scores: dict[str, Score] = {}
+    for name in metrics:
+        if name not in report.quality:
+            continue
+        value = report.quality[name]
+        try:
+            examples = [float(row["scores"][name]) for row in rows]
+        except (KeyError, TypeError, ValueError):
+            missing[name] = "its examples' scores are not stored"
+            continue
+        if not all(map(math.isfinite, examples)):
+            missing[name] = "some of its examples' scores are not finite"
+            continue
+        score = Score.mean(examples, value.signature, value.higher_is_better)
+        if abs(score.value - value.value) > _ROUNDED:
+            found = _score_again(name, value, rows)
+            if isinstance(found, str):
+                missing[name] = found
+                continue
+            score = found
+        scores[name] = score
+    return RunScores([str(row["id"]) for row in rows], scores, missing)
+
+
+def read_prediction_rows(folder: Path) -> list[dict[str, Any]]:
+    """Read the lines of a run's predictions.
+
+    Raises:
+        HarnessError: there are none, or they are damaged.
+    """
+    path = folder / PREDICTIONS
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except OSError as error:
+        raise HarnessError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise HarnessError(f"{str(path)!r} is damaged: {error}.") from error
+    if not rows or not all(isinstance(row, dict) and "id" in row for row in rows):
+        raise HarnessError(f"{str(path)!r} holds no predictions.")
+    return rows
+
+
+def _score_again(name: str, value: Value, rows: list[dict[str, Any]]) -> Score | str:
+    """Return the score, or why there is none."""
+    from harness.plugins import installed
+
+    for entry in installed().metrics:
+        metric = entry.load()()
+        if name in metric.names:
+            break
+    else:
+        return "no installed plugin computes it"
+    if reason := metric.unavailable():
+        return str(reason)
+    texts = ([str(row.get(field, "")) for row in rows] for field in _TEXTS)
+    score: Score = metric.score(*texts)[name]
+    if score.signature != value.signature:
+        return f"it was computed as {value.signature}, and here it would be {score.signature}"
+    if abs(score.value - value.value) > _ROUNDED:
+        return "the stored predictions do not have the reported score"
+    return score
+
+
+_TEXTS = ("source", "prediction", "reference")

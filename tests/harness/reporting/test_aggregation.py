@@ -1,0 +1,347 @@
+"""From runs to rows: means over seeds, comparisons against references, and what is never mixed."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness import HarnessError, Score
+from harness.reporting.aggregation import summarize
+from harness.reporting.folder import StoredRun, read_report, read_runs
+from harness.reporting.pairing import Comparisons
+from harness.reporting.scores import read_scores
+from harness.reporting.summary import Group, Row, Summary
+from harness.statistics import compare, holm
+from tasks.metrics import Bleu
+
+WriteRun = Callable[..., Path]
+RNG = np.random.default_rng
+
+
+def summary_of(results: Path, **options: Any) -> Summary:
+    runs, skipped = read_runs(results)
+    assert not skipped
+    return summarize(runs, Comparisons(None), **options)
+
+
+def group_of(results: Path) -> Group:
+    (group,) = summary_of(results).groups
+    return group
+
+
+def row_of(group: Group, recipe: str) -> Row:
+    (row,) = [row for row in group.rows if row.recipe == recipe]
+    return row
+
+
+def scores(mean: float, seed: int, count: int = 60) -> list[float]:
+    difficulty = RNG(99).normal(0, 10, count)
+    return [round(v, 4) for v in mean + difficulty + RNG(seed).normal(0, 3, count)]
+
+
+@pytest.fixture
+def three_recipes(tmp_path: Path, write_run: WriteRun) -> dict[str, list[list[float]]]:
+    """Three seeds each of full fine-tuning and two recipes; recipe -> seed -> scores."""
+    made = {}
+    for number, (recipe, mean) in enumerate({"full": 40, "lprun": 39.5, "lora_ff": 35}.items()):
+        made[recipe] = [scores(mean, 10 * number + seed) for seed in range(3)]
+        for seed, values in enumerate(made[recipe]):
+            write_run(tmp_path, {"rouge1": values}, recipe=recipe, seed=seed)
+    return made
+
+
+def test_rows_are_means_over_seeds_and_full_comes_first(
+    tmp_path: Path, three_recipes: dict[str, list[list[float]]]
+) -> None:
+    group = group_of(tmp_path)
+    assert [row.recipe for row in group.rows] == ["full", "lora_ff", "lprun"]
+    for row in group.rows:
+        assert row.seeds == [0, 1, 2]
+        assert row.quality["rouge1"].value.value == pytest.approx(
+            np.mean(three_recipes[row.recipe])
+        )
+    assert row_of(group, "full").quality["rouge1"].retention is None
+
+
+def test_the_comparison_is_that_of_the_statistics_adjusted_after_holm(
+    tmp_path: Path, three_recipes: dict[str, list[list[float]]]
+) -> None:
+    def as_scores(recipe: str) -> list[Score]:
+        return [Score.mean(v, "rouge1|measure:f1") for v in three_recipes[recipe]]
+
+    expected = {r: compare(as_scores(r), as_scores("full")) for r in ("lprun", "lora_ff")}
+    adjusted = holm({recipe: made.p_value for recipe, made in expected.items()})
+    group = group_of(tmp_path)
+    for recipe, made in expected.items():
+        quality = row_of(group, recipe).quality["rouge1"]
+        assert quality.difference
+        assert quality.retention
+        assert made.retention
+        for name in ("value", "low", "high"):
+            for ours, theirs in (
+                (quality.difference, made.difference),
+                (quality.retention, made.retention),
+            ):
+                assert getattr(ours, name) == pytest.approx(getattr(theirs, name))
+        assert quality.p_value == pytest.approx(adjusted[recipe])
+    assert row_of(group, "lora_ff").quality["rouge1"].significant
+    assert not row_of(group, "lprun").quality["rouge1"].significant
+
+
+def test_with_one_seed_the_p_value_is_that_of_the_paired_t_test_and_the_notes_say_so(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    full, ours = scores(40, 1), scores(39, 2)
+    write_run(tmp_path, {"rouge1": full})
+    write_run(tmp_path, {"rouge1": ours}, recipe="lora_ff")
+    group = group_of(tmp_path)
+    quality = row_of(group, "lora_ff").quality["rouge1"]
+    assert quality.p_value == pytest.approx(stats.ttest_rel(ours, full).pvalue, rel=0.2)
+    assert (quality.value.low, quality.value.high) == pytest.approx(
+        (np.mean(ours) - 1, np.mean(ours) + 1)
+    )
+    assert any("One seed" in note and "test examples only" in note for note in group.notes)
+
+
+def test_lower_is_better_has_a_difference_but_no_share(tmp_path: Path, write_run: WriteRun) -> None:
+    for recipe in ("full", "lprun"):
+        folder = write_run(tmp_path, {"error": scores(40, 3)}, recipe=recipe)
+        path = folder / "report.json"
+        values = json.loads(path.read_text())
+        values["quality"]["error"]["higher_is_better"] = False
+        path.write_text(json.dumps(values))
+    quality = row_of(group_of(tmp_path), "lprun").quality["error"]
+    assert quality.difference
+    assert quality.retention is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"decoding": "greedy"}, "decoded with greedy, full fine-tuning with beam_search|beams:6"),
+        ({"data": {"sha256": "00" * 32}}, "the data are not those of full fine-tuning"),
+    ],
+)
+def test_unlike_runs_are_not_compared_and_the_notes_say_why(
+    tmp_path: Path, write_run: WriteRun, changes: dict[str, Any], reason: str
+) -> None:
+    folder = write_run(tmp_path, {"rouge1": scores(40, 1)})
+    if "data" in changes:
+        data = json.loads((folder / "report.json").read_text())["data"]
+        changes = {"data": {**data, **changes["data"]}}
+    write_run(tmp_path, {"rouge1": scores(39, 2)}, recipe="lprun", **changes)
+    group = group_of(tmp_path)
+    row = row_of(group, "lprun")
+    assert row.quality["rouge1"].difference is None
+    assert row.quality["rouge1"].value.value == pytest.approx(np.mean(scores(39, 2)))
+    assert row.not_compared == reason
+    assert f"lprun: {reason}." in group.notes
+
+
+def test_other_test_examples_are_not_compared(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, {"rouge1": scores(40, 1)})
+    write_run(tmp_path, {"rouge1": scores(39, 2)[:-1]}, recipe="lprun")
+    row = row_of(group_of(tmp_path), "lprun")
+    assert row.not_compared == "the test examples are not those of full fine-tuning"
+
+
+def test_unlike_signatures_are_not_compared(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, {"rouge1": scores(40, 1)})
+    folder = write_run(tmp_path, {"rouge1": scores(39, 2)}, recipe="lprun")
+    text = (folder / "report.json").read_text()
+    (folder / "report.json").write_text(text.replace("rouge1|measure:f1", "rouge1|measure:recall"))
+    group = group_of(tmp_path)
+    assert row_of(group, "lprun").quality["rouge1"].difference is None
+    assert any("lprun, rouge1: Unlike metrics" in note for note in group.notes)
+
+
+def test_missing_or_damaged_predictions_are_a_note_not_a_failure(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    write_run(tmp_path, {"rouge1": scores(40, 1)})
+    for recipe, content in (("lprun", None), ("lora_ff", "{"), ("lora_qv", "[1]\n")):
+        path = write_run(tmp_path, {"rouge1": scores(39, 2)}, recipe=recipe) / "predictions.jsonl"
+        path.unlink() if content is None else path.write_text(content)
+    group = group_of(tmp_path)
+    for recipe, word in (("lprun", "read"), ("lora_ff", "damaged"), ("lora_qv", "no predictions")):
+        row = row_of(group, recipe)
+        assert row.quality["rouge1"].value.value == pytest.approx(np.mean(scores(39, 2)))
+        assert row.not_compared
+        assert word in row.not_compared
+
+
+def test_settings_keep_runs_apart(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, {"rouge1": scores(40, 1)}, settings="aa", id="one")
+    write_run(tmp_path, {"rouge1": scores(30, 2)}, settings="bb", recipe="lprun", id="two")
+    groups = summary_of(tmp_path).groups
+    assert [(g.settings, [r.recipe for r in g.rows]) for g in groups] == [
+        ("aa", ["full"]),
+        ("bb", ["lprun"]),
+    ]
+    assert any("no good run of full" in note for note in groups[1].notes)
+
+
+def test_of_runs_of_one_seed_the_last_good_one_counts(tmp_path: Path, write_run: WriteRun) -> None:
+    failure = {"phase": "train", "message": "no memory"}
+    times = [f"2024-05-0{day}T00:00:00+00:00" for day in (1, 2, 3)]
+    write_run(tmp_path, {"rouge1": [1.0, 2.0]}, id="first", started=times[0])
+    write_run(tmp_path, {"rouge1": [3.0, 4.0]}, id="second", started=times[1])
+    failed = write_run(tmp_path, {"rouge1": [0.0, 0.0]}, id="third", started=times[2])
+    report = read_report(failed).model_copy(update={"status": "oom"})
+    values = {**report.model_dump(mode="json"), "failure": failure, "quality": {}}
+    (failed / "report.json").write_text(json.dumps(values))
+    group = group_of(tmp_path)
+    (row,) = group.rows
+    assert (row.runs, row.status, row.failures) == (["second"], "ok", {})
+    assert any("2 runs were left out" in note for note in group.notes)
+
+
+def test_failed_seeds_are_named_and_the_others_count(tmp_path: Path, write_run: WriteRun) -> None:
+    failure = {"phase": "train", "message": "no memory"}
+    write_run(tmp_path, {"rouge1": scores(40, 1)}, seed=0)
+    write_run(tmp_path, {}, seed=1, status="oom", failure=failure)
+    write_run(tmp_path, {}, recipe="lprun", status="nan", failure=failure)
+    group = group_of(tmp_path)
+    full, lprun = group.rows
+    assert (full.status, full.seeds, full.failures) == ("ok", [0], {1: "oom in train"})
+    assert (lprun.status, lprun.seeds, lprun.quality) == ("nan", [], {})
+    assert "full, seed 1: oom in train." in group.notes
+
+
+def test_a_seed_that_full_lacks_has_a_part_in_the_mean_only(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    full, ours = scores(40, 1), [scores(38, 2), scores(39, 3)]
+    write_run(tmp_path, {"rouge1": full})
+    for seed, values in enumerate(ours):
+        write_run(tmp_path, {"rouge1": values}, recipe="lprun", seed=seed)
+    row = row_of(group_of(tmp_path), "lprun")
+    quality = row.quality["rouge1"]
+    assert quality.value.value == pytest.approx(np.mean(ours))
+    assert quality.difference
+    assert quality.difference.value == pytest.approx(np.mean(ours[0]) - np.mean(full))
+    assert row.not_compared == "full fine-tuning lacks seed 1"
+
+
+def test_unequal_fingerprints_are_said_and_leave_no_front(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    folder = write_run(tmp_path, {"rouge1": scores(40, 1)})
+    fingerprint = json.loads((folder / "report.json").read_text())["fingerprint"]
+    other = {**fingerprint, "threads": 7, "versions": {**fingerprint["versions"], "torch": "2.12"}}
+    write_run(tmp_path, {"rouge1": scores(40, 2)}, recipe="lprun", fingerprint=other)
+    group = group_of(tmp_path)
+    (note,) = [note for note in group.notes if "equal ground" in note]
+    assert "threads (2, 7)" in note
+    assert "torch (2.12, 2.13.0)" in note
+    assert "transformers" not in note
+    assert {row.on_front for row in group.rows} == {None}
+
+
+def test_speed_over_seeds_is_a_geometric_mean_wider_where_runs_disagree(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    speed = {
+        "tokens_per_s": 500.0,
+        "samples_per_s": 25.0,
+        "baseline": "probe",
+        "engine": "packed",
+        "schedule_sha256": "cd" * 32,
+        "window_seconds": [1.0],
+    }
+    halves = {}
+    for recipe, ratios in (("lprun", (1.5, 1.5)), ("lora_ff", (1.2, 1.8))):
+        for seed, ratio in enumerate(ratios):
+            values = {**speed, "relative": ratio, "relative_ci": [ratio / 1.05, ratio * 1.05]}
+            write_run(tmp_path, {"rouge1": [1.0, 2.0]}, recipe=recipe, seed=seed, speed=values)
+        row = row_of(group_of(tmp_path), recipe)
+        assert row.speed
+        assert row.speed.value == pytest.approx(math.sqrt(ratios[0] * ratios[1]))
+        assert row.speed.high
+        halves[recipe] = math.log(row.speed.high / row.speed.value)
+    assert halves["lprun"] == pytest.approx(math.log(1.05) / math.sqrt(2))
+    # Two runs off their mean by log(1.5) / 2, where half a log(1.05) was to be expected.
+    birge = math.sqrt(2 * (math.log(1.5) / 2 / (math.log(1.05) / 2)) ** 2)
+    assert halves["lora_ff"] == pytest.approx(math.log(1.05) / math.sqrt(2) * birge)
+
+
+def test_bleu_is_computed_again_from_the_texts(tmp_path: Path, write_run: WriteRun) -> None:
+    rows = [
+        {
+            "id": str(n),
+            "source": "s",
+            "reference": f"the small nodule number {n} in the left lung has not grown",
+            "prediction": f"the nodule number {n} in the {side} lung has not grown since",
+        }
+        for n, side in enumerate(["left", "right", "left", "upper"])
+    ]
+    made = Bleu().score(*([row[f] for row in rows] for f in ("source", "prediction", "reference")))
+    bleu = made["bleu"]
+    folder = write_run(tmp_path, {"bleu": bleu.examples})
+    lines = [{**row, "scores": {"bleu": e}} for row, e in zip(rows, bleu.examples, strict=True)]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    report = read_report(folder)
+    report.quality["bleu"].value = bleu.value
+    report.quality["bleu"].signature = bleu.signature
+    assert bleu.value != pytest.approx(np.mean(bleu.examples), abs=0.1)
+    read = read_scores(folder, report, ["bleu"])
+    assert np.array_equal(read.scores["bleu"].statistics, bleu.statistics)
+    assert read.scores["bleu"].value == bleu.value
+
+    report.quality["bleu"].signature = "bleu|another version"
+    read = read_scores(folder, report, ["bleu"])
+    assert read.scores == {}
+    assert "computed as bleu|another version" in read.missing["bleu"]
+
+    report.quality["bleu"].signature = bleu.signature
+    report.quality["bleu"].value = bleu.value + 5
+    assert "do not have the reported score" in read_scores(folder, report, ["bleu"]).missing["bleu"]
+
+
+def test_what_was_compared_is_found_again_until_a_run_changes(
+    tmp_path: Path, write_run: WriteRun, three_recipes: dict[str, list[list[float]]]
+) -> None:
+    def summarized() -> Summary:
+        comparisons = Comparisons(tmp_path)
+        made = summarize(read_runs(tmp_path)[0], comparisons)
+        comparisons.keep()
+        return made
+
+    first = summarized()
+    kept = tmp_path / ".cache"
+    assert (kept / ".gitignore").read_text() == "*\n"
+    for path in tmp_path.glob("*/predictions.jsonl"):
+        path.unlink()
+    assert summarized() == first
+    write_run(
+        tmp_path,
+        {"rouge1": scores(20, 50)},
+        recipe="lora_ff",
+        started="2025-01-01T00:00:00+00:00",
+    )
+    after = row_of(summarized().groups[0], "lora_ff")
+    assert after.not_compared
+    assert "cannot be read" in after.not_compared
+    (kept / "comparisons.json").write_text("no JSON")
+    assert row_of(summarized().groups[0], "lprun").not_compared
+
+
+def test_metrics_can_be_chosen_and_plugins_follow_the_known(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    write_run(tmp_path, {"zeta": [1.0, 2.0], "alpha": [1.0, 2.0], "rougeL": [3.0, 4.0]})
+    assert summary_of(tmp_path).metrics == ["rougeL", "alpha", "zeta"]
+    chosen = summary_of(tmp_path, metrics=["alpha"])
+    assert list(chosen.groups[0].rows[0].quality) == ["alpha"]
+
+
+def test_a_run_that_is_not_there_is_an_error(tmp_path: Path, write_run: WriteRun) -> None:
+    folder = write_run(tmp_path, {"rouge1": [1.0, 2.0]})
+    stored = StoredRun(tmp_path / "gone", read_report(folder))
+    with pytest.raises(HarnessError, match="cannot be read"):
+        read_scores(stored.folder, stored.report, ["rouge1"])
