@@ -190,8 +190,6 @@ def _harness(
 
 def _trainer(contender: Contender, model: Any, batches: Batches, clock: Clock) -> Window:
     """Train with transformers' own trainer."""
-    # What the trainer says of its own code is no news to a reader of the table.
-    warnings.filterwarnings("ignore", category=FutureWarning)
     pad = PaddedEngine(model.config.pad_token_id, torch.float32, "cpu")
     losses: list[float] = []
     seen: list[int] = []
@@ -238,7 +236,10 @@ def _trainer(contender: Contender, model: Any, batches: Batches, clock: Clock) -
             callbacks=[Timing()],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        with warnings.catch_warnings():
+            # The trainer uses a name of transformers' own that transformers deprecates.
+            warnings.simplefilter("ignore", FutureWarning)
+            trainer.train()
         return clock.read(losses)
 
 

@@ -103,6 +103,10 @@ class Backbone(ABC):
     def resize_to_tokenizer(self, model: PreTrainedModel) -> None:
         """Cut the embedding to the tokenizer's vocabulary (T5 pads its own to 32,128 rows)."""
 
+    def longest_sequence(self) -> int | None:
+        """Return how many tokens a sequence can have; None where positions have no end."""
+        return None
+
     def restart_positions(self, model: PreTrainedModel) -> list[RemovableHandle] | None:
         """Make positions restart with each sequence of a packed row, or say that this cannot be.
 

@@ -34,9 +34,10 @@ from harness.reporting.report import Data, Failure, Report, Status, Training
 from harness.reporting.writing import write_lines, write_text
 from harness.spec import BASELINE, RunSpec
 from harness.task import Task
-from harness.training.examples import TokenizedSplit, tokenize
+from harness.training.examples import TokenizedSplit, check_fit
 from harness.training.loop import NonFiniteLossError, Observers, train
 from harness.training.schedule import Schedule
+from harness.training.token_cache import tokenize_once
 from harness.training.trainee import Trainee, choose_device, choose_dtype, prepare
 
 if TYPE_CHECKING:
@@ -87,9 +88,11 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     )
     test_rows = _sample(splits.test, spec.test.examples or len(splits.test))
     train, evaluation, test = (
-        tokenize(rows, tokenizer, task) for rows in (splits.train, eval_rows, test_rows)
+        tokenize_once(rows, tokenizer, task) for rows in (splits.train, eval_rows, test_rows)
     )
     tokenized = (train, evaluation, test)
+    for split in tokenized:
+        check_fit(split, backbone)
     data = Data(
         train=len(train.examples),
         eval=len(evaluation.examples),

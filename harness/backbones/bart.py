@@ -45,6 +45,10 @@ class Bart(Pretrained):
         "decoder": ("decoder_layers",),
     }
 
+    def longest_sequence(self) -> int:
+        """Return the number of learned positions."""
+        return int(self.config().max_position_embeddings)
+
     def restart_positions(self, model: PreTrainedModel) -> list[RemovableHandle]:
         """Look the learned positions up for each token's place in its own sequence."""
         handles = []

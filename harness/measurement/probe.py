@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -48,9 +49,10 @@ class FrozenSchedule:
 def freeze(schedule: Schedule, settings: ProbeSettings) -> FrozenSchedule:
     """Take a probe's steps from the start of a run's own schedule."""
     count = settings.warmup_steps + settings.rounds * settings.steps
-    by_length = sorted(schedule.examples, key=lambda e: len(e.source) + len(e.target), reverse=True)
     size = schedule.batch_size
-    chosen = by_length[: schedule.step_size]
+    chosen = heapq.nlargest(
+        schedule.step_size, schedule.examples, key=lambda e: len(e.source) + len(e.target)
+    )
     longest = Step(
         tuple(tuple(chosen[start : start + size]) for start in range(0, len(chosen), size))
     )

@@ -51,4 +51,4 @@ def recompute_activations(
 
     for stack in STACKS:
         for layer in backbone.layers(model, stack):
-            layer.forward = recomputed(layer)  # type: ignore[method-assign]
+            layer.forward = recomputed(layer)

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from harness import Metric, Options, Splits, Task
+from harness import HarnessError, Metric, Options, Splits, Task
+from harness.backbones.bart import Bart
 from harness.backbones.nano import NanoT5
-from harness.training.examples import tokenize
+from harness.backbones.t5 import T5
+from harness.training.examples import Example, Examples, Tokens, check_fit, tokenize
 
 TOKENIZER = NanoT5("nano-t5").tokenizer()
 END = TOKENIZER.eos_token_id
@@ -67,6 +69,26 @@ def test_no_row_is_lost_between_chunks(count: int) -> None:
     assert TOKENIZER.decode(split.examples[-1].source, skip_special_tokens=True) == texts[-1]
     assert len(split.examples) == count
     assert 0 < split.cut_targets <= count
+
+
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=5), max_size=6), st.integers(0, 6))
+def test_sequences_come_back_as_they_were_laid_down(rows: list[list[int]], cut: int) -> None:
+    made = Tokens.joined([Tokens.of(rows[:cut]), Tokens.of(rows[cut:])])
+    assert [made[i] for i in range(len(made))] == rows
+    assert made.longest == max(map(len, rows), default=0)
+    examples = Examples(made, made)
+    assert list(examples) == [Example(row, row) for row in rows]
+    assert examples[1:3] == list(examples)[1:3]
+
+
+def test_sequences_longer_than_the_positions_say_how_to_cut_them() -> None:
+    """T5 has 512 in its configuration, and relative positions that go on for ever."""
+    split = tokenize(rows(["word " * 1100], ["x"]), TOKENIZER, task(source=2000))
+    assert split.examples.sources.longest > 1024
+    check_fit(split, T5("t5-large"))
+    with pytest.raises(HarnessError, match="bart-large has positions for 1,024") as caught:
+        check_fit(split, Bart("bart-large"))
+    assert caught.value.hint == "Cut it: --set task_options.max_source_length=1024"
 
 
 def test_a_long_text_draws_no_warning_of_the_tokenizer(caplog: pytest.LogCaptureFixture) -> None:
