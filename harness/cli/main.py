@@ -14,6 +14,7 @@ from harness.cli.listing import list_plugins
 from harness.cli.plan import plan
 from harness.cli.prepare import prepare
 from harness.cli.profile import profile
+from harness.cli.recommend import recommend
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.score import score
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("report")(report)
+app.command("recommend")(recommend)
 app.command("list")(list_plugins)
 app.command("plan")(plan)
 app.command("profile")(profile)

@@ -1,0 +1,155 @@
+"""The cheapest recipe that is good enough, and why each of the others is not it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from harness.reporting.report import Record
+from harness.reporting.summary import Estimate, Group, Row
+from harness.reporting.wording import bounds, count, heading, memory, percent
+from harness.spec import BASELINE
+
+Cost = Literal["speed", "memory", "parameters"]
+"""What makes a recipe cheap: little training time, little memory, few trained parameters."""
+
+
+class Needs(Record):
+    """What a recipe must satisfy."""
+
+    metric: str
+    """By which quality is judged."""
+    min_quality: float
+    """Least share of full fine-tuning's quality, which the interval's lower bound must reach."""
+    max_memory_bytes: int | None = None
+    """Most peak memory."""
+    min_speed: float | None = None
+    """Least training speed relative to full fine-tuning."""
+    by: Cost = "speed"
+    """What makes one recipe cheaper than another."""
+
+
+class Verdict(Record):
+    """What became of a recipe."""
+
+    recipe: str
+    """In canonical form."""
+    qualifies: bool
+    """Whether it satisfies all needs."""
+    reasons: list[str]
+    """Why it was not chosen; empty for the one that was."""
+    retention: Estimate | None = None
+    """Share of full fine-tuning's quality."""
+    speed: float | None = None
+    """Relative to full fine-tuning."""
+    memory_bytes: int | None = None
+    """Peak."""
+    trainable: int | None = None
+    """Trained parameters."""
+
+
+class Recommendation(Record):
+    """What to use on one backbone and task."""
+
+    backbone: str
+    """Name of the backbone."""
+    task: str
+    """Name of the task."""
+    settings: str | None
+    """Hash of the settings that the runs share."""
+    needs: Needs
+    """What was asked for."""
+    chosen: str | None
+    """The cheapest recipe that satisfies the needs; null if none does."""
+    verdicts: list[Verdict]
+    """On every recipe, the chosen one first and then the qualified ones from cheap to dear."""
+    notes: list[str] = Field(default_factory=list)
+    """What a reader must know of the group."""
+
+
+def recommend(group: Group, needs: Needs) -> Recommendation:
+    """Choose among the recipes of a group."""
+    verdicts = [_judge(row, needs) for row in group.rows]
+    verdicts.sort(key=lambda verdict: (not verdict.qualifies, *_cost(verdict, needs.by)))
+    chosen = verdicts[0] if verdicts[0].qualifies else None
+    for verdict in verdicts[1:]:
+        if chosen and verdict.qualifies:
+            verdict.reasons.append(f"good enough, but dearer: {_dearer(verdict, chosen, needs.by)}")
+    return Recommendation(
+        backbone=group.backbone,
+        task=group.task,
+        settings=group.settings,
+        needs=needs,
+        chosen=chosen.recipe if chosen else None,
+        verdicts=verdicts,
+        notes=group.notes,
+    )
+
+
+def _judge(row: Row, needs: Needs) -> Verdict:
+    quality = row.quality.get(needs.metric)
+    retention = quality.retention if quality else None
+    if row.recipe == BASELINE and quality:
+        retention = Estimate(value=1, low=1, high=1)
+    verdict = Verdict(
+        recipe=row.recipe,
+        qualifies=False,
+        reasons=[],
+        retention=retention,
+        speed=row.speed.value if row.speed else None,
+        memory_bytes=row.memory_bytes,
+        trainable=row.trainable,
+    )
+    verdict.reasons = list(_shortfalls(row, verdict, needs))
+    verdict.qualifies = not verdict.reasons
+    return verdict
+
+
+def _shortfalls(row: Row, verdict: Verdict, needs: Needs) -> Iterator[str]:
+    if row.status != "ok":
+        yield "; ".join(f"seed {seed}: {how}" for seed, how in row.failures.items()) or row.status
+        return
+    kept = verdict.retention
+    if kept is None or kept.low is None:
+        why = (
+            row.not_compared or row.missing.get(needs.metric) or "there is nothing to compare with"
+        )
+        yield f"what it keeps of {heading(needs.metric)} is not known: {why}"
+    elif kept.low < needs.min_quality:
+        yield (
+            f"keeps {percent(kept.value, 1)} of {heading(needs.metric)} "
+            f"({bounds(kept, 100, 1)}), and may keep less than {percent(needs.min_quality, 1)}"
+        )
+    limit = needs.max_memory_bytes
+    if limit is not None:
+        if verdict.memory_bytes is None:
+            yield "its memory is not known"
+        elif verdict.memory_bytes > limit:
+            yield f"takes {memory(verdict.memory_bytes, 'GiB')} GiB of {memory(limit, 'GiB')}"
+    if needs.min_speed is not None:
+        if verdict.speed is None:
+            yield "its speed relative to full fine-tuning is not known"
+        elif verdict.speed < needs.min_speed:
+            yield f"trains at {percent(verdict.speed)}, not {percent(needs.min_speed)}"
+
+
+def _cost(verdict: Verdict, by: Cost) -> tuple[float, float, float]:
+    """Return what to sort by; the other two costs break ties."""
+    unknown = float("inf")
+    slowness = 1 / verdict.speed if verdict.speed else unknown
+    size = verdict.memory_bytes or unknown
+    trained = verdict.trainable or unknown
+    if by == "speed":
+        return slowness, size, trained
+    return (size, slowness, trained) if by == "memory" else (trained, slowness, size)
+
+
+def _dearer(verdict: Verdict, chosen: Verdict, by: Cost) -> str:
+    if by == "speed":
+        return f"trains at {percent(verdict.speed)}, the chosen one at {percent(chosen.speed)}"
+    if by == "memory":
+        ours, theirs = (memory(v.memory_bytes, "GiB") for v in (verdict, chosen))
+        return f"takes {ours} GiB, the chosen one {theirs}"
+    return f"trains {count(verdict.trainable)} parameters, the chosen one {count(chosen.trainable)}"

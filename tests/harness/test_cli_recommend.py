@@ -1,0 +1,154 @@
+"""``harness recommend``: the cheapest recipe that is good enough, and why not the others."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import Result
+
+Harness = Callable[..., Result]
+
+RECIPES = {  # relative speed, GiB, mean score, spread of the scores' difference from full's
+    "full": (1.0, 40, 40.0, 0.0),
+    "lprun": (1.5, 24, 39.6, 1.0),
+    "lora_ff": (1.25, 30, 39.5, 1.0),
+    "lora_ff+lprun": (1.8, 17, 37.0, 1.0),
+    "lora_qv": (2.5, 20, 40.0, 30.0),
+}
+
+
+@pytest.fixture
+def results(tmp_path: Path, write_run: Callable[..., Path]) -> Path:
+    difficulty = np.random.default_rng(0).normal(0, 8, 80)
+    for number, (recipe, (speed, gib, mean, spread)) in enumerate(RECIPES.items()):
+        noise = np.random.default_rng(number + 1).normal(0, 1, 80)
+        noise = spread * (noise - noise.mean())
+        write_run(
+            tmp_path,
+            {"rouge1": list(mean + difficulty + noise), "rouge2": list(difficulty + noise + 30)},
+            recipe=recipe,
+            speed={
+                "tokens_per_s": 500.0,
+                "samples_per_s": 25.0,
+                "relative": speed,
+                "baseline": "probe",
+                "engine": "packed",
+                "schedule_sha256": "cd" * 32,
+                "window_seconds": [1.0],
+            },
+            memory={"peak_bytes": gib * 2**30, "static_bytes": 1},
+            parameters={
+                "original": 1000,
+                "total": 1000,
+                "trainable": {"full": 1000, "lprun": 600}.get(recipe, 10),
+                "trainable_pct_of_original": 1.0,
+                "trainable_pct_of_total": 1.0,
+            },
+        )
+    failure = {"phase": "probe memory", "message": "no memory"}
+    write_run(tmp_path, {}, recipe="prefix", status="oom", failure=failure)
+    return tmp_path
+
+
+def recommended(harness: Harness, results: Path, *options: str) -> dict[str, Any]:
+    result = harness("recommend", str(results), "--json", *options)
+    (made,) = json.loads(result.stdout)
+    assert result.exit_code == (0 if made["chosen"] else 1)
+    found: dict[str, Any] = made
+    return found
+
+
+def reasons(made: dict[str, Any]) -> dict[str, str]:
+    return {verdict["recipe"]: "; ".join(verdict["reasons"]) for verdict in made["verdicts"]}
+
+
+def test_the_cheapest_good_one_is_chosen_and_every_other_has_a_reason(
+    harness: Harness, results: Path
+) -> None:
+    made = recommended(harness, results)
+    assert made["chosen"] == "lprun"
+    why = reasons(made)
+    assert set(why) == {*RECIPES, "prefix"}
+    assert why.pop("lprun") == ""
+    assert why["lora_ff"].startswith("good enough, but dearer: trains at 125 %")
+    assert why["full"].startswith("good enough, but dearer: trains at 100 %")
+    assert "keeps 92." in why["lora_ff+lprun"]
+    assert "may keep less than 95.0 %" in why["lora_ff+lprun"]
+    assert why["prefix"] == "seed 0: oom in probe memory"
+
+
+def test_the_lower_bound_counts_not_the_estimate(harness: Harness, results: Path) -> None:
+    made = recommended(harness, results)
+    (wide,) = [v for v in made["verdicts"] if v["recipe"] == "lora_qv"]
+    assert wide["retention"]["value"] == pytest.approx(1, abs=1e-4)
+    assert wide["retention"]["low"] < 0.95
+    assert not wide["qualifies"]
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        (["--min-quality", "90%"], "lora_ff+lprun"),
+        (["--min-quality", "0.9"], "lora_ff+lprun"),
+        (["--min-quality", "99.9 %"], "full"),
+        (["--max-memory", "20GiB"], None),
+        (["--max-memory", "20GiB", "--min-quality", "90%"], "lora_ff+lprun"),
+        (["--max-memory", "25 gb"], None),
+        (["--max-memory", "26GB"], "lprun"),
+        (["--min-speed", "160%"], None),
+        (["--by", "parameters"], "lora_ff"),
+        (["--by", "memory"], "lprun"),
+    ],
+)
+def test_needs_decide(
+    harness: Harness, results: Path, options: list[str], chosen: str | None
+) -> None:
+    assert recommended(harness, results, *options)["chosen"] == chosen
+
+
+def test_every_need_that_is_missed_is_named(harness: Harness, results: Path) -> None:
+    made = recommended(harness, results, "--max-memory", "16GiB", "--min-speed", "2")
+    why = reasons(made)
+    assert "takes 17.00 GiB of 16.00" in why["lora_ff+lprun"]
+    assert "trains at 180 %, not 200 %" in why["lora_ff+lprun"]
+    assert why["lora_qv"].count(";") == 1
+
+
+def test_it_speaks(harness: Harness, results: Path) -> None:
+    shown = harness("recommend", str(results)).stdout
+    assert shown.startswith("tiny on notes: lprun\n  keeps 99.0 % (")
+    assert "lora_ff+lprun: keeps 92." in shown
+    assert "One seed" in shown
+    none = harness("recommend", str(results), "--max-memory", "1")
+    assert none.exit_code == 1
+    assert "tiny on notes: no recipe is good enough" in none.stdout
+
+
+def test_without_full_nothing_is_recommended(
+    harness: Harness, tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    write_run(tmp_path, {"rouge1": [40.0, 41.0]}, recipe="lprun")
+    made = recommended(harness, tmp_path)
+    assert made["chosen"] is None
+    assert "nothing to compare with" in reasons(made)["lprun"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--min-quality", "95"], "Write --min-quality 95%"),
+        (["--min-quality", "good"], "is no share"),
+        (["--max-memory", "16 apples"], "--max-memory 16GiB"),
+        (["--min-speed", "-1"], "is no share"),
+        (["--metric", "rouge9"], "has the metric 'rouge9'"),
+    ],
+)
+def test_mistakes_are_explained(
+    harness: Harness, results: Path, options: list[str], complaint: str
+) -> None:
+    result = harness("recommend", str(results), *options)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
