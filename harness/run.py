@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.backbone import Backbone
 from harness.errors import HarnessError
+from harness.evaluation.ctranslate import require_ctranslate2, translate, translate_signature
 from harness.evaluation.decoding import generate, signature
 from harness.evaluation.handover import hand_over
 from harness.evaluation.predictions import read_predictions
@@ -78,6 +79,8 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     choose_dtype(spec.train.precision, device, backbone)
     if spec.probe.baseline not in ("probe", "off"):
         read_baseline(Path(spec.probe.baseline))
+    if spec.test.decoder == "ctranslate2":
+        require_ctranslate2()
     suite = task.metrics()
     named = spec.metrics
     metrics = suite if named is None else [*named_metrics(named, plugins.metrics).values()]
@@ -289,16 +292,24 @@ class Run:
             done += count
             self._step_done(StepDone(done))
 
-        predictions = generate(
-            model,
-            inputs.tokenizer,
-            [example.source for example in inputs.test.examples],
-            self.spec.test,
-            shared_beams=inputs.backbone.shared_beams,
-            dtype=dtype,
-            on_batch=on_batch,
-        )
-        report.decoding = signature(self.spec.test, dtype)
+        sources = [example.source for example in inputs.test.examples]
+        settings, tokenizer = self.spec.test, inputs.tokenizer
+        if settings.decoder == "ctranslate2":
+            report.decoding = translate_signature(model, settings, dtype)
+            predictions = translate(
+                model, tokenizer, sources, settings, dtype=dtype, on_batch=on_batch
+            )
+        else:
+            report.decoding = signature(settings, dtype)
+            predictions = generate(
+                model,
+                tokenizer,
+                sources,
+                settings,
+                shared_beams=inputs.backbone.shared_beams,
+                dtype=dtype,
+                on_batch=on_batch,
+            )
         path = folder.work / PREDICTIONS
         lines = [
             {

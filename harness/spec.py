@@ -69,6 +69,9 @@ class TrainSettings(Options):
 class ScoringSettings(DecodingSettings):
     """How the test split is predicted and scored."""
 
+    decoder: Literal["harness", "ctranslate2"] = "harness"
+    """Whose search predicts; ctranslate2 is an extra, faster, and now and then predicts otherwise.
+    Numbers of unlike decoders are not compared."""
     examples: int | None = Field(None, ge=1)
     """Score only so many examples of the test split, the same ones in every run."""
 

@@ -92,7 +92,7 @@ def _execute(spec: Any, out: Path) -> None:
 
     from harness.cli.progress import Progress
     from harness.cli.report import one_run
-    from harness.evaluation.scoring import by_reason
+    from harness.evaluation.scoring import not_computed_note
     from harness.plugins import installed
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -122,6 +122,7 @@ def _execute(spec: Any, out: Path) -> None:
         console.print(f"Report: {folder}", soft_wrap=True, markup=False)
         raise typer.Exit(130 if report.status == "interrupted" else 1)
     typer.echo(one_run(folder, report), nl=False)
-    for note in by_reason(report.not_computed):
+    if report.not_computed:
+        note = not_computed_note(report.not_computed)
         console.print(note, style="dim", soft_wrap=True, markup=False)
     console.print(f"Report, predictions and weights: {folder}", soft_wrap=True, markup=False)

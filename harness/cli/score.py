@@ -45,8 +45,8 @@ def score(
                 f"Add the field to every line, or leave {name} out of --metrics.",
             )
     scores = scoring.score(chosen.values(), rows)
-    if scores.not_computed:
-        raise HarnessError("\n".join(scoring.by_reason(scores.not_computed)))
+    for name, reason in scores.not_computed.items():
+        raise HarnessError(f"{name} cannot be computed.", reason)
     if as_json:
         typer.echo(json.dumps(_record(scores.computed, len(rows)), allow_nan=False))
     else:

@@ -66,14 +66,16 @@ def generate(
 
 
 def signature(settings: DecodingSettings, dtype: torch.dtype = torch.float32) -> str:
-    """Name the search, its settings, precision and version; only equal ones may be compared.
-
-    The batch size is left out: it is not part of the search.
-    """
-    values = settings.model_dump(exclude={"batch_size"})
-    parts = [f"{name}:{value}" for name, value in values.items()]
+    """Name the search, its settings, precision and version; only equal ones may be compared."""
     precision = str(dtype).removeprefix("torch.")
-    return "|".join(["beam_search", *parts, precision, f"transformers:{transformers.__version__}"])
+    version = f"transformers:{transformers.__version__}"
+    return "|".join(["beam_search", *describe_search(settings), precision, version])
+
+
+def describe_search(settings: DecodingSettings) -> list[str]:
+    """Name the settings of the search; how many examples go at a time is not part of it."""
+    fields = set(DecodingSettings.model_fields) - {"batch_size"}
+    return [f"{name}:{value}" for name, value in settings.model_dump(include=fields).items()]
 
 
 def _pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

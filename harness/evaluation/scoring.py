@@ -74,12 +74,11 @@ def named_metrics(names: Iterable[str], registry: Registry) -> dict[str, Metric]
     return chosen
 
 
-def by_reason(not_computed: dict[str, str]) -> list[str]:
-    """Say what was not computed, a line a reason."""
-    names: dict[str, list[str]] = {}
-    for name, reason in not_computed.items():
-        names.setdefault(reason, []).append(name)
-    return [f"Not computed: {', '.join(those)}. {reason}" for reason, those in names.items()]
+def not_computed_note(not_computed: dict[str, str]) -> str:
+    """Say in a line what was not computed, and why, or where that is written."""
+    reasons = set(not_computed.values())
+    why = reasons.pop() if len(reasons) == 1 else "report.json says why and what would mend it."
+    return f"Not computed: {', '.join(not_computed)}. {why}"
 
 
 def metric_of(metrics: Sequence[Metric], name: str) -> Metric:

@@ -27,10 +27,8 @@ def test_it_shows_phases_the_table_and_the_place(finished_run: Any) -> None:
     assert "25.6 k" in row
     assert f"Report, predictions and weights: {finished_run.folder}\n" in result.stderr
     missing = read_report(finished_run.folder).not_computed
-    notes = [line for line in result.stderr.splitlines() if line.startswith("Not computed: ")]
-    assert len(notes) == len(set(missing.values()))
-    for metric, reason in missing.items():
-        assert any(metric in note and note.endswith(reason) for note in notes)
+    (note,) = [line for line in result.stderr.splitlines() if line.startswith("Not computed: ")]
+    assert all(metric in note for metric in missing)
 
 
 def test_the_report_command_shows_the_run(finished_run: Any, harness: Harness) -> None:

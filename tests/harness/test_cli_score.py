@@ -63,7 +63,7 @@ def test_a_metric_that_breaks_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("tasks.metrics.bleu.Chrf.score", fail)
     said = complaint(write(tmp_path / "p.jsonl", ROWS), "--metrics", "rouge,chrf")
-    assert "Not computed: chrf. The weights are not weights. Fetch them again." in said
+    assert "chrf cannot be computed.\nThe weights are not weights. Fetch them again." in said
 
 
 def test_table_shows_intervals_and_signatures(tmp_path: Path) -> None:

@@ -156,6 +156,8 @@ def variants(options: Options) -> Iterator[tuple[str, Options]]:
             other = next(choice for choice in get_args(info.annotation) if choice != value)
         elif isinstance(value, str):
             other = f"{value}x"
+        elif name == "metrics":
+            other = ["rouge"]
         else:
             other = {None: 7, int: 9999, float: 0.123, dict: {"key": 1}}[
                 None if value is None else type(value)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness import HarnessError, Metric, Score
 from harness.evaluation.predictions import Row
-from harness.evaluation.scoring import by_reason, data_hash, metric_of, score
+from harness.evaluation.scoring import data_hash, metric_of, not_computed_note, score
 from harness.statistics import bootstrap_interval
 
 
@@ -61,10 +61,10 @@ def test_every_metric_that_can_be_is_computed() -> None:
     judge = "There is no model for it. Supply one with --judge FOLDER"
     broken = "Its weights are damaged. Fetch them again."
     assert scores.not_computed == {"judge": judge, "judge_f1": judge, "broken": broken}
-    assert by_reason(scores.not_computed) == [
-        f"Not computed: judge, judge_f1. {judge}",
-        f"Not computed: broken. {broken}",
-    ]
+    assert not_computed_note(scores.not_computed) == (
+        "Not computed: judge, judge_f1, broken. report.json says why and what would mend it."
+    )
+    assert not_computed_note({"broken": broken}) == f"Not computed: broken. {broken}"
     assert scores.of_example(0) == {"hits": 66.6667, "shortfall": 1}
     assert scores.of_example(3) == {"hits": 0, "shortfall": 1}
 
