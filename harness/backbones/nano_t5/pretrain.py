@@ -5,16 +5,20 @@
 writes WORK/model, the folder that the package embeds; `corpus.py` makes the corpus. Killed and
 started again it goes on from its last checkpoint.
 
-The objective is T5's span corruption (Raffel et al. 2020, section 3.1.4) in the mixture that small
-budgets need. Of each four batches, one corrupts 15 % of the tokens in spans of mean length 3, as
-T5; one half of them in spans of mean length 8, the "extreme" denoiser of UL2 (Tay et al. 2023),
-which trains the decoder to write; two mark a single long span that lacks a few words and ask for
-the whole of it, akin to BART's text infilling (Lewis et al. 2020), which trains the decoder to
-copy. Hidden matrices are optimized by Muon, everything else by AdamW.
+Small budgets go far in this order:
 
-Depth comes late, because shallow steps are cheap: most steps train 3+3 layers, then each layer is
-made four, every one with a quarter of its output, and the 12+12 are trained on together
-(progressive stacking, Gong et al. 2019; the quarters nearly keep what the model computes).
+- Copying first. A decoder that attends to the source at random learns to ignore it, and stays so
+  for millions of tokens. Copying short rows of tokens in random order, which nothing but attention
+  to the source can predict, is learned in a few hundred steps; then longer ones. (Wu et al. 2022,
+  "Insights into pre-training via simpler synthetic tasks", find that much of what pre-training
+  gives comes from such tasks.)
+- Then text, in a mixture of denoisers (`denoising.py`).
+- Depth last, because shallow steps are cheap: most steps train 3+3 layers, then each layer is
+  followed by three copies of it that add nothing yet, and the 12+12 are trained on together
+  (progressive stacking, Gong et al. 2019; with outputs of zero, as Chen et al. 2016 in "Net2Net",
+  the model computes at first what it did before).
+
+Hidden matrices are optimized by Muon, everything else by AdamW.
 """
 
 from __future__ import annotations
@@ -24,165 +28,70 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-VOCABULARY = 8192
-SENTINELS = 48
-PAD, EOS, UNK = 0, 1, 2
+from harness.backbones.nano_t5.denoising import IGNORED, MIXTURE, copies, denoised
+from harness.backbones.nano_t5.text import EOS, PAD, VOCABULARY, Text, encode, train_tokenizer
+from harness.training.loss import chunked_cross_entropy
+
 SHAPE: dict[str, Any] = {
     "d_model": 128,
     "d_kv": 32,
     "d_ff": 512,
     "num_heads": 4,
     "vocab_size": VOCABULARY,
-    "dropout_rate": 0.0,
+    "dropout_rate": 0.0,  # So thin a model does not survive it.
     "decoder_start_token_id": PAD,
     "tie_word_embeddings": True,
 }
-RAW_TOKENS = 160
-BATCH = 32
-STAGES = ((3, 1400, 100), (12, 300, 60))  # (layers of each stack, steps, steps of warm-up)
-MUON_LR, ADAM_LR = 0.02, 1e-2
-HELD_OUT_TOKENS = 50_000
 
 
-def train_tokenizer(corpus: Path, folder: Path) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE; digits stand alone, so that numbers are read digit by digit."""
-    tokenizer = Tokenizer(models.BPE(unk_token=None))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.Split(Regex(r"\n"), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    sentinels = [f"<extra_id_{i}>" for i in reversed(range(SENTINELS))]
-    tokenizer.train_from_iterator(
-        documents(corpus),
-        trainers.BpeTrainer(
-            vocab_size=VOCABULARY - SENTINELS,
-            special_tokens=["<pad>", "</s>", "<unk>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    tokenizer.add_special_tokens(sentinels)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", EOS)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        extra_special_tokens=sentinels,
-        model_max_length=1024,
-        clean_up_tokenization_spaces=False,
-    )
-    assert len(fast) == VOCABULARY
-    fast.save_pretrained(folder)
-    return fast
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training.
 
-
-def documents(corpus: Path) -> Iterator[str]:
-    """Yield the documents of a corpus."""
-    with corpus.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
-
-
-def encode(corpus: Path, tokenizer: PreTrainedTokenizerFast) -> NDArray[np.uint16]:
-    """Return the whole corpus as one row of tokens, each document ended by </s>."""
-    texts = list(documents(corpus))
-    rows = []
-    for start in range(0, len(texts), 2000):
-        ids = tokenizer(texts[start : start + 2000], verbose=False).input_ids
-        rows += [np.array(row, np.uint16) for row in ids]
-    return np.concatenate(rows)
-
-
-def corrupt(
-    tokens: NDArray[Any], share: float, mean_span: float, random: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Replace random spans by sentinels; return (source, target), both of a fixed length.
-
-    The source keeps the other tokens with one sentinel a span; the target is each sentinel
-    followed by what it stands for, and </s>.
+    Attributes:
+        layers: of each stack.
+        steps: how many.
+        warm_up: steps over which the rates rise.
+        copy: length of the rows that are copied; None for the mixture of denoisers.
     """
-    noise = round(len(tokens) * share)
-    spans = round(noise / mean_span)
-    kept = _segments(len(tokens) - noise, spans, random)
-    gone = _segments(noise, spans, random)
-    ends = np.cumsum(np.stack([kept, gone], 1).ravel())
-    pieces = np.split(tokens.astype(np.int64), ends[:-1])
-    sentinels = VOCABULARY - 1 - np.arange(spans)
-    source = [part for i in range(spans) for part in (pieces[2 * i], sentinels[i : i + 1])]
-    target = [part for i in range(spans) for part in (sentinels[i : i + 1], pieces[2 * i + 1])]
-    return np.concatenate([*source, [EOS]]), np.concatenate([*target, [EOS]])
+
+    layers: int
+    steps: int
+    warm_up: int
+    copy: int | None = None
 
 
-def rewrite(
-    tokens: NDArray[Any], random: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Mark a span, drop a tenth of its tokens without a trace, and ask for all of it."""
-    tokens = tokens.astype(np.int64)
-    start = int(random.integers(0, len(tokens) - SPAN))
-    span = tokens[start : start + SPAN]
-    dropped = round(0.1 * SPAN)
-    # Runs of dropped tokens of mean length 2, as for noise spans.
-    kept = _segments(SPAN - dropped, dropped // 2, random)
-    gone = _segments(dropped, dropped // 2, random)
-    mask = np.repeat(np.tile([True, False], len(kept)), np.stack([kept, gone], 1).ravel())
-    first, last = VOCABULARY - 1, VOCABULARY - 2
-    source = [tokens[:start], [first], span[mask], [last], tokens[start + SPAN :], [EOS]]
-    return np.concatenate(source), np.concatenate([[first], span, [EOS]])
+STAGES = (
+    Stage(3, 300, 50, copy=16),
+    Stage(3, 100, 20, copy=32),
+    Stage(3, 100, 20, copy=64),
+    Stage(3, 3200, 100),
+    Stage(12, 500, 50),
+)
+MUON_LR, ADAM_LR = 0.02, 1e-2
 
 
-def _segments(total: int, count: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Cut ``total`` into ``count`` positive lengths, all cuts equally likely."""
-    cuts = np.sort(random.choice(total - 1, count - 1, replace=False)) + 1
-    return np.diff(cuts, prepend=0, append=total)
+def batch(text: Text, index: int, step: int) -> tuple[Tensor, Tensor]:
+    """Return (sources, targets) of a step of a stage, the same ones whenever training resumes."""
+    length = STAGES[index].copy
+    if length:
+        rows = copies(text, length, (index, step))
+        return rows, rows
+    return denoised(text, step, (index, step))
 
 
-SPAN = 56
-DENOISERS: dict[str, Callable[..., tuple[NDArray[np.int64], NDArray[np.int64]]]] = {
-    "span_corruption": lambda tokens, random: corrupt(tokens, 0.15, 3.0, random),
-    "extreme": lambda tokens, random: corrupt(tokens, 0.5, 8.0, random),
-    "rewrite": rewrite,
-}
-
-CYCLE = ("span_corruption", "rewrite", "extreme", "rewrite")
-
-
-def batch(
-    tokens: NDArray[np.uint16], step: int, held_out: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (sources, targets) of a step; a function of the step alone, so that it can resume."""
-    random = np.random.default_rng([step, held_out])
-    denoise = DENOISERS[CYCLE[step % len(CYCLE)]]
-    low, high = (0, HELD_OUT_TOKENS) if held_out else (HELD_OUT_TOKENS, len(tokens))
-    rows = [
-        denoise(tokens[start : start + RAW_TOKENS], random)
-        for start in random.integers(low, high - RAW_TOKENS, BATCH)
-    ]
-    sources, targets = zip(*rows, strict=True)
-    return torch.from_numpy(np.stack(sources)), torch.from_numpy(np.stack(targets))
-
-
-def learning_rate(stage: int, step: int) -> float:
+def learning_rate(stage: Stage, step: int) -> float:
     """Warm up and hold; in the last stage fall linearly to nothing instead."""
-    _, steps, warm_up = STAGES[stage]
-    last = stage == len(STAGES) - 1
-    return min(1.0, (step + 1) / warm_up, (1 - step / steps) if last else 1.0)
+    fall = 1 - step / stage.steps if stage is STAGES[-1] else 1.0
+    return min(1.0, (step + 1) / stage.warm_up, fall)
 
 
 def main() -> None:
@@ -197,23 +106,20 @@ def main() -> None:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     else:
         tokenizer = train_tokenizer(arguments.corpus, folder)
-    tokens = encode(arguments.corpus, tokenizer)
-    print(f"{len(tokens):,} tokens", flush=True)  # noqa: T201
-    model = train(tokens, arguments.work)
-    model.config.dropout_rate = 0.1  # For fine-tuning; pre-training never sees a text often.
+    trained, held_out = encode(arguments.corpus, tokenizer)
+    print(f"{len(trained.tokens):,} tokens", flush=True)  # noqa: T201
+    model = train(trained, held_out, arguments.work)
     # Half precision on disk only: it is loaded as float32.
     model.half().save_pretrained(folder)
 
 
-def train(tokens: NDArray[np.uint16], work: Path) -> T5ForConditionalGeneration:
+def train(text: Text, held_out: Text, work: Path) -> T5ForConditionalGeneration:
     """Train stage by stage."""
-    model = build(STAGES[0][0])
-    seen = 0
-    for stage, (depth, steps, _) in enumerate(STAGES):
-        if stage:
-            model = deepen(model, depth)
-        train_stage(model, stage, tokens, seen, work)
-        seen += steps
+    model = build(STAGES[0].layers)
+    for index, stage in enumerate(STAGES):
+        if stage.layers != len(model.encoder.block):
+            model = deepen(model, stage.layers)
+        train_stage(model, index, text, held_out, work)
     return model
 
 
@@ -227,12 +133,15 @@ def build(depth: int) -> T5ForConditionalGeneration:
         pad_token_id=PAD,
         eos_token_id=EOS,
     )
-    return T5ForConditionalGeneration._from_config(config, attn_implementation="eager")
+    return T5ForConditionalGeneration._from_config(config, attn_implementation="sdpa")
 
 
 @torch.no_grad()
 def deepen(shallow: T5ForConditionalGeneration, depth: int) -> T5ForConditionalGeneration:
-    """Return a model whose layers are those of ``shallow``, each one several times in a row."""
+    """Return a deeper model that computes the same.
+
+    Each layer is followed by copies whose output projections are zero.
+    """
     deep = build(depth)
     copies = depth // len(shallow.encoder.block)
     state = shallow.state_dict()
@@ -241,21 +150,18 @@ def deepen(shallow: T5ForConditionalGeneration, depth: int) -> T5ForConditionalG
         if match is None:
             parameter.copy_(state[name])
             continue
-        stack, index, rest = match.groups()
-        parameter.copy_(state[f"{stack}.block.{int(index) // copies}.{rest}"])
-        if rest.endswith((".o.weight", ".wo.weight")):
-            parameter.div_(copies)
+        stack, index, rest = match[1], int(match[2]), match[3]
+        parameter.copy_(state[f"{stack}.block.{index // copies}.{rest}"])
+        if index % copies and rest.endswith((".o.weight", ".wo.weight")):
+            parameter.zero_()
     return deep
 
 
 def train_stage(
-    model: T5ForConditionalGeneration,
-    stage: int,
-    tokens: NDArray[np.uint16],
-    seen: int,
-    work: Path,
+    model: T5ForConditionalGeneration, index: int, text: Text, held_out: Text, work: Path
 ) -> None:
     """Train in place, from the stage's checkpoint if there is one; losses are nats per token."""
+    stage = STAGES[index]
     hidden = {
         name: parameter
         for name, parameter in model.named_parameters()
@@ -268,7 +174,7 @@ def train_stage(
     ]
     rates = (MUON_LR, ADAM_LR)
     step = 0
-    checkpoint = work / f"stage{stage}.pt"
+    checkpoint = work / f"stage{index}.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
@@ -276,18 +182,13 @@ def train_stage(
             optimizer.load_state_dict(saved)
         step = state["step"]
 
-    def loss_of(sources: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            loss: torch.Tensor = model(input_ids=sources, labels=targets, use_cache=False).loss
-        return loss
-
     losses: list[float] = []
     began = time.perf_counter()
-    while step < STAGES[stage][1]:
+    while step < stage.steps:
         scale = learning_rate(stage, step)
         for optimizer, rate in zip(optimizers, rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * scale
-        loss = loss_of(*batch(tokens, seen + step))
+        loss = loss_of(model, *batch(text, index, step))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         for optimizer in optimizers:
@@ -295,15 +196,14 @@ def train_stage(
             optimizer.zero_grad()
         losses.append(loss.item())
         step += 1
-        if step % 100 and step != STAGES[stage][1]:
+        if step % 100 and step != stage.steps:
             continue
         row = {
-            "layers": STAGES[stage][0],
+            "stage": index,
             "step": step,
             "seconds": round(time.perf_counter() - began),
-            "tokens": (seen + step) * BATCH * RAW_TOKENS,
             "loss": round(sum(losses) / len(losses), 4),
-            **held_out_losses(loss_of, tokens),
+            **held_out_losses(model, held_out),
         }
         print(json.dumps(row), flush=True)  # noqa: T201
         with (work / "history.jsonl").open("a") as history:
@@ -320,13 +220,28 @@ def train_stage(
         (work / "checkpoint.tmp").replace(checkpoint)
 
 
+def loss_of(model: T5ForConditionalGeneration, sources: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean loss in nats per target token."""
+    labels = targets.flatten()
+    counted = labels != IGNORED
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = model.encoder(input_ids=sources)[0]
+        shifted = model.prepare_decoder_input_ids_from_labels(labels=targets)
+        states = model.decoder(input_ids=shifted, encoder_hidden_states=encoded, use_cache=False)[0]
+    states = (states.flatten(0, 1)[counted] * SHAPE["d_model"] ** -0.5).bfloat16()
+    weight = model.lm_head.weight.bfloat16()
+    return chunked_cross_entropy(states, weight, None, labels[counted]) / counted.sum()
+
+
 @torch.no_grad()
-def held_out_losses(loss_of: Any, tokens: NDArray[np.uint16]) -> dict[str, float]:
-    """Return the loss of each denoiser on text that is never trained on."""
-    return {
-        f"held_out_{name}": round(loss_of(*batch(tokens, step, held_out=True)).item(), 4)
-        for step, name in enumerate(CYCLE[:3])
+def held_out_losses(model: T5ForConditionalGeneration, held_out: Text) -> dict[str, float]:
+    """Return the loss of each denoiser, and of copying, on text that is never trained on."""
+    batches = {
+        denoise.__name__: denoised(held_out, turn, (turn,)) for turn, denoise in enumerate(MIXTURE)
     }
+    rows = copies(held_out, 64, (0,))
+    batches["copy"] = rows, rows
+    return {name: round(loss_of(model, *pair).item(), 4) for name, pair in batches.items()}
 
 
 if __name__ == "__main__":
