@@ -28,6 +28,7 @@ BENCH ?= results/benchmarks
 bench: $(INSTALLED)  ## Compare with Seq2SeqTrainer + PEFT; write docs/performance.md. Some 20 minutes.
 	$(BIN)/python benchmarks/training.py --out $(BENCH)
 	$(BIN)/python benchmarks/decoding.py --out $(BENCH)
+	$(BIN)/python benchmarks/growth.py --out $(BENCH)
 	$(BIN)/python benchmarks/performance.py --results $(BENCH)
 
 test: $(INSTALLED)  ## Run the tests, but for the slow ones and those that need a GPU.

@@ -41,6 +41,13 @@ class Batch:
         return replace(self, tensors=moved)
 
 
+def pinned(tensors: dict[str, Tensor], device_type: str) -> dict[str, Tensor]:
+    """Move tensors where a GPU can fetch them by itself while the processor goes on."""
+    if device_type != "cuda":
+        return tensors
+    return {name: tensor.pin_memory() for name, tensor in tensors.items()}
+
+
 class Engine(ABC):
     """Turns examples into batches, and a batch into a loss.
 
@@ -99,8 +106,9 @@ class PaddedEngine(Engine):
         labels = _pad([e.target for e in examples], IGNORED, self.multiple)
         lengths = torch.tensor([len(e.source) for e in examples])
         mask = (torch.arange(sources.shape[1]) < lengths[:, None]).long()
+        tensors = {"input_ids": sources, "attention_mask": mask, "labels": labels}
         return Batch(
-            {"input_ids": sources, "attention_mask": mask, "labels": labels},
+            pinned(tensors, self.device_type),
             source_tokens=int(lengths.sum()),
             target_tokens=sum(len(e.target) for e in examples),
             examples=len(examples),

@@ -16,7 +16,7 @@ from harness.backbone import Backbone
 from harness.errors import HarnessError
 from harness.training.attention import Packed, Row, attention_within_sequences
 from harness.training.dropout import CheapDropout
-from harness.training.engine import Batch, Engine, PaddedEngine
+from harness.training.engine import Batch, Engine, PaddedEngine, pinned
 from harness.training.examples import Example
 from harness.training.lora_linear import fused_lora
 from harness.training.loss import chunked_cross_entropy
@@ -102,10 +102,8 @@ class PackedEngine(Engine):
             "target_positions": _row([range(n) for n in targets]),
             "labels": _row([e.target for e in examples]),
         }
-        if self.device.type == "cuda":
-            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
         return PackedBatch(
-            tensors,
+            pinned(tensors, self.device.type),
             source_tokens=sum(sources),
             target_tokens=sum(targets),
             examples=len(examples),
