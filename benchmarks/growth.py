@@ -1,10 +1,10 @@
 """How cost grows with what grows: python benchmarks/growth.py --help.
 
 One thing at a time: source length, batch size, depth of the model, number of examples. A point is
-a training step (lora_ff, packed, a T5 of random weights, thin so that long sources fit everywhere)
-in a fresh process: the median of some steps, and the peak of live tensors, which unlike resident
-memory does not depend on the C allocator. For the number of examples it is the time of what a run
-does once with all of them, before training: tokenization and the choice of batches.
+a training step (lora_ff, packed, a T5 of random weights, thin so that long sources fit everywhere):
+the median of some steps, and the peak of live tensors, which unlike resident memory does not depend
+on the C allocator, nor on what the process did before. For the number of examples it is the time of
+what a run does once with all of them, before training: tokenization and the choice of batches.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import argparse
 import json
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +107,6 @@ def measure_examples(count: int) -> float:
     return time.perf_counter() - began
 
 
-def alone(work: Any, argument: Any) -> Any:
-    """Run in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(work, argument).result()
-
-
 def exponent(rows: list[dict[str, Any]], value: str) -> float:
     """Return the slope in logarithms over the larger half, where constant costs weigh least."""
     rows = rows[len(rows) // 2 - 1 :]
@@ -171,10 +163,10 @@ def main() -> None:
     for name, points in steps.items():
         rows = []
         for at, point in points:
-            seconds, peak = alone(measure_step, point)
+            seconds, peak = measure_step(point)
             rows.append({"at": at, "seconds": seconds, "bytes": peak})
         axes[name] = {"rows": rows}
-    rows = [{"at": count, "seconds": alone(measure_examples, count)} for count in counts]
+    rows = [{"at": count, "seconds": measure_examples(count)} for count in counts]
     axes["examples"] = {"rows": rows}
     for name, found in axes.items():
         values = [value for value in ("seconds", "bytes") if value in found["rows"][0]]
