@@ -21,6 +21,9 @@ from harness.presets import PRESETS
 BASELINE = "full"
 """The recipe that every other one is compared with."""
 
+VARIED = frozenset({"backbone", "recipe", "task", "seed", "device", "probe", "preset", "metrics"})
+"""Settings that runs of one table may differ in."""
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -141,11 +144,9 @@ class RunSpec(Options):
     def settings_digest(self) -> str:
         """Return a short hash of what runs must share to be averaged or compared.
 
-        That is everything but what is varied (backbone, recipe, task, seed) and what the report
-        holds measured (device, probe).
+        That is everything but what a table varies, and what the report holds measured.
         """
-        varied = {"backbone", "recipe", "task", "seed", "device", "probe", "preset"}
-        text = json.dumps(self.model_dump(mode="json", exclude=varied), sort_keys=True)
+        text = json.dumps(self.model_dump(mode="json", exclude=set(VARIED)), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def digest(self, *more: str) -> str:

@@ -21,7 +21,7 @@ PAPER = "paper"
 def report(
     results: Annotated[Path, typer.Argument(help="Folder of all runs.")] = Path("results"),
     form: Annotated[
-        Literal["table", "md", "latex", "csv", "json"],
+        Literal["table", "md", "latex", "csv", "json", "html"],
         typer.Option("--format", help="How to show it."),
     ] = "table",
     out: Annotated[
@@ -138,6 +138,10 @@ def _text(summary: Summary, runs: Sequence[StoredRun], form: str, out: Path | No
         return summary.model_dump_json(indent=2) + "\n"
     if form == "table":
         return terminal_table(summary)
+    if form == "html":
+        from harness.reporting.page.render import page
+
+        return page(summary, runs)
     from harness.reporting import documents
 
     writers = {"md": documents.markdown, "latex": documents.latex, "csv": documents.table_csv}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from statistics import fmean
 
 from harness.reporting.folder import StoredRun
 from harness.reporting.front import pareto_front
-from harness.reporting.notes import notes
+from harness.reporting.notes import notes, unlike_settings
 from harness.reporting.pairing import Comparisons, Paired, Seed
 from harness.reporting.report import Fingerprint
 from harness.reporting.summary import Estimate, Group, Quality, Row, Summary
@@ -57,6 +58,9 @@ def summarize(
         report = run.report
         by_group[report.task, report.backbone, report.settings or ""].append(run)
     groups = [_group(by_group[key], comparisons, chosen, tick) for key in sorted(by_group)]
+    _tell_apart(
+        [(group, by_group[key][0]) for key, group in zip(sorted(by_group), groups, strict=True)]
+    )
     return Summary(metrics=chosen, groups=groups)
 
 
@@ -92,6 +96,16 @@ def _group(
     _mark_front(group, metrics)
     group.notes = list(notes(group, older))
     return group
+
+
+def _tell_apart(groups: Sequence[tuple[Group, StoredRun]]) -> None:
+    """Note in what settings groups on one backbone and task differ."""
+    for (earlier, its_run), (group, run) in pairwise(groups):
+        if earlier.title == group.title:
+            unlike = unlike_settings(its_run.folder, run.folder)
+            group.notes.append(
+                f"Not averaged or compared with the group above: other settings{unlike}."
+            )
 
 
 def _row(

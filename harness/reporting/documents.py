@@ -25,7 +25,7 @@ def markdown(summary: Summary) -> str:
     """Write a table a group, in GitHub's Markdown."""
     lines = []
     for group in summary.groups:
-        metrics = _present(group, summary)
+        metrics = group.scored(summary.metrics)
         lines += [f"## {_markdown(group.backbone)} on {_markdown(group.task)}", ""]
         headings = _headings(summary, group, metrics)
         lines.append(_bar(map(_markdown, headings)))
@@ -41,7 +41,7 @@ def latex(summary: Summary) -> str:
     r"""Write a ``tabular`` a group, with rules of the package booktabs."""
     lines = [r"% needs \usepackage{booktabs}"]
     for group in summary.groups:
-        metrics = _present(group, summary)
+        metrics = group.scored(summary.metrics)
         headings = _headings(summary, group, metrics)
         lines += [
             r"\begin{table}",
@@ -72,37 +72,24 @@ def table_csv(summary: Summary) -> str:
     return text.getvalue()
 
 
-def _present(group: Group, summary: Summary) -> list[str]:
-    return [m for m in summary.metrics if any(m in row.quality for row in group.rows)]
-
-
-def _compared(group: Group, metrics: Sequence[str]) -> list[str]:
-    """Return the metrics of which a share of full fine-tuning's is known."""
-    return [
-        name
-        for name in metrics
-        if any(name in row.quality and row.quality[name].retention for row in group.rows)
-    ]
-
-
 def _headings(summary: Summary, group: Group, metrics: Sequence[str]) -> list[str]:
-    kept = [f"{heading(name)} kept" for name in _compared(group, metrics)]
+    kept = [f"{heading(name)} kept" for name in group.compared(metrics)]
     unit = f"peak {summary.memory_unit}"
     return ["recipe", "front", "speed", "trained", unit, *map(heading, metrics), *kept]
 
 
 def _lines(group: Group, summary: Summary, metrics: Sequence[str]) -> Iterable[list[str]]:
-    compared = _compared(group, metrics)
+    kept = group.compared(metrics)
     unit = summary.memory_unit
     for row in group.rows:
         cells = [_with(row.recipe, seeds_left(row)), "•" if row.on_front else ""]
         if row.status == "ok":
-            cells += _values(row, unit, metrics, compared)
+            cells += _values(row, unit, metrics, kept)
         else:
-            cells += [row.status] + [""] * (2 + len(metrics) + len(compared))
+            cells += [row.status] + [""] * (2 + len(metrics) + len(kept))
         yield cells
         for label, values in reference_lines(row, unit, metrics):
-            yield [label, "", *values, *[""] * len(compared)]
+            yield [label, "", *values, *[""] * len(kept)]
 
 
 def _values(row: Row, unit: str, metrics: Sequence[str], compared: Sequence[str]) -> list[str]:

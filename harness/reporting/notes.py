@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from harness.errors import HarnessError
+from harness.reporting.folder import SPEC
 from harness.reporting.report import Fingerprint
 from harness.reporting.summary import Group, Summary
-from harness.spec import BASELINE
+from harness.spec import BASELINE, VARIED, read_toml
 
 
 def notes(group: Group, older: int) -> Iterator[str]:
@@ -69,6 +73,30 @@ def differences(fingerprints: Sequence[Fingerprint]) -> Iterator[str]:
                     yield f"{package} ({_listed(sorted(found))})"
         else:
             yield f"{name} ({_listed(values)})"
+
+
+def unlike_settings(one: Path, other: Path) -> str:
+    """Say in what the stored settings of two runs differ; nothing if that cannot be read."""
+    try:
+        before, after = (_flat(read_toml(folder / SPEC)) for folder in (one, other))
+    except HarnessError:
+        return ""
+    unlike = [
+        f"{key} {before.get(key, 'unset')} there, {after.get(key, 'unset')} here"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key) and key.partition(".")[0] not in VARIED
+    ]
+    return f" ({'; '.join(unlike)})" if unlike else ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def legend(summary: Summary) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -132,6 +133,23 @@ class Group(Record):
     """Full fine-tuning first."""
     notes: list[str] = Field(default_factory=list)
     """What a reader must know."""
+
+    @property
+    def title(self) -> str:
+        """What the group is on."""
+        return f"{self.backbone} on {self.task}"
+
+    def scored(self, metrics: Sequence[str]) -> list[str]:
+        """Return those of the metrics that any row has."""
+        return [name for name in metrics if any(name in row.quality for row in self.rows)]
+
+    def compared(self, metrics: Sequence[str]) -> list[str]:
+        """Return those of the metrics of which a share of full fine-tuning's is known."""
+        return [
+            name
+            for name in metrics
+            if any(name in row.quality and row.quality[name].retention for row in self.rows)
+        ]
 
 
 class Summary(Record):

@@ -43,17 +43,16 @@ def table(summary: Summary, width: int = 80) -> str:
 
 
 def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
-    present = [m for m in summary.metrics if any(m in row.quality for row in group.rows)]
+    present = group.scored(summary.metrics)
     shown = present[: max(1, (width - _FIXED) // _METRIC)]
     tests = " or ".join(f"{number:,}" for number in group.test_examples)
-    title = printable(f"{group.backbone} on {group.task}")
+    title = printable(group.title)
     title += f", {tests} test examples" if tests else ""
     yield from (click.style(line, bold=True) for line in textwrap.wrap(title, width))
     headings = ["recipe", "", "speed", "trained", summary.memory_unit, *map(heading, shown)]
     lines = [Line(headings, bold=True), *_costs(group, summary, shown)]
     yield from in_columns(lines, width)
-    if any(quality.retention for row in group.rows for quality in row.quality.values()):
-        kept = present[: max(1, (width - _RECIPE) // _KEPT)]
+    if kept := group.compared(present)[: max(1, (width - _RECIPE) // _KEPT)]:
         yield "quality kept, % of full fine-tuning's:"
         yield from in_columns(
             [Line(["recipe", *map(heading, kept)], bold=True), *_kept(group, kept)], width

@@ -1,0 +1,220 @@
+"""The charts of the page, as Vega-Lite specifications.
+
+What comes from data or names is only ever a value in the rows: a field name or an expression that
+held it could be obeyed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import altair as alt
+
+from harness.reporting.summary import Estimate, Group
+from harness.reporting.wording import heading
+
+Spec = dict[str, Any]
+
+_HEIGHT = 300
+_FRONT = {True: "on the front", False: "not on it", None: "not known"}
+_GIB = 2**30
+
+
+def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
+    """Plot quality against ``speed`` or ``memory``, with intervals and the Pareto front."""
+    rows = []
+    for row in group.rows:
+        quality = row.quality.get(metric)
+        x = _percent(row.speed) if against == "speed" else _gib(row.memory_bytes)
+        if quality is None or x is None:
+            continue
+        value = quality.value
+        rows.append(
+            {
+                "recipe": row.recipe,
+                **{f"x{end}": bound for end, bound in zip(("", "_low", "_high"), x, strict=True)},
+                "y": value.value,
+                "y_low": value.value if value.low is None else value.low,
+                "y_high": value.value if value.high is None else value.high,
+                "front": {True: "on the front", False: "not on it", None: "not known"}[
+                    row.on_front
+                ],
+            }
+        )
+    if not rows:
+        return None
+    title = "speed, % of full" if against == "speed" else "peak memory, GiB"
+    x_axis = alt.X("x:Q").title(title).scale(zero=False, padding=44)
+    y_axis = alt.Y("y:Q").title(heading(metric)).scale(zero=False, padding=12)
+    color = alt.Color("recipe:N").legend(None)
+    base = alt.Chart(_data(rows))
+    known = any(row["front"] == _FRONT[True] for row in rows)
+    below = alt.Legend(orient="bottom", title="Pareto", symbolFillColor="currentColor")
+    line = (
+        base.transform_filter(f"datum.front == '{_FRONT[True]}'")
+        .mark_line(strokeDash=[4, 3], opacity=0.6, color="currentColor")
+        .encode(x_axis, y_axis, order="x:Q")
+    )
+    layers = [
+        *([line] if known else []),
+        base.mark_rule(opacity=0.5).encode(x_axis, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), color),
+        base.mark_rule(opacity=0.5).encode(alt.X("x_low:Q"), y_axis, alt.X2("x_high:Q"), color),
+        base.mark_point(filled=True, size=90, opacity=1).encode(
+            x_axis,
+            y_axis,
+            color,
+            shape=alt.Shape("front:N", legend=below if known else None),
+            tooltip=_tooltip(
+                recipe="recipe",
+                front="Pareto front",
+                x=title,
+                y=heading(metric),
+                y_low="lower bound",
+                y_high="upper bound",
+            ),
+        ),
+        base.mark_text(dy=-12, fontSize=11, color="currentColor").encode(
+            x_axis, y_axis, text="recipe:N"
+        ),
+    ]
+    return _spec(alt.layer(*layers), _HEIGHT)
+
+
+def comparison(group: Group, metric: str) -> Spec | None:
+    """Plot every recipe's costs and quality in percent of full fine-tuning's."""
+    rows = []
+    for row in group.rows:
+        measures = [("training speed", _percent(row.speed))]
+        if row.trainable_pct is not None:
+            measures.append(("trained parameters", (row.trainable_pct,) * 3))
+        if row.memory_relative is not None:
+            measures.append(("peak memory", (100 * row.memory_relative,) * 3))
+        if metric in row.quality:
+            measures.append((f"{heading(metric)} kept", _percent(row.quality[metric].retention)))
+        for measure, value in measures:
+            if value is not None:
+                x, low, high = value
+                rows.append(
+                    {"recipe": row.recipe, "measure": measure, "x": x, "low": low, "high": high}
+                )
+    if not rows:
+        return None
+    order = [row.recipe for row in group.rows]
+    base = alt.Chart(_data(rows))
+    x_axis = alt.X("x:Q").title("% of full fine-tuning (parameters: of the backbone)")
+    y_axis = alt.Y("recipe:N").title(None).sort(order).axis(grid=True, labelLimit=200)
+    below = alt.Legend(orient="bottom", columns=2, title=None)
+    color = alt.Color("measure:N", legend=below)
+    layers = [
+        alt.Chart(_data([{"x": 100}]))
+        .mark_rule(strokeDash=[4, 3], color="currentColor")
+        .encode(x="x:Q"),
+        base.mark_rule(strokeWidth=2).encode(
+            alt.X("low:Q"), alt.X2("high:Q"), y_axis, color, yOffset="measure:N"
+        ),
+        base.mark_point(filled=True, size=70, opacity=1).encode(
+            x_axis,
+            y_axis,
+            color,
+            shape=alt.Shape("measure:N", legend=None),
+            yOffset="measure:N",
+            tooltip=_tooltip(recipe="recipe", measure="measure", x="%", low="from", high="to"),
+        ),
+    ]
+    return _spec(alt.layer(*layers), max(160, 46 * len(order)))
+
+
+def curve(rows: Sequence[Spec], title: str) -> Spec | None:
+    """Plot a quantity over optimizer steps, one line a run.
+
+    Args:
+        rows: ``recipe``, ``seed``, ``step`` and ``value``.
+        title: of the quantity.
+    """
+    if not rows:
+        return None
+    chart = (
+        alt.Chart(_data(rows))
+        .mark_line(point={"size": 16}, opacity=0.85)
+        .encode(
+            alt.X("step:Q").title("optimizer step").axis(tickMinStep=1, format="d"),
+            alt.Y("value:Q").title(title).scale(zero=False),
+            alt.Color("recipe:N").title(None).legend(orient="bottom", columns=2, labelLimit=200),
+            detail="seed:N",
+            tooltip=_tooltip(recipe="recipe", seed="seed", step="step", value=title),
+        )
+    )
+    return _spec(chart, _HEIGHT)
+
+
+def breakdown(rows: Sequence[Spec], order: Sequence[str], title: str) -> Spec | None:
+    """Plot what a total is made of, one bar a recipe.
+
+    Args:
+        rows: ``recipe``, ``part`` and ``value``.
+        order: of the recipes.
+        title: of the value, with its unit.
+    """
+    if not rows:
+        return None
+    parts = list(dict.fromkeys(row["part"] for row in rows))
+    chart = (
+        alt.Chart(_data(rows))
+        .mark_bar()
+        .encode(
+            alt.X("value:Q").title(title),
+            alt.Y("recipe:N").title(None).sort(order).axis(labelLimit=200),
+            alt.Color("part:N").title(None).sort(parts).legend(orient="bottom", columns=3),
+            order="place:Q",
+            tooltip=_tooltip(recipe="recipe", part="part", value=title),
+        )
+    )
+    return _spec(chart, max(120, 34 * len(order)))
+
+
+def _data(rows: Sequence[Spec]) -> Any:
+    return alt.Data(values=list(rows))  # type: ignore[no-untyped-call]
+
+
+def _tooltip(**titles: str) -> list[alt.Tooltip]:
+    numeric = {"x", "y", "y_low", "y_high", "low", "high", "value", "step"}
+    return [
+        alt.Tooltip(f"{field}:Q", title=title, format=".4~g")
+        if field in numeric
+        else alt.Tooltip(f"{field}:N", title=title)
+        for field, title in titles.items()
+    ]
+
+
+def _spec(chart: Any, height: int) -> Spec:
+    """Return the specification, in colours that follow those of the page."""
+    ink = "currentColor"
+    text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12}
+    lines = {"domainColor": ink, "tickColor": ink, "gridColor": ink, "gridOpacity": 0.12}
+    spec: Spec = (
+        chart.properties(width="container", height=height, background="transparent")
+        .configure(font="system-ui, sans-serif")
+        .configure_axis(**text, **lines)
+        .configure_legend(**text)
+        .configure_view(stroke=None)
+        .to_dict()
+    )
+    return spec
+
+
+def _percent(estimate: Estimate | None) -> tuple[float, float, float] | None:
+    if estimate is None:
+        return None
+    value = estimate.value
+    bounds: Iterable[float] = (
+        value,
+        value if estimate.low is None else estimate.low,
+        value if estimate.high is None else estimate.high,
+    )
+    middle, low, high = (100 * bound for bound in bounds)
+    return middle, low, high
+
+
+def _gib(size: int | None) -> tuple[float, float, float] | None:
+    return None if size is None else (size / _GIB,) * 3

@@ -1,0 +1,126 @@
+"""What the page shows beside the tables: learning curves, parts of costs, and examples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.reporting.folder import HISTORY, StoredRun
+from harness.reporting.scores import read_prediction_rows
+from harness.reporting.summary import Group
+
+POINTS = 150
+"""Points that a learning curve is thinned out to."""
+CURVES = 24
+"""Runs of a group whose learning curves are drawn."""
+EXAMPLES = 40
+"""Test examples of a group that are embedded, evenly spread over the split."""
+RECIPES = 12
+"""Recipes of a group whose predictions are embedded."""
+CHARACTERS = 4000
+"""Characters of a text that are embedded."""
+TOTAL = 8_000_000
+"""Characters of all embedded examples; beyond these, groups go without."""
+
+_GIB = 2**30
+
+Rows = list[dict[str, Any]]
+
+
+def curves(runs: Sequence[StoredRun], metric: str) -> tuple[Rows, Rows]:
+    """Return the training losses and the eval split's scores over steps."""
+    losses, scores = [], []
+    for folder, report in runs[:CURVES]:
+        steps = list(_history(folder / HISTORY))
+        name = {"recipe": report.recipe, "seed": str(report.seed)}
+        lost = [(row["step"], row["loss"]) for row in steps if _is_number(row.get("loss"))]
+        evals = [(row["step"], row["eval"]) for row in steps if isinstance(row.get("eval"), dict)]
+        known = [(step, values[metric]) for step, values in evals if _is_number(values.get(metric))]
+        losses += [{**name, "step": step, "value": value} for step, value in _thin(lost)]
+        scores += [{**name, "step": step, "value": value} for step, value in _thin(known)]
+    return losses, scores
+
+
+def parts(group: Group, runs: Sequence[StoredRun], of: str) -> Rows:
+    """Return what ``memory`` (GiB) or ``speed`` (% of a step) is made of, one run a recipe."""
+    rows = []
+    for run in first_runs(group, runs):
+        measured = getattr(run.report, of)
+        found = getattr(measured, "parts", None) if measured else None
+        if found is None:
+            continue
+        values = found.model_dump()
+        scale = 1 / _GIB if of == "memory" else 100 / (sum(values.values()) or 1)
+        rows += [
+            {"recipe": run.report.recipe, "part": part, "value": scale * value, "place": place}
+            for place, (part, value) in enumerate(values.items())
+        ]
+    return rows
+
+
+def examples(group: Group, runs: Sequence[StoredRun]) -> Rows:
+    """Return test examples, each with the predictions of all recipes and their scores."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in first_runs(group, runs)[:RECIPES]:
+        try:
+            rows = read_prediction_rows(run.folder)
+        except HarnessError:
+            continue
+        if not found:
+            step = max(1, len(rows) // EXAMPLES)
+            for row in rows[::step][:EXAMPLES]:
+                found[str(row["id"])] = {
+                    "id": str(row["id"]),
+                    "source": _cut(row.get("source")),
+                    "reference": _cut(row.get("reference")),
+                    "predictions": [],
+                }
+        for row in rows:
+            if example := found.get(str(row["id"])):
+                scores = row.get("scores")
+                example["predictions"].append(
+                    {
+                        "recipe": run.report.recipe,
+                        "seed": run.report.seed,
+                        "text": _cut(row.get("prediction")),
+                        "scores": scores if isinstance(scores, dict) else {},
+                    }
+                )
+    return list(found.values())
+
+
+def first_runs(group: Group, runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Return one good run of each recipe, that of its first seed."""
+    by_id = {run.report.id: run for run in runs}
+    return [by_id[row.runs[0]] for row in group.rows if row.runs]
+
+
+def _history(path: Any) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and _is_number(row.get("step")):
+            yield row
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < float("inf")
+
+
+def _thin(points: Sequence[tuple[Any, Any]]) -> Sequence[tuple[Any, Any]]:
+    """Return at most ``POINTS`` points, the last one among them."""
+    step = -(-len(points) // POINTS) or 1
+    return points[::-1][::step][::-1]
+
+
+def _cut(text: object) -> str:
+    shown = text if isinstance(text, str) else ""
+    return shown if len(shown) <= CHARACTERS else shown[:CHARACTERS] + " … [cut]"

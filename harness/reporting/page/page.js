@@ -1,0 +1,163 @@
+// Draws charts when they come into view, filters and sorts tables, and shows examples.
+// Text from data only ever goes through textContent.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+
+function element(name, text, className) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+// --- Charts --------------------------------------------------------------------------------------
+
+async function draw(box) {
+  const spec = data.charts[Number(box.dataset.chart)];
+  // The interpreter, not generated code: the page's policy allows no eval.
+  await vegaEmbed(box, spec, { actions: false, renderer: "svg", ast: true });
+  box.dataset.drawn = "true";
+}
+
+const boxes = document.querySelectorAll("[data-chart]");
+const watcher = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      watcher.unobserve(entry.target);
+      draw(entry.target);
+    }
+  },
+  { rootMargin: "400px" },
+);
+boxes.forEach((box) => watcher.observe(box));
+
+window.addEventListener("beforeprint", () => {
+  boxes.forEach((box) => {
+    if (!box.dataset.drawn) draw(box);
+  });
+});
+
+// --- Filter --------------------------------------------------------------------------------------
+
+const filter = document.getElementById("filter");
+const status = document.getElementById("filter-status");
+
+function applyFilter() {
+  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0;
+  for (const section of document.querySelectorAll("section.group")) {
+    const where = section.dataset.where.toLowerCase();
+    let any = false;
+    for (const body of section.querySelectorAll("tbody")) {
+      const text = `${where} ${body.dataset.recipe.toLowerCase()}`;
+      body.hidden = !words.every((word) => text.includes(word));
+      any ||= !body.hidden;
+      shown += body.hidden ? 0 : 1;
+    }
+    section.hidden = !any;
+  }
+  status.textContent = words.length ? `${shown} ${shown === 1 ? "row" : "rows"} match` : "";
+}
+
+filter.addEventListener("input", applyFilter);
+
+// --- Sorting -------------------------------------------------------------------------------------
+
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const head = button.closest("th");
+    const table = head.closest("table");
+    const column = [...head.parentNode.children].indexOf(head);
+    const down = head.getAttribute("aria-sort") !== "descending";
+    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const key = (body) => {
+      const raw = body.rows[0].cells[column]?.dataset.value ?? "";
+      return raw === "" ? null : Number.isNaN(Number(raw)) ? raw : Number(raw);
+    };
+    const bodies = [...table.tBodies].sort((a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (x === null || y === null) return (x === null) - (y === null);
+      const order = x < y ? -1 : x > y ? 1 : 0;
+      return down ? -order : order;
+    });
+    table.append(...bodies);
+  });
+}
+
+// --- Examples ------------------------------------------------------------------------------------
+
+const browser = document.getElementById("browser");
+if (browser) {
+  const group = document.getElementById("example-group");
+  const search = document.getElementById("example-search");
+  const place = document.getElementById("example-place");
+  const view = document.getElementById("example");
+  let found = [];
+  let at = 0;
+
+  data.examples.forEach((entry, number) => {
+    const option = element("option", entry.group);
+    option.value = String(number);
+    group.append(option);
+  });
+
+  function find() {
+    const wanted = search.value.toLowerCase();
+    const texts = (e) => [e.id, e.source, e.reference, ...e.predictions.map((p) => p.text)];
+    found = data.examples[Number(group.value)].examples.filter((example) =>
+      texts(example).some((text) => text.toLowerCase().includes(wanted)),
+    );
+    at = 0;
+    show();
+  }
+
+  function block(title, text, scores, className) {
+    const box = element("article", undefined, className);
+    box.append(element("h4", title), element("p", text || "(empty)", "text"));
+    if (scores) {
+      const list = element("dl");
+      for (const [name, value] of Object.entries(scores)) {
+        const pair = element("div");
+        const shown = typeof value === "number" ? value.toFixed(2) : String(value);
+        pair.append(element("dt", name), element("dd", shown));
+        list.append(pair);
+      }
+      box.append(list);
+    }
+    return box;
+  }
+
+  function show() {
+    view.replaceChildren();
+    if (!found.length) {
+      place.textContent = "no example matches";
+      return;
+    }
+    const example = found[at];
+    place.textContent = `${at + 1} of ${found.length}: ${example.id}`;
+    view.append(block("Source", example.source, null, "wide"));
+    view.append(block("Reference", example.reference, null, "wide"));
+    for (const p of example.predictions) {
+      view.append(block(`${p.recipe}, seed ${p.seed}`, p.text, p.scores));
+    }
+  }
+
+  function move(by) {
+    if (!found.length) return;
+    at = (at + by + found.length) % found.length;
+    show();
+  }
+
+  group.addEventListener("change", find);
+  search.addEventListener("input", find);
+  document.getElementById("example-before").addEventListener("click", () => move(-1));
+  document.getElementById("example-after").addEventListener("click", () => move(1));
+  browser.addEventListener("keydown", (event) => {
+    if (event.target.matches("input, select")) return;
+    if (event.key === "ArrowLeft") move(-1);
+    if (event.key === "ArrowRight") move(1);
+  });
+  find();
+}

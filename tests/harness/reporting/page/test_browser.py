@@ -1,0 +1,215 @@
+"""The page in a real browser: it draws, filters, sorts, browses, and obeys nothing from data."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="the package selenium is missing")
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER),
+    reason="there is no Chromium with its chromedriver (Debian: chromium, chromium-driver)",
+)
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator["Chrome"]:
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    options = Options()
+    options.binary_location = str(BROWSER)
+    # A sandbox of its own is not to be had as root or in a container.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(DRIVER))
+    browser.set_script_timeout(60)
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def opened(chrome: "Chrome", hostile_page: str, tmp_path: Path) -> "Chrome":
+    path = tmp_path / "report.html"
+    path.write_text(hostile_page)
+    chrome.set_window_size(1200, 900)
+    chrome.get(path.as_uri())
+    return chrome
+
+
+DRAWN = """
+const done = arguments[0];
+window.dispatchEvent(new Event("beforeprint"));
+const wait = () => {
+  const boxes = [...document.querySelectorAll("[data-chart]")];
+  if (boxes.every((box) => box.dataset.drawn)) done(boxes.length);
+  else setTimeout(wait, 50);
+};
+wait();
+"""
+
+
+def all_charts_drawn(browser: "Chrome") -> int:
+    return int(browser.execute_async_script(DRAWN))
+
+
+def script(browser: "Chrome", text: str, *arguments: Any) -> Any:
+    return browser.execute_script(f"return {text}", *arguments)
+
+
+def type_into(browser: "Chrome", box: str, text: str) -> None:
+    field = browser.find_element("id", box)
+    field.clear()
+    field.send_keys(text)
+
+
+def visible_recipes(browser: "Chrome") -> list[str]:
+    found = script(
+        browser,
+        "[...document.querySelectorAll('section.group tbody')]"
+        ".filter((b) => b.offsetParent).map((b) => b.dataset.recipe.slice(0, 7))",
+    )
+    return sorted(found)
+
+
+def test_every_chart_is_drawn_and_the_console_is_silent(opened: "Chrome") -> None:
+    count = all_charts_drawn(opened)
+    # The hostile group: two trade-offs, the comparison, loss, score. The plain one: no speed.
+    assert count == 5 + 1 + 1
+    assert script(opened, "document.querySelectorAll('.chart svg').length") == count
+    marks = script(opened, "document.querySelectorAll('.chart svg path').length")
+    assert marks > count
+    assert opened.get_log("browser") == []
+
+
+def test_nothing_from_data_is_obeyed(opened: "Chrome") -> None:
+    all_charts_drawn(opened)
+    for point in opened.find_elements("css selector", ".chart svg path[aria-label]")[:5]:
+        with contextlib.suppress(Exception):  # a mark may lie below another
+            webdriver.ActionChains(opened).move_to_element(point).perform()
+    assert script(opened, "window.pwned") is None
+    assert script(opened, "document.querySelectorAll('img').length") == 0
+    title = opened.find_element("css selector", "section.group h2").text
+    assert "<script>window.pwned=1</script>" in title
+    assert "{{7*7}}" in title
+
+
+def test_the_policy_stops_a_script_that_would_get_in(opened: "Chrome") -> None:
+    opened.execute_script(
+        "const s = document.createElement('script'); s.textContent = 'window.pwned = 1';"
+        "document.body.append(s);"
+    )
+    assert script(opened, "window.pwned") is None
+    assert any("Content Security Policy" in entry["message"] for entry in opened.get_log("browser"))
+
+
+def test_the_filter_leaves_what_matches_and_says_how_much(opened: "Chrome") -> None:
+    assert visible_recipes(opened) == ["full", "lora_ff", "lora_qv", "lprun</"]
+    type_into(opened, "filter", "lora")
+    assert visible_recipes(opened) == ["lora_ff", "lora_qv"]
+    type_into(opened, "filter", "lora plain")
+    assert visible_recipes(opened) == ["lora_qv"]
+    assert opened.find_element("id", "filter-status").text == "1 row match"
+    hidden = script(opened, "document.querySelectorAll('section.group[hidden]').length")
+    assert hidden == 1
+
+
+def test_headings_sort_by_number(opened: "Chrome") -> None:
+    order = "[...document.querySelector('table').tBodies].map((b) => b.dataset.recipe.slice(0, 5))"
+    button = opened.find_element("xpath", "//th/button[text()='R-1']")
+    button.click()
+    assert script(opened, order) == ["full", "lprun", "lora_"]
+    assert script(opened, "arguments[0].parentNode.ariaSort", button) == "descending"
+    button.click()
+    assert script(opened, order) == ["lprun", "full", "lora_"]
+
+
+def test_examples_are_browsed_and_searched_from_the_keyboard(opened: "Chrome") -> None:
+    place = opened.find_element("id", "example-place")
+    assert place.text.startswith("1 of 3: t0")
+    articles = opened.find_elements("css selector", "#example article")
+    assert len(articles) == 4
+    assert "Source 0 of the notes.</script>" in articles[0].text
+    assert "Prediction 0 of lprun" in articles[3].text
+    assert "rouge1" in articles[3].text
+    button = opened.find_element("id", "example-after")
+    button.send_keys("\ue007")
+    assert place.text.startswith("2 of 3: t1")
+    button.send_keys("\ue012")  # arrow left
+    assert place.text.startswith("1 of 3: t0")
+    type_into(opened, "example-search", "prediction 2")
+    assert place.text.startswith("1 of 1: t2")
+    type_into(opened, "example-search", "no such words")
+    assert place.text == "no example matches"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_readable_in_light_and_dark(opened: "Chrome", scheme: str) -> None:
+    opened.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
+    all_charts_drawn(opened)
+    style = "getComputedStyle(document.querySelector(arguments[0]))"
+    ink = script(opened, f"{style}.color", "body")
+    background = script(opened, f"{style}.backgroundColor", "body")
+    assert contrast(ink, background) > 7
+    assert contrast(script(opened, f"{style}.color", "figcaption"), background) > 4.5
+    # Charts take the page's ink, on axes and legends too.
+    assert script(opened, f"{style}.fill", ".chart svg text") == ink
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of WCAG 2."""
+
+    def luminance(color: str) -> float:
+        channels = [int(c) / 255 for c in color[color.index("(") + 1 : -1].split(",")[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_it_fits_a_phone(opened: "Chrome") -> None:
+    device = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+    try:
+        opened.refresh()
+        all_charts_drawn(opened)
+        wide = """[...document.body.querySelectorAll("*")]
+            .filter((e) => !e.closest(".scroll, .chart"))
+            .filter((e) => e.getBoundingClientRect().right > 361)
+            .map((e) => e.outerHTML.slice(0, 80))"""
+        assert script(opened, wide) == []
+        assert script(opened, "document.documentElement.scrollWidth") <= 360
+        assert script(opened, "document.querySelector('.chart svg').clientWidth") <= 360
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_screen_reader_finds_its_way(opened: "Chrome") -> None:
+    all_charts_drawn(opened)
+    assert script(opened, "document.documentElement.lang") == "en"
+    unnamed = """[...document.querySelectorAll("input, select, button, [role=img], [role=region]")]
+        .filter((e) => !(e.labels?.length || e.ariaLabel || e.textContent.trim())).length"""
+    assert script(opened, unnamed) == 0
+    levels = script(
+        opened,
+        "[...document.querySelectorAll('h1, h2, h3, h4')].map((h) => Number(h.tagName[1]))",
+    )
+    assert levels[0] == 1
+    # Levels are never skipped on the way down, but for the boxes of the examples.
+    assert all(b - a <= 1 for a, b in pairwise(levels) if b < 4)
+    assert script(opened, "document.querySelectorAll('th:not([scope])').length") == 0
