@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.trackers import Tracker
 
 
 def run(
@@ -49,6 +54,12 @@ def run(
             show_default=False,
         ),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also tell tensorboard, mlflow or wandb; repeatable.", show_default=False
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("results"),
 ) -> None:
     """Fine-tune a backbone with a recipe on a task, and report speed, memory and quality.
@@ -58,7 +69,9 @@ def run(
     """
     from harness.plugins import installed
     from harness.spec import RunSpec, overlay, parse_settings, read_toml, resolve
+    from harness.trackers import FOLDER, find_tracker
 
+    trackers = [find_tracker(name, out / FOLDER) for name in dict.fromkeys(track or [])]
     plugins = installed()
     values: dict[str, Any] = read_toml(spec_file) if spec_file else {}
     named = {
@@ -80,12 +93,13 @@ def run(
     reference = str(values.get("backbone", RunSpec.model_fields["backbone"].default))
     plugins.tasks.find(str(values.get("task", RunSpec.model_fields["task"].default)))
     spec = resolve(values, plugins.backbones.find(reference).load()(reference).preset)
-    _execute(spec, out)
+    _execute(spec, out, trackers)
 
 
-def _execute(spec: Any, out: Path) -> None:
+def _execute(spec: Any, out: Path, trackers: Sequence[Tracker]) -> None:
     import logging
     import os
+    from contextlib import ExitStack
 
     from rich.console import Console
     from rich.markup import escape
@@ -105,14 +119,15 @@ def _execute(spec: Any, out: Path) -> None:
         f"seed {spec.seed}, preset {spec.preset}"
     )
     plugins = installed()
-    with Progress(console) as progress:
-        plugins.manager.register(progress)
-        try:
-            from harness.run import Run
+    with ExitStack() as observers:
+        progress: list[Progress | Tracker] = [Progress(console)]
+        for observer in (*progress, *trackers):
+            observers.enter_context(observer)
+            plugins.manager.register(observer)
+            observers.callback(plugins.manager.unregister, observer)
+        from harness.run import Run
 
-            report, folder = Run(spec, plugins, out).execute()
-        finally:
-            plugins.manager.unregister(progress)
+        report, folder = Run(spec, plugins, out).execute()
     if report.failure:
         console.print(
             f"[bold red]{report.status}[/] in the phase {report.failure.phase!r}: "
