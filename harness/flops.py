@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.composition import compose
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from harness.backbone import Backbone
+    from harness.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,22 @@ class StepFlops:
     def total(self) -> int:
         """Forward and backward."""
         return self.forward + self.backward
+
+
+def flop_limit(
+    backbone: Backbone, recipe: Recipe, source_tokens: int, target_tokens: int
+) -> float:
+    """Return what a recipe's relative speed would be if only matrix products took time.
+
+    Args:
+        backbone: the backbone.
+        recipe: composed on a skeleton.
+        source_tokens: mean length of the sources.
+        target_tokens: mean length of the targets.
+    """
+    full = training_flops(backbone.skeleton(), source_tokens, target_tokens)
+    compressed = compose(backbone.skeleton(), backbone, recipe)
+    return full.total / training_flops(compressed, source_tokens, target_tokens).total
 
 
 def training_flops(

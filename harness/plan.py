@@ -8,7 +8,11 @@ from harness.backbone import Backbone
 from harness.composition import ParameterCount, compose, count_parameters, kept_layers, layers
 from harness.flops import training_flops
 from harness.recipe import Recipe
+from harness.reporting.profile import PredictedMemory
 from harness.reporting.report import LayersKept, Parameters, Record
+from harness.spec import RunSpec
+from harness.training.examples import Example
+from harness.training.schedule import Step
 
 
 class Storage(Record):
@@ -44,6 +48,10 @@ class Plan(Record):
     flop_limit_relative_speed: float
     """FLOPs of a training step of full fine-tuning / those of the recipe: the relative speed if
     matrix products were all that takes time."""
+    memory: PredictedMemory | None
+    """Peak memory in training; null if it cannot be predicted."""
+    memory_unknown: str | None = None
+    """Why it cannot; null if it can."""
     storage: Storage
     """What several tasks need on disk."""
 
@@ -54,6 +62,8 @@ def plan(
     source_tokens: int = 512,
     target_tokens: int = 128,
     tasks: int = 4,
+    spec: RunSpec | None = None,
+    longest: Step | None = None,
 ) -> list[Plan]:
     """Compose each recipe on a skeleton and count; needs no weights and no network.
 
@@ -63,7 +73,14 @@ def plan(
         source_tokens: length of the sources, which the FLOP limit depends on.
         target_tokens: length of the targets, likewise.
         tasks: how many tasks the storage is for.
+        spec: the settings that memory depends on; its backbone and recipe are not looked at.
+        longest: the step that memory is predicted for; by default a step of such sources and
+            targets.
     """
+    from harness.measurement.prediction import try_to_predict
+
+    spec = spec or RunSpec()
+    longest = longest or _step(spec, source_tokens, target_tokens)
     skeleton = backbone.skeleton()
     original = count_parameters(skeleton)
     full_flops = training_flops(skeleton, source_tokens, target_tokens).total
@@ -75,6 +92,7 @@ def plan(
         kept = kept_layers(before, layers(model, backbone))
         count = count_parameters(model)
         flops = training_flops(model, source_tokens, target_tokens).total
+        memory, unknown = try_to_predict(spec, backbone, recipe, longest)
         return Plan(
             backbone=backbone.name,
             recipe=str(recipe),
@@ -89,10 +107,17 @@ def plan(
             source_tokens=source_tokens,
             target_tokens=target_tokens,
             flop_limit_relative_speed=full_flops / flops,
+            memory=memory,
+            memory_unknown=unknown,
             storage=_storage(count, tasks, tasks * original.total_bytes),
         )
 
     return [one(recipe) for recipe in recipes]
+
+
+def _step(spec: RunSpec, source_tokens: int, target_tokens: int) -> Step:
+    example = Example([1] * source_tokens, [1] * target_tokens)
+    return Step(((example,) * spec.train.batch_size,) * spec.train.accumulation)
 
 
 def _storage(count: ParameterCount, tasks: int, full_bytes: int) -> Storage:

@@ -10,7 +10,6 @@ import typer
 
 if TYPE_CHECKING:
     from harness.plan import Plan
-    from harness.task import LengthProfile
 
 
 def plan(
@@ -22,27 +21,47 @@ def plan(
         str | None,
         typer.Option(help="Take typical lengths from this task.", show_default="512 and 128"),
     ] = None,
+    source_tokens: Annotated[
+        int | None, typer.Option(min=2, help="Mean source length.", show_default="the task's")
+    ] = None,
+    target_tokens: Annotated[
+        int | None, typer.Option(min=2, help="Mean target length.", show_default="the task's")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 8,
+    accumulation: Annotated[int, typer.Option(min=1, help="Batches in an optimizer step.")] = 1,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks storage is counted for.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what recipes do to a backbone: layers, parameters, the limit of speed, storage.
+    """Say what recipes do to a backbone: layers, parameters, the limit of speed, memory, storage.
 
     Needs no weights and no network. Example: harness plan --backbone t5-large
     --compressor lora_ff+lprun
     """
+    from harness.measurement.batches import drawn_batches, lengths_of, profile_spec, task_of
     from harness.plan import plan as make_plans
     from harness.plugins import installed
     from harness.recipe import parse, split_recipes
+    from harness.task import LengthProfile
 
     plugins = installed()
     recipes = [parse(text, plugins.compressors) for text in split_recipes(compressor)]
-    lengths = _lengths(task)
+    found = plugins.backbones.find(backbone).load()(backbone)
+    spec = profile_spec(backbone, task, device, batch_size, accumulation, precision)
+    lengths, longest = LengthProfile(source_tokens or 512, target_tokens or 128), None
+    if task is not None:
+        chosen = task_of(spec, plugins)
+        lengths = lengths_of(chosen, source_tokens, target_tokens)
+        longest = drawn_batches(spec, found, chosen, lengths).longest
     plans = make_plans(
-        plugins.backbones.find(backbone).load()(backbone),
+        found,
         recipes,
         source_tokens=round(lengths.source_mean),
         target_tokens=round(lengths.target_mean),
         tasks=tasks,
+        spec=spec,
+        longest=longest,
     )
     if as_json:
         records = [made.model_dump() for made in plans]
@@ -51,20 +70,11 @@ def plan(
     _print(plans)
 
 
-def _lengths(reference: str | None) -> LengthProfile:
-    from harness.plugins import installed
-    from harness.task import LengthProfile
-
-    if reference is None:
-        return LengthProfile(512, 128)
-    profile = installed().tasks.find(reference).load().length_profile
-    assert isinstance(profile, LengthProfile)
-    return profile
-
-
 def _print(plans: list[Plan]) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from harness.reporting.report import MemoryParts
 
     first = plans[0]
     table = Table(title=f"{first.backbone}: {first.parameters.original:,} parameters", box=None)
@@ -79,6 +89,11 @@ def _print(plans: list[Plan]) -> None:
         "trainable parameters": lambda p: f"{p.parameters.trainable:,}",
         "% of the original": lambda p: f"{p.parameters.trainable_pct_of_original:.2f}",
         "FLOP limit of speed": lambda p: f"{p.flop_limit_relative_speed:.2f}x",
+        "predicted peak memory": lambda p: _size(p.memory.peak_bytes) if p.memory else "-",
+        **{f"  {part}": _part(part) for part in MemoryParts.model_fields},
+        "  process": lambda p: (
+            _size(p.memory.process_bytes) if p.memory and p.memory.process_bytes else "-"
+        ),
         "stored once": lambda p: _size(p.storage.base_bytes),
         "stored for each task": lambda p: _size(p.storage.bytes_per_task),
         f"stored for {first.storage.tasks} tasks": lambda p: _size(p.storage.total_bytes),
@@ -89,7 +104,21 @@ def _print(plans: list[Plan]) -> None:
         f"FLOP limit: relative to full fine-tuning, {first.source_tokens} source and "
         f"{first.target_tokens} target tokens."
     )
+    known = next((made.memory for made in plans if made.memory), None)
+    if known:
+        table.caption += (
+            f"\nMemory: training in {known.dtype}, {known.engine} batches of {known.batch_size}; "
+            f"the longest step has {known.source_tokens:,} source and {known.target_tokens:,} "
+            "target tokens."
+        )
+    for made in plans:
+        if made.memory_unknown:
+            table.caption += f"\nMemory of {made.recipe} is unknown: {made.memory_unknown}"
     Console(highlight=False).print(table)
+
+
+def _part(name: str) -> Callable[[Plan], str]:
+    return lambda p: _size(getattr(p.memory.parts, name)) if p.memory else "-"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -17,18 +17,32 @@ def profile(
         str, typer.Option(help="Recipes, listed with commas.")
     ] = "full,lprun,lora_qv,lora_ff,lora_qv+lprun,lora_ff+lprun",
     task: Annotated[str, typer.Option(help="Whose lengths the batches have.")] = "radiology_demo",
+    data: Annotated[
+        DataChoice,
+        typer.Option(
+            help="own: the task's own data; lengths: batches of its typical lengths; auto: own "
+            "data where they and the tokenizer are at hand."
+        ),
+    ] = DataChoice.AUTO,
     source_tokens: Annotated[
-        int | None, typer.Option(min=2, help="Mean source length.", show_default="the task's")
+        int | None,
+        typer.Option(min=2, help="Mean source length; implies --data lengths.", show_default=False),
     ] = None,
     target_tokens: Annotated[
-        int | None, typer.Option(min=2, help="Mean target length.", show_default="the task's")
+        int | None, typer.Option(min=2, help="Mean target length, likewise.", show_default=False)
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 8,
     accumulation: Annotated[int, typer.Option(min=1, help="Batches in an optimizer step.")] = 1,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", "--dtype", help="auto, float32 or bfloat16.")
+    ] = "auto",
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps in a timed window.")] = 8,
     repeats: Annotated[int, typer.Option(min=2, help="Rounds of windows: A B B A.")] = 4,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    compare: Annotated[
+        str | None,
+        typer.Option(help="paper: set the paper's numbers beside these.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON here.")] = None,
 ) -> None:
@@ -39,24 +53,21 @@ def profile(
     """
     from rich.console import Console
 
-    from harness.spec import resolve
+    from harness.errors import HarnessError
+    from harness.measurement.batches import profile_spec
 
-    settings: dict[str, Any] = {
-        "backbone": backbone,
-        "task": task,
-        "weights": "random",
-        "device": device,
-        "train": {
-            "batch_size": batch_size,
-            "accumulation": accumulation,
-            "precision": precision,
-        },
-        "probe": {"steps": steps, "rounds": repeats},
-    }
-    spec = resolve(settings, "paper")
+    if compare not in (None, "paper"):
+        raise HarnessError(f"Nothing called {compare!r} to compare with.", "Use --compare paper")
+    spec = profile_spec(
+        backbone, task, device, batch_size, accumulation, precision, steps, repeats
+    )
+    if source_tokens or target_tokens:
+        data = DataChoice.LENGTHS
     console = Console(stderr=True, highlight=False)
     with console.status("starting") as status:
-        made = _profile(spec, compressor, source_tokens, target_tokens, status.update)
+        made = _profile(spec, compressor, data, source_tokens, target_tokens, status.update)
+    if compare:
+        made.paper = beside_paper(made)
     text = made.model_dump_json(indent=2)
     if out is not None:
         from harness.reporting.writing import write_text
@@ -72,53 +83,48 @@ def profile(
 
 
 def _profile(
-    spec: Any, compressor: str, source_tokens: int | None, target_tokens: int | None, told: Any
+    spec: RunSpec,
+    compressor: str,
+    data: DataChoice,
+    source_tokens: int | None,
+    target_tokens: int | None,
+    told: Callable[[str], None],
 ) -> Profile:
+    from harness.measurement.batches import (
+        drawn_batches,
+        lengths_of,
+        own_batches,
+        task_of,
+    )
     from harness.measurement.fingerprint import fingerprint
-    from harness.measurement.probe import freeze
     from harness.measurement.profiling import profile_recipes
-    from harness.measurement.synthetic import draw_examples
-    from harness.options import validate
     from harness.plugins import installed
     from harness.recipe import parse, split_recipes
     from harness.reporting.profile import Profile
-    from harness.task import LengthProfile
-    from harness.training.schedule import Schedule
     from harness.training.trainee import choose_device, choose_dtype
 
     plugins = installed()
     recipes = [parse(text, plugins.compressors) for text in split_recipes(compressor)]
     backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
-    task_class = plugins.tasks.find(spec.task).load()
-    options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
-    task = task_class(spec.task, options)
-    lengths = LengthProfile(
-        source_tokens or task.length_profile.source_mean,
-        target_tokens or task.length_profile.target_mean,
-    )
-    probe, train = spec.probe, spec.train
-    step_size = train.batch_size * train.accumulation
-    examples = draw_examples(
-        lengths,
-        task.max_source_length,
-        task.max_target_length,
-        backbone.config().vocab_size,
-        step_size * (probe.warmup_steps + probe.rounds * probe.steps),
-        spec.seed,
-    )
-    frozen = freeze(Schedule(examples, train.batch_size, train.accumulation, spec.seed), probe)
-    target = choose_device(spec.device)
-    dtype = choose_dtype(train.precision, target, backbone)
+    task = task_of(spec, plugins)
+    device = choose_device(spec.device)
+    dtype = choose_dtype(spec.train.precision, device, backbone)
+    told("reading data")
+    if frozen := _own_batches(spec, backbone, task, data):
+        batches = OWN_DATA
+    else:
+        lengths = lengths_of(task, source_tokens, target_tokens)
+        frozen, batches = drawn_batches(spec, backbone, task, lengths), DRAWN
     rows = profile_recipes(spec, backbone, recipes, frozen, told)
-    engine = next((row.speed.engine for row in rows if row.speed), "none fitted")
+    attentions = sorted({row.attention for row in rows if row.attention})
     return Profile(
         backbone=backbone.name,
         task=task.name,
-        batches="drawn from the task's length profile",
-        batch_size=train.batch_size,
-        accumulation=train.accumulation,
+        batches=batches,
+        batch_size=spec.train.batch_size,
+        accumulation=spec.train.accumulation,
         mean_source_tokens=frozen.mean_source_tokens,
         mean_target_tokens=frozen.mean_target_tokens,
-        fingerprint=fingerprint(target, dtype, engine),
+        fingerprint=fingerprint(device, dtype, ", ".join(attentions) or "no recipe fitted"),
         recipes=rows,
     )

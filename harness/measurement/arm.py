@@ -17,13 +17,19 @@ from harness.spec import RunSpec
 from harness.training.schedule import Step, prefetch
 
 if TYPE_CHECKING:
-    from harness.reporting.profile import MemoryParts, TimeParts
-    from harness.reporting.report import LayersKept, Parameters
+    from harness.reporting.report import LayersKept, MemoryParts, Parameters, TimeParts
     from harness.training.trainee import Trainee
 
 
 class OutOfMemoryError(Exception):
-    """A process ran out of memory, or was killed for it."""
+    """A process ran out of memory, or was killed for it.
+
+    Attributes:
+        reached: the most bytes that it held (CPU) or that its tensors took (CUDA) before that; None
+            where it was killed and could not say.
+    """
+
+    reached: int | None = None
 
 
 class Arm:
@@ -54,10 +60,11 @@ class Arm:
         child.close()
         self.recipe = spec.recipe
         self.engine: str
+        self.attention: str
         self.layers_kept: LayersKept
         self.parameters: Parameters
         try:
-            self.engine, self.layers_kept, self.parameters = self._ask(
+            self.engine, self.attention, self.layers_kept, self.parameters = self._ask(
                 "prepare", spec, list(steps), longest
             )
         except BaseException:
@@ -74,9 +81,14 @@ class Arm:
         reading: MemoryReading = self._ask("memory", steps)
         return reading
 
-    def parts(self, first: int, count: int) -> tuple[TimeParts, MemoryParts]:
-        """Return where the time of some steps, and the memory of the longest one, goes."""
-        parts: tuple[TimeParts, MemoryParts] = self._ask("parts", first, count)
+    def time_parts(self, first: int, count: int) -> TimeParts:
+        """Return where the time of ``count`` steps goes, from step ``first`` on."""
+        parts: TimeParts = self._ask("time_parts", first, count)
+        return parts
+
+    def memory_parts(self) -> MemoryParts:
+        """Return what the tensors of the longest step are for; after ``memory``."""
+        parts: MemoryParts = self._ask("memory_parts")
         return parts
 
     def close(self) -> None:
@@ -138,7 +150,11 @@ def _portable(error: Exception) -> Exception:
     if isinstance(error, HarnessError):
         return HarnessError(error.message, error.hint)
     if is_out_of_memory(error):
-        return OutOfMemoryError(str(error).partition("\n")[0])
+        from harness.measurement.memory import peak_so_far
+
+        known = OutOfMemoryError(str(error).partition("\n")[0])
+        known.reached = peak_so_far()
+        return known
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
@@ -157,9 +173,11 @@ class _Server:
         self.steps = steps
         self.longest = longest
 
-    def description(self) -> tuple[str, LayersKept, Parameters]:
+    def description(self) -> tuple[str, str, LayersKept, Parameters]:
         """Say what was built."""
-        return self.trainee.engine.name, self.trainee.layers_kept, self.trainee.parameters
+        trainee = self.trainee
+        attention = trainee.model.config._attn_implementation
+        return trainee.engine.name, attention, trainee.layers_kept, trainee.parameters
 
     def window(self, first: int, count: int) -> float:
         self._wait()
@@ -172,8 +190,7 @@ class _Server:
         return time.perf_counter() - began
 
     def memory(self, steps: int) -> MemoryReading:
-        from harness.measurement.breakdown import held_bytes
-        from harness.measurement.memory import measure_memory
+        from harness.measurement.memory import bytes_alive, measure_memory
 
         trainee = self.trainee
 
@@ -181,13 +198,17 @@ class _Server:
             for step, batches in prefetch([self.longest], trainee.engine.collate):
                 trainee.step(batches, step.target_tokens)
 
-        return measure_memory(step, steps, trainee.device, lambda: held_bytes(trainee))
+        return measure_memory(step, steps, trainee.device, bytes_alive)
 
-    def parts(self, first: int, count: int) -> tuple[TimeParts, MemoryParts]:
-        from harness.measurement.breakdown import memory_parts, time_parts
+    def time_parts(self, first: int, count: int) -> TimeParts:
+        from harness.measurement.breakdown import time_parts
 
-        times = time_parts(self.trainee, self.steps[first : first + count])
-        return times, memory_parts(self.trainee, self.longest)
+        return time_parts(self.trainee, self.steps[first : first + count])
+
+    def memory_parts(self) -> MemoryParts:
+        from harness.measurement.breakdown import memory_parts
+
+        return memory_parts(self.trainee, self.longest)
 
     def _wait(self) -> None:
         import torch

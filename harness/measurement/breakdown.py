@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
-from harness.measurement.memory import allocated_by
-from harness.reporting.profile import MemoryParts, TimeParts
+from harness.measurement.ledger import Ledger, StorageOf
+from harness.reporting.report import MemoryParts, TimeParts
 from harness.training.schedule import Step, prefetch
 from harness.training.trainee import Trainee
 
@@ -40,41 +40,30 @@ def time_parts(trainee: Trainee, steps: Sequence[Step]) -> TimeParts:
     return TimeParts(**{part: seconds[part] / count for part in TimeParts.model_fields})
 
 
-def memory_parts(trainee: Trainee, step: Step) -> MemoryParts:
-    """Return the bytes of what lives in a step, once the optimizer's state exists."""
-    weights = storage_bytes(_weights(trainee))
-    ((_, batches),) = prefetch([step], trainee.engine.collate)
-    first = batches[0].to(trainee.device)
-    kept: list[torch.Tensor] = []
-    activations = allocated_by(
-        lambda: kept.append(trainee.engine.loss_sum(trainee.model, first)), trainee.device
-    )
-    trainee.accelerator.backward(kept.pop())
-    gradients = storage_bytes([p.grad for p in trainee.trained.values() if p.grad is not None])
-    trainee.optimizer.zero_grad()
-    return MemoryParts(
-        weights=weights,
-        gradients=gradients,
-        optimizer=storage_bytes(_optimizer_state(trainee)),
-        activations=activations,
-    )
+def memory_parts(
+    trainee: Trainee, step: Step, storage_of: StorageOf = torch.Tensor.untyped_storage
+) -> MemoryParts:
+    """Take a step, once the optimizer's state exists, and say what tensors are for at its peak.
 
-
-def held_bytes(trainee: Trainee) -> int:
-    """Return the bytes that live on between steps: weights, buffers, optimizer state."""
-    return storage_bytes(_weights(trainee)) + storage_bytes(_optimizer_state(trainee))
-
-
-def storage_bytes(tensors: Sequence[torch.Tensor]) -> int:
-    """Return the bytes behind tensors, shared storages counted once."""
-    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
-    return sum(storages.values())
-
-
-def _weights(trainee: Trainee) -> list[torch.Tensor]:
-    return [*trainee.model.parameters(), *trainee.model.buffers()]
-
-
-def _optimizer_state(trainee: Trainee) -> list[torch.Tensor]:
+    Args:
+        trainee: real, or of shapes alone.
+        step: the one with the longest batch.
+        storage_of: see ``Ledger``.
+    """
+    batches = [trainee.engine.collate(batch) for batch in step.micro_batches]
     states = trainee.optimizer.state.values()
-    return [value for state in states for value in state.values() if torch.is_tensor(value)]
+    held = {
+        "weights": [*trainee.model.parameters(), *trainee.model.buffers()],
+        "optimizer": [v for state in states for v in state.values() if torch.is_tensor(v)],
+    }
+    ledger = Ledger(held, trainee.model.get_output_embeddings().weight.shape[0], storage_of)
+
+    def passed(part: str) -> None:
+        ledger.part = "other" if part == "forward" else "activations"
+
+    with ledger:
+        trainee.backward(batches, step.target_tokens, passed)
+        ledger.are_gradients([p.grad for p in trainee.trained.values() if p.grad is not None])
+        ledger.part = "other"
+        trainee.update()
+    return MemoryParts(**ledger.peak())

@@ -75,6 +75,13 @@ def resident(field: str) -> int:
     raise OSError(f"{_STATUS} has no {field}")
 
 
+def peak_so_far() -> int:
+    """Return the most bytes of tensors on CUDA where it is in use, else of this whole process."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return resident("VmHWM")
+
+
 def reset_peak() -> None:
     """Make VmHWM start again from what is resident now (Linux, see proc_pid_clear_refs(5))."""
     _CLEAR.write_text("5")
@@ -85,13 +92,15 @@ def peak_of_allocations(work: Callable[[], object]) -> int:
     return max(_live_bytes(work), default=0)
 
 
-def allocated_by(work: Callable[[], object], device: torch.device) -> int:
-    """Return how many bytes of tensors ``work`` leaves alive on a device."""
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        work()
-        return torch.cuda.memory_allocated(device) - before
-    return [0, *_live_bytes(work)][-1]
+def bytes_alive() -> int:
+    """Return the bytes behind all CPU tensors that Python holds, shared storages counted once."""
+    tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+    storages = {
+        t.untyped_storage()._cdata: t.untyped_storage().nbytes()
+        for t in tensors
+        if t.device.type == "cpu" and t.layout == torch.strided
+    }
+    return sum(storages.values())
 
 
 def _live_bytes(work: Callable[[], object]) -> list[int]:

@@ -118,6 +118,7 @@ def time_arm(arm: Arm, baseline: Arm | None, frozen: FrozenSchedule, tick: Tick)
         speed.relative_ci = (interval.low, interval.high)
         speed.noise_floor = noise_floor(theirs)
         speed.baseline = f"{baseline.recipe} on the same batches, interleaved"
+    speed.parts = arm.time_parts(frozen.warmup, frozen.window)
     return speed
 
 
@@ -158,9 +159,18 @@ def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
     """Measure the peak memory of a recipe in a process that does nothing else."""
     with Arm(spec, frozen.steps, frozen.longest) as arm:
         reading = arm.memory(spec.probe.memory_steps)
+        parts = arm.memory_parts()
     return Memory(
         peak_bytes=reading.peak,
         static_bytes=reading.static,
         reserved_bytes=reading.reserved,
         tensor_bytes=reading.tensors,
+        parts=parts,
     )
+
+
+def set_beside_limit(speed: Speed, limit: float) -> None:
+    """Note the FLOP limit of a recipe's relative speed, and what share of it was reached."""
+    speed.flop_limit_relative = limit
+    if speed.relative is not None:
+        speed.share_of_limit = speed.relative / limit

@@ -6,11 +6,17 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from harness.backbone import Backbone
-from harness.composition import compose
 from harness.errors import HarnessError
-from harness.flops import training_flops
+from harness.flops import flop_limit
 from harness.measurement.arm import Arm, is_out_of_memory
-from harness.measurement.probe import FrozenSchedule, measure_memory_of, time_arm, warm_up
+from harness.measurement.prediction import try_to_predict
+from harness.measurement.probe import (
+    FrozenSchedule,
+    measure_memory_of,
+    set_beside_limit,
+    time_arm,
+    warm_up,
+)
 from harness.recipe import Recipe
 from harness.reporting.profile import ProfiledRecipe
 from harness.reporting.report import Failure, Memory
@@ -40,7 +46,6 @@ def profile_recipes(
     """
     source = round(frozen.mean_source_tokens)
     target = round(frozen.mean_target_tokens)
-    full_flops = training_flops(backbone.skeleton(), source, target).total
     full_spec = spec.model_copy(update={"recipe": BASELINE})
     rows = []
     with ExitStack() as stack:
@@ -48,11 +53,8 @@ def profile_recipes(
         baseline, baseline_memory = _baseline(full_spec, frozen, stack)
         for recipe in recipes:
             told(str(recipe))
-            skeleton = compose(backbone.skeleton(), backbone, recipe)
-            flops = training_flops(skeleton, source, target).total
-            row = ProfiledRecipe(
-                recipe=str(recipe), status="ok", flop_limit_relative_speed=full_flops / flops
-            )
+            row = ProfiledRecipe(recipe=str(recipe), status="ok")
+            row.predicted_memory, _ = try_to_predict(spec, backbone, recipe, frozen.longest)
             rows.append(row)
             try:
                 _measure(spec.model_copy(update={"recipe": str(recipe)}), frozen, baseline, row)
@@ -64,11 +66,11 @@ def profile_recipes(
                     phase="probe speed" if row.speed is None else "probe memory",
                     message=str(error),
                 )
-                continue
+                row.memory_reached = getattr(error, "reached", None)
             if row.memory and baseline_memory:
                 row.memory.relative = row.memory.peak_bytes / baseline_memory.peak_bytes
-            if row.speed and row.speed.relative:
-                row.share_of_limit = row.speed.relative / row.flop_limit_relative_speed
+            if row.speed:
+                set_beside_limit(row.speed, flop_limit(backbone, recipe, source, target))
     return rows
 
 
@@ -92,10 +94,10 @@ def _measure(
 ) -> None:
     """Fill in a row, as far as it gets."""
     with Arm(spec, frozen.steps, frozen.longest) as arm:
+        row.attention = arm.attention
         row.layers_kept = arm.layers_kept
         row.parameters = arm.parameters
         row.speed = time_arm(arm, baseline, frozen, lambda: None)
         if baseline is None:
             row.speed.baseline = f"{BASELINE} ran out of memory"
-        row.time_parts, row.memory_parts = arm.parts(frozen.warmup, frozen.window)
     row.memory = measure_memory_of(spec, frozen)

@@ -11,36 +11,35 @@ from harness.reporting.report import (
     Fingerprint,
     LayersKept,
     Memory,
+    MemoryParts,
     Parameters,
     Record,
     Speed,
 )
 
 
-class TimeParts(Record):
-    """Seconds of a training step by part, measured apart from the speed."""
+class PredictedMemory(Record):
+    """Peak memory worked out from shapes, for the longest batch."""
 
-    data: float
-    """Waiting for the batch, which another thread makes."""
-    forward: float
-    """Forward pass and loss."""
-    backward: float
-    """Backward pass."""
-    optimizer: float
-    """Clipping, optimizer, dropping the gradients."""
-
-
-class MemoryParts(Record):
-    """Bytes in a training step by part, on the longest batch."""
-
-    weights: int
-    """Weights and buffers."""
-    gradients: int
-    """Gradients of the trained weights."""
-    optimizer: int
-    """The optimizer's state."""
-    activations: int
-    """What the forward pass leaves for the backward pass."""
+    peak_bytes: int
+    """CUDA: bytes in tensors. CPU: these and the process."""
+    tensor_bytes: int
+    """Bytes in tensors."""
+    process_bytes: int | None
+    """CPU: what is resident beside tensors: interpreter and libraries, as of the process that
+    predicted, and an allowance for freed blocks that the C allocator keeps. Null on CUDA."""
+    parts: MemoryParts
+    """What the tensors are for."""
+    engine: str
+    """How batches go through the model: packed or padded."""
+    dtype: str
+    """What matrix products are computed in."""
+    batch_size: int
+    """Examples in a batch."""
+    source_tokens: int
+    """Of the longest optimizer step."""
+    target_tokens: int
+    """Of the longest optimizer step."""
 
 
 class ProfiledRecipe(Record):
@@ -52,6 +51,11 @@ class ProfiledRecipe(Record):
     """How it ended."""
     failure: Failure | None = None
     """Set unless the status is ok."""
+    memory_reached: int | None = None
+    """Bytes that the process (CPU) or its tensors (CUDA) held when memory ran out, at the most;
+    null unless the status is oom, or where it was killed before it could say."""
+    attention: str | None = None
+    """Attention implementation of the recipe's model; null if it could not be built."""
     layers_kept: LayersKept | None = None
     """Null if it could not be built."""
     parameters: Parameters | None = None
@@ -60,14 +64,8 @@ class ProfiledRecipe(Record):
     """Null if it did not fit."""
     memory: Memory | None = None
     """Null if it did not fit."""
-    flop_limit_relative_speed: float
-    """What the relative speed would be if only matrix products took time."""
-    share_of_limit: float | None = None
-    """Measured relative speed / its limit; null without a baseline."""
-    time_parts: TimeParts | None = None
-    """Null if it did not fit."""
-    memory_parts: MemoryParts | None = None
-    """Null if it did not fit."""
+    predicted_memory: PredictedMemory | None = None
+    """What ``harness plan`` says for the same batches; null if it cannot be predicted."""
 
 
 class Profile(Record):

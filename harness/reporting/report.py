@@ -44,6 +44,41 @@ class Parameters(Record):
     """100 x trainable / total."""
 
 
+class TimeParts(Record):
+    """Seconds of a training step by part, in a window of their own that no speed is taken from."""
+
+    data: float
+    """Waiting for the batch, which another thread makes."""
+    forward: float
+    """Forward pass and loss."""
+    backward: float
+    """Backward pass."""
+    optimizer: float
+    """Clipping, optimizer, dropping the gradients."""
+
+
+class MemoryParts(Record):
+    """Bytes in tensors at the peak of a step on the longest batch, by what they are for."""
+
+    weights: int
+    """Weights and buffers, and copies of them that live on."""
+    gradients: int
+    """Of the trained weights."""
+    optimizer: int
+    """The optimizer's state."""
+    activations: int
+    """What the forward pass made and still holds, low-precision copies of weights included."""
+    logits: int
+    """Scores over the vocabulary, what is computed from them, and their gradients."""
+    other: int
+    """The batch, and what the backward pass holds for a moment."""
+
+    @property
+    def total(self) -> int:
+        """Their sum."""
+        return sum(getattr(self, part) for part in MemoryParts.model_fields)
+
+
 class Speed(Record):
     """Training speed, measured in a window of its own on a frozen schedule of batches."""
 
@@ -66,6 +101,13 @@ class Speed(Record):
     """Hash of the token ids and the order of the schedule; equal where speeds are comparable."""
     window_seconds: list[float]
     """Seconds of each timed window of the recipe, in the order measured."""
+    flop_limit_relative: float | None = None
+    """What ``relative`` would be if only matrix products took time; null if a compressor cannot be
+    traced by shapes alone."""
+    share_of_limit: float | None = None
+    """relative / flop_limit_relative; null if one of them is."""
+    parts: TimeParts | None = None
+    """Where the time goes; null if it was not looked at."""
 
 
 class Memory(Record):
@@ -81,6 +123,8 @@ class Memory(Record):
     """CPU: most bytes in live tensors, which unlike resident bytes is deterministic."""
     relative: float | None = None
     """peak_bytes / those of full fine-tuning; null without a baseline."""
+    parts: MemoryParts | None = None
+    """What the tensors are for; null if it was not looked at."""
 
 
 class Value(Record):

@@ -149,7 +149,7 @@ class _PerSequence(torch.autograd.Function):
             if causal:
                 scores += queries.future[:rows, :columns]
             block.copy_(scores.softmax(-1))
-        mask = Mask.draw(blocks.elements, p) if p else None
+        mask = Mask.draw(probabilities, p) if p else None
         result = query.new_empty(query.shape[1], len(query), value.shape[-1])
         for q, k, block in blocks.of(mask.apply(probabilities) if mask else probabilities):
             result[q] = torch.bmm(block, value[:, k]).transpose(0, 1)

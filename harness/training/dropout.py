@@ -36,30 +36,55 @@ class Mask:
     scale: float
 
     @classmethod
-    def draw(cls, elements: int, p: float) -> Mask:
-        """Draw a mask, seeded by torch's global generator.
+    def draw(cls, x: Tensor, p: float) -> Mask:
+        """Draw a mask for a tensor, seeded by torch's global generator.
 
         Args:
-            elements: how many.
+            x: on the CPU; only its number of elements matters.
             p: the probability of dropping one, in [0, 1), rounded to a multiple of 2**-16.
         """
-        seed = int(torch.empty((), dtype=torch.int64).random_())
-        words = np.random.SFC64(seed).random_raw(-(-elements // 4))
-        numbers = words.view(np.int16)[:elements]
         kept = min(max(round((1 - p) * _LEVELS), 1), _LEVELS - 1)
-        bits = np.packbits(numbers < kept - _LEVELS // 2)
-        return cls(torch.from_numpy(bits), _LEVELS / kept)
+        bits: Tensor = torch.ops.harness.draw_bits(x, kept)
+        return cls(bits, _LEVELS / kept)
 
     def apply(self, x: Tensor) -> Tensor:
-        """Return a copy of a contiguous tensor with the dropped elements zero, the rest scaled.
+        """Return a copy of a contiguous tensor with the dropped elements zero, the rest scaled."""
+        result: Tensor = torch.ops.harness.apply_bits(x, self.bits, self.scale)
+        return result
 
-        The mask is applied to the bit patterns: a bitwise and takes a fifth of the time of a
-        multiplication by booleans.
-        """
-        integer = _INTEGER_OF_SIZE[x.element_size()]
-        flags = torch.from_numpy(np.unpackbits(self.bits.numpy(), count=x.numel()))
-        pattern = flags.to(integer).neg_().view(x.shape)
-        return pattern.bitwise_and_(x.view(integer)).view(x.dtype).mul_(self.scale)
+
+# As operators of torch, so that a step can be traced by shapes alone.
+_operators = torch.library.Library("harness", "DEF")
+_operators.define("draw_bits(Tensor x, int kept) -> Tensor")
+_operators.define("apply_bits(Tensor x, Tensor bits, float scale) -> Tensor")
+
+
+@torch.library.impl(_operators, "draw_bits", "CPU")
+def _draw_bits(x: Tensor, kept: int) -> Tensor:
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    words = np.random.SFC64(seed).random_raw(-(-x.numel() // 4))
+    numbers = words.view(np.int16)[: x.numel()]
+    return torch.from_numpy(np.packbits(numbers < kept - _LEVELS // 2))
+
+
+@torch.library.impl(_operators, "draw_bits", "Meta")
+def _bits_of_shape(x: Tensor, kept: int) -> Tensor:
+    return x.new_empty(-(-x.numel() // 8), dtype=torch.uint8)
+
+
+@torch.library.impl(_operators, "apply_bits", "CPU")
+def _apply_bits(x: Tensor, bits: Tensor, scale: float) -> Tensor:
+    # The mask is applied to the bit patterns: a bitwise and takes a fifth of the time of a
+    # multiplication by booleans.
+    integer = _INTEGER_OF_SIZE[x.element_size()]
+    flags = torch.from_numpy(np.unpackbits(bits.numpy(), count=x.numel()))
+    pattern = flags.to(integer).neg_().view(x.shape)
+    return pattern.bitwise_and_(x.view(integer)).view(x.dtype).mul_(scale)
+
+
+@torch.library.impl(_operators, "apply_bits", "Meta")
+def _result_of_shape(x: Tensor, bits: Tensor, scale: float) -> Tensor:
+    return torch.empty_like(x)
 
 
 @dataclass(frozen=True)
@@ -95,7 +120,7 @@ def draw_mask(x: Tensor, p: float) -> Mask | DeviceMask:
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        mask = Mask.draw(x.numel(), p)
+        mask = Mask.draw(x, p)
         ctx.scale = mask.scale
         ctx.save_for_backward(mask.bits)
         return mask.apply(x.contiguous())

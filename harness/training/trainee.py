@@ -147,14 +147,42 @@ def prepare(backbone: Backbone, recipe: Recipe, spec: RunSpec) -> Trainee:
     before = layers(model, backbone)
     model = compose(model, backbone, recipe)
     kept = kept_layers(before, layers(model, backbone))
+    return equip(
+        model,
+        backbone,
+        recipe,
+        spec,
+        LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
+        parameters_of(model, original),
+    )
+
+
+def parameters_of(model: PreTrainedModel, original: int) -> Parameters:
+    """Count the parameters of a composed model.
+
+    Args:
+        model: after ``compose``.
+        original: parameters of the backbone as published.
+    """
     count = count_parameters(model)
-    parameters = Parameters(
+    return Parameters(
         original=original,
         total=count.total,
         trainable=count.trainable,
         trainable_pct_of_original=100 * count.trainable / original,
         trainable_pct_of_total=100 * count.trainable / count.total,
     )
+
+
+def equip(
+    model: PreTrainedModel,
+    backbone: Backbone,
+    recipe: Recipe,
+    spec: RunSpec,
+    layers_kept: LayersKept,
+    parameters: Parameters,
+) -> Trainee:
+    """Put a composed model on its device, with an engine and an optimizer; see ``Trainee``."""
     device = choose_device(spec.device)
     accelerator = Accelerator(cpu=device.type == "cpu")
     dtype = choose_dtype(spec.train.precision, device, backbone)
@@ -190,7 +218,7 @@ def prepare(backbone: Backbone, recipe: Recipe, spec: RunSpec) -> Trainee:
         clip_norm=spec.train.clip_norm,
         dtype=dtype,
         learning_rate=rate,
-        layers_kept=LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
+        layers_kept=layers_kept,
         parameters=parameters,
     )
 

@@ -69,7 +69,7 @@ def test_tensors_that_are_not_contiguous() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 100), st.floats(0, 0.999))
 def test_any_size_and_rate(count: int, p: float) -> None:
-    mask = Mask.draw(count, p)
+    mask = Mask.draw(torch.empty(count), p)
     result = mask.apply(torch.ones(count))
     assert mask.bits.numel() == -(-count // 8)
     assert set(result.tolist()) <= {0.0, torch.tensor(mask.scale).item()}

@@ -1,0 +1,104 @@
+"""The batches that recipes are measured on, from a task's own data or from its typical lengths."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from harness.backbone import Backbone
+from harness.measurement.probe import FrozenSchedule, freeze
+from harness.measurement.synthetic import draw_examples
+from harness.options import validate
+from harness.spec import RunSpec, resolve
+from harness.task import LengthProfile, Task
+from harness.training.examples import Example, tokenize
+from harness.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from harness.plugins import Plugins
+
+
+def profile_spec(
+    backbone: str,
+    task: str | None,
+    device: str,
+    batch_size: int,
+    accumulation: int,
+    precision: str,
+    steps: int = 8,
+    rounds: int = 4,
+) -> RunSpec:
+    """Return the settings under which recipes are planned and profiled: random weights.
+
+    Raises:
+        HarnessError: a value that does not fit.
+    """
+    settings: dict[str, Any] = {
+        "backbone": backbone,
+        "weights": "random",
+        "device": device,
+        "train": {"batch_size": batch_size, "accumulation": accumulation, "precision": precision},
+        "probe": {"steps": steps, "rounds": rounds},
+    }
+    return resolve(settings if task is None else {**settings, "task": task}, "paper")
+
+
+def task_of(spec: RunSpec, plugins: Plugins) -> Task[Any]:
+    """Return the task of a spec.
+
+    Raises:
+        HarnessError: there is none of that name, or an option is not one of its.
+    """
+    task_class = plugins.tasks.find(spec.task).load()
+    options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
+    task: Task[Any] = task_class(spec.task, options)
+    return task
+
+
+def lengths_of(
+    task: Task[Any], source_tokens: int | None, target_tokens: int | None
+) -> LengthProfile:
+    """Return a task's typical lengths, or what the user says in their place."""
+    return LengthProfile(
+        source_tokens or task.length_profile.source_mean,
+        target_tokens or task.length_profile.target_mean,
+    )
+
+
+def drawn_batches(
+    spec: RunSpec, backbone: Backbone, task: Task[Any], lengths: LengthProfile
+) -> FrozenSchedule:
+    """Draw batches around some mean lengths, cut at the task's limits; needs no data."""
+    examples = draw_examples(
+        lengths,
+        task.max_source_length,
+        task.max_target_length,
+        backbone.config().vocab_size,
+        _count(spec),
+        spec.seed,
+    )
+    return _frozen(spec, examples)
+
+
+def own_batches(spec: RunSpec, backbone: Backbone, task: Task[Any]) -> FrozenSchedule:
+    """Return batches of the task's training data; of a large set, a seeded sample.
+
+    Raises:
+        HarnessError: the data or the tokenizer are not at hand.
+    """
+    tokenizer = backbone.tokenizer()
+    rows = task.splits(spec.seed).train
+    chosen = Random(spec.seed).sample(range(len(rows)), min(_count(spec), len(rows)))
+    return _frozen(spec, tokenize(rows.select(chosen), tokenizer, task).examples)
+
+
+def _count(spec: RunSpec) -> int:
+    """Return how many examples a probe takes."""
+    steps = spec.probe.warmup_steps + spec.probe.rounds * spec.probe.steps
+    return steps * spec.train.batch_size * spec.train.accumulation
+
+
+def _frozen(spec: RunSpec, examples: list[Example]) -> FrozenSchedule:
+    train = spec.train
+    schedule = Schedule(examples, train.batch_size, train.accumulation, spec.seed)
+    return freeze(schedule, spec.probe)
