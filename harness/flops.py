@@ -35,9 +35,7 @@ class StepFlops:
         return self.forward + self.backward
 
 
-def flop_limit(
-    backbone: Backbone, recipe: Recipe, source_tokens: int, target_tokens: int
-) -> float:
+def flop_limit(backbone: Backbone, recipe: Recipe, source_tokens: int, target_tokens: int) -> float:
     """Return what a recipe's relative speed would be if only matrix products took time.
 
     Args:

@@ -92,7 +92,7 @@ def plan(
         kept = kept_layers(before, layers(model, backbone))
         count = count_parameters(model)
         flops = training_flops(model, source_tokens, target_tokens).total
-        memory, unknown = try_to_predict(spec, backbone, recipe, longest)
+        memory, unknown = try_to_predict(spec, backbone, recipe, model, longest)
         return Plan(
             backbone=backbone.name,
             recipe=str(recipe),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,16 @@ from harness.evaluation.handover import hand_over
 from harness.evaluation.predictions import read_predictions
 from harness.evaluation.scoring import data_hash, metric_of, named_metrics, score
 from harness.events import Evaluated, PhaseStarted, StepDone
+from harness.flops import flop_limit
 from harness.measurement.arm import is_out_of_memory
 from harness.measurement.fingerprint import fingerprint, git_state, package_versions
-from harness.measurement.probe import FrozenSchedule, freeze, probe_memory, probe_speed
+from harness.measurement.probe import (
+    FrozenSchedule,
+    freeze,
+    probe_memory,
+    probe_speed,
+    set_beside_limit,
+)
 from harness.metric import Metric
 from harness.options import validate
 from harness.plugins import Plugins
@@ -200,7 +208,13 @@ class Run:
         schedule = Schedule(
             inputs.train.examples, settings.batch_size, settings.accumulation, self.spec.seed
         )
-        self._probe(freeze(schedule, self.spec.probe), report)
+        frozen = freeze(schedule, self.spec.probe)
+        self._probe(frozen, report)
+        if report.speed:
+            with suppress(RuntimeError):  # A compressor that skeletons do not suit has no limit.
+                lengths = round(frozen.mean_source_tokens), round(frozen.mean_target_tokens)
+                limit = flop_limit(inputs.backbone, inputs.recipe, *lengths)
+                set_beside_limit(report.speed, limit)
 
         self._enter("train", schedule.planned_steps(settings.epochs, settings.max_steps))
         trainee = prepare(inputs.backbone, inputs.recipe, self.spec)

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from harness.backbone import Backbone
+    from harness.measurement.probe import FrozenSchedule
     from harness.reporting.profile import Profile
+    from harness.spec import RunSpec
+    from harness.task import Task
+
+
+class DataChoice(StrEnum):
+    """Where batches come from."""
+
+    AUTO = "auto"
+    OWN = "own"
+    LENGTHS = "lengths"
 
 
 def profile(
@@ -48,8 +62,8 @@ def profile(
 ) -> None:
     """Measure speed, memory and parameters of recipes on this device.
 
-    Needs neither weights nor data: weights are random, of the right shape, and batches are drawn
-    from the task's typical lengths.
+    Needs neither weights nor data: weights are random, of the right shape, and where the task's
+    data are not at hand, batches are drawn from its typical lengths.
     """
     from rich.console import Console
 
@@ -58,15 +72,15 @@ def profile(
 
     if compare not in (None, "paper"):
         raise HarnessError(f"Nothing called {compare!r} to compare with.", "Use --compare paper")
-    spec = profile_spec(
-        backbone, task, device, batch_size, accumulation, precision, steps, repeats
-    )
+    spec = profile_spec(backbone, task, device, batch_size, accumulation, precision, steps, repeats)
     if source_tokens or target_tokens:
         data = DataChoice.LENGTHS
     console = Console(stderr=True, highlight=False)
     with console.status("starting") as status:
         made = _profile(spec, compressor, data, source_tokens, target_tokens, status.update)
     if compare:
+        from harness.reporting.paper_comparison import beside_paper
+
         made.paper = beside_paper(made)
     text = made.model_dump_json(indent=2)
     if out is not None:
@@ -93,10 +107,10 @@ def _profile(
     from harness.measurement.batches import (
         drawn_batches,
         lengths_of,
-        own_batches,
         task_of,
     )
     from harness.measurement.fingerprint import fingerprint
+    from harness.measurement.prediction import process_bytes
     from harness.measurement.profiling import profile_recipes
     from harness.plugins import installed
     from harness.recipe import parse, split_recipes
@@ -109,18 +123,21 @@ def _profile(
     task = task_of(spec, plugins)
     device = choose_device(spec.device)
     dtype = choose_dtype(spec.train.precision, device, backbone)
+    if device.type == "cpu":
+        process_bytes()  # Before data are read: afterwards it would count them.
     told("reading data")
-    if frozen := _own_batches(spec, backbone, task, data):
-        batches = OWN_DATA
-    else:
+    frozen, why = _own_batches(spec, backbone, task, data)
+    own = frozen is not None
+    if frozen is None:
         lengths = lengths_of(task, source_tokens, target_tokens)
-        frozen, batches = drawn_batches(spec, backbone, task, lengths), DRAWN
+        frozen = drawn_batches(spec, backbone, task, lengths)
     rows = profile_recipes(spec, backbone, recipes, frozen, told)
     attentions = sorted({row.attention for row in rows if row.attention})
     return Profile(
         backbone=backbone.name,
         task=task.name,
-        batches=batches,
+        batches="the task's own data" if own else "drawn from the task's length profile",
+        why_no_data=why,
         batch_size=spec.train.batch_size,
         accumulation=spec.train.accumulation,
         mean_source_tokens=frozen.mean_source_tokens,
@@ -128,3 +145,23 @@ def _profile(
         fingerprint=fingerprint(device, dtype, ", ".join(attentions) or "no recipe fitted"),
         recipes=rows,
     )
+
+
+def _own_batches(
+    spec: RunSpec, backbone: Backbone, task: Task[Any], data: DataChoice
+) -> tuple[FrozenSchedule | None, str | None]:
+    """Return batches of the task's own data, or nothing and the reason."""
+    from harness.errors import HarnessError
+    from harness.measurement.batches import offline, own_batches
+
+    if data is DataChoice.LENGTHS:
+        return None, "lengths were asked for"
+    try:
+        if data is DataChoice.OWN:
+            return own_batches(spec, backbone, task), None
+        with offline():  # To profile must never start a download by itself.
+            return own_batches(spec, backbone, task), None
+    except HarnessError as error:
+        if data is DataChoice.OWN:
+            raise
+        return None, error.message

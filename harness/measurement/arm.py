@@ -208,7 +208,8 @@ class _Server:
     def memory_parts(self) -> MemoryParts:
         from harness.measurement.breakdown import memory_parts
 
-        return memory_parts(self.trainee, self.longest)
+        collate = self.trainee.engine.collate
+        return memory_parts(self.trainee, [collate(b) for b in self.longest.micro_batches])
 
     def _wait(self) -> None:
         import torch

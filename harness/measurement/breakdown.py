@@ -10,6 +10,7 @@ import torch
 
 from harness.measurement.ledger import Ledger, StorageOf
 from harness.reporting.report import MemoryParts, TimeParts
+from harness.training.engine import Batch
 from harness.training.schedule import Step, prefetch
 from harness.training.trainee import Trainee
 
@@ -41,16 +42,17 @@ def time_parts(trainee: Trainee, steps: Sequence[Step]) -> TimeParts:
 
 
 def memory_parts(
-    trainee: Trainee, step: Step, storage_of: StorageOf = torch.Tensor.untyped_storage
+    trainee: Trainee,
+    batches: Sequence[Batch],
+    storage_of: StorageOf = torch.Tensor.untyped_storage,
 ) -> MemoryParts:
     """Take a step, once the optimizer's state exists, and say what tensors are for at its peak.
 
     Args:
         trainee: real, or of shapes alone.
-        step: the one with the longest batch.
+        batches: of one optimizer step, real and on the CPU.
         storage_of: see ``Ledger``.
     """
-    batches = [trainee.engine.collate(batch) for batch in step.micro_batches]
     states = trainee.optimizer.state.values()
     held = {
         "weights": [*trainee.model.parameters(), *trainee.model.buffers()],
@@ -62,7 +64,7 @@ def memory_parts(
         ledger.part = "other" if part == "forward" else "activations"
 
     with ledger:
-        trainee.backward(batches, step.target_tokens, passed)
+        trainee.backward(batches, sum(b.target_tokens for b in batches), passed)
         ledger.are_gradients([p.grad for p in trainee.trained.values() if p.grad is not None])
         ledger.part = "other"
         trainee.update()

@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.reporting.report import MemoryParts
 
-StorageOf = Callable[[Tensor], torch.UntypedStorage | None]
+StorageOf = Callable[[Tensor], torch.UntypedStorage]
 PARTS = tuple(MemoryParts.model_fields)
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, books the storage of every tensor that an operator returns, until it is freed.
 
     It sees what operators return, on any device, and not what a kernel takes for itself.
@@ -27,7 +27,7 @@ class Ledger(TorchDispatchMode):
             hold floating-point numbers: a copy of weights in another precision.
         vocabulary: entries of the LM head; floating-point tensors as wide are logits, or their
             gradient.
-        storage_of: returns the storage behind a tensor, or None where it takes no memory.
+        storage_of: returns the storage behind a tensor.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Ledger(TorchDispatchMode):
         vocabulary: int,
         storage_of: StorageOf = Tensor.untyped_storage,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.part = "activations"
         self._vocabulary = vocabulary
         self._storage_of = storage_of
@@ -55,10 +55,10 @@ class Ledger(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Book what went in and is not known, and what comes out."""
-        for tensor in _tensors(args):
+        for tensor in tensors_in(args):
             self._book(tensor, "weights" if tensor.is_floating_point() else "other")
         result = func(*args, **(kwargs or {}))
-        for tensor in _tensors((result,)):
+        for tensor in tensors_in((result,)):
             wide = tensor.is_floating_point() and tensor.shape[-1:] == (self._vocabulary,)
             self._book(tensor, "logits" if wide else self.part)
         return result
@@ -83,7 +83,7 @@ class Ledger(TorchDispatchMode):
 
     def _book(self, tensor: Tensor, part: str) -> None:
         storage = self._storage_of(tensor)
-        if storage is None or id(storage) in self._known:
+        if id(storage) in self._known:
             return
         key = len(self._parts)
         self._known[id(storage)] = key
@@ -96,9 +96,10 @@ class Ledger(TorchDispatchMode):
         self._events.append((self._known.pop(identity), -size))
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among an operator's arguments or results, lists included."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
+            yield from tensors_in(value)

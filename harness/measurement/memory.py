@@ -77,7 +77,7 @@ def resident(field: str) -> int:
 
 def peak_so_far() -> int:
     """Return the most bytes of tensors on CUDA where it is in use, else of this whole process."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.max_memory_allocated()
     return resident("VmHWM")
 

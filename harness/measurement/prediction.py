@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
+from transformers import PreTrainedModel
 
 from harness.backbone import Backbone
-from harness.composition import compose, count_parameters
+from harness.composition import count_parameters
 from harness.errors import HarnessError
 from harness.measurement.breakdown import memory_parts
 from harness.measurement.memory import resident
@@ -15,7 +18,7 @@ from harness.reporting.profile import PredictedMemory
 from harness.reporting.report import LayersKept
 from harness.spec import RunSpec
 from harness.training.schedule import Step
-from harness.training.trainee import Trainee, choose_device, equip, parameters_of
+from harness.training.trainee import choose_device, equip, parameters_of
 
 KEPT_BACK = 128 * 2**20
 """Freed blocks that the C allocator keeps in a training process on a CPU, an allowance: 90 to
@@ -23,11 +26,11 @@ KEPT_BACK = 128 * 2**20
 
 
 def try_to_predict(
-    spec: RunSpec, backbone: Backbone, recipe: Recipe, longest: Step
+    spec: RunSpec, backbone: Backbone, recipe: Recipe, model: PreTrainedModel, longest: Step
 ) -> tuple[PredictedMemory | None, str | None]:
     """Return the prediction, or nothing and the reason; see ``predict_memory``."""
     try:
-        return predict_memory(spec, backbone, recipe, longest), None
+        return predict_memory(spec, backbone, recipe, model, longest), None
     except HarnessError:
         raise
     except Exception as error:
@@ -37,7 +40,7 @@ def try_to_predict(
 
 
 def predict_memory(
-    spec: RunSpec, backbone: Backbone, recipe: Recipe, longest: Step
+    spec: RunSpec, backbone: Backbone, recipe: Recipe, model: PreTrainedModel, longest: Step
 ) -> PredictedMemory:
     """Work out the peak over a step, with the code that trains: its engine, its optimizer.
 
@@ -48,20 +51,28 @@ def predict_memory(
         spec: the settings; its recipe is not looked at.
         backbone: the spec's.
         recipe: what to predict for.
+        model: the skeleton composed by it, which must not be used any more.
         longest: the step with the longest batch.
 
     Raises:
         Exception: whatever code raises that needs values, or that a skeleton does not suit.
     """
     device = choose_device(spec.device)
-    trainee = _trainee(spec, backbone, recipe, device)
-    with ShapesOnly(device):
+    parameters = parameters_of(model, count_parameters(model).total)
+    layers_kept = LayersKept(encoder=[], decoder=[])  # Of no account here.
+    shapes = ShapesOnly(device)
+    shapes.adopt(model)
+    with shapes:
+        trainee = equip(model, backbone, recipe, spec, layers_kept, parameters)
+    trainee.model.train()
+    batches = [trainee.engine.collate(batch) for batch in longest.micro_batches]
+    with shapes:
         # So that the optimizer has its state, as after the first step.
         for parameter in trainee.trained.values():
             parameter.grad = torch.empty_like(parameter)
         trainee.update()
-        parts = memory_parts(trainee, longest, storage_of_shape)
-    process = None if device.type == "cuda" else resident("VmRSS") + KEPT_BACK
+        parts = memory_parts(trainee, batches, storage_of_shape)
+    process = None if device.type == "cuda" else process_bytes()
     return PredictedMemory(
         peak_bytes=parts.total + (process or 0),
         tensor_bytes=parts.total,
@@ -75,16 +86,11 @@ def predict_memory(
     )
 
 
-def _trainee(spec: RunSpec, backbone: Backbone, recipe: Recipe, device: torch.device) -> Trainee:
-    skeleton = backbone.skeleton()
-    original = count_parameters(skeleton).total
-    model = compose(skeleton, backbone, recipe)
-    parameters = parameters_of(model, original)
-    shapes = ShapesOnly(device)
-    shapes.adopt(model)
-    with shapes:
-        trainee = equip(
-            model, backbone, recipe, spec, LayersKept(encoder=[], decoder=[]), parameters
-        )
-    trainee.model.train()
-    return trainee
+@cache
+def process_bytes() -> int:
+    """Return what a training process on a CPU holds beside tensors: an estimate.
+
+    What is resident of this process, which has loaded the same libraries, when this is first
+    called: call it before anything large is read. And ``KEPT_BACK``.
+    """
+    return resident("VmRSS") + KEPT_BACK

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from harness.backbone import Backbone
+from harness.composition import compose
 from harness.errors import HarnessError
 from harness.flops import flop_limit
 from harness.measurement.arm import Arm, is_out_of_memory
@@ -54,7 +55,10 @@ def profile_recipes(
         for recipe in recipes:
             told(str(recipe))
             row = ProfiledRecipe(recipe=str(recipe), status="ok")
-            row.predicted_memory, _ = try_to_predict(spec, backbone, recipe, frozen.longest)
+            skeleton = compose(backbone.skeleton(), backbone, recipe)
+            row.predicted_memory, row.unpredicted = try_to_predict(
+                spec, backbone, recipe, skeleton, frozen.longest
+            )
             rows.append(row)
             try:
                 _measure(spec.model_copy(update={"recipe": str(recipe)}), frozen, baseline, row)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.measurement.ledger import tensors_in
+
 
 class ShapeTensor(Tensor):
     """A tensor without data; operators work on it while ``ShapesOnly`` is active.
@@ -28,7 +30,7 @@ class ShapeTensor(Tensor):
     @staticmethod
     def __new__(cls, meta: Tensor, device: torch.device) -> ShapeTensor:
         """Wrap a meta tensor."""
-        made: ShapeTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: ShapeTensor = Tensor._make_wrapper_subclass(
             cls,
             meta.shape,
             strides=meta.stride(),
@@ -39,27 +41,30 @@ class ShapeTensor(Tensor):
         made.meta = meta
         return made
 
-    @property  # type: ignore[override]
+    @property
     def data(self) -> Tensor:
         """The tensor apart from its history."""
         return self.detach()
 
     @data.setter
-    def data(self, new: ShapeTensor) -> None:
+    def data(self, new: Tensor) -> None:
+        assert isinstance(new, ShapeTensor)
         Tensor.data.__set__(self, new)  # type: ignore[attr-defined]
         self.meta = new.meta
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Refuse: the mode comes first where it is active."""
         raise RuntimeError(f"{func} was called on a tensor without data.")
 
 
-class ShapesOnly(TorchDispatchMode):
+class ShapesOnly(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, operators compute shapes, and new tensors have no data."""
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
 
     def __torch_dispatch__(
@@ -69,7 +74,11 @@ class ShapesOnly(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run the operator's kernel for the meta device."""
+        """Run the operator's kernel for the meta device, but on real tensors alone for real."""
+        tensors = list(tensors_in((*args, *(kwargs or {}).values())))
+        positions = func.overloadpacket is torch.ops.aten.arange
+        if positions or tensors and not any(map(_without_data, tensors)):
+            return func(*args, **(kwargs or {}))  # A batch and its masks, which code looks at.
         given: dict[int, Tensor] = {}
         named = {name: _down(value, given) for name, value in (kwargs or {}).items()}
         return self._up(func(*_down(args, given), **named), given)
@@ -105,6 +114,10 @@ class ShapesOnly(TorchDispatchMode):
         return value
 
 
+def _without_data(tensor: Tensor) -> bool:
+    return isinstance(tensor, ShapeTensor) or tensor.is_meta
+
+
 def _down(value: Any, given: dict[int, Tensor]) -> Any:
     """Return what the meta device's kernel is called with; note in ``given`` what it stands for."""
     # Not a closure: one that calls itself is a cycle, and would keep its tensors alive.
@@ -112,14 +125,12 @@ def _down(value: Any, given: dict[int, Tensor]) -> Any:
         given[id(value.meta)] = value
         return value.meta
     if isinstance(value, Tensor) and not value.is_meta:
-        return value.to("meta")  # The ids of a batch, which are real.
+        return value.to("meta")
     if isinstance(value, (list, tuple)):
         return type(value)(_down(item, given) for item in value)
     return torch.device("meta") if isinstance(value, torch.device) else value
 
 
-def storage_of_shape(tensor: Tensor) -> torch.UntypedStorage | None:
-    """Return the storage that stands for a tensor's data; real tensors are of no account."""
-    if isinstance(tensor, ShapeTensor):
-        return tensor.meta.untyped_storage()
-    return tensor.untyped_storage() if tensor.is_meta else None
+def storage_of_shape(tensor: Tensor) -> torch.UntypedStorage:
+    """Return the storage that stands for a tensor's data, or is it."""
+    return (tensor.meta if isinstance(tensor, ShapeTensor) else tensor).untyped_storage()

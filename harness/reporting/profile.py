@@ -66,6 +66,29 @@ class ProfiledRecipe(Record):
     """Null if it did not fit."""
     predicted_memory: PredictedMemory | None = None
     """What ``harness plan`` says for the same batches; null if it cannot be predicted."""
+    unpredicted: str | None = None
+    """Why it cannot; null if it can."""
+
+
+class PaperComparison(Record):
+    """What the paper prints for a recipe, and how far these numbers are from it."""
+
+    recipe: str
+    """In canonical form."""
+    table: str | None
+    """Number of the paper's table; null where the paper has no such cell."""
+    paper_speed_pct: float | None = None
+    """Percent of full fine-tuning."""
+    own_speed_pct: float | None = None
+    """Likewise; null if it was not measured."""
+    paper_trained_params: int | None = None
+    """Printed in millions, cut to one decimal."""
+    own_trained_params: int | None = None
+    """Null if it could not be built."""
+    paper_mem_gb: float | None = None
+    """GB of 1e9 bytes, in tensors on CUDA."""
+    own_mem_gb: float | None = None
+    """Peak in GB of 1e9 bytes; null if it was not measured."""
 
 
 class Profile(Record):
@@ -79,6 +102,8 @@ class Profile(Record):
     """Whose lengths the batches have."""
     batches: Literal["drawn from the task's length profile", "the task's own data"]
     """Where the batches come from."""
+    why_no_data: str | None = None
+    """Why the task's own data were not used; null if they were."""
     batch_size: int
     """Examples in a micro-batch."""
     accumulation: int
@@ -91,3 +116,5 @@ class Profile(Record):
     """What the numbers depend on."""
     recipes: list[ProfiledRecipe] = Field(default_factory=list)
     """In the order asked for."""
+    paper: list[PaperComparison] | None = None
+    """Null unless ``--compare paper`` was asked for."""

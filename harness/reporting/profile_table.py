@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from harness.reporting.profile import MemoryParts, Profile, ProfiledRecipe, TimeParts
+from harness.reporting.paper import paper_device
+from harness.reporting.profile import PaperComparison, Profile, ProfiledRecipe
+from harness.reporting.report import MemoryParts, TimeParts
 from harness.reporting.wording import percent, span
 
 _MIB = 2**20
@@ -16,11 +18,11 @@ def profile_tables(profile: Profile) -> list[Table]:
     """Lay out the paper's Speed, Trained Params and Mem columns, then where time and memory go."""
     costs = _table(
         f"{profile.backbone} on {profile.fingerprint.device}, {profile.fingerprint.dtype}",
-        "speed 95 %-CI limit trained % peak-GiB of-full",
+        "speed 95_%_CI limit share trained GiB of_full plan",
     )
     parts = _table(
         "where a step's time and memory go",
-        "data forward backward optim. | weights grads optim. activ.",
+        "data forw. back. opt. | weights grads opt. activ. logits other",
     )
     for row in profile.recipes:
         costs.add_row(row.recipe, *_cost_cells(row))
@@ -30,13 +32,19 @@ def profile_tables(profile: Profile) -> list[Table]:
         f"batches of {profile.batch_size} x {profile.accumulation}, {profile.batches}: "
         f"{profile.mean_source_tokens:.0f} source and {profile.mean_target_tokens:.0f} target "
         "tokens on average.",
-        "limit: the speed if only matrix products took time.",
+        "limit: the speed if only matrix products took time; share: how much of it was reached.",
+        "GiB: the peak; plan: what was predicted from shapes for these batches.",
     ]
     if floors:
         notes.append(f"Full against full differed by {100 * (max(floors) - 1):.1f} % at most.")
     costs.caption = "\n".join(notes)
-    parts.caption = "time: % of a step; memory: MiB, on the longest batch."
-    return [costs, parts]
+    parts.caption = (
+        "time: % of a step; memory: MiB in tensors, at the peak of a step on the longest batch."
+    )
+    tables = [costs, parts]
+    if profile.paper is not None:
+        tables.append(_paper_table(profile, profile.paper))
+    return tables
 
 
 def _table(title: str, headings: str) -> Table:
@@ -50,32 +58,77 @@ def _table(title: str, headings: str) -> Table:
     )
     table.add_column("recipe", no_wrap=True)
     for heading in headings.split():
-        table.add_column(heading.replace("-", " "), justify="right", no_wrap=True)
+        table.add_column(heading.replace("_", " "), justify="right", no_wrap=True)
     return table
 
 
 def _cost_cells(row: ProfiledRecipe) -> Iterable[str]:
     if row.speed is None or row.memory is None or row.parameters is None:
         yield f"[red]{row.status}[/]"
+        if row.memory_reached is not None:
+            yield f"[red]at {row.memory_reached / 2**30:.2f} GiB[/]"
         return
     low, high = row.speed.relative_ci or (1.0, 1.0)
     significant = not low <= 1 <= high
     yield percent(row.speed.relative) if significant else f"[dim]{percent(row.speed.relative)}[/]"
     yield span(row.speed.relative_ci)
-    yield percent(row.flop_limit_relative_speed)
+    yield percent(row.speed.flop_limit_relative)
+    yield percent(row.speed.share_of_limit)
     yield f"{row.parameters.trainable:,}"
-    yield f"{row.parameters.trainable_pct_of_original:.2f}"
     yield f"{row.memory.peak_bytes / 2**30:.2f}"
     yield percent(row.memory.relative)
+    yield f"{row.predicted_memory.peak_bytes / 2**30:.2f}" if row.predicted_memory else "-"
 
 
 def _part_cells(row: ProfiledRecipe) -> Iterable[str]:
-    if row.time_parts is None or row.memory_parts is None:
+    time = row.speed.parts if row.speed else None
+    memory = row.memory.parts if row.memory else None
+    if time is None or memory is None:
         yield f"[red]{row.status}[/]"
         return
-    seconds = [getattr(row.time_parts, part) for part in TimeParts.model_fields]
+    seconds = [getattr(time, part) for part in TimeParts.model_fields]
     for part in seconds:
         yield f"{100 * part / sum(seconds):.0f}"
     yield ""
     for name in MemoryParts.model_fields:
-        yield f"{getattr(row.memory_parts, name) / _MIB:,.0f}"
+        yield f"{getattr(memory, name) / _MIB:,.0f}"
+
+
+def _paper_table(profile: Profile, comparisons: list[PaperComparison]) -> Table:
+    table = _table(
+        "beside the paper",
+        "table speed paper trained paper GB paper",
+    )
+    for row in comparisons:
+        if row.table is None:
+            table.add_row(row.recipe, "[dim]not in the paper[/]")
+            continue
+        table.add_row(
+            row.recipe,
+            row.table,
+            _number(row.own_speed_pct, "{:.0f} %"),
+            _beside(row.own_speed_pct, row.paper_speed_pct, "{:.0f}", "{:+.0f}"),
+            _number(row.own_trained_params, "{:,}"),
+            _number(_millions(row.paper_trained_params), "{:.1f} M"),
+            _number(row.own_mem_gb, "{:.2f}"),
+            _beside(row.own_mem_gb, row.paper_mem_gb, "{:.2f}", "{:+.2f}"),
+        )
+    table.caption = (
+        "In brackets: own less the paper's. GB: 1e9 bytes.\n"
+        f"The paper's device: {paper_device()}; this one: {profile.fingerprint.device}."
+    )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _millions(count: int | None) -> float | None:
+    return None if count is None else count / 1e6
+
+
+def _beside(own: float | None, paper: float | None, form: str, signed: str) -> str:
+    if own is None or paper is None:
+        return _number(paper, form)
+    return f"{form.format(paper)} ({signed.format(own - paper)})"

@@ -54,9 +54,12 @@ class Mask:
 
 
 # As operators of torch, so that a step can be traced by shapes alone.
-_operators = torch.library.Library("harness", "DEF")
-_operators.define("draw_bits(Tensor x, int kept) -> Tensor")
-_operators.define("apply_bits(Tensor x, Tensor bits, float scale) -> Tensor")
+_operators = torch.library.Library("harness", "DEF")  # type: ignore[no-untyped-call]
+for _signature in (
+    "draw_bits(Tensor x, int kept) -> Tensor",
+    "apply_bits(Tensor x, Tensor bits, float scale) -> Tensor",
+):
+    _operators.define(_signature)  # type: ignore[no-untyped-call]
 
 
 @torch.library.impl(_operators, "draw_bits", "CPU")
@@ -113,7 +116,7 @@ class DeviceMask:
 def draw_mask(x: Tensor, p: float) -> Mask | DeviceMask:
     """Draw a mask for a tensor, of the kind that suits its device."""
     if x.device.type == "cpu":
-        return Mask.draw(x.numel(), p)
+        return Mask.draw(x, p)
     return DeviceMask.draw(x.numel(), p, x.device)
 
 

@@ -1,0 +1,26 @@
+"""A profile beside the paper's Speed, Trained Params and Mem columns."""
+
+from __future__ import annotations
+
+from harness.reporting.paper import paper_cell
+from harness.reporting.profile import PaperComparison, Profile, ProfiledRecipe
+
+
+def beside_paper(profile: Profile) -> list[PaperComparison]:
+    """Return, for each recipe of a profile, the paper's numbers and the profile's own."""
+    return [_compare(profile, row) for row in profile.recipes]
+
+
+def _compare(profile: Profile, row: ProfiledRecipe) -> PaperComparison:
+    cell = paper_cell(profile.backbone, row.recipe, profile.task)
+    relative = row.speed.relative if row.speed else None
+    return PaperComparison(
+        recipe=row.recipe,
+        table=cell.table if cell else None,
+        paper_speed_pct=cell.speed_pct if cell else None,
+        own_speed_pct=None if relative is None else 100 * relative,
+        paper_trained_params=cell.trained_params if cell else None,
+        own_trained_params=row.parameters.trainable if row.parameters else None,
+        paper_mem_gb=cell.mem_gb if cell else None,
+        own_mem_gb=row.memory.peak_bytes / 1e9 if row.memory else None,
+    )
