@@ -108,6 +108,7 @@ def _execute(spec: Any, out: Path, trackers: Sequence[Tracker]) -> None:
     from harness.cli.report import one_run
     from harness.evaluation.scoring import not_computed_note
     from harness.plugins import installed
+    from harness.reporting.parts import parts_lines
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -137,6 +138,8 @@ def _execute(spec: Any, out: Path, trackers: Sequence[Tracker]) -> None:
         console.print(f"Report: {folder}", soft_wrap=True, markup=False)
         raise typer.Exit(130 if report.status == "interrupted" else 1)
     typer.echo(one_run(folder, report), nl=False)
+    for line in parts_lines(report):
+        console.print(line, style="dim", soft_wrap=True, markup=False)
     if report.not_computed:
         note = not_computed_note(report.not_computed)
         console.print(note, style="dim", soft_wrap=True, markup=False)

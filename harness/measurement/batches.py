@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,7 @@ def _count(spec: RunSpec) -> int:
     return steps * spec.train.batch_size * spec.train.accumulation
 
 
-def _frozen(spec: RunSpec, examples: list[Example]) -> FrozenSchedule:
+def _frozen(spec: RunSpec, examples: Sequence[Example]) -> FrozenSchedule:
     train = spec.train
     schedule = Schedule(examples, train.batch_size, train.accumulation, spec.seed)
     return freeze(schedule, spec.probe)
