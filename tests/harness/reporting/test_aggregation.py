@@ -345,3 +345,14 @@ def test_a_run_that_is_not_there_is_an_error(tmp_path: Path, write_run: WriteRun
     stored = StoredRun(tmp_path / "gone", read_report(folder))
     with pytest.raises(HarnessError, match="cannot be read"):
         read_scores(stored.folder, stored.report, ["rouge1"])
+
+
+def test_groups_that_differ_in_settings_say_in_which(tmp_path: Path, write_run: WriteRun) -> None:
+    for settings, steps in (("aa", 4), ("bb", 100)):
+        folder = write_run(tmp_path, {"rouge1": [1.0, 2.0]}, settings=settings, id=settings)
+        spec = f"seed = {steps}\n[train]\nmax_steps = {steps}\nepochs = 3\n"
+        (folder / "spec.toml").write_text(spec)
+    first, second = summary_of(tmp_path).groups
+    assert not any("other settings" in note for note in first.notes)
+    (note,) = [note for note in second.notes if "other settings" in note]
+    assert note.endswith("other settings (train.max_steps 4 there, 100 here).")

@@ -150,6 +150,6 @@ def test_marks_of_front_and_significance(make_report: MakeReport) -> None:
     assert "•" in first
     assert "41.25*" in first
     assert "18.50*" not in first
-    assert second.split() == ["lprun", "91.2*", "90-93", "-", "-"]
+    assert second.split() == ["lprun", "91.2*", "90-93"]
     assert "p < 0.05 after Holm" in shown
     assert "Pareto front" in shown
