@@ -57,6 +57,14 @@ class Backbone(ABC):
         """A short name for tables and run ids."""
         return self.reference.rstrip("/").split("/")[-1]
 
+    def version(self) -> str:
+        """Return what tells its files from all others: it is part of a run's identity.
+
+        The plugin's own code is that already; a backbone that reads files adds a hash of them, or
+        the commit that they are of.
+        """
+        return self.reference
+
     @abstractmethod
     def config(self) -> PreTrainedConfig:
         """Return a fresh configuration; for well-known shapes this needs no network."""

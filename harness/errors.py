@@ -12,7 +12,12 @@ class HarnessError(Exception):
     Args:
         message: what is wrong, and where.
         hint: the command or edit that mends it.
+
+    Attributes:
+        exit_code: what the command ends with.
     """
+
+    exit_code = 2
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -21,6 +26,12 @@ class HarnessError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class BusyError(HarnessError):
+    """Another process is at work on it; sysexits.h calls this a temporary failure."""
+
+    exit_code = 75
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

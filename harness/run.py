@@ -24,8 +24,9 @@ from harness.evaluation.predictions import read_predictions
 from harness.evaluation.scoring import data_hash, metric_of, named_metrics, score
 from harness.events import Evaluated, PhaseStarted, StepDone
 from harness.flops import flop_limit
-from harness.measurement.arm import is_out_of_memory
-from harness.measurement.fingerprint import fingerprint, git_state, package_versions
+from harness.identity import identity
+from harness.measurement.arm import is_out_of_memory, memory_reached
+from harness.measurement.fingerprint import fingerprint
 from harness.measurement.probe import (
     FrozenSchedule,
     freeze,
@@ -38,14 +39,16 @@ from harness.options import validate
 from harness.plugins import Plugins
 from harness.recipe import Recipe, parse
 from harness.reporting.comparison import read_baseline, relate_to_earlier
-from harness.reporting.folder import PREDICTIONS, SPEC, RunFolder, run_id
-from harness.reporting.report import Data, Failure, Report, Status, Training
+from harness.reporting.folder import PREDICTIONS, SPEC, RunFolder, is_done, read_report
+from harness.reporting.report import Data, Failure, Report, Resumption, Status, Training
 from harness.reporting.writing import write_lines, write_text
 from harness.spec import BASELINE, RunSpec
 from harness.task import Task
+from harness.training.checkpoint import restore
 from harness.training.examples import TokenizedSplit, check_fit
-from harness.training.loop import NonFiniteLossError, Observers, train
+from harness.training.loop import SNAPSHOT_SECONDS, NonFiniteLossError, Observers, train
 from harness.training.schedule import Schedule
+from harness.training.snapshot import steps_done
 from harness.training.token_cache import tokenize_once
 from harness.training.trainee import Trainee, choose_device, choose_dtype, prepare
 
@@ -130,6 +133,10 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     )
 
 
+class RunTimeoutError(Exception):
+    """The time that a run was given is over."""
+
+
 class Run:
     """One run.
 
@@ -137,52 +144,91 @@ class Run:
         spec: resolved.
         plugins: what there is.
         results: where the run's folder goes.
+        repeat: do again what is already done.
+        snapshot_seconds: how often training writes its state to disk, beside at evaluations.
+        micro_batch: examples that go through the model at a time, in place of the spec's batch
+            size; accumulation makes up for it, so that the run stays the same.
     """
 
-    def __init__(self, spec: RunSpec, plugins: Plugins, results: Path) -> None:
-        self.spec = spec
+    def __init__(
+        self,
+        spec: RunSpec,
+        plugins: Plugins,
+        results: Path,
+        *,
+        repeat: bool = True,
+        snapshot_seconds: float = SNAPSHOT_SECONDS,
+        micro_batch: int | None = None,
+    ) -> None:
+        self.asked = spec
+        self.spec = cut(spec, micro_batch) if micro_batch else spec
         self.plugins = plugins
         self.results = results
+        self.repeat = repeat
+        self.snapshot_seconds = snapshot_seconds
         self.phase = "load"
         self.hook: HookRelay = plugins.manager.hook
+        self._began = 0.0
 
     def execute(self) -> tuple[Report, Path]:
         """Do it all; return the report, and the folder that holds it.
 
-        Whatever happens once the data are read ends in a report, with a status that says so.
+        A run that was stopped goes on where it was: phases that are done are not repeated, and
+        training continues from its last snapshot.
 
         Raises:
-            HarnessError: a mistake in the spec or the data, before anything was trained; nothing
-                is left behind.
+            HarnessError: a mistake in the spec or the data, found before training began; nothing is
+                left behind. Whatever happens later ends in a report, with a status that says so.
         """
-        began = time.perf_counter()
+        self._began = time.perf_counter()
         self.hook.run_started(spec=self.spec)
         self._enter("load")
         inputs = read_inputs(self.spec, self.plugins)
-        report = Report(
-            id=self._id(inputs),
-            status="ok",
-            backbone=inputs.backbone.name,
-            recipe=str(inputs.recipe),
-            task=inputs.task.name,
-            seed=self.spec.seed,
-            settings=self.spec.settings_digest(),
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=0,
-            data=inputs.data,
+        run = identity(
+            self.asked,
+            inputs.backbone,
+            inputs.recipe,
+            inputs.task,
+            inputs.data.sha256,
+            self.plugins,
         )
-        folder = RunFolder(self.results, report.id)
-        write_text(folder.work / SPEC, self.spec.to_toml())
+        folder = RunFolder(self.results, run)
+        if not self.repeat and is_done(folder.final):
+            folder.discard()
+            return read_report(folder.final), folder.final
+        report = folder.take_up()
+        if report is None:
+            report = Report(
+                id=run,
+                status="ok",
+                backbone=inputs.backbone.name,
+                recipe=str(inputs.recipe),
+                task=inputs.task.name,
+                seed=self.spec.seed,
+                settings=self.asked.settings_digest(),
+                started=datetime.now(UTC).isoformat(timespec="seconds"),
+                seconds=0,
+                data=inputs.data,
+            )
+            write_text(folder.work / SPEC, self.asked.to_toml())
+        else:
+            report.resumed.append(_resumption(report, folder))
+        self._began -= report.seconds
+        size = self.spec.train.batch_size
+        report.micro_batch = size if size != self.asked.train.batch_size else None
         try:
             self._measure_and_train(inputs, report, folder)
         except (Exception, KeyboardInterrupt) as error:
-            if isinstance(error, HarnessError) and report.training is None:
+            if isinstance(error, HarnessError) and not folder.has_history:
                 folder.discard()
                 raise
             report.status = status_of(error)
-            message = str(error).partition("\n")[0] or type(error).__name__
-            report.failure = Failure(phase=self.phase, message=message)
-        report.seconds = time.perf_counter() - began
+            report.failure = Failure(
+                phase=self.phase,
+                message=_first_lines(error),
+                memory_bytes=memory_reached(error) if report.status == "oom" else None,
+            )
+        report.seconds = time.perf_counter() - self._began
         place = folder.finish(report)
         self.hook.run_finished(report=report)
         return report, place
@@ -191,25 +237,18 @@ class Run:
         self.phase = phase
         self.hook.phase_started(event=PhaseStarted(phase, steps))
 
-    def _id(self, inputs: Inputs) -> str:
-        origins = sorted(map(str, self.plugins.origins))
-        packages = [f"{name} {version}" for name, version in package_versions().items()]
-        versions = [*packages, git_state() or "", *origins, inputs.data.sha256]
-        return run_id(
-            inputs.backbone.name,
-            str(inputs.recipe),
-            inputs.task.name,
-            self.spec.seed,
-            self.spec.digest(*versions),
-        )
+    def _save(self, report: Report, folder: RunFolder) -> None:
+        report.seconds = time.perf_counter() - self._began
+        folder.save(report)
 
     def _measure_and_train(self, inputs: Inputs, report: Report, folder: RunFolder) -> None:
+        """Fill what is still null in the report, and save it after every phase."""
         settings = self.spec.train
         schedule = Schedule(
             inputs.train.examples, settings.batch_size, settings.accumulation, self.spec.seed
         )
         frozen = freeze(schedule, self.spec.probe)
-        self._probe(frozen, report)
+        self._probe(frozen, report, folder)
         if report.speed:
             with suppress(RuntimeError):  # A compressor that skeletons do not suit has no limit.
                 lengths = round(frozen.mean_source_tokens), round(frozen.mean_target_tokens)
@@ -226,10 +265,19 @@ class Run:
         if self.spec.probe.baseline not in ("probe", "off"):
             relate_to_earlier(report, Path(self.spec.probe.baseline))
         try:
-            report.training = self._train(inputs, trainee, schedule, folder)
+            if report.training is None:
+                began = time.perf_counter()
+                report.training = self._train(inputs, trainee, schedule, folder)
+                # What an earlier start spent on steps that were kept.
+                self._began -= report.training.seconds - (time.perf_counter() - began)
+                self._save(report, folder)
+            else:
+                restore(trainee.trained, folder.work)
         finally:
             trainee.engine.release(trainee.model)
-        self._score(inputs, trainee.model, trainee.dtype, report, folder)
+        if report.decoding is None:
+            self._score(inputs, trainee.model, trainee.dtype, report, folder)
+            self._save(report, folder)
         self._enter("hand-over")
         report.handover = hand_over(trainee.model, inputs.recipe, inputs.test.examples[:2])
 
@@ -260,10 +308,13 @@ class Run:
             primary_metric=inputs.task.primary_metric,
             folder=folder.work,
             observers=Observers(self._step_done, self._evaluated),
+            snapshot_seconds=self.snapshot_seconds,
         )
 
-    def _probe(self, frozen: FrozenSchedule, report: Report) -> None:
+    def _probe(self, frozen: FrozenSchedule, report: Report, folder: RunFolder) -> None:
         """Measure speed and memory, beside full fine-tuning where that is asked for."""
+        if report.memory:
+            return
         spec = self.spec
         with_baseline = spec.probe.baseline == "probe"
         baseline = spec.model_copy(update={"recipe": BASELINE}) if with_baseline else None
@@ -277,7 +328,9 @@ class Run:
             self._step_done(StepDone(done))
 
         try:
-            report.speed = probe_speed(spec, frozen, baseline, tick)
+            if report.speed is None:
+                report.speed = probe_speed(spec, frozen, baseline, tick)
+                self._save(report, folder)
             self._enter("probe memory")
             report.memory = probe_memory(spec, frozen, baseline)
         except Exception as error:
@@ -287,6 +340,7 @@ class Run:
             report.speed = probe_speed(spec, frozen, None, tick)
             report.speed.baseline = f"{BASELINE} ran out of memory"
             report.memory = probe_memory(spec, frozen, None)
+        self._save(report, folder)
 
     def _score(
         self,
@@ -353,9 +407,42 @@ def status_of(error: BaseException) -> Status:
     """Return the typed outcome for what stopped a run."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, RunTimeoutError):
+        return "timeout"
     if isinstance(error, NonFiniteLossError):
         return "nan"
     return "oom" if is_out_of_memory(error) else "error"
+
+
+def cut(spec: RunSpec, micro_batch: int) -> RunSpec:
+    """Return the spec with smaller micro-batches and as many examples to an optimizer step.
+
+    Raises:
+        ValueError: the spec's batch size is no multiple of it.
+    """
+    pieces, rest = divmod(spec.train.batch_size, micro_batch)
+    if rest:
+        raise ValueError(f"{spec.train.batch_size} is no multiple of {micro_batch}.")
+    accumulation = spec.train.accumulation * pieces
+    settings = {"batch_size": micro_batch, "accumulation": accumulation}
+    return spec.model_copy(update={"train": spec.train.model_copy(update=settings)})
+
+
+def _resumption(report: Report, folder: RunFolder) -> Resumption:
+    """Say what a run that was stopped goes on with: the first of what is still null."""
+    if report.speed is None:
+        return Resumption(phase="probe speed")
+    if report.memory is None:
+        return Resumption(phase="probe memory")
+    if report.training is None:
+        return Resumption(phase="train", step=steps_done(folder.work))
+    return Resumption(phase="hand-over" if report.decoding else "evaluate")
+
+
+def _first_lines(error: BaseException) -> str:
+    if isinstance(error, HarnessError):
+        return str(error)
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _sample(rows: Dataset, count: int) -> Dataset:

@@ -152,7 +152,7 @@ class RunSpec(Options):
     def digest(self, *more: str) -> str:
         """Return a short hash of the spec and of whatever else can change the result."""
         text = json.dumps([self.model_dump(mode="json"), *more], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -26,6 +26,7 @@ from transformers.utils import logging
 from harness.backbone import STACKS, Backbone, Role, Stack, Weights
 from harness.backbones.shapes import SHAPES, Shape
 from harness.errors import HarnessError
+from harness.hashing import folder_hash
 
 
 class Pretrained(Backbone):
@@ -52,6 +53,17 @@ class Pretrained(Backbone):
     def _source(self) -> str:
         """Hub id or folder."""
         return self._shape.hub_id if self._shape else self.reference
+
+    def version(self) -> str:
+        """Return a folder's hash, or the hub id with the commit that is in the hub's cache."""
+        if Path(self._source).is_dir():
+            return f"sha256:{folder_hash(Path(self._source))}"
+        # A snapshot's folder is named by its commit; which of its files are here depends on use.
+        for name in ("config.json", "tokenizer_config.json", "model.safetensors"):
+            cached = try_to_load_from_cache(self._source, name)
+            if isinstance(cached, str):
+                return f"{self._source}@{Path(cached).parent.name}"
+        return self._source
 
     def config(self) -> PreTrainedConfig:
         """Return the configuration, from the plugin's own shapes where it has them."""

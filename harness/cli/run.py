@@ -61,11 +61,18 @@ def run(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("results"),
+    snapshot_every: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="How often training saves its state, to be resumed from."
+        ),
+    ] = 300,
 ) -> None:
     """Fine-tune a backbone with a recipe on a task, and report speed, memory and quality.
 
     With no options: the embedded backbone and task, in minutes. Every setting and its meaning is
-    in the spec.toml that a run leaves in its folder.
+    in the spec.toml that a run leaves in its folder. A run that was stopped goes on where it was
+    when the same command is given again.
     """
     from harness.plugins import installed
     from harness.spec import RunSpec, overlay, parse_settings, read_toml, resolve
@@ -93,10 +100,12 @@ def run(
     reference = str(values.get("backbone", RunSpec.model_fields["backbone"].default))
     plugins.tasks.find(str(values.get("task", RunSpec.model_fields["task"].default)))
     spec = resolve(values, plugins.backbones.find(reference).load()(reference).preset)
-    _execute(spec, out, trackers)
+    _execute(spec, out, trackers, snapshot_every)
 
 
-def _execute(spec: Any, out: Path, trackers: Sequence[Tracker]) -> None:
+def _execute(
+    spec: Any, out: Path, trackers: Sequence[Tracker], snapshot_every: float
+) -> None:
     import logging
     import os
     from contextlib import ExitStack
@@ -128,7 +137,8 @@ def _execute(spec: Any, out: Path, trackers: Sequence[Tracker]) -> None:
             observers.callback(plugins.manager.unregister, observer)
         from harness.run import Run
 
-        report, folder = Run(spec, plugins, out).execute()
+        run = Run(spec, plugins, out, snapshot_seconds=snapshot_every)
+        report, folder = run.execute()
     if report.failure:
         console.print(
             f"[bold red]{report.status}[/] in the phase {report.failure.phase!r}: "

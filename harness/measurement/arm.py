@@ -150,11 +150,9 @@ def _portable(error: Exception) -> Exception:
     if isinstance(error, HarnessError):
         return HarnessError(error.message, error.hint)
     if is_out_of_memory(error):
-        from harness.measurement.memory import peak_so_far
-
-        known = OutOfMemoryError(str(error).partition("\n")[0])
-        known.reached = peak_so_far()
-        return known
+        portable = OutOfMemoryError(str(error).partition("\n")[0])
+        portable.reached = memory_reached(error)
+        return portable
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
@@ -225,3 +223,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError, OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
+
+
+def memory_reached(error: BaseException) -> int:
+    """Return how many bytes the process that ran out of memory held at most.
+
+    On CUDA those that tensors took of the device, on a CPU those that were resident.
+    """
+    from harness.measurement.memory import peak_so_far
+
+    if isinstance(error, OutOfMemoryError) and error.reached is not None:
+        return error.reached
+    return peak_so_far()

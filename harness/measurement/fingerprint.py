@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -24,9 +25,9 @@ def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fin
         attention: attention implementation.
     """
     return Fingerprint(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=device_name(device),
         driver=_driver() if device.type == "cuda" else None,
-        cpu=_processor(),
+        cpu=processor(),
         threads=torch.get_num_threads(),
         versions={
             "python": platform.python_version(),
@@ -46,14 +47,17 @@ def package_versions() -> dict[str, str]:
 
 
 def git_state() -> str | None:
-    """Return the commit of the harness's own checkout, or None outside of one."""
+    """Return the commit of the harness's own checkout, or None outside of one.
+
+    A changed checkout adds ``+dirty.`` and a hash of its changes, so that two unlike ones differ.
+    """
     folder = Path(harness.__file__).parent
     commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
     # An installed package may lie inside some other project's checkout.
     if not commit or not _output(["git", "-C", str(folder), "ls-files", harness.__file__]):
         return None
-    changed = _output(["git", "-C", str(folder), "status", "--porcelain", "-uno"])
-    return commit + ("+dirty" if changed else "")
+    changes = _output(["git", "-C", str(folder), "diff", "--binary", "HEAD"])
+    return commit + (f"+dirty.{sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
 
 
 def _driver() -> str | None:
@@ -61,7 +65,13 @@ def _driver() -> str | None:
     return _output(fields).partition("\n")[0] or None
 
 
-def _processor() -> str:
+def device_name(device: torch.device) -> str:
+    """Return the name of an accelerator, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def processor() -> str:
+    """Return the model of the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

@@ -156,7 +156,8 @@ class Training(Record):
     stopped: Literal["finished", "patience"]
     """Why it ended."""
     seconds: float
-    """Wall time of the whole phase, evaluation included; never a measure of speed."""
+    """Wall time of the whole phase, evaluation included; never a measure of speed. Of a run that
+    was resumed, only the time whose work was kept."""
 
 
 class Data(Record):
@@ -209,7 +210,8 @@ class Fingerprint(Record):
     attention: str
     """Attention implementation."""
     git: str | None
-    """Commit of the harness's checkout, with +dirty if it was changed; null outside of one."""
+    """Commit of the harness's checkout, with +dirty and a hash of the changes if it was changed;
+    null outside of one."""
 
 
 class Failure(Record):
@@ -219,6 +221,17 @@ class Failure(Record):
     """One of the phases."""
     message: str
     """What went wrong, in a line or two; holds no text of the data."""
+    memory_bytes: int | None = None
+    """If memory ran out: what the process held at most until then."""
+
+
+class Resumption(Record):
+    """A new start of a run that had been stopped."""
+
+    phase: str
+    """The phase that it went on with; what the phases before it had found was kept."""
+    step: int | None = None
+    """Optimizer steps that were already done, if that phase is training."""
 
 
 class Report(Record):
@@ -246,7 +259,12 @@ class Report(Record):
     started: str
     """ISO 8601, UTC."""
     seconds: float
-    """Wall time of the whole run."""
+    """Wall time of the whole run; if it was resumed, only the time whose work was kept."""
+    resumed: list[Resumption] = Field(default_factory=list)
+    """Every time the run was taken up again; empty for one that went through in one go."""
+    micro_batch: int | None = None
+    """Examples that went through the model at a time, if fewer than the settings say because they
+    did not fit; more accumulation kept the optimizer step the same."""
     data: Data | None = None
     """Null until the data were read."""
     layers_kept: LayersKept | None = None

@@ -9,17 +9,14 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 FILE = "weights.safetensors"
 
 
 def keep(trained: Mapping[str, nn.Parameter], folder: Path) -> None:
     """Write the trained weights; the file is replaced whole or not at all."""
-    tensors = {name: parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
-    temporary = folder / f"{FILE}.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, folder / FILE)  # noqa: PTH105
+    write_tensors(folder / FILE, trained, {"format": "pt"})
 
 
 @torch.no_grad()
@@ -28,3 +25,19 @@ def restore(trained: Mapping[str, nn.Parameter], folder: Path) -> None:
     with safe_open(folder / FILE, framework="pt") as file:
         for name, parameter in trained.items():
             parameter.copy_(file.get_tensor(name))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, which appears whole or not at all.
+
+    Args:
+        path: of the file.
+        tensors: name -> tensor, on any device; no two of them share memory.
+        metadata: goes into the file's header.
+    """
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    temporary = path.with_name(f"{path.name}.tmp")
+    save_file(on_cpu, temporary, metadata=metadata)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,17 @@ from pathlib import Path
 from transformers import get_linear_schedule_with_warmup
 
 from harness.events import Evaluated, StepDone
+from harness.reporting.folder import HISTORY
 from harness.reporting.report import Training
 from harness.reporting.writing import append_line
 from harness.spec import TrainSettings
 from harness.training.checkpoint import keep, restore
 from harness.training.schedule import Schedule, prefetch
+from harness.training.snapshot import Snapshots
 from harness.training.trainee import Trainee
+
+SNAPSHOT_SECONDS = 300.0
+"""How much work a killed run loses at most, beside that since its last evaluation."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -40,8 +44,12 @@ def train(
     primary_metric: str,
     folder: Path,
     observers: Observers,
+    snapshot_seconds: float = SNAPSHOT_SECONDS,
 ) -> Training:
     """Fine-tune, and leave the model with the weights that scored best on the eval split.
+
+    Goes on from the folder's snapshot if there is one, and ends with the bits that it would have
+    ended with in one go.
 
     Args:
         trainee: the model; changed in place.
@@ -49,56 +57,62 @@ def train(
         settings: how long, and when to evaluate.
         evaluate: scores the eval split; returns metric -> corpus value, higher is better.
         primary_metric: the one that chooses the best weights.
-        folder: gets ``history.jsonl`` and the best weights.
+        folder: gets ``history.jsonl``, snapshots and the best weights.
         observers: who is told.
+        snapshot_seconds: write a snapshot that often, beside those at evaluations.
 
     Raises:
         NonFiniteLossError: training diverged.
     """
-    began = time.perf_counter()
     per_epoch = schedule.steps_per_epoch
     planned = schedule.planned_steps(settings.epochs, settings.max_steps)
     interval = max(1, round(settings.eval_every_epochs * per_epoch))
     warmup = min(settings.warmup_steps, planned)
     scheduler = get_linear_schedule_with_warmup(trainee.optimizer, warmup, planned)
-    history = folder / "history.jsonl"
-    best: Evaluated | None = None
-    since_best = 0
-    done = 0
+    history = folder / HISTORY
+    snapshots = Snapshots(folder, trainee, scheduler, snapshot_seconds)
+    now = snapshots.now
+    if now.best and now.best.step == now.step:
+        keep(trainee.trained, folder)  # The run may have died between the two.
+    left = 0 if now.since_best >= settings.patience else planned - now.step
+    checked = False
     trainee.model.train()
-    for step, batches in prefetch(schedule.steps(0, planned), trainee.engine.collate):
+    for step, batches in prefetch(schedule.steps(now.step, left), trainee.engine.collate):
         rate = scheduler.get_last_lr()[0]
-        loss = float(trainee.step(batches, step.target_tokens, check=done == 0))
+        loss = float(trainee.step(batches, step.target_tokens, check=not checked))
+        checked = True
         scheduler.step()
-        done += 1
+        now.step += 1
         if not math.isfinite(loss):
-            raise NonFiniteLossError(f"The loss of step {done} is {loss}.")
+            raise NonFiniteLossError(f"The loss of step {now.step} is {loss}.")
         values = {"loss": loss, "learning_rate": rate}
-        append_line(history, {"step": done, **values})
-        observers.step_done(StepDone(done, values))
-        if done % interval and done != planned:
+        append_line(history, {"step": now.step, **values})
+        observers.step_done(StepDone(now.step, values))
+        if now.step % interval and now.step != planned:
+            if snapshots.due:
+                snapshots.save()
             continue
         scores = evaluate()
         trainee.model.train()
-        is_best = best is None or scores[primary_metric] > best.values[primary_metric]
-        event = Evaluated(done, done / per_epoch, scores, is_best)
-        append_line(history, {"step": done, "epoch": round(event.epoch, 4), "eval": scores})
+        is_best = now.best is None or scores[primary_metric] > now.best.values[primary_metric]
+        event = Evaluated(now.step, now.step / per_epoch, scores, is_best)
+        append_line(history, {"step": now.step, "epoch": round(event.epoch, 4), "eval": scores})
         observers.evaluated(event)
+        now.best, now.since_best = (event, 0) if is_best else (now.best, now.since_best + 1)
+        # In this order: kept weights never belong to a later step than the snapshot's best.
+        snapshots.save()
         if is_best:
-            best, since_best = event, 0
             keep(trainee.trained, folder)
-        else:
-            since_best += 1
-            if since_best >= settings.patience:
-                break
-    assert best is not None
+        if now.since_best >= settings.patience:
+            break
+    assert now.best is not None
     restore(trainee.trained, folder)
     return Training(
-        steps=done,
+        steps=now.step,
         planned_steps=planned,
-        best_step=best.step,
-        best_value=best.values[primary_metric],
+        best_step=now.best.step,
+        best_value=now.best.values[primary_metric],
         learning_rate=trainee.learning_rate,
-        stopped="finished" if done == planned else "patience",
-        seconds=time.perf_counter() - began,
+        stopped="finished" if now.step == planned else "patience",
+        seconds=snapshots.seconds,
     )

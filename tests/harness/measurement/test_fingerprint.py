@@ -70,7 +70,14 @@ def test_the_git_state_is_the_harness_own(checkout: Path) -> None:
     (checkout / "untracked").touch()
     assert git_state() == commit
     (checkout / "harness" / "__init__.py").write_text("changed = True")
-    assert git_state() == f"{commit}+dirty"
+    one = git_state()
+    (checkout / "harness" / "__init__.py").write_text("changed = 2")
+    two = git_state()
+    # Two unlike changes of one commit are two states.
+    for state in (one, two):
+        assert state
+        assert state.startswith(f"{commit}+dirty.")
+    assert one != two
 
 
 def test_without_git_there_is_no_state(

@@ -1,6 +1,8 @@
 """Run folders: moved into place when whole, and never a failure over a good result."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import HarnessError
+from harness.errors import BusyError
 from harness.reporting.folder import RunFolder, find_runs, read_report, run_id
 from harness.reporting.report import Report
 
@@ -52,6 +55,7 @@ def test_a_failure_never_replaces_a_good_result(
 ) -> None:
     def finish(status: str, seconds: float) -> Path:
         folder = RunFolder(tmp_path, "a-run")
+        folder.take_up()
         (folder.work / f"of-{status}").touch()
         return folder.finish(make_report(**(FAILED if status == "failed" else {}), seconds=seconds))
 
@@ -72,10 +76,72 @@ def test_a_failure_never_replaces_a_good_result(
     assert list(find_runs(tmp_path)) == [place]
 
 
-def test_what_an_earlier_attempt_left_is_cleared(tmp_path: Path, make_report: MakeReport) -> None:
+def test_what_an_earlier_attempt_left_is_cleared_unless_it_can_go_on(
+    tmp_path: Path, make_report: MakeReport
+) -> None:
     (RunFolder(tmp_path, "a-run").work / "weights.safetensors").write_bytes(b"half")
-    place = RunFolder(tmp_path, "a-run").finish(make_report())
-    assert [path.name for path in place.iterdir()] == ["report.json"]
+    folder = RunFolder(tmp_path, "a-run")
+    assert folder.take_up() is None
+    assert list(folder.work.iterdir()) == []
+    (folder.work / "weights.safetensors").write_bytes(b"whole")
+    folder.save(make_report(seconds=7))
+    del folder
+    folder = RunFolder(tmp_path, "a-run")
+    assert folder.take_up() == make_report(seconds=7)
+    place = folder.finish(make_report())
+    assert sorted(p.name for p in place.iterdir()) == ["report.json", "weights.safetensors"]
+
+
+def test_a_run_that_failed_is_taken_up_where_it_was_and_a_good_one_is_not(
+    tmp_path: Path, make_report: MakeReport
+) -> None:
+    folder = RunFolder(tmp_path, "a-run")
+    folder.save(make_report(seconds=5))
+    place = folder.finish(make_report(**FAILED))
+    assert (place / "progress.json").exists()
+    folder = RunFolder(tmp_path, "a-run")
+    assert folder.take_up() == make_report(seconds=5)
+    assert not place.exists()
+    folder.finish(make_report())
+    # Killed right after it was moved into place, it may still hold what was to be deleted.
+    (place / "progress.json").write_text(make_report(seconds=5).model_dump_json())
+    folder = RunFolder(tmp_path, "a-run")
+    assert folder.take_up() is None
+    assert place.exists()
+
+
+def test_one_process_at_a_time(tmp_path: Path, make_report: MakeReport) -> None:
+    first = RunFolder(tmp_path, "a-run")
+    (first.work / "mine").touch()
+    with pytest.raises(BusyError, match=rf"\({os.getpid()} on .+\) is at work on the run 'a-run'"):
+        RunFolder(tmp_path, "a-run")
+    assert (first.work / "mine").exists()
+    RunFolder(tmp_path, "another").discard()
+    place = first.finish(make_report())
+    RunFolder(tmp_path, "a-run").discard()
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from harness.reporting.folder import RunFolder
+folder = RunFolder(Path(sys.argv[1]), "a-run")
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_dead_owner_loses_the_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OWNER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout
+        assert owner.stdout.readline() == "ready\n"
+        with pytest.raises(BusyError, match=rf"\({owner.pid} on "):
+            RunFolder(tmp_path, "a-run")
+        owner.kill()
+    RunFolder(tmp_path, "a-run").discard()
+    assert not tmp_path.exists() or list(tmp_path.iterdir()) == []
 
 
 def test_discarding_leaves_nothing(tmp_path: Path, make_report: MakeReport) -> None:

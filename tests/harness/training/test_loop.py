@@ -219,3 +219,65 @@ def test_the_first_step_checks_what_is_trained(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="'stray'"):
         run(made, chosen, tmp_path)
     assert equal(weights(made), before)
+
+
+class Killed(BaseException):
+    """Ends a training as suddenly as a test within one process can."""
+
+
+@pytest.mark.parametrize("recipe", ["full", "lora_ff"])
+def test_a_training_killed_again_and_again_ends_in_the_same_bits(
+    tmp_path: Path, recipe: str
+) -> None:
+    chosen = settings(
+        eval_every_epochs=0.3, max_steps=8, learning_rate=1e-2, adapter_learning_rate=1e-2
+    )
+    # By the step, so that the scores do not depend on how often somebody asked.
+    scores = {3: 1.0, 6: 2.0, 8: 0.5}
+
+    def attempt(folder: Path, last: int | None, every: float) -> tuple[Training, Trainee]:
+        made, seen = trainee(chosen, recipe), Seen()
+
+        def stop(event: StepDone) -> None:
+            seen.steps.append(event)
+            if event.step == last:
+                raise Killed
+
+        result = train(
+            made,
+            Schedule(EXAMPLES, chosen.batch_size, chosen.accumulation, 0),
+            chosen,
+            evaluate=lambda: {"main": scores[seen.steps[-1].step]},
+            primary_metric="main",
+            folder=folder,
+            observers=Observers(stop, lambda event: None),
+            snapshot_seconds=every,
+        )
+        return result, made
+
+    (tmp_path / "whole").mkdir()
+    whole, one = attempt(tmp_path / "whole", None, 300)
+    for every, kills in [(300, (2, 5, 7)), (0, (1, 2, 4, 7, 8))]:
+        folder = tmp_path / f"killed-{every}"
+        folder.mkdir()
+        for last in kills:
+            torch.rand(7)
+            random.random()
+            with pytest.raises(Killed):
+                attempt(folder, last, every)
+        resumed, other = attempt(folder, None, every)
+        assert equal(weights(one), weights(other))
+        for name in ("history.jsonl", "weights.safetensors"):
+            assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert resumed.model_dump(exclude={"seconds"}) == whole.model_dump(exclude={"seconds"})
+
+
+def test_patience_that_ran_out_before_the_kill_stays_run_out(tmp_path: Path) -> None:
+    chosen = settings(eval_every_epochs=0.2, patience=1)
+    left = iter([2.0, 1.0])
+    first = run(trainee(chosen), chosen, tmp_path, lambda: next(left))
+    seen = Seen()
+    again = run(trainee(chosen), chosen, tmp_path, seen=seen)
+    assert (first.steps, again.steps, again.stopped, seen.steps) == (4, 4, "patience", [])
+    # Of the first only what its last snapshot had measured; nothing is measured twice.
+    assert again.seconds > first.seconds / 2
