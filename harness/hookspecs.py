@@ -47,6 +47,11 @@ def register_metrics(register: Register) -> None:
     """
 
 
+@hookspec
+def register_executors(register: Register) -> None:
+    """Register where sweeps run: ``register(name, "module:Executor subclass", summary)``."""
+
+
 # --- What happens in a run -----------------------------------------------------------------------
 
 

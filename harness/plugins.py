@@ -36,6 +36,7 @@ class Plugins:
     compressors: Registry = field(default_factory=lambda: Registry("compressor"))
     tasks: Registry = field(default_factory=lambda: Registry("task"))
     metrics: Registry = field(default_factory=lambda: Registry("metric"))
+    executors: Registry = field(default_factory=lambda: Registry("executor"))
     broken: list[BrokenPlugin] = field(default_factory=list)
     origins: set[Origin] = field(default_factory=set)
 
@@ -47,6 +48,7 @@ class Plugins:
             "compressors": self.compressors,
             "tasks": self.tasks,
             "metrics": self.metrics,
+            "executors": self.executors,
         }
 
     @property

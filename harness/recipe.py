@@ -78,6 +78,16 @@ def split_recipes(text: str) -> list[str]:
     return recipes
 
 
+def read_part(text: str) -> tuple[str, dict[str, str]]:
+    """Read ``name:option=value,option=value``.
+
+    Raises:
+        HarnessError: bad grammar.
+    """
+    name, colon, options = text.strip().partition(":")
+    return name, _options(options if colon else None, text)
+
+
 def _options(text: str | None, part: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for item in text.split(",") if text is not None else []:

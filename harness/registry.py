@@ -61,7 +61,7 @@ class Registry:
     """All registered names of one kind.
 
     Args:
-        kind: ``backbone``, ``compressor``, ``task`` or ``metric``; used in messages.
+        kind: ``backbone``, ``compressor``, ``task``, ``metric`` or ``executor``; used in messages.
     """
 
     def __init__(self, kind: str) -> None:

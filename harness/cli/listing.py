@@ -22,9 +22,10 @@ class Kind(StrEnum):
     COMPRESSORS = "compressors"
     TASKS = "tasks"
     METRICS = "metrics"
+    EXECUTORS = "executors"
 
 
-_WITH_OPTIONS = {Kind.COMPRESSORS, Kind.TASKS}
+_WITH_OPTIONS = {Kind.COMPRESSORS, Kind.TASKS, Kind.EXECUTORS}
 
 
 def list_plugins(
@@ -36,7 +37,7 @@ def list_plugins(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List backbones, compressors, tasks and metrics; with a name, its options.
+    """List backbones, compressors, tasks, metrics and executors; with a name, its options.
 
     Examples: harness list compressors, harness list compressors lora_ff
     """

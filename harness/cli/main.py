@@ -19,6 +19,7 @@ from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.stats import stats
+from harness.cli.sweep import sweep
 from harness.plugins import installed
 
 
@@ -31,7 +32,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except HarnessError as error:
             _complain(Text.assemble(("Error: ", "bold red"), error.message), error.hint)
-            raise typer.Exit(2) from error
+            raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             _complain(Text("Interrupted.", "bold red"))
             raise typer.Exit(130) from error
@@ -46,6 +47,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("run")(run)
+app.command("sweep")(sweep)
 app.command("report")(report)
 app.command("recommend")(recommend)
 app.command("list")(list_plugins)

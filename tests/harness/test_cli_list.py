@@ -36,6 +36,7 @@ json.dump([time.process_time(), sorted(heavy)], out)
         ["list", "tasks", "--json"],
         ["report", "--help"],
         ["run", "--help"],
+        ["sweep", "--help"],
         ["plan", "--help"],
         ["prepare", "--help"],
         ["stats", "--help"],
@@ -57,7 +58,16 @@ def test_light_commands_import_nothing_heavy_and_are_quick(arguments: list[str])
 def test_everything_is_listed_with_its_origin(harness: Harness) -> None:
     result = harness("list")
     assert result.exit_code == 0
-    for word in ("backbones", "compressors", "tasks", "metrics", "t5-large", "lora_ff", "rouge"):
+    for word in (
+        "backbones",
+        "compressors",
+        "tasks",
+        "metrics",
+        "executors",
+        "t5-large",
+        "lora_ff",
+        "rouge",
+    ):
         assert word in result.stdout
     assert "<hub id>" in result.stdout
     assert f"seq2seq-harness {package.__version__}" in result.stdout

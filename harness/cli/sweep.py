@@ -1,0 +1,183 @@
+"""``harness sweep``: a whole table of runs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from harness.sweep.grid import SweepFile
+    from harness.sweep.sweep import Cell, Outcome
+
+
+class OnOom(StrEnum):
+    """What to do with a run that does not fit into memory."""
+
+    FAIL = "fail"
+    SHRINK = "shrink"
+
+
+def sweep(
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SWEEP.toml]",
+            help="A file, or one that ships with the package, such as paper/table3.",
+            show_default=False,
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Listed with commas.", show_default="nano-t5")
+    ] = None,
+    compressor: Annotated[
+        str | None, typer.Option(help="Recipes, with commas.", show_default="lora_ff+lprun")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Listed with commas.", show_default="radiology_demo")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs a cell.", show_default="1")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="paper or quick.", show_default="what suits the backbone")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="As in harness run.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
+    executor: Annotated[
+        str, typer.Option(help="Where: local, local:jobs=2, ray, ray:address=HOST:PORT,gpus=1.")
+    ] = "local",
+    timeout: Annotated[
+        float | None, typer.Option(min=1, metavar="SECONDS", help="What a run may take.")
+    ] = None,
+    on_oom: Annotated[
+        OnOom, typer.Option(help="shrink: halve the micro-batch, double the accumulation.")
+    ] = OnOom.FAIL,
+    snapshot_every: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How often training saves its state.")
+    ] = 300,
+) -> None:
+    """Run every combination of backbones, recipes, tasks and seeds, each in a fresh process.
+
+    Runs that the results folder holds already are skipped, and those that were stopped go on:
+    the same command again finishes what is left. Example: harness sweep
+    --compressor full,lprun,lora_ff+lprun --seeds 3
+    """
+    from rich.console import Console
+
+    from harness.cli.sweep_view import SweepView
+    from harness.errors import HarnessError
+    from harness.plugins import installed
+    from harness.spec import overlay, parse_settings
+    from harness.sweep.executor import open_executor
+    from harness.sweep.grid import specs
+    from harness.sweep.preview import earlier_seconds, survey
+    from harness.sweep.sweep import Sweep
+
+    console = Console(stderr=True, highlight=False)
+    plan = _plan(file, backbone, compressor, task, seeds)
+    over: dict[str, Any] = {"preset": preset} if preset else {}
+    chosen = specs(plan, overlay(over, parse_settings(settings or [])), installed())
+    place = open_executor(executor, installed())
+    cells = survey(chosen, installed(), out)
+    _show(console, cells, earlier_seconds(cells, out))
+    left = sum(not cell.done for cell in cells)
+    if left and not yes:
+        if not console.is_terminal:
+            raise HarnessError("Nobody can be asked here.", "Add --yes to start at once.")
+        typer.confirm(f"Start {left} runs?", default=True, abort=True, err=True)
+    with SweepView(console, cells) as view:
+        runner = Sweep(
+            out,
+            place,
+            view.tell,
+            timeout=timeout,
+            on_oom=on_oom.value,
+            snapshot_seconds=snapshot_every,
+        )
+        outcomes = runner.run(cells)
+    _conclude(console, outcomes, out)
+
+
+def _plan(
+    file: str | None,
+    backbone: str | None,
+    compressor: str | None,
+    task: str | None,
+    seeds: int | None,
+) -> SweepFile:
+    from harness.errors import HarnessError
+    from harness.options import validate
+    from harness.recipe import split_recipes
+    from harness.sweep.grid import SweepFile, read_sweep
+
+    def split(text: str) -> list[str]:
+        return [item.strip() for item in text.split(",") if item.strip()]
+
+    grid: dict[str, Any] = {}
+    if backbone is not None:
+        grid["backbone"] = split(backbone)
+    if compressor is not None:
+        grid["compressor"] = split_recipes(compressor)
+    if task is not None:
+        grid["task"] = split(task)
+    if file is None:
+        return validate(SweepFile, {"seeds": seeds or 1, "grid": [grid]}, "A sweep")
+    if grid:
+        raise HarnessError(
+            f"The sweep {file!r} says itself what is run: --{next(iter(grid))} cannot be added.",
+            "Copy the file and edit it, or leave it out.",
+        )
+    read = read_sweep(file)
+    return read if seeds is None else read.model_copy(update={"seeds": seeds})
+
+
+def _show(console: Console, cells: Sequence[Cell], earlier: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.cli.sweep_view import clock, title
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    for cell in cells:
+        seconds = earlier.get(cell.id)
+        expected = "done" if cell.done else clock(seconds) if seconds else "?"
+        table.add_row(Text(title(cell)), str(cell.steps), expected)
+    console.print(table)
+    left = [cell for cell in cells if not cell.done]
+    known = [earlier[cell.id] for cell in left if cell.id in earlier]
+    note = f"{len(cells)} runs, {len(cells) - len(left)} of them done."
+    if known:
+        note += f" {len(known)} of those left took {clock(sum(known))} before, with other seeds."
+    console.print(note)
+
+
+def _conclude(console: Console, outcomes: Sequence[Outcome], out: Path) -> None:
+    from harness.cli.sweep_view import title
+
+    bad = [outcome for outcome in outcomes if outcome.status != "ok"]
+    cut = [outcome for outcome in outcomes if outcome.status == "ok" and outcome.micro_batch]
+    for outcome in cut:
+        note = f"{title(outcome.cell)}: fitted with a micro-batch of {outcome.micro_batch}."
+        console.print(note, soft_wrap=True, markup=False)
+    for outcome in bad:
+        line = f"{outcome.status}: {title(outcome.cell)}: {outcome.message}"
+        console.print(line, style="red", soft_wrap=True, markup=False)
+    console.print(
+        f"{len(outcomes) - len(bad)} of {len(outcomes)} runs are done. See: harness report {out}",
+        soft_wrap=True,
+        markup=False,
+    )
+    if bad:
+        raise typer.Exit(1)

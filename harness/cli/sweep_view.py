@@ -1,0 +1,147 @@
+"""The live view of a sweep: a line for each cell."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from harness.sweep.executor import Event
+    from harness.sweep.sweep import Cell
+
+_STYLES = {"ok": "green", "waiting": "dim", "busy": "yellow", "done before": "dim"}
+
+
+@dataclass
+class _State:
+    phase: str = "waiting"
+    steps: int | None = None
+    first: int = 0
+    step: int = 0
+    began: float = 0.0
+    at: float = 0.0
+    note: str = ""
+
+    @property
+    def rate(self) -> float | None:
+        """Steps a second in this phase, counted from the first that was seen."""
+        seconds = self.at - self.began
+        return (self.step - self.first) / seconds if self.step > self.first and seconds else None
+
+
+class SweepView:
+    """Shows every cell's phase, rate and time left; a context manager.
+
+    Args:
+        console: where to draw. When it is no terminal, each change prints one line instead.
+        cells: all of them.
+    """
+
+    def __init__(self, console: Console, cells: Sequence[Cell]) -> None:
+        self._console = console
+        self._cells = cells
+        self._states = {
+            cell.id: _State("done before" if cell.done else "waiting") for cell in cells
+        }
+        self._lock = threading.Lock()
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=2)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def tell(self, cell: Cell, event: Event) -> None:
+        """Note what happened in a cell; from any thread."""
+        now = time.monotonic()
+        with self._lock:
+            state = self._states[cell.id]
+            match event["event"]:
+                case "phase":
+                    state = _State(event["phase"], event["steps"], began=now, note=state.note)
+                    self._states[cell.id] = state
+                case "step":
+                    # The first step of a phase includes what made it ready.
+                    if not state.step:
+                        state.first, state.began = event["step"], now
+                    state.step, state.at = event["step"], now
+                    return
+                case "finished":
+                    state.phase = event["status"]
+                case "shrunk":
+                    state.note = f"micro-batch {event['micro_batch']}"
+                case kind:
+                    state.phase = kind
+        if not self._console.is_terminal:
+            line = f"{title(cell)}: {state.phase}{f', {state.note}' if state.note else ''}"
+            self._console.print(line, soft_wrap=True, markup=False)
+
+    def _draw(self) -> Table:
+        table = Table(box=None, pad_edge=False, expand=False)
+        table.add_column("run", overflow="ellipsis", no_wrap=True, ratio=1, min_width=12)
+        table.add_column("phase", no_wrap=True)
+        for column in ("steps", "per second", "left"):
+            table.add_column(column, justify="right", no_wrap=True)
+        with self._lock:
+            shown = _window(self._cells, self._states, self._console.height - 4)
+            for cell in shown:
+                table.add_row(*_row(cell, self._states[cell.id]))
+            hidden = len(self._cells) - len(shown)
+        if hidden:
+            table.add_row(f"and {hidden} more", style="dim")
+        return table
+
+
+def title(cell: Cell) -> str:
+    """Name a cell in a line."""
+    spec = cell.spec
+    backbone, task = (each.rstrip("/").split("/")[-1] for each in (spec.backbone, spec.task))
+    return f"{backbone} x {cell.recipe} on {task}, seed {spec.seed}"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _window(cells: Sequence[Cell], states: dict[str, _State], height: int) -> Sequence[Cell]:
+    """Return as many cells as fit: those under way and what comes next, before what is over."""
+    if len(cells) <= max(height, 1):
+        return cells
+    ended = {"done before", "ok", "oom", "nan", "timeout", "error", "interrupted"}
+    open_cells = [cell for cell in cells if states[cell.id].phase not in ended]
+    return (open_cells or list(cells))[: max(height - 1, 1)]
+
+
+def _row(cell: Cell, state: _State) -> tuple[str | Text, ...]:
+    failed = state.phase in ("oom", "nan", "timeout", "error", "interrupted")
+    style = "bold red" if failed else _STYLES.get(state.phase, "bold")
+    steps = f"{state.step}/{state.steps}" if state.steps and state.step else ""
+    left = (state.steps - state.step) / state.rate if state.steps and state.rate else None
+    return (
+        Text(f"{title(cell)}{f' ({state.note})' if state.note else ''}"),
+        Text(state.phase, style),
+        steps,
+        f"{state.rate:.2f}" if state.rate else "",
+        clock(left) if left is not None else "",
+    )

@@ -1,0 +1,13 @@
+"""Many runs: which ones, in fresh processes, to the end whatever becomes of each."""
+
+from harness.hookspecs import hookimpl
+from harness.registry import Register
+
+
+@hookimpl
+def register_executors(register: Register) -> None:
+    """Register where a sweep can run."""
+    register("local", "harness.sweep.executor:Local", "this machine")
+    register(
+        "ray", "harness.sweep.ray:Ray", "a Ray cluster; needs: pip install 'seq2seq-harness[ray]'"
+    )

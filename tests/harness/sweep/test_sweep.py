@@ -1,0 +1,143 @@
+"""The order of a sweep, its outcomes, and what several at once do to each other."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.options import Options
+from harness.reporting.folder import RunFolder, claim, read_report
+from harness.reporting.report import Report
+from harness.spec import RunSpec
+from harness.sweep.executor import Ending, Event, Executor, Job
+from harness.sweep.sweep import Cell, Sweep, crash
+
+MakeReport = Callable[..., Report]
+
+
+class Script(Executor[Options]):
+    """An executor whose runs end as they are told; it counts them."""
+
+    Options = Options
+    slots = 2
+
+    def __init__(self, results: Path, make_report: MakeReport, ends: dict[int, Any]) -> None:
+        super().__init__(Options())
+        self.results, self.make_report, self.ends = results, make_report, ends
+        self.started: list[tuple[int, int | None]] = []
+        self.lock = threading.Lock()
+
+    def run(self, job: Job, tell: Callable[[Event], None]) -> Ending:
+        seed = job.spec.seed
+        with self.lock:
+            self.started.append((seed, job.micro_batch))
+        tell({"event": "phase", "phase": "train", "steps": 3})
+        end = self.ends.get(seed, "ok")
+        if isinstance(end, Ending):
+            return end
+        status = "ok" if end == "oom" and job.micro_batch == 2 else end
+        failure = None if status == "ok" else {"phase": "train", "message": "why"}
+        report = self.make_report(id=f"run-{seed}", seed=seed, status=status, failure=failure)
+        RunFolder(self.results, f"run-{seed}").finish(report)
+        tell({"event": "finished", "status": status, "message": failure and "why"})
+        return Ending(code=0)
+
+
+def cells(count: int) -> list[Cell]:
+    return [
+        Cell(RunSpec(seed=seed, recipe="full"), f"run-{seed}", "full", 3, False)
+        for seed in range(count)
+    ]
+
+
+def test_a_sweep_goes_on_after_every_kind_of_end(tmp_path: Path, make_report: MakeReport) -> None:
+    ends = {
+        1: "nan",
+        2: "timeout",
+        3: Ending(code=-signal.SIGSEGV, last_words="Segmentation fault\n"),
+        4: Ending(code=-signal.SIGKILL, out_of_memory=True),
+        5: "oom",
+    }
+    executor = Script(tmp_path, make_report, ends)
+    outcomes = Sweep(tmp_path, executor, lambda cell, event: None).run(cells(7))
+    wanted = ["ok", "nan", "timeout", "error", "oom", "oom", "ok"]
+    assert [o.status for o in outcomes] == wanted
+    assert [o.cell.spec.seed for o in outcomes] == list(range(7))
+    assert sorted(executor.started) == [(seed, None) for seed in range(7)]
+    # Also of the processes that could not write one, there is a report.
+    reports = [read_report(tmp_path / f"run-{seed}") for seed in range(7)]
+    assert [r.status for r in reports] == wanted
+    assert reports[3].failure
+    assert "signal 11: Segmentation fault" in reports[3].failure.message
+    assert reports[3].failure.phase == "train"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"run-{seed}" for seed in range(7)]
+
+
+def test_what_does_not_fit_is_cut_until_it_does(tmp_path: Path, make_report: MakeReport) -> None:
+    executor = Script(tmp_path, make_report, {0: "oom"})
+    (outcome,) = Sweep(tmp_path, executor, lambda cell, event: None, on_oom="shrink").run(cells(1))
+    assert executor.started == [(0, None), (0, 4), (0, 2)]
+    assert (outcome.status, outcome.micro_batch) == ("ok", 2)
+
+
+def test_two_sweeps_at_once_run_each_cell_once(tmp_path: Path, make_report: MakeReport) -> None:
+    executor = Script(tmp_path, make_report, {})
+    found: list[list[Any]] = []
+
+    def sweep() -> None:
+        found.append(Sweep(tmp_path, executor, lambda cell, event: None).run(cells(12)))
+
+    threads = [threading.Thread(target=sweep) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seed for seed, _ in executor.started) == list(range(12))
+    assert [[o.status for o in outcomes] for outcomes in found] == [["ok"] * 12] * 3
+    assert len(list(tmp_path.iterdir())) == 12
+
+
+def test_a_cell_that_another_sweep_holds_is_left_for_the_end(
+    tmp_path: Path, make_report: MakeReport
+) -> None:
+    executor = Script(tmp_path, make_report, {})
+    told: list[tuple[int, str]] = []
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with claim(tmp_path, "run-0"):
+            held.set()
+            let_go.wait(30)
+
+    def tell(cell: Cell, event: Event) -> None:
+        told.append((cell.spec.seed, event["event"]))
+        if told[-1] == (1, "finished"):
+            let_go.set()
+
+    threading.Thread(target=hold).start()
+    assert held.wait(30)
+    outcomes = Sweep(tmp_path, executor, tell).run(cells(2))
+    assert (0, "busy") in told
+    assert [seed for seed, _ in executor.started] == [1, 0]
+    assert [o.status for o in outcomes] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "timeout", "status"),
+    [
+        (Ending(code=-9, out_of_memory=True), None, "oom"),
+        (Ending(code=-9), 5, "timeout"),
+        (Ending(code=-9), None, "error"),
+        (Ending(code=-11, out_of_memory=True), None, "error"),
+        (Ending(code=1, last_words="Traceback\nValueError: no\n\n"), None, "error"),
+    ],
+)
+def test_what_a_process_did_not_say_is_read_from_how_it_ended(
+    ending: Ending, timeout: float | None, status: str
+) -> None:
+    assert crash(ending, timeout)[0] == status
