@@ -103,9 +103,7 @@ def run(
     _execute(spec, out, trackers, snapshot_every)
 
 
-def _execute(
-    spec: Any, out: Path, trackers: Sequence[Tracker], snapshot_every: float
-) -> None:
+def _execute(spec: Any, out: Path, trackers: Sequence[Tracker], snapshot_every: float) -> None:
     import logging
     import os
     from contextlib import ExitStack
