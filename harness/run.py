@@ -27,6 +27,7 @@ from harness.flops import flop_limit
 from harness.identity import identity
 from harness.measurement.arm import is_out_of_memory, memory_reached
 from harness.measurement.fingerprint import fingerprint
+from harness.measurement.fit import settle_checkpointing
 from harness.measurement.probe import (
     FrozenSchedule,
     freeze,
@@ -248,6 +249,7 @@ class Run:
             inputs.train.examples, settings.batch_size, settings.accumulation, self.spec.seed
         )
         frozen = freeze(schedule, self.spec.probe)
+        self.spec = settle_checkpointing(self.spec, inputs.backbone, inputs.recipe, frozen.longest)
         self._probe(frozen, report, folder)
         if report.speed:
             with suppress(RuntimeError):  # A compressor that skeletons do not suit has no limit.

@@ -58,9 +58,10 @@ class TrainSettings(Options):
     """What matrix products are computed in; auto is bfloat16 where the device has it."""
     packing: Literal["auto", "on", "off"] = "auto"
     """Put the sequences of a batch end to end without padding, where the backbone says how."""
-    checkpointing: Literal["on", "off"] = "off"
+    checkpointing: Literal["auto", "on", "off"] = "off"
     """Recompute the layers' activations in the backward pass instead of keeping them: the same
-    results in a fraction of the memory and about a third more time."""
+    results in a fraction of the memory and about a third more time. auto does so where the
+    predicted peak is more than the memory that is free."""
     eval_every_epochs: float = Field(0.3, gt=0)
     """Score the eval split that often."""
     eval_examples: int | None = Field(None, ge=1)

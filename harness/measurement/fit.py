@@ -1,0 +1,60 @@
+"""Whether training fits in the memory that is free, and what to do where it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from harness.backbone import Backbone
+from harness.composition import compose
+from harness.measurement.prediction import try_to_predict
+from harness.recipe import Recipe
+from harness.spec import RunSpec
+from harness.training.schedule import Step
+from harness.training.trainee import choose_device
+
+_MEMINFO = Path("/proc/meminfo")
+
+
+def settle_checkpointing(
+    spec: RunSpec, backbone: Backbone, recipe: Recipe, longest: Step
+) -> RunSpec:
+    """Return the spec with ``train.checkpointing=auto`` settled as on or off.
+
+    It is on only where the predicted peak is more than the memory that is free. What cannot be
+    predicted is left off.
+
+    Args:
+        spec: any.
+        backbone: the spec's.
+        recipe: the spec's.
+        longest: the step with the longest batch.
+    """
+    if spec.train.checkpointing != "auto":
+        return spec
+    kept = _with(spec, "off")
+    skeleton = compose(backbone.skeleton(), backbone, recipe)
+    memory, _ = try_to_predict(kept, backbone, recipe, skeleton, longest)
+    free = free_bytes(choose_device(spec.device))
+    if memory is None or free is None or memory.peak_bytes <= free:
+        return kept
+    return _with(spec, "on")
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the memory that is free on a device, or None where the system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free
+    if not _MEMINFO.is_file():
+        return None
+    for line in _MEMINFO.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _with(spec: RunSpec, checkpointing: str) -> RunSpec:
+    train = spec.train.model_copy(update={"checkpointing": checkpointing})
+    return spec.model_copy(update={"train": train})
