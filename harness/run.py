@@ -214,6 +214,7 @@ class Run:
             write_text(folder.work / SPEC, self.asked.to_toml())
         else:
             report.resumed.append(_resumption(report, folder))
+            folder.save(report)  # At once: it may be stopped again before the next phase ends.
         self._began -= report.seconds
         size = self.spec.train.batch_size
         report.micro_batch = size if size != self.asked.train.batch_size else None

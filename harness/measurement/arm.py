@@ -225,13 +225,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def memory_reached(error: BaseException) -> int:
-    """Return how many bytes the process that ran out of memory held at most.
+def memory_reached(error: BaseException) -> int | None:
+    """Return the most bytes that the process which ran out of memory held, where it could say.
 
     On CUDA those that tensors took of the device, on a CPU those that were resident.
     """
     from harness.measurement.memory import peak_so_far
 
-    if isinstance(error, OutOfMemoryError) and error.reached is not None:
-        return error.reached
-    return peak_so_far()
+    # An arm that was killed could not say; this process's own memory is not the answer.
+    return error.reached if isinstance(error, OutOfMemoryError) else peak_so_far()

@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 from pydantic import Field
-from ray.exceptions import RayError, TaskCancelledError
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
 from harness.options import Options
 from harness.reporting.folder import RunFolder, is_done
@@ -67,6 +67,8 @@ class Ray(Executor[RayOptions]):
                     return self._attempt(job, marker, tell)
                 except TaskCancelledError:
                     return Ending(code=130, last_words="The sweep was interrupted.")
+                except RayTaskError as error:  # Not lost, but broken: it would break again.
+                    return Ending(code=1, last_words=str(error))
                 except RayError as error:
                     lost = type(error).__name__
                     tell({"event": "lost", "message": lost, "attempt": attempt + 1})
@@ -122,7 +124,9 @@ def work(text: str, marker: str) -> Iterator[tuple[str, Any]]:
     thread = threading.Thread(target=attend)
     thread.start()
     try:
-        yield from iter(told.get, None)
+        # Not `yield from`: Ray sends into the generator, which a plain iterator cannot take.
+        for item in iter(told.get, None):  # noqa: UP028
+            yield item
     finally:
         local.stop()
         thread.join()

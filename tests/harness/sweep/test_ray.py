@@ -62,7 +62,7 @@ def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
 
     cell = Cell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
     (outcome,) = Sweep(tmp_path, cluster, tell, snapshot_seconds=0).run([cell])
-    assert killed.is_set()
+    assert killed.is_set(), (outcome, told)
     assert "lost" in [event["event"] for event in told]
     assert outcome.status == "ok", outcome.message
     (folder,) = tmp_path.iterdir()
