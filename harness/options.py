@@ -15,7 +15,12 @@ class Options(BaseModel):
     """Base of a plugin's options; the docstring under a field is its documentation."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        # A plugin's own options may be infinite where nothing says otherwise: not to be lost.
+        ser_json_inf_nan="constants",
     )
 
 
