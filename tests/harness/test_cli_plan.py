@@ -20,7 +20,7 @@ def test_the_flagship_recipe_in_a_process_of_its_own() -> None:
         [sys.executable, "-m", "harness", *command], capture_output=True, check=False
     )
     assert (result.returncode, result.stderr) == (0, b"")
-    # Seconds of CPU time, not of the wall, and room for a core that is shared: a quiet one takes 8.
+    # Seconds of CPU time, not of the wall, with room for a core that is shared: ten are meant.
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 30
     made = json.loads(result.stdout)
     kept = [1, 2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 24]  # Zhu et al. 2023, table 2
