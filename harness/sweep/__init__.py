@@ -8,6 +8,4 @@ from harness.registry import Register
 def register_executors(register: Register) -> None:
     """Register where a sweep can run."""
     register("local", "harness.sweep.executor:Local", "this machine")
-    register(
-        "ray", "harness.sweep.ray:Ray", "a Ray cluster; needs: pip install 'seq2seq-harness[ray]'"
-    )
+    register("ray", "harness.sweep.ray:Ray", "a Ray cluster; needs the package's extra: ray")
