@@ -68,7 +68,8 @@ def training_flops(
         ValueError: the model holds real weights; the step would really be computed.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+
+    from harness.product_counter import ProductCounter
 
     if any(not parameter.is_meta for parameter in model.parameters()):
         raise ValueError("FLOPs are counted on a skeleton: backbone.skeleton(), then compose().")
@@ -78,11 +79,11 @@ def training_flops(
         # A ready 4-D mask: from anything less transformers would build one by looking at values,
         # and meta tensors have none.
         causal = torch.zeros(batch_size, 1, target_tokens, target_tokens)
-    with FlopCounterMode(display=False) as counter:
+    with ProductCounter() as counter:
         output = model(
             input_ids=sources, labels=targets, decoder_attention_mask=causal, use_cache=False
         )
-        forward = counter.get_total_flops()
+        forward = counter.flops
         output.loss.backward()
     model.zero_grad(set_to_none=True)
-    return StepFlops(forward, counter.get_total_flops() - forward)
+    return StepFlops(forward, counter.flops - forward)
