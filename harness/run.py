@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from harness.backbone import Backbone
 from harness.errors import HarnessError
-from harness.evaluation.ctranslate import require_ctranslate2, translate, translate_signature
+from harness.evaluation.ctranslate import translate, translate_signature
 from harness.evaluation.decoding import generate, signature
 from harness.evaluation.handover import hand_over
 from harness.evaluation.predictions import read_predictions
-from harness.evaluation.scoring import data_hash, metric_of, named_metrics, score
+from harness.evaluation.scoring import score
 from harness.events import Evaluated, PhaseStarted, StepDone
 from harness.flops import flop_limit
 from harness.identity import identity
+from harness.inputs import Inputs, read_inputs
 from harness.measurement.arm import is_out_of_memory, memory_reached
 from harness.measurement.fingerprint import fingerprint
 from harness.measurement.fit import settle_checkpointing
@@ -35,103 +31,20 @@ from harness.measurement.probe import (
     probe_speed,
     set_beside_limit,
 )
-from harness.metric import Metric
-from harness.options import validate
 from harness.plugins import Plugins
-from harness.recipe import Recipe, parse
-from harness.reporting.comparison import read_baseline, relate_to_earlier
+from harness.reporting.comparison import relate_to_earlier
 from harness.reporting.folder import PREDICTIONS, SPEC, RunFolder, is_done, read_report
-from harness.reporting.report import Data, Failure, Report, Resumption, Status, Training
+from harness.reporting.report import Failure, Report, Resumption, Status, Training
 from harness.reporting.writing import write_lines, write_text
 from harness.spec import BASELINE, RunSpec
-from harness.task import Task
 from harness.training.checkpoint import restore
-from harness.training.examples import TokenizedSplit, check_fit
 from harness.training.loop import SNAPSHOT_SECONDS, NonFiniteLossError, Observers, train
 from harness.training.schedule import Schedule
 from harness.training.snapshot import steps_done
-from harness.training.token_cache import tokenize_once
-from harness.training.trainee import Trainee, choose_device, choose_dtype, prepare
+from harness.training.trainee import Trainee, prepare
 
 if TYPE_CHECKING:
     from pluggy import HookRelay
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run starts from, once everything that a user can get wrong has been looked at."""
-
-    backbone: Backbone
-    recipe: Recipe
-    task: Task[Any]
-    metrics: Sequence[Metric]
-    primary: Metric
-    tokenizer: PreTrainedTokenizerBase
-    train: TokenizedSplit
-    eval: TokenizedSplit
-    test: TokenizedSplit
-    eval_rows: Dataset
-    test_rows: Dataset
-    data: Data
-
-
-def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
-    """Find the plugins, load the data and turn them into tokens.
-
-    Raises:
-        HarnessError: anything that is not as it must be.
-    """
-    # Cheap mistakes first: names and options before data, data before weights.
-    recipe = parse(spec.recipe, plugins.compressors)
-    backbone: Backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
-    task_class = plugins.tasks.find(spec.task).load()
-    options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
-    task: Task[Any] = task_class(spec.task, options)
-    device = choose_device(spec.device)
-    choose_dtype(spec.train.precision, device, backbone)
-    if spec.probe.baseline not in ("probe", "off"):
-        read_baseline(Path(spec.probe.baseline))
-    if spec.test.decoder == "ctranslate2":
-        require_ctranslate2()
-    suite = task.metrics()
-    named = spec.metrics
-    metrics = suite if named is None else [*named_metrics(named, plugins.metrics).values()]
-    splits = task.splits(spec.seed)
-    tokenizer = backbone.tokenizer()
-    eval_rows = _sample(
-        splits.eval, spec.train.eval_examples or round(task.eval_share * len(splits.eval))
-    )
-    test_rows = _sample(splits.test, spec.test.examples or len(splits.test))
-    train, evaluation, test = (
-        tokenize_once(rows, tokenizer, task) for rows in (splits.train, eval_rows, test_rows)
-    )
-    tokenized = (train, evaluation, test)
-    for split in tokenized:
-        check_fit(split, backbone)
-    data = Data(
-        train=len(train.examples),
-        eval=len(evaluation.examples),
-        test=len(test.examples),
-        skipped=splits.skipped,
-        leakage=splits.leakage,
-        cut_sources=sum(split.cut_sources for split in tokenized),
-        cut_targets=sum(split.cut_targets for split in tokenized),
-        sha256=data_hash(splits.train, splits.eval, splits.test),
-    )
-    return Inputs(
-        backbone,
-        recipe,
-        task,
-        metrics,
-        metric_of(suite, task.primary_metric),
-        tokenizer,
-        train,
-        evaluation,
-        test,
-        eval_rows,
-        test_rows,
-        data,
-    )
 
 
 class RunTimeoutError(Exception):
@@ -446,10 +359,3 @@ def _first_lines(error: BaseException) -> str:
     if isinstance(error, HarnessError):
         return str(error)
     return str(error).partition("\n")[0] or type(error).__name__
-
-
-def _sample(rows: Dataset, count: int) -> Dataset:
-    """Return ``count`` rows in their order; the same ones in every run."""
-    if count >= len(rows):
-        return rows
-    return rows.select(sorted(Random(0).sample(range(len(rows)), max(1, count))))

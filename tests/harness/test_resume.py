@@ -15,9 +15,10 @@ import pytest
 from harness.events import Evaluated, PhaseStarted, StepDone
 from harness.hookspecs import hookimpl
 from harness.identity import identity
+from harness.inputs import read_inputs
 from harness.plugins import installed
 from harness.reporting.folder import read_report
-from harness.run import Run, read_inputs
+from harness.run import Run
 from harness.spec import read_toml, resolve
 
 # Kills itself, as the out-of-memory killer would, at a named moment of the run.

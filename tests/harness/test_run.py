@@ -15,13 +15,14 @@ from harness import HarnessError
 from harness.evaluation.decoding import generate
 from harness.evaluation.predictions import read_predictions
 from harness.evaluation.scoring import score
+from harness.inputs import read_inputs
 from harness.measurement.arm import OutOfMemoryError, memory_reached
 from harness.measurement.fingerprint import fingerprint
 from harness.plugins import installed
 from harness.recipe import parse
 from harness.reporting.folder import read_report
 from harness.reporting.report import Report
-from harness.run import read_inputs, status_of
+from harness.run import status_of
 from harness.spec import RunSpec, read_toml, resolve
 from harness.training.checkpoint import restore
 from harness.training.loop import NonFiniteLossError

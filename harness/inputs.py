@@ -1,0 +1,111 @@
+"""What a run starts from: plugins, data and tokens, looked at before anything costs time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from harness.backbone import Backbone
+from harness.evaluation.ctranslate import require_ctranslate2
+from harness.evaluation.scoring import data_hash, metric_of, named_metrics
+from harness.metric import Metric
+from harness.options import validate
+from harness.plugins import Plugins
+from harness.recipe import Recipe, parse
+from harness.reporting.comparison import read_baseline
+from harness.reporting.report import Data
+from harness.spec import RunSpec
+from harness.task import Task
+from harness.training.examples import TokenizedSplit, check_fit
+from harness.training.token_cache import tokenize_once
+from harness.training.trainee import choose_device, choose_dtype
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run starts from, once everything that a user can get wrong has been looked at."""
+
+    backbone: Backbone
+    recipe: Recipe
+    task: Task[Any]
+    metrics: Sequence[Metric]
+    primary: Metric
+    tokenizer: PreTrainedTokenizerBase
+    train: TokenizedSplit
+    eval: TokenizedSplit
+    test: TokenizedSplit
+    eval_rows: Dataset
+    test_rows: Dataset
+    data: Data
+
+
+def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
+    """Find the plugins, load the data and turn them into tokens.
+
+    Raises:
+        HarnessError: anything that is not as it must be.
+    """
+    # Cheap mistakes first: names and options before data, data before weights.
+    recipe = parse(spec.recipe, plugins.compressors)
+    backbone: Backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
+    task_class = plugins.tasks.find(spec.task).load()
+    options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
+    task: Task[Any] = task_class(spec.task, options)
+    device = choose_device(spec.device)
+    choose_dtype(spec.train.precision, device, backbone)
+    if spec.probe.baseline not in ("probe", "off"):
+        read_baseline(Path(spec.probe.baseline))
+    if spec.test.decoder == "ctranslate2":
+        require_ctranslate2()
+    suite = task.metrics()
+    named = spec.metrics
+    metrics = suite if named is None else [*named_metrics(named, plugins.metrics).values()]
+    splits = task.splits(spec.seed)
+    tokenizer = backbone.tokenizer()
+    eval_rows = _sample(
+        splits.eval, spec.train.eval_examples or round(task.eval_share * len(splits.eval))
+    )
+    test_rows = _sample(splits.test, spec.test.examples or len(splits.test))
+    train, evaluation, test = (
+        tokenize_once(rows, tokenizer, task) for rows in (splits.train, eval_rows, test_rows)
+    )
+    tokenized = (train, evaluation, test)
+    for split in tokenized:
+        check_fit(split, backbone)
+    data = Data(
+        train=len(train.examples),
+        eval=len(evaluation.examples),
+        test=len(test.examples),
+        skipped=splits.skipped,
+        leakage=splits.leakage,
+        cut_sources=sum(split.cut_sources for split in tokenized),
+        cut_targets=sum(split.cut_targets for split in tokenized),
+        sha256=data_hash(splits.train, splits.eval, splits.test),
+    )
+    return Inputs(
+        backbone,
+        recipe,
+        task,
+        metrics,
+        metric_of(suite, task.primary_metric),
+        tokenizer,
+        train,
+        evaluation,
+        test,
+        eval_rows,
+        test_rows,
+        data,
+    )
+
+
+def _sample(rows: Dataset, count: int) -> Dataset:
+    """Return ``count`` rows in their order; the same ones in every run."""
+    if count >= len(rows):
+        return rows
+    return rows.select(sorted(Random(0).sample(range(len(rows)), max(1, count))))
