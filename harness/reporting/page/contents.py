@@ -47,8 +47,8 @@ def parts(group: Group, runs: Sequence[StoredRun], of: str) -> Rows:
     """Return what ``memory`` (GiB) or ``speed`` (% of a step) is made of, one run a recipe."""
     rows = []
     for run in first_runs(group, runs):
-        measured = getattr(run.report, of)
-        found = getattr(measured, "parts", None) if measured else None
+        measured = run.report.memory if of == "memory" else run.report.speed
+        found = measured.parts if measured else None
         if found is None:
             continue
         values = found.model_dump()
