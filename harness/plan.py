@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harness.backbone import Backbone
 from harness.composition import ParameterCount, compose, count_parameters, kept_layers, layers
 from harness.flops import training_flops
 from harness.recipe import Recipe
-from harness.reporting.profile import PredictedMemory
+from harness.reporting.profile import BatchesOf, PredictedMemory
 from harness.reporting.report import LayersKept, Parameters, Record
 from harness.spec import RunSpec
 from harness.training.examples import Example
 from harness.training.schedule import Step
+
+if TYPE_CHECKING:
+    from harness.measurement.batches import Batches
 
 
 class Storage(Record):
@@ -41,10 +45,14 @@ class Plan(Record):
     """Which Transformer layers are left."""
     parameters: Parameters
     """How many parameters there are and are trained."""
+    batches: BatchesOf | None
+    """Which batches memory is planned for; null: all sources and targets of the lengths below."""
+    why_no_data: str | None = None
+    """Why the task's own data were not used; null if they were, or if there is no task."""
     source_tokens: int
-    """Length of the sources for which the limit holds."""
+    """Mean length of the sources for which the limit holds."""
     target_tokens: int
-    """Length of the targets for which the limit holds."""
+    """Mean length of the targets for which the limit holds."""
     flop_limit_relative_speed: float
     """FLOPs of a training step of full fine-tuning / those of the recipe: the relative speed if
     matrix products were all that takes time."""
@@ -63,7 +71,7 @@ def plan(
     target_tokens: int = 128,
     tasks: int = 4,
     spec: RunSpec | None = None,
-    longest: Step | None = None,
+    batches: Batches | None = None,
 ) -> list[Plan]:
     """Compose each recipe on a skeleton and count; needs no weights and no network.
 
@@ -74,13 +82,18 @@ def plan(
         target_tokens: length of the targets, likewise.
         tasks: how many tasks the storage is for.
         spec: the settings that memory depends on; its backbone and recipe are not looked at.
-        longest: the step that memory is predicted for; by default a step of such sources and
-            targets.
+        batches: what ``harness profile`` would measure on; they decide the lengths. By default all
+            sources and targets are as long as said.
     """
     from harness.measurement.prediction import try_to_predict
 
     spec = spec or RunSpec()
-    longest = longest or _step(spec, source_tokens, target_tokens)
+    if batches is None:
+        longest = _step(spec, source_tokens, target_tokens)
+    else:
+        longest = batches.frozen.longest
+        source_tokens = round(batches.frozen.mean_source_tokens)
+        target_tokens = round(batches.frozen.mean_target_tokens)
     skeleton = backbone.skeleton()
     original = count_parameters(skeleton)
     full_flops = training_flops(skeleton, source_tokens, target_tokens).total
@@ -104,6 +117,8 @@ def plan(
                 trainable_pct_of_original=100 * count.trainable / original.total,
                 trainable_pct_of_total=100 * count.trainable / count.total,
             ),
+            batches=batches.of if batches else None,
+            why_no_data=batches.why_no_data if batches else None,
             source_tokens=source_tokens,
             target_tokens=target_tokens,
             flop_limit_relative_speed=full_flops / flops,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.measurement.data_choice import DataChoice
+
 if TYPE_CHECKING:
     from harness.plan import Plan
 
@@ -19,8 +21,15 @@ def plan(
     ],
     task: Annotated[
         str | None,
-        typer.Option(help="Take typical lengths from this task.", show_default="512 and 128"),
+        typer.Option(help="Plan for batches of this task.", show_default="all of 512 and 128"),
     ] = None,
+    data: Annotated[
+        DataChoice,
+        typer.Option(
+            help="own: the task's own data; lengths: batches of its typical lengths; auto: own "
+            "data where they and the tokenizer are at hand."
+        ),
+    ] = DataChoice.AUTO,
     source_tokens: Annotated[
         int | None, typer.Option(min=2, help="Mean source length.", show_default="the task's")
     ] = None,
@@ -39,29 +48,34 @@ def plan(
     Needs no weights and no network. Example: harness plan --backbone t5-large
     --compressor lora_ff+lprun
     """
-    from harness.measurement.batches import drawn_batches, lengths_of, profile_spec, task_of
+    from harness.errors import HarnessError
+    from harness.measurement.batches import Batches, choose_batches, profile_spec, task_of
+    from harness.measurement.prediction import process_bytes
     from harness.plan import plan as make_plans
     from harness.plugins import installed
     from harness.recipe import parse, split_recipes
-    from harness.task import LengthProfile
+    from harness.training.trainee import choose_device
 
     plugins = installed()
     recipes = [parse(text, plugins.compressors) for text in split_recipes(compressor)]
     found = plugins.backbones.find(backbone).load()(backbone)
     spec = profile_spec(backbone, task, device, batch_size, accumulation, precision)
-    lengths, longest = LengthProfile(source_tokens or 512, target_tokens or 128), None
+    batches: Batches | None = None
+    if choose_device(spec.device).type == "cpu":
+        process_bytes()  # Before data are read: afterwards it would count them.
     if task is not None:
         chosen = task_of(spec, plugins)
-        lengths = lengths_of(chosen, source_tokens, target_tokens)
-        longest = drawn_batches(spec, found, chosen, lengths).longest
+        batches = choose_batches(spec, found, chosen, data, source_tokens, target_tokens)
+    elif data is DataChoice.OWN:
+        raise HarnessError("Own data are a task's, and none is named.", "Add --task NAME")
     plans = make_plans(
         found,
         recipes,
-        source_tokens=round(lengths.source_mean),
-        target_tokens=round(lengths.target_mean),
+        batches=batches,
+        source_tokens=source_tokens or 512,
+        target_tokens=target_tokens or 128,
         tasks=tasks,
         spec=spec,
-        longest=longest,
     )
     if as_json:
         records = [made.model_dump() for made in plans]
@@ -111,6 +125,9 @@ def _print(plans: list[Plan]) -> None:
             f"the longest step has {known.source_tokens:,} source and {known.target_tokens:,} "
             "target tokens."
         )
+    if first.batches:
+        reason = f" ({first.why_no_data})" if first.why_no_data else ""
+        table.caption += f"\nBatches: {first.batches}{reason}."
     for made in plans:
         if made.memory_unknown:
             table.caption += f"\nMemory of {made.recipe} is unknown: {made.memory_unknown}"

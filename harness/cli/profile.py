@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.measurement.data_choice import DataChoice
+
 if TYPE_CHECKING:
-    from harness.backbone import Backbone
-    from harness.measurement.probe import FrozenSchedule
     from harness.reporting.profile import Profile
     from harness.spec import RunSpec
-    from harness.task import Task
-
-
-class DataChoice(StrEnum):
-    """Where batches come from."""
-
-    AUTO = "auto"
-    OWN = "own"
-    LENGTHS = "lengths"
 
 
 def profile(
@@ -73,8 +63,6 @@ def profile(
     if compare not in (None, "paper"):
         raise HarnessError(f"Nothing called {compare!r} to compare with.", "Use --compare paper")
     spec = profile_spec(backbone, task, device, batch_size, accumulation, precision, steps, repeats)
-    if source_tokens or target_tokens:
-        data = DataChoice.LENGTHS
     console = Console(stderr=True, highlight=False)
     with console.status("starting") as status:
         made = _profile(spec, compressor, data, source_tokens, target_tokens, status.update)
@@ -104,11 +92,7 @@ def _profile(
     target_tokens: int | None,
     told: Callable[[str], None],
 ) -> Profile:
-    from harness.measurement.batches import (
-        drawn_batches,
-        lengths_of,
-        task_of,
-    )
+    from harness.measurement.batches import choose_batches, task_of
     from harness.measurement.fingerprint import fingerprint
     from harness.measurement.prediction import process_bytes
     from harness.measurement.profiling import profile_recipes
@@ -126,18 +110,15 @@ def _profile(
     if device.type == "cpu":
         process_bytes()  # Before data are read: afterwards it would count them.
     told("reading data")
-    frozen, why = _own_batches(spec, backbone, task, data)
-    own = frozen is not None
-    if frozen is None:
-        lengths = lengths_of(task, source_tokens, target_tokens)
-        frozen = drawn_batches(spec, backbone, task, lengths)
+    batches = choose_batches(spec, backbone, task, data, source_tokens, target_tokens)
+    frozen = batches.frozen
     rows = profile_recipes(spec, backbone, recipes, frozen, told)
     attentions = sorted({row.attention for row in rows if row.attention})
     return Profile(
         backbone=backbone.name,
         task=task.name,
-        batches="the task's own data" if own else "drawn from the task's length profile",
-        why_no_data=why,
+        batches=batches.of,
+        why_no_data=batches.why_no_data,
         batch_size=spec.train.batch_size,
         accumulation=spec.train.accumulation,
         mean_source_tokens=frozen.mean_source_tokens,
@@ -145,23 +126,3 @@ def _profile(
         fingerprint=fingerprint(device, dtype, ", ".join(attentions) or "no recipe fitted"),
         recipes=rows,
     )
-
-
-def _own_batches(
-    spec: RunSpec, backbone: Backbone, task: Task[Any], data: DataChoice
-) -> tuple[FrozenSchedule | None, str | None]:
-    """Return batches of the task's own data, or nothing and the reason."""
-    from harness.errors import HarnessError
-    from harness.measurement.batches import offline, own_batches
-
-    if data is DataChoice.LENGTHS:
-        return None, "lengths were asked for"
-    try:
-        if data is DataChoice.OWN:
-            return own_batches(spec, backbone, task), None
-        with offline():  # To profile must never start a download by itself.
-            return own_batches(spec, backbone, task), None
-    except HarnessError as error:
-        if data is DataChoice.OWN:
-            raise
-        return None, error.message

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from harness.backbone import Backbone
+from harness.errors import HarnessError
+from harness.measurement.data_choice import DataChoice
 from harness.measurement.probe import FrozenSchedule, freeze
 from harness.measurement.synthetic import draw_examples
 from harness.options import validate
+from harness.reporting.profile import BatchesOf
 from harness.spec import RunSpec, resolve
 from harness.task import LengthProfile, Task
 from harness.training.examples import Example, tokenize
@@ -18,6 +22,26 @@ from harness.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from harness.plugins import Plugins
+
+
+_STEPS = 35
+"""The longest batch is found among the examples of at least so many steps, those of the default
+profile, so that memory does not depend on how long speed is measured."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What recipes are planned or measured on.
+
+    Attributes:
+        frozen: the batches.
+        of: where they come from.
+        why_no_data: why the task's own data were not used; None if they were.
+    """
+
+    frozen: FrozenSchedule
+    of: BatchesOf
+    why_no_data: str | None
 
 
 def profile_spec(
@@ -55,6 +79,43 @@ def task_of(spec: RunSpec, plugins: Plugins) -> Task[Any]:
     options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
     task: Task[Any] = task_class(spec.task, options)
     return task
+
+
+def choose_batches(
+    spec: RunSpec,
+    backbone: Backbone,
+    task: Task[Any],
+    data: DataChoice,
+    source_tokens: int | None = None,
+    target_tokens: int | None = None,
+) -> Batches:
+    """Return batches of a task's own data or of its lengths; ``plan`` and ``profile`` ask alike.
+
+    Args:
+        spec: the settings.
+        backbone: the spec's.
+        task: the spec's.
+        data: what to take.
+        source_tokens: mean source length in place of the task's; implies lengths.
+        target_tokens: mean target length, likewise.
+
+    Raises:
+        HarnessError: own data were asked for, and they or the tokenizer are not at hand.
+    """
+    if data is DataChoice.LENGTHS or source_tokens or target_tokens:
+        why = "lengths were asked for"
+    else:
+        # Unless it was asked for by name, a download must never start by itself.
+        with nullcontext() if data is DataChoice.OWN else offline():
+            try:
+                return Batches(own_batches(spec, backbone, task), "the task's own data", None)
+            except HarnessError as error:
+                if data is DataChoice.OWN:
+                    raise
+                why = error.message
+    lengths = lengths_of(task, source_tokens, target_tokens)
+    drawn = drawn_batches(spec, backbone, task, lengths)
+    return Batches(drawn, "drawn from the task's length profile", why)
 
 
 def lengths_of(
@@ -109,9 +170,9 @@ def offline() -> Iterator[None]:
 
 
 def _count(spec: RunSpec) -> int:
-    """Return how many examples a probe takes."""
+    """Return how many examples to take: what a probe needs, or more if it is a short one."""
     steps = spec.probe.warmup_steps + spec.probe.rounds * spec.probe.steps
-    return steps * spec.train.batch_size * spec.train.accumulation
+    return max(steps, _STEPS) * spec.train.batch_size * spec.train.accumulation
 
 
 def _frozen(spec: RunSpec, examples: Sequence[Example]) -> FrozenSchedule:

@@ -17,6 +17,9 @@ from harness.reporting.report import (
     Speed,
 )
 
+BatchesOf = Literal["drawn from the task's length profile", "the task's own data"]
+"""Where batches come from."""
+
 
 class PredictedMemory(Record):
     """Peak memory worked out from shapes, for the longest batch."""
@@ -26,8 +29,8 @@ class PredictedMemory(Record):
     tensor_bytes: int
     """Bytes in tensors."""
     process_bytes: int | None
-    """CPU: what is resident beside tensors: interpreter and libraries, as of the process that
-    predicted, and an allowance for freed blocks that the C allocator keeps. Null on CUDA."""
+    """CPU: what is resident beside tensors: interpreter, libraries and their buffers, as of the
+    process that predicted after a step of a small model. Null on CUDA."""
     parts: MemoryParts
     """What the tensors are for."""
     engine: str
@@ -100,7 +103,7 @@ class Profile(Record):
     """Its name."""
     task: str
     """Whose lengths the batches have."""
-    batches: Literal["drawn from the task's length profile", "the task's own data"]
+    batches: BatchesOf
     """Where the batches come from."""
     why_no_data: str | None = None
     """Why the task's own data were not used; null if they were."""

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from typer.testing import Result
@@ -60,6 +61,25 @@ def test_lengths_come_from_the_task(harness: Harness) -> None:
     assert task["flop_limit_relative_speed"] != plain["flop_limit_relative_speed"]
 
 
+def test_the_batches_are_those_asked_for(harness: Harness) -> None:
+    def plan(*more: str) -> dict[str, Any]:
+        command = ["--backbone", "nano-t5", "--compressor", "lprun", "--json", *more]
+        made: dict[str, Any] = json.loads(harness("plan", *command).stdout)
+        return made
+
+    task = ["--task", "radiology_demo"]
+    own, drawn, auto = (plan(*task, "--data", data) for data in ("own", "lengths", "auto"))
+    assert (own["batches"], own["why_no_data"]) == ("the task's own data", None)
+    assert drawn["batches"] == "drawn from the task's length profile"
+    assert drawn["why_no_data"] == "lengths were asked for"
+    assert auto == own
+    assert own["memory"]["source_tokens"] != drawn["memory"]["source_tokens"]
+    longer = plan(*task, "--source-tokens", "240")
+    assert longer["batches"] == drawn["batches"]
+    assert longer["source_tokens"] > 1.2 * drawn["source_tokens"]
+    assert plan()["batches"] is None
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -71,6 +91,7 @@ def test_lengths_come_from_the_task(harness: Harness) -> None:
         ({"--compressor": "lprun:drop=2"}, "Leave drop out, or choose strategy=every"),
         ({"--compressor": "lprun:encoder=1-9"}, "does not fit a stack of 6 layers"),
         ({"--task": "radiology"}, "Unknown task 'radiology'"),
+        ({"--data": "own"}, "Add --task NAME"),
     ],
 )
 def test_mistakes_are_answered_with_what_would_be_right(
