@@ -188,9 +188,10 @@ class _Server:
         return time.perf_counter() - began
 
     def memory(self, steps: int) -> MemoryReading:
-        from harness.measurement.memory import bytes_alive, measure_memory
+        from harness.measurement.memory import bytes_alive, measure_memory, return_freed_blocks
 
         trainee = self.trainee
+        return_freed_blocks()
 
         def step() -> None:
             for step, batches in prefetch([self.longest], trainee.engine.collate):

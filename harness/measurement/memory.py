@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from torch.profiler import ProfilerActivity, profile
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt(3)."""
+_THRESHOLD = 128 * 2**10
+"""What both are when a process begins; to set them is to hold them there."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,27 @@ def peak_so_far() -> int:
 def reset_peak() -> None:
     """Make VmHWM start again from what is resident now (Linux, see proc_pid_clear_refs(5))."""
     _CLEAR.write_text("5")
+
+
+def return_freed_blocks() -> None:
+    """Have the C allocator return blocks of memory as soon as they are freed, from now on (glibc).
+
+    By itself it begins with that, and then keeps ever larger ones for itself the larger those are
+    that come and go: what is resident depends on all that the process did before. Training is
+    slower so, and needs no less.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _THRESHOLD)
+        libc.mallopt(_M_TRIM_THRESHOLD, _THRESHOLD)
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Return to the system what the C allocator keeps of freed blocks (glibc)."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def peak_of_allocations(work: Callable[[], object]) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from functools import cache
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from harness.backbone import Backbone
 from harness.composition import count_parameters
 from harness.errors import HarnessError
 from harness.measurement.breakdown import memory_parts
-from harness.measurement.memory import resident
+from harness.measurement.memory import resident, trim_heap
 from harness.measurement.shapes import ShapesOnly, storage_of_shape
 from harness.recipe import Recipe
 from harness.reporting.profile import PredictedMemory
@@ -19,10 +21,6 @@ from harness.reporting.report import LayersKept
 from harness.spec import RunSpec
 from harness.training.schedule import Step
 from harness.training.trainee import choose_device, equip, parameters_of
-
-KEPT_BACK = 128 * 2**20
-"""Freed blocks that the C allocator keeps in a training process on a CPU, an allowance: 90 to
-200 MiB were measured over the recipes of nano-t5 and t5-small (glibc)."""
 
 
 def try_to_predict(
@@ -88,9 +86,25 @@ def predict_memory(
 
 @cache
 def process_bytes() -> int:
-    """Return what a training process on a CPU holds beside tensors: an estimate.
+    """Return what a training process on a CPU holds beside tensors.
 
-    What is resident of this process, which has loaded the same libraries, when this is first
-    called: call it before anything large is read. And ``KEPT_BACK``.
+    It is measured on this one, which loads the same libraries: a small model takes a step, and then
+    the kernels are loaded too, the threads run and the libraries have their buffers. Call it before
+    anything large is read.
     """
-    return resident("VmRSS") + KEPT_BACK
+    with torch.random.fork_rng(devices=[]):
+        for low in (False, True):
+            _train(torch.autocast("cpu", torch.bfloat16, enabled=low))
+    gc.collect()
+    trim_heap()
+    return resident("VmRSS")
+
+
+def _train(precision: torch.autocast) -> None:
+    """Take a step of a model of half a megabyte."""
+    model = nn.TransformerEncoderLayer(d_model=64, nhead=2, dim_feedforward=512, batch_first=True)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    with precision:
+        loss = model(torch.randn(4, 64, 64)).float().square().mean()
+    loss.backward()
+    optimizer.step()

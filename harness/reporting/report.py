@@ -114,7 +114,8 @@ class Memory(Record):
     """Peak memory over optimizer steps on the longest batch, in a process of its own."""
 
     peak_bytes: int
-    """CUDA: most bytes allocated by tensors. CPU: most resident bytes of the process."""
+    """CUDA: most bytes allocated by tensors. CPU: most resident bytes of the process, whose C
+    allocator returns what is freed at once; by its default rules it may keep some more."""
     static_bytes: int
     """Bytes held between steps, once the optimizer's state exists."""
     reserved_bytes: int | None = None

@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,19 @@ def test_tensor_bytes_are_within_a_fifth_of_those_measured(name: str, text: str)
     assert predicted.engine == trainee.engine.name
     weights = sum(p.nbytes for p in trainee.model.parameters())
     assert predicted.parts.weights <= 1.6 * weights
+
+
+def test_the_check_compares_whole_processes_and_fails_where_they_differ(tmp_path: Path) -> None:
+    """The shortest form of `make check-prediction`; what is resident is predicted too."""
+    script = Path(__file__).parents[3] / "benchmarks" / "prediction.py"
+    command = [sys.executable, str(script), "--backbones", "nano-t5", "--batch", "2"]
+    command += ["--recipes", "lora_ff+lprun", "--out", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    made = json.loads((tmp_path / "prediction.json").read_text())
+    (row,) = made["rows"]
+    assert row["peak_bytes"]["measured"] > row["tensor_bytes"]["measured"] > 0
+    assert 0 < made["worst"] <= 0.2
 
 
 @pytest.mark.parametrize("packing", ["on", "off"])

@@ -1,0 +1,96 @@
+"""Predicted memory beside measured memory: python benchmarks/prediction.py --help.
+
+For each backbone, with random weights, and each recipe: what `harness plan` predicts for some
+batches, and what `harness profile` measures on them, each recipe in a process that does nothing
+else. Two numbers: the peak of bytes in tensors, and on a CPU the peak of what is resident of the
+process. It fails if one of them is further off than allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.composition import compose
+from harness.measurement.batches import choose_batches, profile_spec, task_of
+from harness.measurement.data_choice import DataChoice
+from harness.measurement.fingerprint import fingerprint
+from harness.measurement.prediction import predict_memory, process_bytes
+from harness.measurement.probe import measure_memory_of
+from harness.plugins import installed
+from harness.recipe import parse
+from harness.reporting.writing import write_text
+from harness.training.trainee import choose_dtype
+
+FILE = "prediction.json"
+RECIPES = ["full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun"]
+
+
+def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterator[dict[str, Any]]:
+    """Yield what is predicted and measured for each recipe, in bytes."""
+    plugins = installed()
+    backbone = plugins.backbones.find(name).load()(name)
+    spec = profile_spec(name, task_name, "cpu", batch, 1, "auto")
+    frozen = choose_batches(spec, backbone, task_of(spec, plugins), DataChoice.AUTO).frozen
+    for text in recipes:
+        recipe = parse(text, plugins.compressors)
+        skeleton = compose(backbone.skeleton(), backbone, recipe)
+        predicted = predict_memory(spec, backbone, recipe, skeleton, frozen.longest)
+        memory = measure_memory_of(spec.model_copy(update={"recipe": str(recipe)}), frozen)
+        assert memory.tensor_bytes
+        yield {
+            "backbone": name,
+            "recipe": text,
+            "dtype": predicted.dtype,
+            "engine": predicted.engine,
+            "tensor_bytes": {"predicted": predicted.tensor_bytes, "measured": memory.tensor_bytes},
+            "peak_bytes": {"predicted": predicted.peak_bytes, "measured": memory.peak_bytes},
+        }
+
+
+def main() -> int:
+    """Compare, print each row as it is done, write all to a file; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--backbones", nargs="+", default=["nano-t5", "t5-small"])
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--task", default="radiology_demo")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--tolerance", type=float, default=0.2, help="of the measured value")
+    options = parser.parse_args()
+    process_bytes()  # Before data are read: afterwards it would count them.
+    rows, worst = [], 0.0
+    print(f"{'MiB: predicted, measured, ratio':31} {'in tensors':>22} {'resident':>22}")
+    for name in options.backbones:
+        for row in compare(name, options.recipes, options.task, options.batch):
+            rows.append(row)
+            cells = []
+            for kind in ("tensor_bytes", "peak_bytes"):
+                predicted, measured = row[kind]["predicted"], row[kind]["measured"]
+                ratio = row[kind]["ratio"] = predicted / measured
+                worst = max(worst, abs(ratio - 1))
+                cells.append(f"{predicted / 2**20:8.0f} {measured / 2**20:8.0f} {ratio:4.2f}")
+            print(f"{name:12} {row['recipe']:18}", *cells, flush=True)
+    cpu = torch.device("cpu")
+    nano = installed().backbones.find("nano-t5").load()("nano-t5")
+    dtype = choose_dtype("auto", cpu, nano)
+    record = {
+        "fingerprint": fingerprint(cpu, dtype, "packed").model_dump(),
+        "tolerance": options.tolerance,
+        "worst": worst,
+        "rows": rows,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_text(options.out / FILE, json.dumps(record, indent=1) + "\n")
+    print(f"At most {100 * worst:.1f} % off. Written: {options.out / FILE}")
+    return int(worst > options.tolerance)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
