@@ -3,10 +3,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test test-slow lint clean
+.PHONY: help install demo bench check-prediction check-intervals test test-slow lint clean
 
 help:  ## Show what there is to make.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## Create .venv and install everything; done once.
 
@@ -30,6 +30,12 @@ bench: $(INSTALLED)  ## Compare with Seq2SeqTrainer + PEFT; write docs/performan
 	$(BIN)/python benchmarks/decoding.py --out $(BENCH)
 	$(BIN)/python benchmarks/growth.py --out $(BENCH)
 	$(BIN)/python benchmarks/performance.py --results $(BENCH)
+
+check-prediction: $(INSTALLED)  ## Compare predicted with measured memory; write JSON. Some minutes.
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prediction.py --out $(BENCH)
+
+check-intervals: $(INSTALLED)  ## Profile twice: do the intervals hold? Some ten minutes, alone.
+	$(BIN)/python benchmarks/intervals.py --out $(BENCH)
 
 test: $(INSTALLED)  ## Run the tests, but for the slow ones and those that need a GPU.
 	# One thread a worker: threads that wait for each other on a busy core take many times as long.

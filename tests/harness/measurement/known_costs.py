@@ -1,14 +1,31 @@
-"""A third party's compressors that cost what they say, to calibrate the instruments with."""
+"""A third party's plugin that costs what it says, to calibrate the instruments with."""
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
 
-from harness import Backbone, Compressor, HarnessError, Options, Register, Stage, hookimpl
+from harness import (
+    Backbone,
+    Compressor,
+    HarnessError,
+    Metric,
+    Options,
+    Register,
+    Score,
+    Splits,
+    Stage,
+    Task,
+    hookimpl,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,8 +36,22 @@ class Costs(Options):
 
     seconds: float = 0
     """Slept."""
+    jitter: float = Field(0, ge=0)
+    """Spread of the sleeps: the standard deviation of their logarithms."""
+    seed: int = 0
+    """Of the jitter."""
     mebibytes: int = Field(0, ge=0)
     """Allocated, touched and freed."""
+
+    def slept(self, token: int, visit: int) -> float:
+        """Return the seconds that a batch costs at a visit.
+
+        Args:
+            token: the batch's first one, by which it is known.
+            visit: 1 when it comes for the first time.
+        """
+        drawn = random.Random(f"{self.seed} {token} {visit}")
+        return self.seconds * drawn.lognormvariate(0, self.jitter)
 
 
 class Costly(Compressor[Costs]):
@@ -30,14 +61,19 @@ class Costly(Compressor[Costs]):
     Options = Costs
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Cost it before every forward pass."""
+        """Cost it before every forward pass of training."""
+        visits: Counter[int] = Counter()
 
-        def cost(*_: Any) -> None:
-            time.sleep(self.options.seconds)
+        def cost(module: torch.nn.Module, args: Any, kwargs: dict[str, torch.Tensor]) -> None:
+            if not module.training:
+                return
+            token = int(kwargs["input_ids"][0, 0])
+            visits[token] += 1
+            time.sleep(self.options.slept(token, visits[token]))
             if self.options.mebibytes:
                 torch.ones(self.options.mebibytes * 2**20, dtype=torch.uint8)
 
-        model.register_forward_pre_hook(cost)
+        model.register_forward_pre_hook(cost, with_kwargs=True)
         return model
 
 
@@ -74,9 +110,78 @@ class Failing(Compressor[Options]):
         return model
 
 
+class Killed(Compressor[Options]):
+    """Has its process killed, as the kernel does where a machine's memory is gone."""
+
+    stage: ClassVar[Stage] = Stage.OBJECTIVE
+    Options = Options
+
+    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+        """Kill it before the first forward pass on real weights."""
+
+        def kill(module: torch.nn.Module, args: Any) -> None:
+            # To read a value fails on shapes alone: whoever only predicts goes on living.
+            float(next(module.parameters()).flatten()[0])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        model.register_forward_pre_hook(kill)
+        return model
+
+
+class Slowness(Options):
+    """Options of the task."""
+
+    seconds: float = 0
+    """Slept whenever predictions are scored."""
+
+
+class SlowToScore(Task[Slowness]):
+    """Six rows, which take as long to score as they are told to."""
+
+    Options = Slowness
+    primary_metric: ClassVar[str] = "length"
+
+    def splits(self, seed: int) -> Splits:
+        """Make four rows to train on and one for each of the others."""
+        from datasets import Dataset
+
+        def rows(*numbers: int) -> Dataset:
+            texts = [f"finding number {number}" for number in numbers]
+            return Dataset.from_dict({"id": texts, "source": texts, "target": texts})
+
+        return Splits(train=rows(1, 2, 3, 4), eval=rows(5), test=rows(6))
+
+    def metrics(self) -> Sequence[Metric]:
+        """Return the one."""
+        return [SleepyLength(self.options.seconds)]
+
+
+class SleepyLength(Metric):
+    """The length of predictions in characters; it takes its time."""
+
+    names = ("length",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def score(
+        self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
+    ) -> dict[str, Score]:
+        """Sleep, and count."""
+        time.sleep(self.seconds)
+        return {"length": Score.mean([float(len(p)) for p in predictions], "length")}
+
+
 @hookimpl
 def register_compressors(register: Register) -> None:
     """Register them."""
     register("costly", Costly, "sleeps and allocates")
     register("refusing", Refusing, "complains")
     register("failing", Failing, "fails")
+    register("killed", Killed, "is killed")
+
+
+@hookimpl
+def register_tasks(register: Register) -> None:
+    """Register it."""
+    register("slow-to-score", SlowToScore, "six rows and a slow metric")

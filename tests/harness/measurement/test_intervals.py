@@ -1,0 +1,46 @@
+"""What `make check-intervals` counts as an interval that holds."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.reporting.report import Speed
+
+
+@pytest.fixture(scope="module")
+def intervals() -> Any:
+    path = Path(__file__).parents[3] / "benchmarks" / "intervals.py"
+    spec = importlib.util.spec_from_file_location("intervals", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def speed(relative: float, floor: float = 1.02) -> Speed:
+    return Speed(
+        tokens_per_s=1,
+        samples_per_s=1,
+        relative=relative,
+        relative_ci=(relative / 1.1, relative * 1.1),
+        noise_floor=floor,
+        baseline="full",
+        engine="packed",
+        schedule_sha256="",
+        window_seconds=[],
+    )
+
+
+@pytest.mark.parametrize(
+    ("second", "holds"),
+    [(2.0, True), (2.2, True), (2.24, True), (2.25, False), (1.783, True), (1.782, False)],
+)
+def test_a_second_value_may_be_off_by_the_interval_and_the_floor(
+    intervals: Any, second: float, holds: bool
+) -> None:
+    found = intervals.cell(speed(2.0), speed(second, floor=1.5))
+    assert found["holds"] is holds
+    assert found["widened"] == pytest.approx((2 / 1.1 / 1.02, 2 * 1.1 * 1.02))

@@ -1,0 +1,81 @@
+"""``harness profile`` under a real limit: what does not fit is a row, and the next one follows."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.measurement.arm import Arm
+from harness.measurement.batches import drawn_batches, profile_spec, task_of
+from harness.plugins import installed
+from harness.reporting.profile import Profile
+from harness.task import LengthProfile
+
+BACKBONE, TASK, SMALL = "t5-small", "radiology_demo", "lora_ff:r=4"
+SIZE = 60_506_624
+"""Parameters; trained all, they take 16 bytes each: weight, gradient, two moments."""
+LENGTHS = LengthProfile(source_mean=8, target_mean=4)
+
+
+def address_space_of_small_recipe() -> int:
+    """Return the most bytes of address space that an arm of the small recipe takes."""
+    spec = profile_spec(BACKBONE, TASK, "cpu", 1, 1, "auto", steps=1, rounds=2)
+    found = installed().backbones.find(BACKBONE).load()(BACKBONE)
+    frozen = drawn_batches(spec, found, task_of(spec, installed()), LENGTHS)
+    spec = spec.model_copy(update={"recipe": SMALL})
+    with Arm(spec, frozen.steps, frozen.longest) as arm:
+        arm.window(0, 1)
+        (process,) = multiprocessing.active_children()
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return int(fields["VmPeak"].split()[0]) * 1024
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs Linux' prlimit and /proc")
+def test_what_does_not_fit_is_a_row_and_the_next_one_follows(tmp_path: Path, site: Path) -> None:
+    # The small recipe fits with a quarter of what full fine-tuning needs on top of it.
+    limit = address_space_of_small_recipe() + 4 * SIZE
+    command = ["profile", "--backbone", BACKBONE, "--compressor", f"full,killed,{SMALL}"]
+    command += ["--task", TASK, "--source-tokens", "8", "--target-tokens", "4"]
+    command += ["--batch-size", "1", "--steps", "1", "--repeats", "2", "--device", "cpu"]
+    command += ["--out", str(tmp_path / "profile.json")]
+    search_path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = subprocess.run(
+        ["prlimit", f"--as={limit}", sys.executable, "-m", "harness", *command],
+        env={**os.environ, "PYTHONPATH": search_path},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    made = Profile.model_validate(json.loads((tmp_path / "profile.json").read_text()))
+    full, killed, small = made.recipes
+
+    assert (full.status, full.speed, full.memory) == ("oom", None, None)
+    assert full.failure
+    assert full.failure.phase == "probe speed"
+    assert full.memory_reached
+    # It held the weights at least, and not what the limit denied it.
+    assert 4 * SIZE < full.memory_reached < limit
+
+    # A process that was killed could not say, and nothing is made up for it.
+    assert (killed.status, killed.memory_reached) == ("oom", None)
+    assert killed.failure
+    assert "was killed" in killed.failure.message
+
+    assert (small.status, small.failure) == ("ok", None)
+    assert small.speed
+    assert small.speed.tokens_per_s > 0
+    assert small.speed.relative is None
+    assert "ran out of memory" in small.speed.baseline
+    assert small.memory
+    assert small.memory.peak_bytes < limit
+    assert small.memory.relative is None
+
+    table = [line.split() for line in result.stdout.splitlines()]
+    assert ["killed", "oom"] in table
