@@ -24,6 +24,7 @@ def identity(
     task: Task[Any],
     data_sha256: str,
     plugins: Plugins,
+    processes: int = 1,
 ) -> str:
     """Return the id of a run: readable, and equal for two runs only if their results must be.
 
@@ -37,6 +38,7 @@ def identity(
         task: the spec's.
         data_sha256: hash of the texts of all splits.
         plugins: what there is.
+        processes: that train together; they add up in another order, and draw other dropout.
     """
     device = choose_device(spec.device)
     dtype = str(choose_dtype(spec.train.precision, device, backbone)).removeprefix("torch.")
@@ -56,6 +58,8 @@ def identity(
         if device.type == "cuda"
         else f"{processor()}, {torch.get_num_threads()} threads"
     )
+    if processes > 1:
+        machine += f" in each of {processes} processes"
     digest = spelt_out.digest(
         data_sha256,
         machine,

@@ -39,6 +39,7 @@ from harness.reporting.writing import write_lines, write_text
 from harness.spec import BASELINE, RunSpec
 from harness.training.checkpoint import restore
 from harness.training.loop import SNAPSHOT_SECONDS, NonFiniteLossError, Observers, train
+from harness.training.processes import ALONE, Processes
 from harness.training.schedule import Schedule
 from harness.training.snapshot import steps_done
 from harness.training.trainee import Trainee, prepare
@@ -62,6 +63,7 @@ class Run:
         snapshot_seconds: how often training writes its state to disk, beside at evaluations.
         micro_batch: examples that go through the model at a time, in place of the spec's batch
             size; accumulation makes up for it, so that the run stays the same.
+        processes: this one and those that ``follow`` it; by default it is alone.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Run:
         repeat: bool = True,
         snapshot_seconds: float = SNAPSHOT_SECONDS,
         micro_batch: int | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.asked = spec
         self.spec = cut(spec, micro_batch) if micro_batch else spec
@@ -80,6 +83,7 @@ class Run:
         self.results = results
         self.repeat = repeat
         self.snapshot_seconds = snapshot_seconds
+        self.processes = processes or ALONE
         self.phase = "load"
         self.hook: HookRelay = plugins.manager.hook
         self._began = 0.0
@@ -105,6 +109,7 @@ class Run:
             inputs.task,
             inputs.data.sha256,
             self.plugins,
+            self.processes.size,
         )
         folder = RunFolder(self.results, run)
         if not self.repeat and is_done(folder.final):
@@ -173,6 +178,7 @@ class Run:
 
         self._enter("train", schedule.planned_steps(settings.epochs, settings.max_steps))
         trainee = prepare(inputs.backbone, inputs.recipe, self.spec)
+        trainee.processes = self.processes
         report.layers_kept = trainee.layers_kept
         report.parameters = trainee.parameters
         report.fingerprint = fingerprint(

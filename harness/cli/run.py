@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.trackers import Tracker
+    from harness.training.processes import Processes
 
 
 def run(
@@ -60,6 +61,10 @@ def run(
             help="Also tell tensorboard, mlflow or wandb; repeatable.", show_default=False
         ),
     ] = None,
+    nproc: Annotated[
+        int,
+        typer.Option(min=1, help="Processes that share each step's examples, each on a GPU."),
+    ] = 1,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("results"),
     snapshot_every: Annotated[
         float,
@@ -74,6 +79,7 @@ def run(
     in the spec.toml that a run leaves in its folder. A run that was stopped goes on where it was
     when the same command is given again.
     """
+    from harness.launch import is_launched, launch
     from harness.plugins import installed
     from harness.spec import RunSpec, overlay, parse_settings, read_toml, resolve
     from harness.trackers import FOLDER, find_tracker
@@ -100,10 +106,37 @@ def run(
     reference = str(values.get("backbone", RunSpec.model_fields["backbone"].default))
     plugins.tasks.find(str(values.get("task", RunSpec.model_fields["task"].default)))
     spec = resolve(values, plugins.backbones.find(reference).load()(reference).preset)
-    _execute(spec, out, trackers, snapshot_every)
+    if is_launched():
+        _execute_together(spec, out, trackers, snapshot_every)
+    elif nproc > 1:
+        tracked = [word for name in track or [] for word in ("--track", name)]
+        shared = ["--out", str(out), "--snapshot-every", str(snapshot_every), *tracked]
+        raise typer.Exit(launch(nproc, spec, shared))
+    else:
+        _execute(spec, out, trackers, snapshot_every)
 
 
-def _execute(spec: Any, out: Path, trackers: Sequence[Tracker], snapshot_every: float) -> None:
+def _execute_together(
+    spec: Any, out: Path, trackers: Sequence[Tracker], snapshot_every: float
+) -> None:
+    from harness.follow import follow
+    from harness.plugins import installed
+    from harness.training.processes import join
+
+    with join(spec.device) as processes:
+        if processes.rank == 0:
+            _execute(spec, out, trackers, snapshot_every, processes)
+        else:
+            follow(spec, installed(), processes)
+
+
+def _execute(
+    spec: Any,
+    out: Path,
+    trackers: Sequence[Tracker],
+    snapshot_every: float,
+    processes: Processes | None = None,
+) -> None:
     import logging
     import os
     from contextlib import ExitStack
@@ -135,7 +168,7 @@ def _execute(spec: Any, out: Path, trackers: Sequence[Tracker], snapshot_every: 
             observers.callback(plugins.manager.unregister, observer)
         from harness.run import Run
 
-        run = Run(spec, plugins, out, snapshot_seconds=snapshot_every)
+        run = Run(spec, plugins, out, snapshot_seconds=snapshot_every, processes=processes)
         report, folder = run.execute()
     if report.failure:
         console.print(

@@ -159,6 +159,9 @@ class Training(Record):
     seconds: float
     """Wall time of the whole phase, evaluation included; never a measure of speed. Of a run that
     was resumed, only the time whose work was kept."""
+    processes: int = 1
+    """That shared each step's examples, each on a device of its own. Speed and memory are always
+    those of one process on one device, measured before."""
 
 
 class Data(Record):

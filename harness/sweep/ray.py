@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import queue
 import shutil
 import tarfile
@@ -49,6 +50,8 @@ class Ray(Executor[RayOptions]):
 
     def __init__(self, options: RayOptions) -> None:
         super().__init__(options)
+        # Nothing leaves the machine: Ray by itself would report how it is used.
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         if not ray.is_initialized():
             ray.init(address=options.address, log_to_driver=False, include_dashboard=False)
         self._tasks: set[Any] = set()

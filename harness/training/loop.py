@@ -77,9 +77,12 @@ def train(
     left = 0 if now.since_best >= settings.patience else planned - now.step
     checked = False
     trainee.model.train()
-    for step, batches in prefetch(schedule.steps(now.step, left), trainee.engine.collate):
+    processes = trainee.processes
+    processes.start(now.step)
+    steps = schedule.steps(now.step, left)
+    for step, batches in prefetch(steps, trainee.engine.collate, processes.share):
         rate = scheduler.get_last_lr()[0]
-        loss = float(trainee.step(batches, step.target_tokens, check=not checked))
+        loss = float(trainee.step(batches, step.target_tokens, check=not checked, number=now.step))
         checked = True
         scheduler.step()
         now.step += 1
@@ -115,4 +118,5 @@ def train(
         learning_rate=trainee.learning_rate,
         stopped="finished" if now.step == planned else "patience",
         seconds=snapshots.seconds,
+        processes=processes.size,
     )

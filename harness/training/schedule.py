@@ -101,14 +101,22 @@ def schedule_hash(steps: Iterable[Step]) -> str:
 
 
 def prefetch(
-    steps: Iterable[Step], collate: Callable[[Sequence[Example]], Batch]
+    steps: Iterable[Step],
+    collate: Callable[[Sequence[Example]], Batch],
+    share: Callable[[Step], Step] = lambda step: step,
 ) -> Iterator[tuple[Step, list[Batch]]]:
-    """Yield each step with its batches, which another thread makes while the model computes."""
+    """Yield each step with its batches, which another thread makes while the model computes.
+
+    Args:
+        steps: any.
+        collate: makes a batch.
+        share: the part of a step that batches are made of.
+    """
     with ThreadPoolExecutor(1) as thread:
         pending: deque[tuple[Step, Future[list[Batch]]]] = deque()
         try:
             for step in steps:
-                made = thread.submit(lambda s: [collate(b) for b in s.micro_batches], step)
+                made = thread.submit(lambda s: [collate(b) for b in share(s).micro_batches], step)
                 pending.append((step, made))
                 if len(pending) > _AHEAD:
                     ready, batches = pending.popleft()

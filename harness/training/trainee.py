@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +22,7 @@ from harness.reporting.report import LayersKept, Parameters
 from harness.spec import RunSpec
 from harness.training.engine import Batch, Engine
 from harness.training.packing import choose_engine
+from harness.training.processes import ALONE, Processes
 from harness.training.recomputation import recompute_activations
 
 
@@ -39,6 +41,7 @@ class Trainee:
         learning_rate: the peak.
         layers_kept: of the composed model.
         parameters: of the composed model.
+        processes: that take each step together.
     """
 
     model: PreTrainedModel
@@ -51,6 +54,7 @@ class Trainee:
     learning_rate: float
     layers_kept: LayersKept
     parameters: Parameters
+    processes: Processes = ALONE
 
     @property
     def device(self) -> torch.device:
@@ -85,14 +89,20 @@ class Trainee:
         return total
 
     def step(
-        self, micro_batches: Iterable[Batch], target_tokens: int, check: bool = False
+        self,
+        micro_batches: Iterable[Batch],
+        target_tokens: int,
+        check: bool = False,
+        number: int = 0,
     ) -> Tensor:
         """Take one optimizer step; see ``backward`` for the arguments and what is returned.
 
         Args:
             check: make sure that what is counted as trained is what is trained.
+            number: of the step, from 0, by which several processes keep together.
         """
-        loss = self.backward(micro_batches, target_tokens)
+        backward = partial(self.backward, micro_batches, target_tokens)
+        loss = self.processes.step(number, self.trained.values(), backward)
         if check:
             self.check_trained()
         self.update()
@@ -184,7 +194,8 @@ def equip(
 ) -> Trainee:
     """Put a composed model on its device, with an engine and an optimizer; see ``Trainee``."""
     device = choose_device(spec.device)
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    # The precision is the engine's affair, whatever a launcher's configuration says.
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
     dtype = choose_dtype(spec.train.precision, device, backbone)
     model = model.to(accelerator.device)
     engine = choose_engine(
