@@ -69,14 +69,14 @@ def test_known_sleeps_read_as_the_right_speed_and_ratio(
 @pytest.mark.usefixtures("known_costs")
 def test_twice_the_steps_are_the_same_speed(make_spec: MakeSpec, schedule: Schedule) -> None:
     def speed_of(steps: int) -> float:
-        spec = make_spec("costly:seconds=0.3", steps=steps)
+        spec = make_spec("costly:seconds=0.6", steps=steps)
         frozen = freeze(schedule, spec.probe)
         assert len(frozen.steps) == 1 + 2 * steps
 
         def measure() -> Speed:
             return probe_speed(spec, frozen, None, lambda: None)
 
-        return undisturbed(measure, lambda s: s.tokens_per_s > 0.95 * TOKENS / 0.3).tokens_per_s
+        return undisturbed(measure, lambda s: s.tokens_per_s > 0.95 * TOKENS / 0.6).tokens_per_s
 
     assert speed_of(2) == pytest.approx(speed_of(1), rel=0.05)
 
