@@ -34,6 +34,10 @@ class BusyError(HarnessError):
     exit_code = 75
 
 
+class NotMeasurableError(Exception):
+    """A number that cannot be measured here; its text is the reason that a report gives."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a sentence that suggests near names and lists all known ones."""
     names = sorted(known)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +17,10 @@ from harness.evaluation.handover import hand_over
 from harness.evaluation.predictions import read_predictions
 from harness.evaluation.scoring import score
 from harness.events import Evaluated, PhaseStarted, StepDone
-from harness.flops import flop_limit
 from harness.identity import identity
 from harness.inputs import Inputs, read_inputs
 from harness.measurement.arm import is_out_of_memory, memory_reached
-from harness.measurement.fingerprint import fingerprint
+from harness.measurement.fingerprint import fingerprint, why_no_driver
 from harness.measurement.fit import settle_checkpointing
 from harness.measurement.probe import (
     FrozenSchedule,
@@ -30,6 +28,7 @@ from harness.measurement.probe import (
     probe_memory,
     probe_speed,
     set_beside_limit,
+    without_baseline,
 )
 from harness.plugins import Plugins
 from harness.reporting.comparison import relate_to_earlier
@@ -148,6 +147,7 @@ class Run:
                 message=_first_lines(error),
                 memory_bytes=memory_reached(error) if report.status == "oom" else None,
             )
+            report.not_measured |= _why_missing(report, report.failure)
         report.seconds = time.perf_counter() - self._began
         place = folder.finish(report)
         self.hook.run_finished(report=report)
@@ -171,10 +171,7 @@ class Run:
         self.spec = settle_checkpointing(self.spec, inputs.backbone, inputs.recipe, frozen.longest)
         self._probe(frozen, report, folder)
         if report.speed:
-            with suppress(RuntimeError):  # A compressor that skeletons do not suit has no limit.
-                lengths = round(frozen.mean_source_tokens), round(frozen.mean_target_tokens)
-                limit = flop_limit(inputs.backbone, inputs.recipe, *lengths)
-                set_beside_limit(report.speed, limit)
+            set_beside_limit(report.speed, inputs.backbone, inputs.recipe, frozen)
 
         self._enter("train", schedule.planned_steps(settings.epochs, settings.max_steps))
         trainee = prepare(inputs.backbone, inputs.recipe, self.spec)
@@ -184,6 +181,7 @@ class Run:
         report.fingerprint = fingerprint(
             trainee.device, trainee.dtype, trainee.model.config._attn_implementation
         )
+        report.not_measured |= why_no_driver(report.fingerprint)
         if self.spec.probe.baseline not in ("probe", "off"):
             relate_to_earlier(report, Path(self.spec.probe.baseline))
         try:
@@ -260,8 +258,9 @@ class Run:
                 raise
             # It may have been the baseline that did not fit: then there is no ratio to report.
             report.speed = probe_speed(spec, frozen, None, tick)
-            report.speed.baseline = f"{BASELINE} ran out of memory"
             report.memory = probe_memory(spec, frozen, None)
+            for measured in (report.speed, report.memory):
+                without_baseline(measured, f"{BASELINE} ran out of memory")
         self._save(report, folder)
 
     def _score(
@@ -315,6 +314,11 @@ class Run:
         scores = score(inputs.metrics, read_predictions(path))
         report.quality = scores.values()
         report.not_computed = scores.not_computed
+        report.not_measured |= {
+            f"quality.{name}.ci": "there is only one test example"
+            for name, value in report.quality.items()
+            if value.ci is None
+        }
         scored = ({**line, "scores": scores.of_example(i)} for i, line in enumerate(lines))
         write_lines(path, scored)
 
@@ -359,6 +363,16 @@ def _resumption(report: Report, folder: RunFolder) -> Resumption:
     if report.training is None:
         return Resumption(phase="train", step=steps_done(folder.work))
     return Resumption(phase="hand-over" if report.decoding else "evaluate")
+
+
+def _why_missing(report: Report, failure: Failure) -> dict[str, str]:
+    """Say of what a run did not come to that it ended before."""
+    parts = ("layers_kept", "parameters", "speed", "memory", "training", "handover", "fingerprint")
+    why = f"{report.status} in the phase {failure.phase!r}"
+    missing = {part: why for part in parts if getattr(report, part) is None}
+    if report.status == "oom" and failure.memory_bytes is None:
+        missing["failure.memory_bytes"] = "the process was killed before it could say"
+    return missing
 
 
 def _first_lines(error: BaseException) -> str:

@@ -93,7 +93,7 @@ def _profile(
     told: Callable[[str], None],
 ) -> Profile:
     from harness.measurement.batches import choose_batches, task_of
-    from harness.measurement.fingerprint import fingerprint
+    from harness.measurement.fingerprint import fingerprint, why_no_driver
     from harness.measurement.prediction import process_bytes
     from harness.measurement.profiling import profile_recipes
     from harness.plugins import installed
@@ -114,6 +114,7 @@ def _profile(
     frozen = batches.frozen
     rows = profile_recipes(spec, backbone, recipes, frozen, told)
     attentions = sorted({row.attention for row in rows if row.attention})
+    made = fingerprint(device, dtype, ", ".join(attentions) or "no recipe fitted")
     return Profile(
         backbone=backbone.name,
         task=task.name,
@@ -123,6 +124,7 @@ def _profile(
         accumulation=spec.train.accumulation,
         mean_source_tokens=frozen.mean_source_tokens,
         mean_target_tokens=frozen.mean_target_tokens,
-        fingerprint=fingerprint(device, dtype, ", ".join(attentions) or "no recipe fitted"),
+        fingerprint=made,
         recipes=rows,
+        not_measured=why_no_driver(made),
     )

@@ -11,13 +11,14 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, NotMeasurableError
 from harness.measurement.memory import MemoryReading
 from harness.spec import RunSpec
 from harness.training.schedule import Step, prefetch
 
 if TYPE_CHECKING:
-    from harness.reporting.report import LayersKept, MemoryParts, Parameters, TimeParts
+    from harness.measurement.energy import Meter
+    from harness.reporting.report import Energy, LayersKept, MemoryParts, Parameters, TimeParts
     from harness.training.trainee import Trainee
 
 
@@ -75,6 +76,15 @@ class Arm:
         """Take ``count`` steps of the schedule from step ``first`` on; return the seconds."""
         seconds: float = self._ask("window", first, count)
         return seconds
+
+    def start_meter(self) -> None:
+        """Sample idle power, where there is a counter, and count the energy of windows from now."""
+        self._ask("start_meter")
+
+    def energy(self, tokens: int) -> Energy:
+        """Return the energy of the windows since ``start_meter``, in which so many tokens went."""
+        energy: Energy = self._ask("energy", tokens)
+        return energy
 
     def memory(self, steps: int) -> MemoryReading:
         """Measure the peak over ``steps`` steps on the longest batch."""
@@ -170,6 +180,8 @@ class _Server:
         self.trainee.model.train()
         self.steps = steps
         self.longest = longest
+        self.meter: Meter | None = None
+        self.why_no_meter = "it was not asked for"
 
     def description(self) -> tuple[str, str, LayersKept, Parameters]:
         """Say what was built."""
@@ -179,13 +191,27 @@ class _Server:
 
     def window(self, first: int, count: int) -> float:
         self._wait()
-        began = time.perf_counter()
-        for step, batches in prefetch(
-            self.steps[first : first + count], self.trainee.engine.collate
-        ):
-            self.trainee.step(batches, step.target_tokens)
-        self._wait()
-        return time.perf_counter() - began
+        with self.meter.window() if self.meter else contextlib.nullcontext():
+            began = time.perf_counter()
+            for step, batches in prefetch(
+                self.steps[first : first + count], self.trainee.engine.collate
+            ):
+                self.trainee.step(batches, step.target_tokens)
+            self._wait()
+            return time.perf_counter() - began
+
+    def start_meter(self) -> None:
+        from harness.measurement.energy import Meter, open_counter
+
+        try:
+            self.meter = Meter(open_counter(self.trainee.device))
+        except NotMeasurableError as error:
+            self.why_no_meter = str(error)
+
+    def energy(self, tokens: int) -> Energy:
+        from harness.measurement.energy import no_energy
+
+        return self.meter.energy(tokens) if self.meter else no_energy(self.why_no_meter)
 
     def memory(self, steps: int) -> MemoryReading:
         from harness.measurement.memory import bytes_alive, measure_memory, return_freed_blocks

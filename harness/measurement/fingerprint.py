@@ -41,6 +41,15 @@ def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fin
     )
 
 
+def why_no_driver(found: Fingerprint) -> dict[str, str]:
+    """Return the reason that a report gives where its fingerprint names no driver."""
+    if found.driver is not None:
+        return {}
+    cpu = found.device == "cpu"
+    why = "a CPU has none" if cpu else "nvidia-smi does not answer"
+    return {"fingerprint.driver": why}
+
+
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that compute."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from harness.errors import NotMeasurableError
+from harness.measurement.nvml import process_bytes
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -28,6 +31,10 @@ class MemoryReading:
     static: int
     reserved: int | None
     tensors: int | None
+    process: int | None = None
+    retries: int | None = None
+    not_measured: dict[str, str] = field(default_factory=dict)
+    """Field of the report -> why it is null."""
 
 
 def measure_memory(
@@ -48,18 +55,7 @@ def measure_memory(
     step()  # After it the optimizer's state exists.
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        static = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        for _ in range(steps):
-            step()
-        torch.cuda.synchronize(device)
-        return MemoryReading(
-            peak=torch.cuda.max_memory_allocated(device),
-            static=static,
-            reserved=torch.cuda.max_memory_reserved(device),
-            tensors=None,
-        )
+        return _measure_cuda(step, steps, device)
     static = resident("VmRSS")
     reset_peak()
     for _ in range(steps):
@@ -69,7 +65,42 @@ def measure_memory(
         static=static,
         reserved=None,
         tensors=held() + peak_of_allocations(step),
+        not_measured=dict.fromkeys(
+            ("reserved_bytes", "process_bytes", "allocation_retries"),
+            "it is a number of the CUDA allocator, and this is a CPU",
+        ),
     )
+
+
+def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) -> MemoryReading:
+    torch.cuda.synchronize(device)
+    static = torch.cuda.memory_allocated(device)
+    retries = _retries(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(steps):
+        step()
+    torch.cuda.synchronize(device)
+    not_measured = {"tensor_bytes": "on CUDA peak_bytes is that of tensors alone"}
+    process = None
+    try:
+        # The allocator gives nothing back meanwhile: it holds as much now as at the peak.
+        process = process_bytes(device)
+    except NotMeasurableError as error:
+        not_measured["process_bytes"] = str(error)
+    return MemoryReading(
+        peak=torch.cuda.max_memory_allocated(device),
+        static=static,
+        reserved=torch.cuda.max_memory_reserved(device),
+        tensors=None,
+        process=process,
+        retries=_retries(device) - retries,
+        not_measured=not_measured,
+    )
+
+
+def _retries(device: torch.device) -> int:
+    count: int = torch.cuda.memory_stats(device)["num_alloc_retries"]
+    return count
 
 
 def resident(field: str) -> int:

@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from harness.backbone import Backbone
+from harness.flops import flop_limit
 from harness.measurement.arm import Arm
+from harness.recipe import Recipe
 from harness.reporting.report import Memory, Speed
 from harness.spec import ProbeSettings, RunSpec
 from harness.statistics import geometric_mean_interval
@@ -91,7 +94,8 @@ def time_arm(arm: Arm, baseline: Arm | None, frozen: FrozenSchedule, tick: Tick)
     Every round times the same steps four times, so that each ratio compares equal work, and a
     machine that slows down or speeds up while it is measured favours neither side.
     """
-    warm_up(arm, frozen)
+    extra_seconds = warm_up(arm, frozen)
+    arm.start_meter()
     ours: list[float] = []
     theirs: list[float] = []
     for index in range(frozen.rounds):
@@ -106,12 +110,16 @@ def time_arm(arm: Arm, baseline: Arm | None, frozen: FrozenSchedule, tick: Tick)
     speed = Speed(
         tokens_per_s=tokens / sum(ours),
         samples_per_s=samples / sum(ours),
-        baseline="off",
+        baseline="",
         engine=arm.engine,
         schedule_sha256=schedule_hash(frozen.steps),
         window_seconds=ours,
+        warmup_extra_seconds=extra_seconds,
+        energy=arm.energy(tokens),
     )
-    if baseline is not None:
+    if baseline is None:
+        without_baseline(speed, "off")
+    else:
         ratios = [full / mine for full, mine in zip(theirs, ours, strict=True)]
         interval = geometric_mean_interval(ratios)
         speed.relative = interval.value
@@ -122,18 +130,30 @@ def time_arm(arm: Arm, baseline: Arm | None, frozen: FrozenSchedule, tick: Tick)
     return speed
 
 
-def warm_up(arm: Arm, frozen: FrozenSchedule) -> None:
+def without_baseline(measured: Speed | Memory, why: str) -> None:
+    """Note that there is nothing to compare with, and why."""
+    reason = f"no baseline: {why}"
+    measured.not_measured["relative"] = reason
+    if isinstance(measured, Speed):
+        measured.baseline = why
+        measured.not_measured |= {"relative_ci": reason, "noise_floor": reason}
+
+
+def warm_up(arm: Arm, frozen: FrozenSchedule) -> float:
     """Repeat the same steps until they take no less time than the time before.
 
     First steps allocate, choose kernels and may compile. The rule ends at the first repetition
     that gains less than 5 %, and at the latest after five.
+
+    Returns:
+        The seconds that all repetitions took beyond as many of the fastest.
     """
-    before = arm.window(0, frozen.warmup)
+    seconds = [arm.window(0, frozen.warmup)]
     for _ in range(5):
-        seconds = arm.window(0, frozen.warmup)
-        if seconds > 0.95 * before:
-            return
-        before = seconds
+        seconds.append(arm.window(0, frozen.warmup))
+        if seconds[-1] > 0.95 * seconds[-2]:
+            break
+    return sum(seconds) - len(seconds) * min(seconds)
 
 
 def noise_floor(windows: Sequence[float]) -> float:
@@ -150,7 +170,9 @@ def noise_floor(windows: Sequence[float]) -> float:
 def probe_memory(spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None) -> Memory:
     """Measure the peak memory of a recipe and of its baseline, one process after the other."""
     memory = measure_memory_of(spec, frozen)
-    if baseline_spec is not None:
+    if baseline_spec is None:
+        without_baseline(memory, "off")
+    else:
         memory.relative = memory.peak_bytes / measure_memory_of(baseline_spec, frozen).peak_bytes
     return memory
 
@@ -165,12 +187,33 @@ def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
         static_bytes=reading.static,
         reserved_bytes=reading.reserved,
         tensor_bytes=reading.tensors,
+        process_bytes=reading.process,
+        allocation_retries=reading.retries,
         parts=parts,
+        not_measured=reading.not_measured,
     )
 
 
-def set_beside_limit(speed: Speed, limit: float) -> None:
-    """Note the FLOP limit of a recipe's relative speed, and what share of it was reached."""
-    speed.flop_limit_relative = limit
-    if speed.relative is not None:
-        speed.share_of_limit = speed.relative / limit
+def set_beside_limit(
+    speed: Speed, backbone: Backbone, recipe: Recipe, frozen: FrozenSchedule
+) -> None:
+    """Note the FLOP limit of a recipe's relative speed, and what share of it was reached.
+
+    Args:
+        speed: relative to full fine-tuning, if that could be measured.
+        backbone: the backbone.
+        recipe: the recipe that was timed.
+        frozen: the steps that were timed.
+    """
+    lengths = round(frozen.mean_source_tokens), round(frozen.mean_target_tokens)
+    try:
+        speed.flop_limit_relative = flop_limit(backbone, recipe, *lengths)
+    except RuntimeError as error:  # A compressor may do what only real weights allow.
+        first_line = str(error).partition("\n")[0]
+        why = f"the recipe cannot be traced by shapes: {first_line}"
+        speed.not_measured |= {"flop_limit_relative": why, "share_of_limit": why}
+        return
+    if speed.relative is None:
+        speed.not_measured["share_of_limit"] = speed.not_measured["relative"]
+    else:
+        speed.share_of_limit = speed.relative / speed.flop_limit_relative

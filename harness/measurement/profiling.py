@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from harness.backbone import Backbone
 from harness.composition import compose
 from harness.errors import HarnessError
-from harness.flops import flop_limit
 from harness.measurement.arm import Arm, is_out_of_memory
 from harness.measurement.prediction import try_to_predict
 from harness.measurement.probe import (
@@ -17,6 +16,7 @@ from harness.measurement.probe import (
     set_beside_limit,
     time_arm,
     warm_up,
+    without_baseline,
 )
 from harness.recipe import Recipe
 from harness.reporting.profile import ProfiledRecipe
@@ -24,6 +24,8 @@ from harness.reporting.report import Failure, Memory
 from harness.spec import BASELINE, RunSpec
 
 Told = Callable[[str], None]
+
+NO_BASELINE = f"{BASELINE} ran out of memory"
 
 
 def profile_recipes(
@@ -45,8 +47,6 @@ def profile_recipes(
         frozen: the batches.
         told: called with what is done next.
     """
-    source = round(frozen.mean_source_tokens)
-    target = round(frozen.mean_target_tokens)
     full_spec = spec.model_copy(update={"recipe": BASELINE})
     rows = []
     with ExitStack() as stack:
@@ -56,26 +56,42 @@ def profile_recipes(
             told(str(recipe))
             row = ProfiledRecipe(recipe=str(recipe), status="ok")
             skeleton = compose(backbone.skeleton(), backbone, recipe)
-            row.predicted_memory, row.unpredicted = try_to_predict(
+            row.predicted_memory, why = try_to_predict(
                 spec, backbone, recipe, skeleton, frozen.longest
             )
+            if why is not None:
+                row.not_measured["predicted_memory"] = why
+            elif row.predicted_memory and row.predicted_memory.process_bytes is None:
+                why = "what a process takes of a CUDA device beside tensors is not predicted"
+                row.not_measured["predicted_memory.process_bytes"] = why
             rows.append(row)
             try:
                 _measure(spec.model_copy(update={"recipe": str(recipe)}), frozen, baseline, row)
             except HarnessError:
                 raise
             except Exception as error:
-                row.status = "oom" if is_out_of_memory(error) else "error"
-                row.failure = Failure(
-                    phase="probe speed" if row.speed is None else "probe memory",
-                    message=str(error),
-                )
-                row.memory_reached = getattr(error, "reached", None)
+                _failed(row, error)
             if row.memory and baseline_memory:
                 row.memory.relative = row.memory.peak_bytes / baseline_memory.peak_bytes
+            elif row.memory:
+                without_baseline(row.memory, NO_BASELINE)
             if row.speed:
-                set_beside_limit(row.speed, flop_limit(backbone, recipe, source, target))
+                set_beside_limit(row.speed, backbone, recipe, frozen)
     return rows
+
+
+def _failed(row: ProfiledRecipe, error: Exception) -> None:
+    """Say how a recipe ended, and that this is why it lacks what it lacks."""
+    row.status = "oom" if is_out_of_memory(error) else "error"
+    row.failure = Failure(
+        phase="probe speed" if row.speed is None else "probe memory", message=str(error)
+    )
+    row.memory_reached = getattr(error, "reached", None)
+    if row.status == "oom" and row.memory_reached is None:
+        row.not_measured["memory_reached"] = "the process was killed before it could say"
+    for name in ("layers_kept", "parameters", "speed", "memory"):
+        if getattr(row, name) is None:
+            row.not_measured[name] = f"{row.status} in the phase {row.failure.phase!r}"
 
 
 def _baseline(
@@ -103,5 +119,5 @@ def _measure(
         row.parameters = arm.parameters
         row.speed = time_arm(arm, baseline, frozen, lambda: None)
         if baseline is None:
-            row.speed.baseline = f"{BASELINE} ran out of memory"
+            without_baseline(row.speed, NO_BASELINE)
     row.memory = measure_memory_of(spec, frozen)

@@ -12,7 +12,7 @@ from harness.reporting.folder import StoredRun
 from harness.reporting.front import pareto_front
 from harness.reporting.notes import notes, unlike_settings
 from harness.reporting.pairing import Comparisons, Paired, Seed
-from harness.reporting.report import Fingerprint
+from harness.reporting.report import Fingerprint, Memory, Speed
 from harness.reporting.summary import Estimate, Group, Quality, Row, Summary
 from harness.spec import BASELINE
 
@@ -144,6 +144,10 @@ def _row(
     row.memory_bytes = max((memory.peak_bytes for memory in memories), default=None)
     shares = [memory.relative for memory in memories if memory.relative is not None]
     row.memory_relative = fmean(shares) if shares else None
+    if speeds and row.speed is None:
+        row.not_measured["speed"] = _why_no_ratio(speeds[0], speeds[0])
+    if speeds and memories and not shares:
+        row.not_measured["memory_relative"] = _why_no_ratio(memories[0], speeds[0])
     _add_quality(row, good, full, comparisons, metrics)
     return row
 
@@ -206,6 +210,11 @@ def _mean_speed(
         chi2 = sum((2 * (log - mean) / half) ** 2 for log, half in zip(logs, halves, strict=True))
         half *= math.sqrt(max(1.0, chi2 / (len(logs) - 1)))
     return Estimate(value=math.exp(mean), low=math.exp(mean - half), high=math.exp(mean + half))
+
+
+def _why_no_ratio(measured: Speed | Memory, speed: Speed) -> str:
+    """Return the reason; in reports of before reasons were kept, the baseline's name is one."""
+    return measured.not_measured.get("relative", f"no baseline: {speed.baseline}")
 
 
 def _adjust(rows: Sequence[Row], metrics: Sequence[str]) -> None:

@@ -55,6 +55,14 @@ def relate_to_earlier(report: Report, folder: Path) -> None:
     speed.relative = speed.tokens_per_s / their_speed.tokens_per_s
     speed.baseline = f"run {earlier.id}; not interleaved, so there is no interval"
     memory.relative = memory.peak_bytes / their_memory.peak_bytes
+    why = f"the baseline was the run {earlier.id}: the two did not take turns"
+    speed.not_measured |= {"relative_ci": why, "noise_floor": why}
+    found = [(speed.not_measured, "relative"), (memory.not_measured, "relative")]
+    if speed.flop_limit_relative:
+        speed.share_of_limit = speed.relative / speed.flop_limit_relative
+        found.append((speed.not_measured, "share_of_limit"))
+    for reasons, name in found:
+        reasons.pop(name, None)
 
 
 def _measured(report: Report) -> tuple[Speed, Memory, Fingerprint]:

@@ -9,7 +9,8 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.reporting.folder import SPEC
 from harness.reporting.report import Fingerprint
-from harness.reporting.summary import Group, Summary
+from harness.reporting.summary import Group, Row, Summary
+from harness.reporting.wording import not_measured
 from harness.spec import BASELINE, VARIED, read_toml
 
 
@@ -34,6 +35,7 @@ def notes(group: Group, older: int) -> Iterator[str]:
     recipes = [row for row in good if row.recipe != BASELINE]
     if recipes and len(recipes) == len(good):
         yield f"There is no good run of {BASELINE} with these settings to compare quality with."
+    yield from _not_measured(good)
     for row in recipes:
         if row.not_compared:
             yield f"{row.recipe}: {row.not_compared}."
@@ -53,6 +55,15 @@ def notes(group: Group, older: int) -> Iterator[str]:
     if older:
         runs = "run was" if older == 1 else "runs were"
         yield f"{older} {runs} left out for a later or better one of the same recipe and seed."
+
+
+def _not_measured(rows: Sequence[Row]) -> Iterator[str]:
+    names = {"speed": "relative speed", "memory_relative": "relative memory"}
+    lacking = {
+        row.recipe: {names[name]: why for name, why in row.not_measured.items()} for row in rows
+    }
+    for sentence in not_measured(lacking):
+        yield f"{sentence}."
 
 
 def differences(fingerprints: Sequence[Fingerprint]) -> Iterator[str]:

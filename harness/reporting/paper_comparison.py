@@ -14,6 +14,16 @@ def beside_paper(profile: Profile) -> list[PaperComparison]:
 def _compare(profile: Profile, row: ProfiledRecipe) -> PaperComparison:
     cell = paper_cell(profile.backbone, row.recipe, profile.task)
     relative = row.speed.relative if row.speed else None
+    not_measured: dict[str, str] = {}
+    if cell is None:
+        absent = ("paper_speed_pct", "paper_trained_params", "paper_mem_gb")
+        not_measured |= dict.fromkeys(absent, "the paper has no such cell")
+    own = {
+        "own_speed_pct": row.speed.not_measured.get("relative") if row.speed else row.status,
+        "own_trained_params": None if row.parameters else row.status,
+        "own_mem_gb": None if row.memory else row.status,
+    }
+    not_measured |= {name: why for name, why in own.items() if why is not None}
     return PaperComparison(
         recipe=row.recipe,
         table=cell.table if cell else None,
@@ -23,4 +33,5 @@ def _compare(profile: Profile, row: ProfiledRecipe) -> PaperComparison:
         own_trained_params=row.parameters.trainable if row.parameters else None,
         paper_mem_gb=cell.mem_gb if cell else None,
         own_mem_gb=row.memory.peak_bytes / 1e9 if row.memory else None,
+        not_measured=not_measured,
     )

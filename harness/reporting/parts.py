@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.reporting.report import MemoryParts, Report, TimeParts
+from harness.reporting.report import Energy, MemoryParts, Report, TimeParts
 from harness.reporting.wording import percent
 
 
 def parts_lines(report: Report) -> Iterator[str]:
-    """Yield what a report knows: shares of a step, memory by what it is for, the FLOP limit."""
+    """Yield what a report knows: shares of a step, memory by what it is for, limit and energy."""
     speed, memory = report.speed, report.memory
     if speed and speed.parts:
         seconds = {part: getattr(speed.parts, part) for part in TimeParts.model_fields}
@@ -26,3 +26,16 @@ def parts_lines(report: Report) -> Iterator[str]:
             f"{percent(speed.share_of_limit)} of the {percent(speed.flop_limit_relative)} "
             "that its matrix products allow"
         )
+    elif speed and (why := speed.not_measured.get("share_of_limit")):
+        yield f"speed beside full fine-tuning's: not measured ({why})"
+    if speed and speed.energy:
+        yield f"energy: {_energy(speed.energy)}"
+
+
+def _energy(energy: Energy) -> str:
+    if energy.joules_per_1000_tokens is None or energy.idle_watts is None:
+        return f"not measured ({energy.not_measured['joules']})"
+    return (
+        f"{energy.joules_per_1000_tokens:.3g} J for 1000 tokens by {energy.source.upper()}, beside "
+        f"the {energy.idle_watts:.0f} W of an idle device"
+    )

@@ -69,8 +69,8 @@ class ProfiledRecipe(Record):
     """Null if it did not fit."""
     predicted_memory: PredictedMemory | None = None
     """What ``harness plan`` says for the same batches; null if it cannot be predicted."""
-    unpredicted: str | None = None
-    """Why it cannot; null if it can."""
+    not_measured: dict[str, str] = Field(default_factory=dict)
+    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
 
 
 class PaperComparison(Record):
@@ -92,6 +92,8 @@ class PaperComparison(Record):
     """GB of 1e9 bytes, in tensors on CUDA."""
     own_mem_gb: float | None = None
     """Peak in GB of 1e9 bytes; null if it was not measured."""
+    not_measured: dict[str, str] = Field(default_factory=dict)
+    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
 
 
 class Profile(Record):
@@ -121,3 +123,5 @@ class Profile(Record):
     """In the order asked for."""
     paper: list[PaperComparison] | None = None
     """Null unless ``--compare paper`` was asked for."""
+    not_measured: dict[str, str] = Field(default_factory=dict)
+    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.markup import escape
 from rich.table import Table
 
 from harness.reporting.paper import paper_device
 from harness.reporting.profile import PaperComparison, Profile, ProfiledRecipe
 from harness.reporting.report import MemoryParts, TimeParts
-from harness.reporting.wording import percent, span
+from harness.reporting.wording import not_measured, percent, span
 
 _MIB = 2**20
 
 
 def profile_tables(profile: Profile) -> list[Table]:
     """Lay out the paper's Speed, Trained Params and Mem columns, then where time and memory go."""
+    energy = any(_joules(row) is not None for row in profile.recipes)
     costs = _table(
         f"{profile.backbone} on {profile.fingerprint.device}, {profile.fingerprint.dtype}",
-        "speed 95_%_CI limit share trained GiB of_full plan",
+        "speed 95_%_CI limit share trained GiB of_full plan" + (" J/ktok" if energy else ""),
     )
     parts = _table(
         "where a step's time and memory go",
         "data forw. back. opt. | weights grads opt. activ. logits other",
     )
     for row in profile.recipes:
-        costs.add_row(row.recipe, *_cost_cells(row))
+        cells = list(_cost_cells(row))
+        if energy and row.status == "ok":
+            cells.append(_number(_joules(row), "{:.3g}"))
+        costs.add_row(row.recipe, *cells)
         parts.add_row(row.recipe, *_part_cells(row))
     floors = [r.speed.noise_floor for r in profile.recipes if r.speed and r.speed.noise_floor]
     notes = [
@@ -37,7 +42,10 @@ def profile_tables(profile: Profile) -> list[Table]:
     ]
     if floors:
         notes.append(f"Full against full differed by {100 * (max(floors) - 1):.1f} % at most.")
-    costs.caption = "\n".join(notes)
+    if energy:
+        notes.append("J/ktok: joules above idle power for 1000 tokens.")
+    notes += [f"{line}." for line in not_measured({r.recipe: _lacks(r) for r in profile.recipes})]
+    costs.caption = escape("\n".join(notes))
     parts.caption = (
         "time: % of a step; memory: MiB in tensors, at the peak of a step on the longest batch."
     )
@@ -78,6 +86,27 @@ def _cost_cells(row: ProfiledRecipe) -> Iterable[str]:
     yield f"{row.memory.peak_bytes / 2**30:.2f}"
     yield percent(row.memory.relative)
     yield f"{row.predicted_memory.peak_bytes / 2**30:.2f}" if row.predicted_memory else "-"
+
+
+def _joules(row: ProfiledRecipe) -> float | None:
+    energy = row.speed.energy if row.speed else None
+    return energy.joules_per_1000_tokens if energy else None
+
+
+def _lacks(row: ProfiledRecipe) -> dict[str, str]:
+    """Return the columns without a number -> why; of a recipe that failed, the status says it."""
+    if row.speed is None or row.memory is None:
+        return {}
+    speed, memory, energy = row.speed, row.memory, row.speed.energy
+    reasons = {
+        "speed": speed.not_measured.get("relative"),
+        "limit": speed.not_measured.get("flop_limit_relative"),
+        "share": speed.not_measured.get("share_of_limit"),
+        "of full": memory.not_measured.get("relative"),
+        "plan": row.not_measured.get("predicted_memory"),
+        "energy": energy.not_measured.get("joules") if energy else None,
+    }
+    return {column: why for column, why in reasons.items() if why is not None}
 
 
 def _part_cells(row: ProfiledRecipe) -> Iterable[str]:

@@ -79,6 +79,25 @@ class MemoryParts(Record):
         return sum(getattr(self, part) for part in MemoryParts.model_fields)
 
 
+class Energy(Record):
+    """Energy of the timed windows of speed, by counters of the device, less idle power.
+
+    The counters are those of the whole device, whoever uses it: NVML's of the GPU with its memory,
+    or RAPL's of all processor packages, without memory.
+    """
+
+    source: Literal["nvml", "rapl", "none"]
+    """Whose counters; none where there are none that can be read."""
+    joules: float | None = None
+    """Over all windows, less what ``idle_watts`` would have used in that time."""
+    joules_per_1000_tokens: float | None = None
+    """The same for each 1000 of the tokens that speed counts."""
+    idle_watts: float | None = None
+    """Power before the windows, while the model waits in memory."""
+    not_measured: dict[str, str] = Field(default_factory=dict)
+    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
+
+
 class Speed(Record):
     """Training speed, measured in a window of its own on a frozen schedule of batches."""
 
@@ -101,6 +120,9 @@ class Speed(Record):
     """Hash of the token ids and the order of the schedule; equal where speeds are comparable."""
     window_seconds: list[float]
     """Seconds of each timed window of the recipe, in the order measured."""
+    warmup_extra_seconds: float | None = None
+    """What the warm-up took beyond as many warm steps: allocation, choice of kernels, and compiling
+    them where a recipe or the device does. It is in no other number; null in older reports."""
     flop_limit_relative: float | None = None
     """What ``relative`` would be if only matrix products took time; null if a compressor cannot be
     traced by shapes alone."""
@@ -108,6 +130,10 @@ class Speed(Record):
     """relative / flop_limit_relative; null if one of them is."""
     parts: TimeParts | None = None
     """Where the time goes; null if it was not looked at."""
+    energy: Energy | None = None
+    """What the windows used; null in older reports."""
+    not_measured: dict[str, str] = Field(default_factory=dict)
+    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
 
 
 class Memory(Record):
@@ -120,12 +146,20 @@ class Memory(Record):
     """Bytes held between steps, once the optimizer's state exists."""
     reserved_bytes: int | None = None
     """CUDA: most bytes that the allocator held; null on a CPU."""
+    process_bytes: int | None = None
+    """CUDA: bytes of the device that NVML books to the process when the window ends: what the
+    allocator holds, CUDA's context and libraries."""
+    allocation_retries: int | None = None
+    """CUDA: how often in the window the allocator had to give back what it held and ask again; if
+    it is not 0, memory was so short that it cost speed."""
     tensor_bytes: int | None = None
     """CPU: most bytes in live tensors, which unlike resident bytes is deterministic."""
     relative: float | None = None
     """peak_bytes / those of full fine-tuning; null without a baseline."""
     parts: MemoryParts | None = None
     """What the tensors are for; null if it was not looked at."""
+    not_measured: dict[str, str] = Field(default_factory=dict)
+    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
 
 
 class Value(Record):
@@ -200,7 +234,7 @@ class Fingerprint(Record):
     device: str
     """Name of the accelerator, or cpu."""
     driver: str | None
-    """Of the accelerator."""
+    """Of the accelerator; null on a CPU."""
     cpu: str
     """Model of the processor."""
     threads: int
@@ -291,3 +325,5 @@ class Report(Record):
     """Null until checked."""
     fingerprint: Fingerprint | None = None
     """What the measurements depend on."""
+    not_measured: dict[str, str] = Field(default_factory=dict)
+    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""

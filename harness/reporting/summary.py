@@ -99,6 +99,8 @@ class Row(Record):
     """Peak memory; the largest over seeds."""
     memory_relative: float | None = None
     """Relative to full fine-tuning."""
+    not_measured: dict[str, str] = Field(default_factory=dict)
+    """``speed`` or ``memory_relative``, if null in a row whose status is ok -> why."""
     quality: dict[str, Quality] = Field(default_factory=dict)
     """Metric -> value and comparison."""
     not_compared: str | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.reporting.summary import Estimate, Quality, Row
 
@@ -95,6 +96,24 @@ def signed_count(ours: int | None, theirs: int | None) -> str:
     if ours is None or theirs is None:
         return ""
     return f"{'-' if ours < theirs else '+'}{count(abs(ours - theirs))}"
+
+
+def not_measured(lacking: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """Say what was not measured and why, once where recipes or numbers share a reason.
+
+    Args:
+        lacking: recipe -> what it lacks -> why; recipes that lack nothing as well.
+    """
+    recipes = defaultdict(list)
+    for recipe, reasons in lacking.items():
+        for number, why in reasons.items():
+            recipes[number, why].append(recipe)
+    numbers = defaultdict(list)
+    for (number, why), those in recipes.items():
+        of = "" if len(those) == len(lacking) else f" of {', '.join(those)}"
+        numbers[of, why].append(number)
+    for (of, why), names in numbers.items():
+        yield f"No {', '.join(names)}{of} ({why})"
 
 
 def reference_lines(row: Row, unit: str, metrics: Sequence[str]) -> list[tuple[str, list[str]]]:

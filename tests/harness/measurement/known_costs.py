@@ -41,7 +41,9 @@ class Costs(Options):
     seed: int = 0
     """Of the jitter."""
     mebibytes: int = Field(0, ge=0)
-    """Allocated, touched and freed."""
+    """Allocated where the model is, touched and freed."""
+    cycles: int = Field(0, ge=0)
+    """For so many a CUDA kernel spins."""
 
     def slept(self, token: int, visit: int) -> float:
         """Return the seconds that a batch costs at a visit.
@@ -71,7 +73,10 @@ class Costly(Compressor[Costs]):
             visits[token] += 1
             time.sleep(self.options.slept(token, visits[token]))
             if self.options.mebibytes:
-                torch.ones(self.options.mebibytes * 2**20, dtype=torch.uint8)
+                size = self.options.mebibytes * 2**20
+                torch.ones(size, dtype=torch.uint8, device=model.device)
+            if self.options.cycles:
+                torch.cuda._sleep(self.options.cycles)
 
         model.register_forward_pre_hook(cost, with_kwargs=True)
         return model

@@ -1,0 +1,166 @@
+"""The instruments on CUDA against allocations, kernels and loads of known size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from harness.errors import NotMeasurableError
+from harness.measurement.arm import Arm
+from harness.measurement.energy import Meter, Nvml
+from harness.measurement.fingerprint import fingerprint, why_no_driver
+from harness.measurement.memory import MemoryReading, measure_memory
+from harness.measurement.nvml import process_bytes
+from harness.measurement.probe import freeze, probe_memory, probe_speed
+from harness.spec import RunSpec
+from harness.training.schedule import Schedule
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+MakeSpec = Callable[..., RunSpec]
+MIB = 2**20
+KNOWN = 256 * MIB
+TOKENS = 40
+"""Of a step; see the schedule."""
+
+
+@pytest.fixture
+def device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture
+def make_cuda_spec(make_spec: MakeSpec) -> MakeSpec:
+    return lambda recipe, **probe: make_spec(recipe, **probe).model_copy(update={"device": "cuda"})
+
+
+def measure(device: torch.device, *mebibytes: int) -> MemoryReading:
+    """Measure steps that allocate and free so much; the first one is not looked at."""
+    sizes = iter(mebibytes)
+
+    def step() -> None:
+        torch.ones(next(sizes) * MIB, dtype=torch.uint8, device=device)
+
+    return measure_memory(step, len(mebibytes) - 1, device, lambda: 0)
+
+
+def test_a_known_allocation_reads_as_its_size(device: torch.device) -> None:
+    reading = measure(device, *[256] * 4)
+    assert reading.peak - reading.static == pytest.approx(KNOWN, rel=0.05)
+    assert reading.tensors is None
+    assert reading.reserved
+    assert reading.reserved >= reading.peak
+    assert reading.retries == 0
+    assert "tensor_bytes" in reading.not_measured
+
+
+def test_what_was_before_the_window_is_not_seen(device: torch.device) -> None:
+    torch.ones(2 * KNOWN, dtype=torch.uint8, device=device)
+    reading = measure(device, 512, 64, 128, 64)
+    assert reading.peak - reading.static == pytest.approx(128 * MIB, rel=0.05)
+
+
+def test_the_process_holds_no_less_than_the_allocator(device: torch.device) -> None:
+    reading = measure(device, *[256] * 4)
+    if reading.process is None:
+        pytest.skip(f"NVML's account: {reading.not_measured['process_bytes']}")
+    assert reading.reserved
+    assert reading.process >= reading.reserved
+    held = torch.ones(4 * KNOWN, dtype=torch.uint8, device=device)
+    assert process_bytes(device) >= held.nbytes
+    assert "process_bytes" not in reading.not_measured
+
+
+def test_allocations_that_had_to_be_tried_again_are_counted(device: torch.device) -> None:
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    limit = torch.cuda.memory_reserved(device) + min(free, 8 * KNOWN)
+    torch.cuda.set_per_process_memory_fraction(limit / total, device)
+    # Two sizes of which both do not fit: each time what the other one left is given back.
+    sizes = iter([limit * 5 // 8 // MIB, limit * 6 // 8 // MIB] * 2)
+
+    def step() -> None:
+        torch.empty(next(sizes) * MIB, dtype=torch.uint8, device=device)
+
+    try:
+        reading = measure_memory(step, 3, device, lambda: 0)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.empty_cache()
+    assert reading.retries
+    assert reading.retries >= 1
+
+
+def cycles_and_seconds(device: torch.device) -> tuple[int, float]:
+    """Return for how many cycles a kernel must spin for about half a second, and how long it is."""
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    cycles = 10**9
+    for _ in range(3):  # The last time the clock has risen to where it stays under load.
+        began.record()
+        torch.cuda._sleep(cycles)
+        ended.record()
+        torch.cuda.synchronize(device)
+    return cycles, began.elapsed_time(ended) / 1000
+
+
+@pytest.mark.usefixtures("known_costs")
+def test_a_known_kernel_reads_as_the_right_speed_ratio_and_parts(
+    make_cuda_spec: MakeSpec, schedule: Schedule, device: torch.device
+) -> None:
+    cycles, seconds = cycles_and_seconds(device)
+    slow = make_cuda_spec(f"costly:cycles={2 * cycles}")
+    fast = make_cuda_spec(f"costly:cycles={cycles}")
+    frozen = freeze(schedule, slow.probe)
+    speed = probe_speed(slow, frozen, fast, lambda: None)
+    assert speed.tokens_per_s == pytest.approx(TOKENS / (2 * seconds), rel=0.05)
+    assert speed.relative == pytest.approx(0.5, rel=0.05)
+    # The kernel is queued before the forward pass, and that part of the device's time is its.
+    assert speed.parts
+    assert speed.parts.forward == pytest.approx(2 * seconds, rel=0.05)
+    parts = speed.parts.model_dump().values()
+    assert sum(parts) == pytest.approx(TOKENS / speed.tokens_per_s, rel=0.05)
+
+
+@pytest.mark.usefixtures("known_costs")
+def test_a_known_allocation_of_a_recipe_reads_as_the_right_peak(
+    make_cuda_spec: MakeSpec, schedule: Schedule
+) -> None:
+    large, plain = make_cuda_spec("costly:mebibytes=384"), make_cuda_spec("costly")
+    frozen = freeze(schedule, large.probe)
+    memory = probe_memory(large, frozen, plain)
+    assert memory.relative
+    theirs = memory.peak_bytes / memory.relative
+    assert memory.peak_bytes - theirs == pytest.approx(384 * MIB, rel=0.05)
+    with Arm(large, frozen.steps, frozen.longest) as arm:
+        assert arm.memory(3).peak == pytest.approx(memory.peak_bytes, rel=0.01)
+
+
+def test_the_energy_counter_moves_under_load(device: torch.device) -> None:
+    try:
+        meter = Meter(Nvml(device))
+    except NotMeasurableError as error:
+        pytest.skip(f"this device's energy cannot be measured: {error}")
+    left = torch.randn(4096, 4096, device=device)
+    began = time.perf_counter()
+    with meter.window():
+        while time.perf_counter() - began < 2:
+            left @ left
+            torch.cuda.synchronize(device)
+    energy = meter.energy(tokens=1000)
+    assert energy.source == "nvml"
+    assert energy.joules
+    assert energy.joules == energy.joules_per_1000_tokens
+    assert meter.idle_watts > 1
+    assert 1 < energy.joules / 2 < 3000
+
+
+def test_the_driver_is_named_or_missed_with_a_reason(device: torch.device) -> None:
+    made = fingerprint(device, torch.bfloat16, "sdpa")
+    assert made.device == torch.cuda.get_device_name(device)
+    assert (made.driver is None) == ("fingerprint.driver" in why_no_driver(made))
