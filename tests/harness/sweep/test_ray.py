@@ -17,6 +17,8 @@ from harness.sweep.executor import Event
 from harness.sweep.sweep import Cell, Sweep
 
 pytest.importorskip("ray")
+from ray._common.usage.usage_lib import usage_stats_enabled
+
 from harness.sweep.ray import Ray, RayOptions, bring_home, packed
 
 
@@ -60,6 +62,8 @@ def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
                 if process.name().startswith("ray::work"):
                     process.kill()
 
+    # Ray would otherwise report to its makers how it is used.
+    assert not usage_stats_enabled()
     cell = Cell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
     (outcome,) = Sweep(tmp_path, cluster, tell, snapshot_seconds=0).run([cell])
     assert killed.is_set(), (outcome, told)
