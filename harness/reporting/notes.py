@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from harness.errors import HarnessError
 from harness.reporting.folder import SPEC
 from harness.reporting.report import Fingerprint
 from harness.reporting.summary import Group, Row, Summary
-from harness.reporting.wording import not_measured
+from harness.reporting.wording import meanings, not_measured
 from harness.spec import BASELINE, VARIED, read_toml
 
 
@@ -24,17 +24,24 @@ def notes(group: Group, older: int) -> Iterator[str]:
     good = [row for row in group.rows if row.status == "ok"]
     if group.noise_floor:
         yield (
-            "speed: full fine-tuning on the same batches is 100 %; full against full differed by "
-            f"{100 * (group.noise_floor - 1):.0f} % at most."
+            "speed: full fine-tuning on the same batches is 100 %. Measured against itself it "
+            f"differed by {100 * (group.noise_floor - 1):.0f} % at most: that is noise, and "
+            "smaller differences of speed mean nothing."
         )
     if any(len(row.seeds) > 1 for row in good):
         yield "Intervals (95 %) cover seeds and the sampling of test examples."
     if any(len(row.seeds) == 1 for row in good):
         who = "One seed" if all(len(row.seeds) == 1 for row in good) else "A row of one seed"
-        yield f"{who}: the intervals (95 %) cover the sampling of test examples only."
+        yield (
+            f"{who}: the intervals (95 %) cover the sampling of test examples only, not the spread "
+            "between seeds; harness sweep --seeds 3 covers both."
+        )
     recipes = [row for row in good if row.recipe != BASELINE]
     if recipes and len(recipes) == len(good):
-        yield f"There is no good run of {BASELINE} with these settings to compare quality with."
+        yield (
+            "How much of full fine-tuning's quality is kept is not known: no run of it with these "
+            f"settings ended well. Repeat the same command with --compressor {BASELINE}."
+        )
     yield from _not_measured(good)
     for row in recipes:
         if row.not_compared:
@@ -110,10 +117,17 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def legend(summary: Summary) -> Iterator[str]:
-    """Yield how to read the marks and columns."""
+def legend(summary: Summary, metrics: Collection[str] | None = None) -> Iterator[str]:
+    """Yield how to read the marks and columns.
+
+    Args:
+        summary: what is shown.
+        metrics: those that have a column; all of the summary's by default.
+    """
     rows = [row for group in summary.groups for row in group.rows]
     if any(row.quality for row in rows):
+        if columns := meanings(summary.metrics if metrics is None else metrics):
+            yield f"{columns}; in percent."
         yield (
             "trained: parameters, and their share of the original backbone's. "
             f"{summary.memory_unit}: peak memory, and its share of full fine-tuning's."

@@ -108,7 +108,7 @@ class Comparisons:
             ours = [self._scores(run, metrics) for run, _ in pairs]
             full = [self._scores(baseline, metrics) for _, baseline in pairs]
         except HarnessError as error:
-            return Outcome(reason=error.message)
+            return Outcome(reason=error.message.rstrip("."))
         outcome.reason = _unlike(pairs, ours, full)
         shared = all(scores.ids == every[0].ids for scores in every)
         for name in metrics:

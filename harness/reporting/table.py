@@ -39,12 +39,19 @@ def table(summary: Summary, width: int = 80) -> str:
         Lines with ANSI styles.
     """
     lines = [line for group in summary.groups for line in _group(group, summary, width)]
-    return "\n".join([*lines, *_dim(legend(summary), width)]) + "\n"
+    columns = {name for group in summary.groups for name in _shown(group, summary, width)}
+    explained = [name for name in summary.metrics if name in columns]
+    return "\n".join([*lines, *_dim(legend(summary, explained), width)]) + "\n"
+
+
+def _shown(group: Group, summary: Summary, width: int) -> list[str]:
+    """Return the metrics that fit."""
+    return group.scored(summary.metrics)[: max(1, (width - _FIXED) // _METRIC)]
 
 
 def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
     present = group.scored(summary.metrics)
-    shown = present[: max(1, (width - _FIXED) // _METRIC)]
+    shown = _shown(group, summary, width)
     tests = " or ".join(f"{number:,}" for number in group.test_examples)
     title = printable(group.title)
     title += f", {tests} test examples" if tests else ""
@@ -112,5 +119,5 @@ def _kept(group: Group, metrics: Sequence[str]) -> Iterator[Line]:
 
 def _dim(sentences: Iterable[str], width: int) -> Iterator[str]:
     for sentence in sentences:
-        for line in textwrap.wrap(printable(sentence), width):
+        for line in textwrap.wrap(printable(sentence), width, break_on_hyphens=False):
             yield click.style(line, dim=True)

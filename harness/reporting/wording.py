@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from harness.reporting.summary import Estimate, Quality, Row
 
@@ -22,12 +23,35 @@ HEADINGS = {
 }
 """Metric -> the heading of its column; a plugin's goes by its own name."""
 
+_MEANINGS = {
+    "rouge1": "ROUGE F1",
+    "rouge2": "ROUGE F1",
+    "rougeL": "ROUGE F1",
+    "rougeLsum": "ROUGE F1",
+    "bleu": "n-grams up to 4",
+    "bleu1_precision": "BLEU's unigram precision",
+    "bleu4_precision": "BLEU's 4-gram precision",
+    "bertscore": "BERTScore F1",
+    "summac_conv": "SummaC, convolution",
+    "summac_zs": "SummaC, zero-shot",
+}
+"""Metric -> what its heading stands for, where that is not plain."""
+
 _UNITS = {"GiB": 2**30, "GB": 10**9}
 
 
 def heading(metric: str) -> str:
     """Return the heading of a metric's column."""
     return HEADINGS.get(metric, metric)
+
+
+def meanings(metrics: Iterable[str]) -> str:
+    """Say what the headings of metrics stand for; nothing where all are plain."""
+    known = [metric for metric in metrics if metric in _MEANINGS]
+    return "; ".join(
+        f"{', '.join(map(heading, alike))}: {meaning}"
+        for meaning, alike in groupby(known, key=lambda metric: _MEANINGS[metric])
+    )
 
 
 def percent(ratio: float | None, digits: int = 0) -> str:

@@ -183,7 +183,7 @@ def test_settings_keep_runs_apart(tmp_path: Path, write_run: WriteRun) -> None:
         ("aa", ["full"]),
         ("bb", ["lprun"]),
     ]
-    assert any("no good run of full" in note for note in groups[1].notes)
+    assert any("Repeat the same command with --compressor full" in n for n in groups[1].notes)
 
 
 def test_of_runs_of_one_seed_the_last_good_one_counts(tmp_path: Path, write_run: WriteRun) -> None:

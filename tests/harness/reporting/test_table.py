@@ -81,9 +81,20 @@ def test_runs_are_grouped_and_full_comes_first(make_report: MakeReport) -> None:
 
 def test_the_notes_say_how_to_read_it(make_report: MakeReport) -> None:
     shown = " ".join(show(measured(make_report(), 1.5, (1.4, 1.6))).split())
-    assert "differed by 2 % at most" in shown
-    assert "sampling of test examples only" in shown
-    assert "full against full" not in show(make_report())
+    assert "differed by 2 % at most: that is noise" in shown
+    assert "sampling of test examples only, not the spread between seeds" in shown
+    assert "R-1, R-2, R-L: ROUGE F1; in percent." in shown
+    assert "Measured against itself" not in show(make_report())
+
+
+def test_only_headings_that_are_shown_are_explained(make_report: MakeReport) -> None:
+    report = make_report()
+    quality = report.quality["rouge1"]
+    names = ["rouge1", "rouge2", "rougeL", "bleu", "mine", "bleu1_precision", "bleu4_precision"]
+    report.quality = dict.fromkeys(names, quality)
+    explained = "R-1, R-2, R-L: ROUGE F1; BLEU: n-grams up to 4; P-1: BLEU's unigram precision"
+    assert f"{explained}; in percent." in " ".join(show(report, width=80).split())
+    assert f"{explained}; P-4: BLEU's 4-gram precision;" in show(report, width=200)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
