@@ -33,7 +33,19 @@ curve is at most from that of the trainer in float32:
 _DECODING = """
 ## Prediction
 
-Beam search over the same sources in batches of the same size, in the order given for transformers.
+Beam search over the same sources in batches of the same size, in the order given for transformers,
+which is in float32. With random weights the scores of words are nearly tied, so that any other
+rounding changes outputs: those of transformers' own search in bf16 differ as well.
+"""
+_GROWTH = """
+## How cost grows
+
+A training step of a thin T5 (random weights, `lora_ff`, packed) against one thing at a time, and
+for the number of examples what a run does once with all of them before it trains. The exponent is
+the slope in logarithms over the larger half of the points: 1 is linear. Attention is quadratic in
+the length of a source, and outweighs all else in a model so thin.
+
+![Time and memory](../{folder}/{chart})
 """
 
 
@@ -50,9 +62,8 @@ def page(folder: Path) -> str:
     parts += [_DECODING, *_decoding(decoding["cases"])]
     if (folder / GROWTH).is_file():
         # Relative to docs/, where the page lies.
-        parts.append(
-            f"\n## How cost grows\n\n![Time and memory](../{folder.as_posix()}/{GROWTH})\n"
-        )
+        growth = json.loads((folder / "growth.json").read_text("utf-8"))
+        parts += [_GROWTH.format(folder=folder.as_posix(), chart=GROWTH), *_growth(growth["axes"])]
     return "".join(parts)
 
 
@@ -104,6 +115,19 @@ def _decoding(cases: list[dict[str, Any]]) -> Iterator[str]:
                 f"| {one['same_outputs']} of {case['examples']} |\n"
             )
     yield f"\nThe search: `{cases[0]['search']}`, batches of {cases[0]['batch']}.\n"
+
+
+def _growth(axes: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "\n| against | from | to | exponent of time | of memory |\n"
+        "| --- | --- | --- | --- | --- |\n"
+    )
+    for name, found in axes.items():
+        first, *_, last = (row["at"] for row in found["rows"])
+        memory = found["exponents"].get("bytes")
+        shown = "not measured" if memory is None else f"{memory:.2f}"
+        time = found["exponents"]["seconds"]
+        yield f"| {name} | {first:,} | {last:,} | {time:.2f} | {shown} |\n"
 
 
 def _span(interval: list[float] | None) -> str:
