@@ -86,7 +86,7 @@ def harness() -> Callable[..., Result]:
     """The command line, in this process, as a function of its arguments."""
     from harness.cli.main import app
 
-    def call(*arguments: str) -> Result:
-        return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "120"})
+    def call(*arguments: str, columns: int = 120) -> Result:
+        return CliRunner().invoke(app, list(arguments), env={"COLUMNS": str(columns)})
 
     return call

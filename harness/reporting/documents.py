@@ -27,10 +27,10 @@ def markdown(summary: Summary) -> str:
     for group in summary.groups:
         metrics = group.scored(summary.metrics)
         lines += [f"## {_markdown(group.backbone)} on {_markdown(group.task)}", ""]
-        headings = _headings(summary, group, metrics)
+        headings = _headings(group, metrics)
         lines.append(_bar(map(_markdown, headings)))
         lines.append(_bar(["---", *["---:"] * (len(headings) - 1)]))
-        for cells in _lines(group, summary, metrics):
+        for cells in _lines(group, metrics):
             lines.append(_bar(map(_markdown, cells)))
         lines += ["", *(f"- {_markdown(note)}" for note in group.notes), ""]
     lines += [f"- {_markdown(line)}" for line in legend(summary)]
@@ -42,7 +42,7 @@ def latex(summary: Summary) -> str:
     lines = [r"% needs \usepackage{booktabs}"]
     for group in summary.groups:
         metrics = group.scored(summary.metrics)
-        headings = _headings(summary, group, metrics)
+        headings = _headings(group, metrics)
         lines += [
             r"\begin{table}",
             r"\centering",
@@ -51,7 +51,7 @@ def latex(summary: Summary) -> str:
             r"\toprule",
             " & ".join(map(_latex, headings)) + r" \\",
             r"\midrule",
-            *(" & ".join(map(_latex, cells)) + r" \\" for cells in _lines(group, summary, metrics)),
+            *(" & ".join(map(_latex, cells)) + r" \\" for cells in _lines(group, metrics)),
             r"\bottomrule",
             r"\end{tabular}",
             r"\par\footnotesize",
@@ -72,15 +72,15 @@ def table_csv(summary: Summary) -> str:
     return text.getvalue()
 
 
-def _headings(summary: Summary, group: Group, metrics: Sequence[str]) -> list[str]:
+def _headings(group: Group, metrics: Sequence[str]) -> list[str]:
     kept = [f"{heading(name)} kept" for name in group.compared(metrics)]
-    unit = f"peak {summary.memory_unit}"
+    unit = f"peak {group.memory_unit}"
     return ["recipe", "front", "speed", "trained", unit, *map(heading, metrics), *kept]
 
 
-def _lines(group: Group, summary: Summary, metrics: Sequence[str]) -> Iterable[list[str]]:
+def _lines(group: Group, metrics: Sequence[str]) -> Iterable[list[str]]:
     kept = group.compared(metrics)
-    unit = summary.memory_unit
+    unit = group.memory_unit
     for row in group.rows:
         cells = [_with(row.recipe, seeds_left(row)), "•" if row.on_front else ""]
         if row.status == "ok":

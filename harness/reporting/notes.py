@@ -128,9 +128,10 @@ def legend(summary: Summary, metrics: Collection[str] | None = None) -> Iterator
     if any(row.quality for row in rows):
         if columns := meanings(summary.metrics if metrics is None else metrics):
             yield f"{columns}; in percent."
+        units = dict.fromkeys(group.memory_unit for group in summary.groups)
         yield (
             "trained: parameters, and their share of the original backbone's. "
-            f"{summary.memory_unit}: peak memory, and its share of full fine-tuning's."
+            f"{', '.join(units)}: peak memory, and its share of full fine-tuning's."
         )
     if any(row.on_front for row in rows):
         yield (

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from harness.reporting.notes import differences
 from harness.reporting.paper import paper_cell, paper_device
-from harness.reporting.summary import Reference, Row, Summary
+from harness.reporting.summary import Group, Reference, Row, Summary
 
 _PAPER_SUMMAC = ("summac_conv", "summac_zs")
 """The paper does not say which of them it prints."""
 
 
 def beside_paper(summary: Summary) -> None:
-    """Add the paper's numbers to the rows that it has, and count memory as it does."""
+    """Add the paper's numbers to the rows that it has, and count memory as it does there."""
     summary.compared_with = "paper"
-    summary.memory_unit = "GB"
     for group in summary.groups:
         for row in group.rows:
             cell = paper_cell(_published(group.backbone), row.recipe, group.task)
@@ -30,13 +29,25 @@ def beside_paper(summary: Summary) -> None:
                 quality=quality,
             )
         if any(row.reference for row in group.rows):
+            group.memory_unit = "GB"
             group.notes.append(
                 f"The paper measured on {paper_device()}, and memory in GB of 1e9 bytes; its "
                 "implementations of metrics and decoding are not ours, and it cuts its numbers of "
                 "parameters to 0.1 M."
+                + " It does not say which variant of SummaC it prints."
+                * _has_summac(group)
             )
         else:
             group.notes.append("The paper has no numbers on this backbone and task.")
+
+
+def _has_summac(group: Group) -> bool:
+    return any(
+        name in row.reference.quality
+        for row in group.rows
+        if row.reference
+        for name in _PAPER_SUMMAC
+    )
 
 
 def beside_other(summary: Summary, other: Summary, name: str) -> None:

@@ -125,6 +125,8 @@ class Group(Record):
     """Hash of the settings that the runs share; null in reports of before it was kept."""
     test_examples: list[int]
     """How many test examples were scored; several if the runs differ."""
+    memory_unit: Literal["GiB", "GB"] = "GiB"
+    """In which memory is shown: GB (1e9 bytes) beside the paper's numbers, which count so."""
     noise_floor: float | None = None
     """The most that full fine-tuning differed from itself in speed, as a ratio."""
     front_metric: str | None = None
@@ -161,8 +163,6 @@ class Summary(Record):
     """Version of this record's form."""
     compared_with: str | None = None
     """What the rows' references are."""
-    memory_unit: Literal["GiB", "GB"] = "GiB"
-    """GB (1e9 bytes) beside the paper, which counts so."""
     metrics: list[str]
     """Metrics that any row has, in the order in which they are shown."""
     groups: list[Group]

@@ -56,8 +56,8 @@ def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
     title = printable(group.title)
     title += f", {tests} test examples" if tests else ""
     yield from (click.style(line, bold=True) for line in textwrap.wrap(title, width))
-    headings = ["recipe", "", "speed", "trained", summary.memory_unit, *map(heading, shown)]
-    lines = [Line(headings, bold=True), *_costs(group, summary, shown)]
+    headings = ["recipe", "", "speed", "trained", group.memory_unit, *map(heading, shown)]
+    lines = [Line(headings, bold=True), *_costs(group, shown)]
     yield from in_columns(lines, width)
     if kept := group.compared(present)[: max(1, (width - _RECIPE) // _KEPT)]:
         yield "quality kept, % of full fine-tuning's:"
@@ -71,16 +71,16 @@ def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
     yield ""
 
 
-def _costs(group: Group, summary: Summary, metrics: Sequence[str]) -> Iterator[Line]:
+def _costs(group: Group, metrics: Sequence[str]) -> Iterator[Line]:
     for row in group.rows:
         front = "•" if row.on_front else ""
         if row.status != "ok":
             yield Line([row.recipe, "", row.status, "", "", *[""] * len(metrics)], color="red")
         else:
-            yield Line([row.recipe, front, *_values(row, summary.memory_unit, metrics)])
+            yield Line([row.recipe, front, *_values(row, group.memory_unit, metrics)])
             seeds = f"  {seeds_left(row)}" if seeds_left(row) else ""
             yield Line([seeds, "", *_spreads(row, metrics)], dim=True)
-        for label, cells in reference_lines(row, summary.memory_unit, metrics):
+        for label, cells in reference_lines(row, group.memory_unit, metrics):
             yield Line([f"  {label}", "", *cells], color="cyan")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 
 from harness.reporting.summary import Estimate, Quality, Row
 
@@ -37,7 +36,8 @@ _MEANINGS = {
 }
 """Metric -> what its heading stands for, where that is not plain."""
 
-_UNITS = {"GiB": 2**30, "GB": 10**9}
+UNITS = {"GiB": 2**30, "GB": 10**9}
+"""Unit of memory -> bytes."""
 
 
 def heading(metric: str) -> str:
@@ -47,11 +47,11 @@ def heading(metric: str) -> str:
 
 def meanings(metrics: Iterable[str]) -> str:
     """Say what the headings of metrics stand for; nothing where all are plain."""
-    known = [metric for metric in metrics if metric in _MEANINGS]
-    return "; ".join(
-        f"{', '.join(map(heading, alike))}: {meaning}"
-        for meaning, alike in groupby(known, key=lambda metric: _MEANINGS[metric])
-    )
+    headings = defaultdict(list)
+    for metric in metrics:
+        if metric in _MEANINGS:
+            headings[_MEANINGS[metric]].append(heading(metric))
+    return "; ".join(f"{', '.join(alike)}: {meaning}" for meaning, alike in headings.items())
 
 
 def percent(ratio: float | None, digits: int = 0) -> str:
@@ -91,7 +91,7 @@ def count(number: int | None) -> str:
 
 def memory(size: float | None, unit: str) -> str:
     """Write bytes in GiB or GB, without the unit."""
-    return "-" if size is None else f"{size / _UNITS[unit]:.2f}"
+    return "-" if size is None else f"{size / UNITS[unit]:.2f}"
 
 
 def mark(quality: Quality) -> str:
@@ -112,7 +112,8 @@ def signed(
     """Write a difference with its sign; nothing where one of the two is not known."""
     if ours is None or theirs is None:
         return ""
-    return f"{scale * (ours - theirs):+.{digits}f}{unit}"
+    # Adding zero turns what rounds to -0 into +0.
+    return f"{round(scale * (ours - theirs), digits) + 0.0:+.{digits}f}{unit}"
 
 
 def signed_count(ours: int | None, theirs: int | None) -> str:
@@ -148,7 +149,7 @@ def reference_lines(row: Row, unit: str, metrics: Sequence[str]) -> list[tuple[s
     reference = row.reference
     if reference is None:
         return []
-    size = _UNITS[unit]
+    size = UNITS[unit]
     theirs = [reference.quality.get(name) for name in metrics]
     line = [
         percent(reference.speed),

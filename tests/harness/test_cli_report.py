@@ -1,5 +1,6 @@
 """``harness report``: the table over a folder of runs, whatever else lies in it."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,9 @@ def finish(tmp_path: Path, make_report: Callable[..., Report]) -> Finish:
     """Put the run of a recipe into the folder of all runs."""
 
     def finish(recipe: str, **changes: Any) -> Path:
-        return RunFolder(tmp_path, recipe).finish(make_report(recipe=recipe, **changes))
+        return RunFolder(tmp_path, changes.get("id", recipe)).finish(
+            make_report(recipe=recipe, **changes)
+        )
 
     return finish
 
@@ -147,6 +150,54 @@ def test_comparisons_are_shown_and_named(harness: Harness, finish: Finish, tmp_p
     missing = harness("report", str(tmp_path), "--compare", str(tmp_path / "missing"))
     assert missing.exit_code == 2
     assert "There is no results folder" in missing.stderr
+
+
+@pytest.fixture
+def beside_paper(finish: Finish) -> None:
+    """Leave runs of two of the paper's tables, and one that it has not."""
+    for backbone, task in (("t5-large", "hcm"), ("facebook/bart-large", "mimic_discharge")):
+        for recipe in ("full", "lora_ff+lprun"):
+            size = 12_500_000_000 if recipe == "full" else 6_500_000_000
+            finish(
+                recipe,
+                id=f"{task}-{recipe}",
+                backbone=backbone,
+                task=task,
+                memory={"peak_bytes": size, "static_bytes": 10**9},
+            )
+    finish("full", id="nano", backbone="nano-t5")
+
+
+@pytest.mark.usefixtures("beside_paper")
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_paper_and_ones_own_fit_a_terminal(
+    harness: Harness, tmp_path: Path, columns: int
+) -> None:
+    result = harness("report", str(tmp_path), "--compare", "paper", columns=columns)
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    headings = [line.split() for line in lines if line.startswith("recipe ")]
+    assert [words[3] for words in headings] == ["GB", "GB", "GiB"]
+    at = lines.index("t5-large on hcm, 6 test examples")
+    full, _, paper, difference = lines[at + 2 : at + 6]
+    assert full.split()[-4:] == ["12.50", "41.25", "18.50", "33.00"]
+    assert paper.split()[-6:] == ["737.6", "M", "31.01", "26.97", "6.83", "24.84"]
+    # No speed was measured, so there is none to compare.
+    assert difference.split()[1:] == ["-737.6", "M", "-18.51", "+14.28", "+11.67", "+8.16"]
+    assert result.stdout.count("Table 4a") == 2
+    assert "The paper has no numbers on this backbone and task." in result.stdout
+
+
+@pytest.mark.usefixtures("beside_paper")
+@pytest.mark.parametrize("form", ["md", "html"])
+def test_the_paper_stands_in_documents(harness: Harness, tmp_path: Path, form: str) -> None:
+    if form == "html":
+        pytest.importorskip("vl_convert")
+    result = harness("report", str(tmp_path), "--compare", "paper", "--format", form)
+    assert result.exit_code == 0, result.output
+    headings = re.findall(r"peak (GB|GiB)(?: \||</button>)", result.stdout)
+    assert headings == ["GB", "GB", "GiB"]
+    assert result.stdout.count("-18.51") == 1
 
 
 def test_neither_report_nor_help_imports_torch(finish: Finish, tmp_path: Path) -> None:

@@ -12,21 +12,21 @@ from typing import Any
 import altair as alt
 
 from harness.reporting.summary import Estimate, Group
-from harness.reporting.wording import heading
+from harness.reporting.wording import UNITS, heading
 
 Spec = dict[str, Any]
 
 _HEIGHT = 300
 _FRONT = {True: "on the front", False: "not on it", None: "not known"}
-_GIB = 2**30
 
 
 def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
     """Plot quality against ``speed`` or ``memory``, with intervals and the Pareto front."""
     rows = []
+    unit = group.memory_unit
     for row in group.rows:
         quality = row.quality.get(metric)
-        x = _percent(row.speed) if against == "speed" else _gib(row.memory_bytes)
+        x = _percent(row.speed) if against == "speed" else _size(row.memory_bytes, unit)
         if quality is None or x is None:
             continue
         value = quality.value
@@ -44,7 +44,7 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
         )
     if not rows:
         return None
-    title = "speed, % of full" if against == "speed" else "peak memory, GiB"
+    title = "speed, % of full" if against == "speed" else f"peak memory, {unit}"
     x_axis = alt.X("x:Q").title(title).scale(zero=False, padding=44)
     y_axis = alt.Y("y:Q").title(heading(metric)).scale(zero=False, padding=12)
     color = alt.Color("recipe:N").legend(None)
@@ -216,5 +216,5 @@ def _percent(estimate: Estimate | None) -> tuple[float, float, float] | None:
     return middle, low, high
 
 
-def _gib(size: int | None) -> tuple[float, float, float] | None:
-    return None if size is None else (size / _GIB,) * 3
+def _size(size: int | None, unit: str) -> tuple[float, float, float] | None:
+    return None if size is None else (size / UNITS[unit],) * 3

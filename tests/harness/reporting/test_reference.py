@@ -12,7 +12,7 @@ from harness.reporting.folder import read_runs
 from harness.reporting.pairing import Comparisons
 from harness.reporting.reference import beside_other, beside_paper
 from harness.reporting.summary import Summary
-from harness.reporting.wording import reference_lines
+from harness.reporting.wording import reference_lines, signed
 
 WriteRun = Callable[..., Path]
 
@@ -29,8 +29,8 @@ def test_the_paper_stands_beside_rows_that_it_has(tmp_path: Path, write_run: Wri
     write_run(tmp_path, scores, backbone="nano-t5", id="c", **where)
     summary = summary_of(tmp_path)
     beside_paper(summary)
-    assert summary.memory_unit == "GB"
     bart, nano = summary.groups
+    assert (bart.memory_unit, nano.memory_unit) == ("GB", "GiB")
     lora, mine = bart.rows
     assert lora.reference
     assert (lora.reference.speed, lora.reference.trainable) == (1.25, 4_000_000)
@@ -44,6 +44,17 @@ def test_the_paper_stands_beside_rows_that_it_has(tmp_path: Path, write_run: Wri
     assert (source, label) == ("Table 4a", "difference")
     assert theirs == ["125 %", "4.0 M", "27.25", "41.60", "-"]
     assert difference == ["", "-4.0 M", "-26.18", "+0.40", ""]
+    assert any("which variant of SummaC" in note for note in bart.notes)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "written"),
+    [(0.998, 1, "+0 %"), (1.002, 1, "+0 %"), (0.99, 1, "-1 %"), (1.2, 1, "+20 %"), (None, 1, "")],
+)
+def test_what_rounds_to_nothing_has_no_minus(
+    ours: float | None, theirs: float, written: str
+) -> None:
+    assert signed(ours, theirs, 100, 0, " %") == written
 
 
 def other_run(folder: Path, write_run: WriteRun, **changes: Any) -> None:
