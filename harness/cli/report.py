@@ -73,10 +73,12 @@ def load(results: Path) -> list[StoredRun]:
     Raises:
         HarnessError: there is none.
     """
+    from harness.cli.waiting import Waiting
     from harness.errors import HarnessError
     from harness.reporting.folder import read_runs
 
-    runs, skipped = read_runs(results)
+    with Waiting("Reading runs") as waiting:
+        runs, skipped = read_runs(results, waiting.tick)
     for error in skipped:
         # One damaged folder must not hide the others, nor be left out in silence.
         typer.secho(f"Skipped: {error.message}", err=True, dim=True)
@@ -88,13 +90,14 @@ def load(results: Path) -> list[StoredRun]:
 
 
 def summarized(results: Path, runs: Sequence[StoredRun], metrics: str | None) -> Summary:
-    """Average and compare, with a bar where it takes long enough to be looked at.
+    """Average and compare, with a bar where that takes long.
 
     Raises:
         HarnessError: no run has one of the metrics that are asked for.
     """
+    from harness.cli.waiting import Waiting
     from harness.errors import HarnessError, did_you_mean
-    from harness.reporting.aggregation import summarize
+    from harness.reporting.aggregation import grouped, summarize
     from harness.reporting.pairing import Comparisons
 
     chosen = None
@@ -108,10 +111,12 @@ def summarized(results: Path, runs: Sequence[StoredRun], metrics: str | None) ->
                     f"{did_you_mean(name, had)} There are: {', '.join(had)}.",
                 )
     comparisons = Comparisons(results)
-    try:
-        return summarize(runs, comparisons, chosen)
-    finally:
-        comparisons.keep()
+    recipes = sum(len({run.report.recipe for run in group}) for group in grouped(runs).values())
+    with Waiting("Comparing recipes", recipes) as waiting:
+        try:
+            return summarize(runs, comparisons, chosen, waiting.tick)
+        finally:
+            comparisons.keep()
 
 
 def terminal_table(summary: Summary) -> str:

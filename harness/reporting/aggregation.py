@@ -53,15 +53,19 @@ def summarize(
     had = {name for run in runs for name in run.report.quality}
     known = [name for name in METRICS if name in had]
     chosen = [*known, *sorted(had - set(known))] if metrics is None else list(metrics)
-    by_group = defaultdict(list)
+    by_group = list(grouped(runs).values())
+    groups = [_group(alike, comparisons, chosen, tick) for alike in by_group]
+    _tell_apart([(group, alike[0]) for group, alike in zip(groups, by_group, strict=True)])
+    return Summary(metrics=chosen, groups=groups)
+
+
+def grouped(runs: Iterable[StoredRun]) -> dict[tuple[str, str, str], list[StoredRun]]:
+    """Return the runs that share task, backbone and settings, in the order of these."""
+    found = defaultdict(list)
     for run in runs:
         report = run.report
-        by_group[report.task, report.backbone, report.settings or ""].append(run)
-    groups = [_group(by_group[key], comparisons, chosen, tick) for key in sorted(by_group)]
-    _tell_apart(
-        [(group, by_group[key][0]) for key, group in zip(sorted(by_group), groups, strict=True)]
-    )
-    return Summary(metrics=chosen, groups=groups)
+        found[report.task, report.backbone, report.settings or ""].append(run)
+    return dict(sorted(found.items()))
 
 
 def _group(

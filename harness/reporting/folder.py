@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -221,8 +221,14 @@ class StoredRun(NamedTuple):
     report: Report
 
 
-def read_runs(results: Path) -> tuple[list[StoredRun], list[HarnessError]]:
+def read_runs(
+    results: Path, tick: Callable[[], None] = lambda: None
+) -> tuple[list[StoredRun], list[HarnessError]]:
     """Read all finished runs of a folder, and say which could not be read.
+
+    Args:
+        results: the folder of all runs.
+        tick: called after each run.
 
     Raises:
         HarnessError: there is no such folder.
@@ -233,4 +239,5 @@ def read_runs(results: Path) -> tuple[list[StoredRun], list[HarnessError]]:
             runs.append(StoredRun(folder, read_report(folder)))
         except HarnessError as error:
             skipped.append(error)
+        tick()
     return runs, skipped
