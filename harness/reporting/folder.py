@@ -249,8 +249,8 @@ def read_runs(
 def _without_collector() -> Iterator[None]:
     """Spare what is made inside the search for cycles, then and later.
 
-    Thousands of reports hold none, and to search them takes longer than to read them. They are freed
-    when nothing refers to them, as ever.
+    Thousands of reports hold none, and to search them takes longer than to read them. They are
+    freed when nothing refers to them, as ever.
     """
     enabled = gc.isenabled()
     gc.disable()
