@@ -55,7 +55,8 @@ class TrainSettings(Options):
     clip_norm: float = Field(1.0, gt=0)
     """Gradients of a larger norm are scaled down to it."""
     precision: Precision = "auto"
-    """What matrix products are computed in; auto is bfloat16 where the device has it."""
+    """What matrix products are computed in; auto is bfloat16 where the device has it, but float32
+    for narrow models on a CPU, which gain nothing from it."""
     packing: Literal["auto", "on", "off"] = "auto"
     """Put the sequences of a batch end to end without padding, where the backbone says how."""
     checkpointing: Literal["auto", "on", "off"] = "off"

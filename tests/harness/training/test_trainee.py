@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from harness import Backbone, Compressor, HarnessError, Options, Stage
+from harness.backbones.t5 import T5
 from harness.plugins import installed
 from harness.recipe import Recipe, parse
 from harness.spec import RunSpec, TrainSettings
@@ -178,7 +179,11 @@ def test_choosing_the_precision(backbone: Backbone, monkeypatch: pytest.MonkeyPa
     cpu = torch.device("cpu")
     assert choose_dtype("float32", cpu, backbone) == torch.float32
     assert choose_dtype("bfloat16", cpu, backbone) == torch.bfloat16
-    monkeypatch.setattr(type(backbone), "safe_dtypes", frozenset({"float32"}))
-    assert choose_dtype("auto", cpu, backbone) == torch.float32
+    assert choose_dtype("auto", cpu, backbone) == torch.float32  # Too narrow to gain.
+    wide = T5("t5-small")
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert choose_dtype("auto", cpu, wide) == (torch.bfloat16 if native else torch.float32)
+    monkeypatch.setattr(T5, "safe_dtypes", frozenset({"float32"}))
+    assert choose_dtype("auto", cpu, wide) == torch.float32
     with pytest.raises(HarnessError, match="overflows in bfloat16"):
-        choose_dtype("bfloat16", cpu, backbone)
+        choose_dtype("bfloat16", cpu, wide)
