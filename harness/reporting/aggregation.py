@@ -186,9 +186,12 @@ def _add_quality(
             higher_is_better=values[0].higher_is_better,
             difference=paired.difference,
             retention=paired.retention,
+            floor=paired.floor,
+            retention_above_floor=paired.retention_above_floor,
             p_value=paired.p_value,
         )
     row.missing = outcome.missing
+    row.no_floor = outcome.no_floor
 
 
 def _mean_speed(

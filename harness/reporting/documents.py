@@ -74,25 +74,27 @@ def table_csv(summary: Summary) -> str:
 
 def _headings(group: Group, metrics: Sequence[str]) -> list[str]:
     kept = [f"{heading(name)} kept" for name in group.compared(metrics)]
+    above = [f"{heading(name)} kept above floor" for name in group.above_floor(metrics)]
     unit = f"peak {group.memory_unit}"
-    return ["recipe", "front", "speed", "trained", unit, *map(heading, metrics), *kept]
+    return ["recipe", "front", "speed", "trained", unit, *map(heading, metrics), *kept, *above]
 
 
 def _lines(group: Group, metrics: Sequence[str]) -> Iterable[list[str]]:
-    kept = group.compared(metrics)
+    kept, above = group.compared(metrics), group.above_floor(metrics)
+    shares = len(kept) + len(above)
     unit = group.memory_unit
     for row in group.rows:
         cells = [_with(row.recipe, seeds_left(row)), "•" if row.on_front else ""]
         if row.status == "ok":
-            cells += _values(row, unit, metrics, kept)
+            cells += [*_values(row, unit, metrics), *_shares(row, kept, above)]
         else:
-            cells += [row.status] + [""] * (2 + len(metrics) + len(kept))
+            cells += [row.status] + [""] * (2 + len(metrics) + shares)
         yield cells
         for label, values in reference_lines(row, unit, metrics):
-            yield [label, "", *values, *[""] * len(kept)]
+            yield [label, "", *values, *[""] * shares]
 
 
-def _values(row: Row, unit: str, metrics: Sequence[str], compared: Sequence[str]) -> list[str]:
+def _values(row: Row, unit: str, metrics: Sequence[str]) -> list[str]:
     share = "" if row.trainable_pct is None else f"{row.trainable_pct:.2f} %"
     of_full = "" if row.memory_relative is None else percent(row.memory_relative)
     cells = [
@@ -107,10 +109,16 @@ def _values(row: Row, unit: str, metrics: Sequence[str], compared: Sequence[str]
             cells.append(_with(value, bounds(quality.value, digits=2)))
         else:
             cells.append("-")
-    for name in compared:
-        kept = row.quality[name].retention if name in row.quality else None
-        cells.append(_with(percent(kept.value, 1), bounds(kept, 100, 1)) if kept else "")
     return cells
+
+
+def _shares(row: Row, kept: Sequence[str], above: Sequence[str]) -> Iterable[str]:
+    """Yield what is kept by each metric, then what of that is above the floor."""
+    had = row.quality
+    shares = [had[name].retention if name in had else None for name in kept]
+    shares += [had[name].retention_above_floor if name in had else None for name in above]
+    for share in shares:
+        yield _with(percent(share.value, 1), bounds(share, 100, 1)) if share else ""
 
 
 def _with(value: str, more: str) -> str:
@@ -138,6 +146,9 @@ def _record(group: Group, row: Row, summary: Summary) -> dict[str, object]:
         quality = row.quality.get(name)
         record |= _flat(name, quality.value if quality else None)
         record |= _flat(f"{name}_retention", quality.retention if quality else None)
+        record[f"{name}_floor"] = quality.floor if quality else None
+        above = quality.retention_above_floor if quality else None
+        record |= _flat(f"{name}_retention_above_floor", above)
         record[f"{name}_p"] = quality.p_value if quality else None
     if summary.compared_with:
         reference = row.reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from harness.errors import HarnessError
 from harness.reporting.folder import SPEC
 from harness.reporting.report import Fingerprint
 from harness.reporting.summary import Group, Row, Summary
-from harness.reporting.wording import meanings, not_measured
+from harness.reporting.wording import heading, meanings, not_measured
 from harness.spec import BASELINE, VARIED, read_toml
 
 
@@ -42,6 +43,7 @@ def notes(group: Group, older: int) -> Iterator[str]:
             "How much of full fine-tuning's quality is kept is not known: no run of it with these "
             f"settings ended well. Repeat the same command with --compressor {BASELINE}."
         )
+    yield from _floor(recipes)
     yield from _not_measured(good)
     for row in recipes:
         if row.not_compared:
@@ -62,6 +64,23 @@ def notes(group: Group, older: int) -> Iterator[str]:
     if older:
         runs = "run was" if older == 1 else "runs were"
         yield f"{older} {runs} left out for a later or better one of the same recipe and seed."
+
+
+def _floor(rows: Sequence[Row]) -> Iterator[str]:
+    floors: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        for name, quality in row.quality.items():
+            if quality.floor is not None:
+                floors[heading(name)].add(f"{quality.floor:.2f}")
+    if floors:
+        values = (f"{name} {' or '.join(sorted(found))}" for name, found in floors.items())
+        yield (
+            "The floor is what needs no training: the first words of the source, as many as the "
+            f"reference has. It scores {', '.join(values)}."
+        )
+    lacking = {row.recipe: {heading(n): why for n, why in row.no_floor.items()} for row in rows}
+    for sentence in not_measured(lacking):
+        yield f"Above the floor: {sentence[0].lower()}{sentence[1:]}."
 
 
 def _not_measured(rows: Sequence[Row]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from harness.errors import HarnessError
 from harness.metric import Score
+from harness.reporting.floor import score_floor
 from harness.reporting.folder import StoredRun
 from harness.reporting.report import Record
 from harness.reporting.scores import RunScores, read_scores
@@ -20,7 +21,7 @@ from harness.reporting.summary import Estimate
 from harness.reporting.writing import write_text
 
 _CACHE = ".cache/comparisons.json"
-_FORM = 1
+_FORM = 2
 """Raised whenever the statistics change, so that no older number is taken for a new one."""
 
 
@@ -33,6 +34,10 @@ class Paired(Record):
     """Less full fine-tuning's."""
     retention: Estimate | None = None
     """Over full fine-tuning's."""
+    floor: float | None = None
+    """What the lead of the source scores."""
+    retention_above_floor: Estimate | None = None
+    """Over full fine-tuning's, after the floor is taken from both."""
     p_value: float | None = None
     """Of no difference, not yet adjusted."""
 
@@ -46,6 +51,8 @@ class Outcome(Record):
     """Why nothing was compared with full fine-tuning, if so."""
     missing: dict[str, str] = Field(default_factory=dict)
     """Metric -> why it has no comparison, or no interval over seeds."""
+    no_floor: dict[str, str] = Field(default_factory=dict)
+    """Metric with a retention -> why it has none above the floor."""
 
 
 class Seed(NamedTuple):
@@ -70,6 +77,7 @@ class Comparisons:
         self._kept: dict[str, Outcome] = {}
         self._new = False
         self._read: dict[tuple[Path, tuple[str, ...]], RunScores] = {}
+        self._floors: dict[tuple[str, ...], RunScores] = {}
         with contextlib.suppress(OSError, ValidationError):
             if self._file:
                 self._kept = _KEPT.validate_json(self._file.read_bytes())
@@ -111,23 +119,47 @@ class Comparisons:
             return Outcome(reason=error.message.rstrip("."))
         outcome.reason = _unlike(pairs, ours, full)
         shared = all(scores.ids == every[0].ids for scores in every)
+        compared = bool(pairs) and not outcome.reason
+        floor = self._floor(pairs[0][1], shared) if compared else None
         for name in metrics:
             found = outcome.metrics[name] = Paired()
             try:
                 if len(seeds) > 1:
                     mean = mean_interval(_named(name, every), shared_examples=shared)
                     found.value = _estimate(mean)
-                if not pairs or outcome.reason:
+                if floor is None:
                     continue
-                made = compare(_named(name, ours), _named(name, full), shared_examples=shared)
+                mine, theirs = _named(name, ours), _named(name, full)
+                ground = floor.scores.get(name) if mine[0].higher_is_better else None
+                made = compare(mine, theirs, ground, shared_examples=shared)
             except ValueError as error:
                 outcome.missing[name] = str(error)
                 continue
             found.difference = _estimate(made.difference)
             found.p_value = made.p_value
-            if made.retention and ours[0].scores[name].higher_is_better:
-                found.retention = _estimate(made.retention)
+            if not made.retention or not mine[0].higher_is_better:
+                continue
+            found.retention = _estimate(made.retention)
+            found.floor = ground.value if ground else None
+            if made.retention_above_floor:
+                found.retention_above_floor = _estimate(made.retention_above_floor)
+            else:
+                low = "full fine-tuning is not clearly above the floor"
+                outcome.no_floor[name] = low if ground else floor.missing[name]
         return outcome
+
+    def _floor(self, baseline: StoredRun, shared: bool) -> RunScores:
+        """Return the floor's scores: made once for all recipes tested on the same examples."""
+        report = baseline.report
+        if not shared:
+            own = "the seeds have test examples of their own"
+            return RunScores([], {}, dict.fromkeys(report.quality, own))
+        signatures = [f"{name}={value.signature}" for name, value in report.quality.items()]
+        ids = self._scores(baseline, ()).ids
+        key = (report.data.sha256 if report.data else "", *ids, *signatures)
+        if key not in self._floors:
+            self._floors[key] = score_floor(baseline)
+        return self._floors[key]
 
     def _scores(self, run: StoredRun, metrics: Sequence[str]) -> RunScores:
         key = (run.folder, tuple(metrics))

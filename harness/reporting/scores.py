@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.metric import Score
+from harness.metric import Metric, Score
 from harness.reporting.folder import PREDICTIONS
 from harness.reporting.report import Report, Value
 
@@ -86,18 +86,22 @@ def read_prediction_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _score_again(name: str, value: Value, rows: list[dict[str, Any]]) -> Score | str:
-    """Return the score, or why there is none."""
+def metric_named(name: str) -> Metric | str:
+    """Return the metric that yields a score, or why there is none."""
     from harness.plugins import installed
 
     for entry in installed().metrics:
-        metric = entry.load()()
+        metric: Metric = entry.load()()
         if name in metric.names:
-            break
-    else:
-        return "no installed plugin computes it"
-    if reason := metric.unavailable():
-        return str(reason)
+            return metric.unavailable() or metric
+    return "no installed plugin computes it"
+
+
+def _score_again(name: str, value: Value, rows: list[dict[str, Any]]) -> Score | str:
+    """Return the score, or why there is none."""
+    metric = metric_named(name)
+    if isinstance(metric, str):
+        return metric
     texts = ([str(row.get(field, "")) for row in rows] for field in _TEXTS)
     score: Score = metric.score(*texts)[name]
     if score.signature != value.signature:

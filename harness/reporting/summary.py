@@ -44,6 +44,10 @@ class Quality(Record):
     retention: Estimate | None = None
     """Recipe over full fine-tuning, 1 means equal; null for a metric of which less is better, and
     where full fine-tuning is not clearly above zero."""
+    floor: float | None = None
+    """What the lead of the source scores, cut to the reference's number of words."""
+    retention_above_floor: Estimate | None = None
+    """The same share after the floor is taken from both; null where ``Row.no_floor`` says why."""
     p_value: float | None = None
     """Two-sided, of no difference, adjusted after Holm for the recipes of the group."""
 
@@ -107,6 +111,8 @@ class Row(Record):
     """Why quality is not compared with full fine-tuning's, if it is not."""
     missing: dict[str, str] = Field(default_factory=dict)
     """Metric -> why it has no comparison, or no interval over seeds."""
+    no_floor: dict[str, str] = Field(default_factory=dict)
+    """Metric of which a share of full fine-tuning's is known -> why none above the floor is."""
     on_front: bool | None = None
     """Whether it is on the Pareto front of speed, memory and quality, where what lies within the
     intervals is tied; null where one of the three is unknown."""
@@ -153,6 +159,16 @@ class Group(Record):
             name
             for name in metrics
             if any(name in row.quality and row.quality[name].retention for row in self.rows)
+        ]
+
+    def above_floor(self, metrics: Sequence[str]) -> list[str]:
+        """Return those of the metrics of which a share above the floor is known."""
+        return [
+            name
+            for name in self.compared(metrics)
+            if any(
+                name in row.quality and row.quality[name].retention_above_floor for row in self.rows
+            )
         ]
 
 

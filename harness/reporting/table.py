@@ -64,6 +64,13 @@ def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
         yield from in_columns(
             [Line(["recipe", *map(heading, kept)], bold=True), *_kept(group, kept)], width
         )
+    if above := [name for name in kept if name in group.above_floor(present)]:
+        yield "quality kept above the floor (what the source's first words score), %:"
+        lines = [
+            Line(["recipe", *map(heading, above)], bold=True),
+            *_kept(group, above, floor=True),
+        ]
+        yield from in_columns(lines, width)
     notes = list(group.notes)
     if left := present[len(shown) :]:
         notes.append(f"Not shown for lack of width: {', '.join(left)}. See --format json.")
@@ -103,16 +110,17 @@ def _spreads(row: Row, metrics: Sequence[str]) -> Iterator[str]:
         yield plus_minus(quality.value, digits=2) if quality else ""
 
 
-def _kept(group: Group, metrics: Sequence[str]) -> Iterator[Line]:
+def _kept(group: Group, metrics: Sequence[str], floor: bool = False) -> Iterator[Line]:
     for row in group.rows:
         cells = []
         for name in metrics:
             quality = row.quality.get(name)
-            if quality is None or quality.retention is None:
+            share = quality and (quality.retention_above_floor if floor else quality.retention)
+            if not quality or not share:
                 cells.append("-")
             else:
-                value = f"{100 * quality.retention.value:.1f}{mark(quality)}"
-                cells.append(f"{value} {bounds(quality.retention, 100)}")
+                value = f"{100 * share.value:.1f}{mark(quality)}"
+                cells.append(f"{value} {bounds(share, 100)}")
         if any(cell != "-" for cell in cells):
             yield Line([row.recipe, *cells])
 
