@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench check-prediction check-intervals test test-slow lint clean
+.PHONY: help install demo bench bench-gpu check-prediction check-intervals test test-slow test-gpu lint clean
 
 help:  ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ bench: $(INSTALLED)  ## Compare with Seq2SeqTrainer + PEFT; write docs/performan
 	$(BIN)/python benchmarks/growth.py --out $(BENCH)
 	$(BIN)/python benchmarks/performance.py --results $(BENCH)
 
+bench-gpu: $(INSTALLED)  ## Compare training on a CUDA device; goes on where it was stopped.
+	$(BIN)/python benchmarks/training.py --device cuda --out $(BENCH)
+
 check-prediction: $(INSTALLED)  ## Compare predicted with measured memory; write JSON. Some minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prediction.py --out $(BENCH)
 
@@ -43,6 +46,9 @@ test: $(INSTALLED)  ## Run the tests, but for the slow ones and those that need 
 
 test-slow: $(INSTALLED)  ## Run the tests that take minutes.
 	$(BIN)/pytest -m "slow and not gpu"
+
+test-gpu: $(INSTALLED)  ## Run the tests that need a CUDA device.
+	$(BIN)/pytest -m gpu
 
 lint: $(INSTALLED)  ## Check style, format and types.
 	$(BIN)/ruff check

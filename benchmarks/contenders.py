@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from clock import Clock, Window
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import (
@@ -24,7 +25,6 @@ from work import Case, demo_batches
 
 from harness import Backbone
 from harness.backbone import Weights
-from harness.measurement.memory import reset_peak, resident
 from harness.recipe import Recipe
 from harness.spec import RunSpec
 from harness.training.engine import PaddedEngine
@@ -66,59 +66,6 @@ CONTENDERS = (
 )
 
 
-@dataclass
-class Window:
-    """What one contender took for its timed steps.
-
-    Attributes:
-        tokens: of the sources and targets that it saw; grouping by length changes which.
-        wall: seconds.
-        processor: seconds, of all threads.
-        memory: bytes by which the process grew at its peak, from before the model was built.
-        losses: of all steps, the warm-up's too.
-    """
-
-    tokens: int
-    wall: float
-    processor: float
-    memory: int
-    losses: list[float]
-
-    def record(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return asdict(self)
-
-
-class Clock:
-    """Starts after the warm-up steps; reads time, tokens and the peak of memory."""
-
-    def __init__(self, warmup: int) -> None:
-        self.warmup = warmup
-        self.began: tuple[float, float] | None = None
-        self.tokens = 0
-        self.before = resident("VmRSS")
-
-    def step_done(self, steps: int, tokens: int) -> None:
-        """Note how many steps were taken so far, and how many tokens the last one saw."""
-        self.tokens += tokens
-        if steps == self.warmup:
-            reset_peak()
-            self.tokens = 0
-            self.began = time.perf_counter(), time.process_time()
-
-    def read(self, losses: list[float]) -> Window:
-        """Return what passed since."""
-        assert self.began is not None
-        wall, processor = time.perf_counter(), time.process_time()
-        return Window(
-            self.tokens,
-            wall - self.began[0],
-            processor - self.began[1],
-            resident("VmHWM") - self.before,
-            losses,
-        )
-
-
 def run_window(contender: Contender, case: Case) -> Window:
     """Train one contender on a case."""
     torch.set_num_threads(case.threads)
@@ -140,7 +87,7 @@ def _run(
     weights: Weights,
     with_dropout: bool,
 ) -> Window:
-    clock = Clock(warmup)
+    clock = Clock(warmup, case.device)
     if contender.ours:
         return _harness(contender, case, batches, weights, with_dropout, clock)
     backbone = case.backbone
@@ -149,7 +96,7 @@ def _run(
     _draw_adapter(model)
     if not with_dropout:
         _turn_off_dropout(model)
-    return _trainer(contender, model, batches, clock)
+    return _trainer(contender, model, batches, case.device, clock)
 
 
 def _harness(
@@ -171,7 +118,7 @@ def _harness(
             "backbone": case.shape,
             "recipe": case.recipe,
             "weights": weights,
-            "device": "cpu",
+            "device": case.device,
             "train": train,
         }
     )
@@ -183,27 +130,35 @@ def _harness(
     losses = []
     steps = [Step((tuple(batch),)) for batch in batches]
     for done, (step, made) in enumerate(prefetch(steps, trainee.engine.collate), start=1):
-        losses.append(float(trainee.step(made, step.target_tokens)))
+        losses.append(trainee.step(made, step.target_tokens))
         clock.step_done(done, step.source_tokens + step.target_tokens)
     return clock.read(losses)
 
 
-def _trainer(contender: Contender, model: Any, batches: Batches, clock: Clock) -> Window:
+def _trainer(
+    contender: Contender, model: Any, batches: Batches, device: str, clock: Clock
+) -> Window:
     """Train with transformers' own trainer."""
     pad = PaddedEngine(model.config.pad_token_id, torch.float32, "cpu")
-    losses: list[float] = []
-    seen: list[int] = []
+    losses: list[torch.Tensor] = []
+    # Counted where batches are made, which is ahead of the steps: reading a count back from the
+    # device would make the trainer wait.
+    tokens: list[int] = []
+
+    def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        batch = pad.collate([Example(r["input_ids"], r["labels"]) for r in rows])
+        tokens.append(batch.source_tokens + batch.target_tokens)
+        return batch.tensors
 
     class Recording(Seq2SeqTrainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             loss = super().compute_loss(model, inputs, *args, **kwargs)
-            losses.append(loss.item())
-            seen.append(int(inputs["attention_mask"].sum() + (inputs["labels"] >= 0).sum()))
+            losses.append(loss.detach())
             return loss
 
     class Timing(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            clock.step_done(state.global_step, seen[-1])
+            clock.step_done(state.global_step, tokens[state.global_step - 1])
 
     # The trainer groups by the length of input_ids.
     rows = [{"input_ids": e.source, "labels": e.target} for batch in batches for e in batch]
@@ -219,7 +174,7 @@ def _trainer(contender: Contender, model: Any, batches: Batches, clock: Clock) -
             train_sampling_strategy="group_by_length" if contender.grouped else "sequential",
             optim="adamw_torch_fused",
             bf16=contender.dtype == "bfloat16",
-            use_cpu=True,
+            use_cpu=device == "cpu",
             save_strategy="no",
             logging_strategy="no",
             report_to="none",
@@ -230,15 +185,11 @@ def _trainer(contender: Contender, model: Any, batches: Batches, clock: Clock) -
             model,
             arguments,
             train_dataset=rows,
-            data_collator=lambda b: (
-                pad.collate([Example(r["input_ids"], r["labels"]) for r in b]).tensors
-            ),
+            data_collator=collate,
             callbacks=[Timing()],
         )
         trainer.remove_callback(PrinterCallback)
-        with warnings.catch_warnings():
-            # The trainer uses a name of transformers' own that transformers deprecates.
-            warnings.simplefilter("ignore", FutureWarning)
+        with _without_deprecations():
             trainer.train()
         return clock.read(losses)
 
@@ -260,8 +211,17 @@ def with_peft(model: PreTrainedModel, backbone: Backbone, recipe: Recipe) -> Any
             bias="lora_only" if options.bias else "none",
             target_modules=targets,
         )
-        return get_peft_model(model, config)
+        with _without_deprecations():
+            return get_peft_model(model, config)
     return model
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """The trainer and PEFT use names of transformers' own that transformers deprecates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _draw_adapter(model: nn.Module) -> None:
@@ -269,7 +229,9 @@ def _draw_adapter(model: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         if ".lora_A." in name:
-            nn.init.kaiming_uniform_(parameter, a=math.sqrt(5), generator=generator)
+            drawn = torch.empty(parameter.shape)
+            nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            parameter.data.copy_(drawn)
 
 
 def _turn_off_dropout(model: nn.Module) -> None:

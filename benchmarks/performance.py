@@ -11,6 +11,7 @@ from typing import Any
 from harness.reporting.writing import write_text
 
 GROWTH = "growth.svg"
+ON_GPU = "training-cuda.json"
 _HEAD = """# Performance
 
 What a user would pick today is transformers' Seq2SeqTrainer with PEFT. This page compares the
@@ -47,6 +48,14 @@ the length of a source, and outweighs all else in a model so thin.
 
 ![Time and memory](../{folder}/{chart})
 """
+_GPU = """
+## Training on a GPU
+
+Measured on: {device}, driver {driver}; {versions}. It multiplies large bfloat16 matrices at
+{rate:.0f} TFLOP/s. All contenders compute in bf16; memory is what tensors took at the peak. *Share*
+is how much of that matrix rate the products of a step without padding reach, *relative* the speed
+compared with full fine-tuning by the same contender, *limit* what FLOPs alone would make of it.
+"""
 
 
 def page(folder: Path) -> str:
@@ -57,9 +66,12 @@ def page(folder: Path) -> str:
     if training["quick"] or decoding["quick"]:
         parts.append("\n**These numbers come from a smoke test and say nothing.**\n")
     parts += [_fingerprint(training["fingerprint"]), _TRAINING, *_training(training["cases"])]
-    curves = training["curves"]
-    parts += [_CURVES.format(steps=len(next(iter(curves["losses"].values())))), *_curves(curves)]
+    if curves := training.get("curves"):  # The last to be measured.
+        steps = len(next(iter(curves["losses"].values())))
+        parts += [_CURVES.format(steps=steps), *_curves(curves)]
     parts += [_DECODING, *_decoding(decoding["cases"])]
+    if (folder / ON_GPU).is_file():
+        parts += _on_gpu(json.loads((folder / ON_GPU).read_text("utf-8")))
     if (folder / GROWTH).is_file():
         # Relative to docs/, where the page lies.
         growth = json.loads((folder / "growth.json").read_text("utf-8"))
@@ -85,6 +97,10 @@ def _training(cases: list[dict[str, Any]]) -> Iterator[str]:
             f"| {case['speed_ratio_by_processor_time']:.2f} | {case['memory_ratio']:.2f} |\n"
         )
     yield "\nTokens/s and peak memory of every contender:\n"
+    yield from _contenders(cases)
+
+
+def _contenders(cases: list[dict[str, Any]]) -> Iterator[str]:
     names = list(cases[0]["tokens_per_s"])
     yield f"\n| shape | recipe | {' | '.join(names)} |\n| --- | --- |{' --- |' * len(names)}\n"
     for case in cases:
@@ -100,6 +116,32 @@ def _curves(curves: dict[str, Any]) -> Iterator[str]:
     for name, losses in curves["losses"].items():
         difference = curves["largest_relative_difference"][name]
         yield f"| {name} | {losses[0]:.5f} | {losses[-1]:.5f} | {difference:.1e} |\n"
+
+
+def _on_gpu(found: dict[str, Any]) -> Iterator[str]:
+    own, rate = found["fingerprint"], found["matrix_rate"] / 1e12
+    versions = ", ".join(f"{name} {version}" for name, version in own["versions"].items())
+    yield _GPU.format(device=own["device"], driver=own["driver"], versions=versions, rate=rate)
+    if found["quick"]:
+        yield "\n**These numbers come from a smoke test and say nothing.**\n"
+    yield (
+        "\n| shape | recipe | batch | real | speed | 95 % | memory | share, peer's "
+        "| relative, peer's | limit |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    )
+    for case in found["cases"]:
+        *_, ours = case["tokens_per_s"]
+        peer, share, relative = case["peer"], case["share_of_matrix_rate"], "- | -"
+        if speeds := case.get("relative_speed"):
+            relative = f"{speeds[ours]:.2f}, {speeds[peer]:.2f} | {case['flop_limit']:.2f}"
+        yield (
+            f"| {case['shape']} | `{case['recipe']}` | {case['batch']} "
+            f"| {case['real_share_of_padded']:.0%} | **{case['speed_ratio']:.2f}** "
+            f"| {_span(case['speed_ratio_ci'])} | {case['memory_ratio']:.2f} "
+            f"| {share[ours]:.1%}, {share[peer]:.1%} | {relative} |\n"
+        )
+    yield "\nTokens/s and peak memory of every contender:\n"
+    yield from _contenders(found["cases"])
 
 
 def _decoding(cases: list[dict[str, Any]]) -> Iterator[str]:

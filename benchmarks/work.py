@@ -25,6 +25,7 @@ class Case:
         steps: timed steps.
         threads: of every contender.
         full_length: all samples as long as the limits: nothing to gain from packing.
+        device: ``cpu`` or ``cuda``.
     """
 
     shape: str
@@ -34,6 +35,7 @@ class Case:
     steps: int
     threads: int
     full_length: bool = False
+    device: str = "cpu"
 
     @property
     def backbone(self) -> Backbone:
@@ -60,6 +62,7 @@ class Case:
         return {
             **asdict(self),
             "mean_source_tokens": statistics.mean(lengths),
+            "mean_target_tokens": statistics.mean(len(e.target) for b in self.batches for e in b),
             "real_share_of_padded": sum(lengths) / padded,
         }
 

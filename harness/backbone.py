@@ -119,7 +119,7 @@ class Backbone(ABC):
         """Make positions restart with each sequence of a packed row, or say that this cannot be.
 
         A packed row holds the sequences of a batch end to end, without padding. Each stack is then
-        called with the keyword ``packed``, a ``harness.training.attention.Packed``; it reaches
+        called with the keyword ``packed``, a ``harness.training.rows.Packed``; it reaches
         every module that passes its keywords on. Attention stays within each sequence by itself,
         and where it is given a ``position_bias``, reads it for the longest sequence of the row:
         shape (1, heads, longest, longest). Calls without the keyword must work as before.

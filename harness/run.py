@@ -37,7 +37,8 @@ from harness.reporting.report import Failure, Report, Resumption, Status, Traini
 from harness.reporting.writing import write_lines, write_text
 from harness.spec import BASELINE, RunSpec
 from harness.training.checkpoint import restore
-from harness.training.loop import SNAPSHOT_SECONDS, NonFiniteLossError, Observers, train
+from harness.training.journal import NonFiniteLossError
+from harness.training.loop import SNAPSHOT_SECONDS, Observers, train
 from harness.training.processes import ALONE, Processes
 from harness.training.schedule import Schedule
 from harness.training.snapshot import steps_done
@@ -179,7 +180,7 @@ class Run:
         report.layers_kept = trainee.layers_kept
         report.parameters = trainee.parameters
         report.fingerprint = fingerprint(
-            trainee.device, trainee.dtype, trainee.model.config._attn_implementation
+            trainee.device, trainee.dtype, trainee.engine.attention(trainee.model)
         )
         report.not_measured |= why_no_driver(report.fingerprint)
         if self.spec.probe.baseline not in ("probe", "off"):

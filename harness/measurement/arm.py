@@ -186,7 +186,7 @@ class _Server:
     def description(self) -> tuple[str, str, LayersKept, Parameters]:
         """Say what was built."""
         trainee = self.trainee
-        attention = trainee.model.config._attn_implementation
+        attention = trainee.engine.attention(trainee.model)
         return trainee.engine.name, attention, trainee.layers_kept, trainee.parameters
 
     def window(self, first: int, count: int) -> float:

@@ -3,7 +3,8 @@
 Padding was the largest single cost of a training step where lengths vary: in batches of 8 with
 sources of 130 tokens on average and at most 512, half of all positions are padding. Here a batch is
 one row without any, and attention is computed sequence by sequence. The mask of transformers is not
-made at all, and no matrix is larger than its sequence's length squared.
+made at all, and no matrix is larger than its sequence's length squared. That is for the CPU; for
+accelerators see ``harness.training.fused_attention``.
 """
 
 from __future__ import annotations
@@ -12,60 +13,36 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F  # noqa: N812
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from harness.attention import attention_implementation
 from harness.errors import HarnessError
 from harness.training.dropout import Mask
+from harness.training.fused_attention import fused_attention, takes_rows
+from harness.training.rows import Packed, Row
 
 PACKED = "packed"
 """The implementation's name in transformers' registries."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """Sequences laid end to end: the input of one stack.
+def kernels(device: torch.device, dtype: torch.dtype) -> str:
+    """Name what computes ``packed_attention`` there, for the report.
 
-    Attributes:
-        lengths: of the sequences, in tokens.
-        positions: of each token in its sequence, from 0; shape (tokens,).
+    Args:
+        device: where the model is; on a CPU, sequence by sequence.
+        dtype: of matrix products.
     """
-
-    lengths: tuple[int, ...]
-    positions: Tensor
-
-    @property
-    def longest(self) -> int:
-        """Length of the longest sequence."""
-        return max(self.lengths)
-
-    @cached_property
-    def spans(self) -> list[slice]:
-        """Where each sequence lies."""
-        return [slice(a, b) for a, b in pairwise(accumulate(self.lengths, initial=0))]
-
-    @cached_property
-    def future(self) -> Tensor:
-        """Minus infinity where a query would see a later key, else 0; (longest, longest)."""
-        size = (self.longest, self.longest)
-        return torch.full(size, -torch.inf, device=self.positions.device).triu_(1)
-
-
-@dataclass(frozen=True)
-class Packed:
-    """The rows of both stacks; sequence i of one belongs to sequence i of the other."""
-
-    source: Row
-    target: Row
+    if device.type == "cpu":
+        return PACKED
+    if takes_rows(dtype, device):
+        return f"{PACKED}: flash; padded within where there is a position bias"
+    return f"{PACKED}: padded within"
 
 
 def packed_attention(
@@ -108,8 +85,8 @@ def packed_attention(
     keys = packed.source if crossing else queries
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     # A backbone without relative positions in some attention may hand over an empty bias.
-    bias = None if position_bias is None or not position_bias.numel() else position_bias[0]
-    attend = _PerSequence.apply if query.device.type == "cpu" else padded_within
+    bias = None if position_bias is None or not position_bias.numel() else position_bias
+    attend = _PerSequence.apply if query.device.type == "cpu" else fused_attention
     result = attend(query[0], key[0], value[0], bias, queries, keys, scaling, dropout, causal)
     return result[None], None
 
@@ -145,7 +122,7 @@ class _PerSequence(torch.autograd.Function):
             scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
             _, rows, columns = block.shape
             if bias is not None:
-                scores += bias[:, :rows, :columns]
+                scores += bias[0, :, :rows, :columns]
             if causal:
                 scores += queries.future[:rows, :columns]
             block.copy_(scores.softmax(-1))
@@ -190,7 +167,7 @@ class _PerSequence(torch.autograd.Function):
         ):
             grad_scores = torch.ops.aten._softmax_backward_data(grad, block, -1, block.dtype)
             if grad_bias is not None:
-                grad_bias[:, : grad.shape[1], : grad.shape[2]] += grad_scores
+                grad_bias[0, :, : grad.shape[1], : grad.shape[2]] += grad_scores
             grad_query[:, q] = torch.bmm(grad_scores, key[:, k])
             grad_key[:, k] = torch.bmm(grad_scores.transpose(1, 2), query[:, q])
         if ctx.scaling != 1:
@@ -222,41 +199,6 @@ class _Blocks:
             self.queries.spans, self.keys.spans, parts, self.shapes, strict=True
         ):
             yield q, k, part.view(shape)
-
-
-def padded_within(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    queries: Row,
-    keys: Row,
-    scaling: float,
-    p: float,
-    causal: bool,
-) -> Tensor:
-    """Do the same in one fused kernel, for devices where launching kernels is what costs.
-
-    Only the attention sees padding, and of the whole step's arithmetic it is the smallest part.
-    """
-    q, k, v = (
-        pad_sequence(
-            [t[:, span].transpose(0, 1) for span in row.spans], batch_first=True
-        ).transpose(1, 2)
-        for t, row in ((query, queries), (key, keys), (value, keys))
-    )
-    lengths = torch.tensor(keys.lengths, device=query.device)
-    visible = torch.arange(keys.longest, device=query.device) < lengths[:, None]
-    mask = torch.zeros_like(visible, dtype=q.dtype).masked_fill_(~visible, -torch.inf)
-    mask = mask[:, None, None, :]
-    if causal:
-        mask = mask + queries.future.to(q.dtype)
-    if bias is not None:
-        mask = mask + bias.to(q.dtype)
-    result = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask.expand(-1, -1, queries.longest, -1), dropout_p=p, scale=scaling
-    ).transpose(1, 2)
-    return torch.cat([r[:n] for r, n in zip(result, queries.lengths, strict=True)])
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

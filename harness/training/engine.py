@@ -69,6 +69,11 @@ class Engine(ABC):
         must not depend on how the step is cut into micro-batches.
         """
 
+    def attention(self, model: PreTrainedModel) -> str:
+        """Name the attention that a prepared model trains with, for the report."""
+        name: str = model.config._attn_implementation
+        return name
+
     def dropping(self) -> AbstractContextManager[object]:
         """What dropout of this engine needs around a forward pass, whenever there is one."""
         return nullcontext()

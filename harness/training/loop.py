@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,13 @@ from harness.reporting.report import Training
 from harness.reporting.writing import append_line
 from harness.spec import TrainSettings
 from harness.training.checkpoint import keep, restore
+from harness.training.journal import Journal
 from harness.training.schedule import Schedule, prefetch
 from harness.training.snapshot import Snapshots
 from harness.training.trainee import Trainee
 
 SNAPSHOT_SECONDS = 300.0
 """How much work a killed run loses at most, beside that since its last evaluation."""
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss became infinite or not a number."""
 
 
 @dataclass(frozen=True)
@@ -76,25 +72,25 @@ def train(
         keep(trainee.trained, folder)  # The run may have died between the two.
     left = 0 if now.since_best >= settings.patience else planned - now.step
     checked = False
+    behind = 0 if trainee.device.type == "cpu" else 1
+    journal = Journal(history, observers.step_done, behind)
     trainee.model.train()
     processes = trainee.processes
     processes.start(now.step)
     steps = schedule.steps(now.step, left)
     for step, batches in prefetch(steps, trainee.engine.collate, processes.share):
         rate = scheduler.get_last_lr()[0]
-        loss = float(trainee.step(batches, step.target_tokens, check=not checked, number=now.step))
+        loss = trainee.step(batches, step.target_tokens, check=not checked, number=now.step)
         checked = True
         scheduler.step()
         now.step += 1
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(f"The loss of step {now.step} is {loss}.")
-        values = {"loss": loss, "learning_rate": rate}
-        append_line(history, {"step": now.step, **values})
-        observers.step_done(StepDone(now.step, values))
+        journal.step_taken(now.step, loss, rate)
         if now.step % interval and now.step != planned:
             if snapshots.due:
+                journal.catch_up()
                 snapshots.save()
             continue
+        journal.catch_up()
         scores = evaluate()
         trainee.model.train()
         is_best = now.best is None or scores[primary_metric] > now.best.values[primary_metric]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 
 from harness.backbone import Backbone
 from harness.errors import HarnessError
-from harness.training.attention import Packed, Row, attention_within_sequences
+from harness.training.attention import attention_within_sequences, kernels
 from harness.training.dropout import CheapDropout
 from harness.training.engine import Batch, Engine, PaddedEngine, pinned
 from harness.training.examples import Example
@@ -22,6 +23,7 @@ from harness.training.lora_linear import fused_lora
 from harness.training.loss import chunked_cross_entropy
 from harness.training.norm import lean_norms
 from harness.training.precision import frozen_weights_in
+from harness.training.rows import Packed, Row
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class PackedBatch(Batch):
     @property
     def packed(self) -> Packed:
         """Where the sequences lie."""
-        return Packed(
-            Row(self.source_lengths, self.tensors["source_positions"]),
-            Row(self.target_lengths, self.tensors["target_positions"]),
-        )
+
+        def row(side: str, lengths: tuple[int, ...]) -> Row:
+            return Row(lengths, self.tensors[f"{side}_positions"], self.tensors[f"{side}_offsets"])
+
+        return Packed(row("source", self.source_lengths), row("target", self.target_lengths))
 
 
 class PackedEngine(Engine):
@@ -98,8 +101,10 @@ class PackedEngine(Engine):
         tensors = {
             "input_ids": _row([e.source for e in examples]),
             "source_positions": _row([range(n) for n in sources]),
+            "source_offsets": _offsets(sources),
             "decoder_input_ids": _row(shifted),
             "target_positions": _row([range(n) for n in targets]),
+            "target_offsets": _offsets(targets),
             "labels": _row([e.target for e in examples]),
         }
         return PackedBatch(
@@ -127,6 +132,10 @@ class PackedEngine(Engine):
         weight = head.weight if self._head_weight is None else self._head_weight
         states = states[0].to(self.dtype)
         return chunked_cross_entropy(states, weight, _head_bias(model, head), tensors["labels"])
+
+    def attention(self, model: PreTrainedModel) -> str:
+        """Name the kernels, which differ by device and precision."""
+        return kernels(self.device, self.dtype)
 
     def dropping(self) -> AbstractContextManager[object]:
         """Draw masks the cheap way, where that is faster."""
@@ -193,6 +202,10 @@ def _obstacle(model: PreTrainedModel, backbone: Backbone) -> str | None:
 
 def _row(sequences: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([item for sequence in sequences for item in sequence])
+
+
+def _offsets(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([*accumulate(lengths, initial=0)], dtype=torch.int32)
 
 
 @contextmanager

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from harness.training.attention import Row, _PerSequence, padded_within
+from harness.training.attention import _PerSequence, kernels
+from harness.training.fused_attention import fused_attention
+from harness.training.rows import Row
 
 HEADS, WIDTH = 2, 4
 Attend = Callable[..., Tensor]
 WAYS = pytest.mark.parametrize(
-    "attend", [_PerSequence.apply, padded_within], ids=["loop", "padded"]
+    "attend", [_PerSequence.apply, fused_attention], ids=["loop", "padded"]
 )
 
 
 def row(*lengths: int) -> Row:
-    return Row(lengths, torch.cat([torch.arange(n) for n in lengths]))
+    offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    return Row(lengths, torch.cat([torch.arange(n) for n in lengths]), offsets)
 
 
 def tensors(queries: Row, keys: Row, with_bias: bool) -> list[Tensor]:
     torch.manual_seed(0)
     q, k, v = (torch.randn(sum(r.lengths), HEADS * WIDTH) for r in (queries, keys, keys))
     heads = [t.view(-1, HEADS, WIDTH).transpose(0, 1) for t in (q, k, v)]
-    bias = [torch.randn(HEADS, queries.longest, keys.longest)] if with_bias else []
+    bias = [torch.randn(1, HEADS, queries.longest, keys.longest)] if with_bias else []
     return [t.detach().requires_grad_() for t in [*heads, *bias]]
 
 
@@ -49,7 +53,7 @@ def test_result_and_gradients_are_those_of_each_sequence_alone(
     alone = []
     for q, k in zip(queries.spans, keys.spans, strict=True):
         lengths = (q.stop - q.start, k.stop - k.start)
-        mask = torch.zeros(lengths) if bias is None else bias[:, : lengths[0], : lengths[1]]
+        mask = torch.zeros(lengths) if bias is None else bias[0, :, : lengths[0], : lengths[1]]
         if causal:
             mask = mask.masked_fill(torch.ones(lengths).triu(1).bool(), -torch.inf)
         alone.append(
@@ -103,3 +107,9 @@ def test_dropout_is_the_same_both_ways() -> None:
         torch.testing.assert_close(
             float((above - below) / 2), float((gradient * step).sum()), rtol=0.01, atol=1e-4
         )
+
+
+def test_the_report_can_tell_the_kernels_apart() -> None:
+    """On a CPU the name is the one that earlier reports have, so that they stay comparable."""
+    assert kernels(torch.device("cpu"), torch.bfloat16) == "packed"
+    assert kernels(torch.device("meta"), torch.bfloat16) == "packed: padded within"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
+
 import pytest
 import torch
 
@@ -11,7 +14,11 @@ from harness.evaluation.settings import DecodingSettings
 from harness.plugins import installed
 from harness.recipe import parse
 from harness.spec import RunSpec
+from harness.training.attention import _PerSequence
 from harness.training.examples import Example
+from harness.training.fused_attention import fused_attention, takes_rows
+from harness.training.reading import Reading
+from harness.training.rows import Row
 from harness.training.trainee import Trainee, prepare
 
 pytestmark = [
@@ -26,13 +33,13 @@ EXAMPLES = [
 TOKENS = sum(len(e.target) for e in EXAMPLES)
 
 
-def trainee(backbone: Backbone, device: str, recipe: str) -> Trainee:
+def trainee(backbone: Backbone, device: str, recipe: str, precision: str = "float32") -> Trainee:
     spec = RunSpec.model_validate(
         {
             "recipe": recipe,
             "weights": "random",
             "device": device,
-            "train": {"precision": "float32", "packing": "on"},
+            "train": {"precision": precision, "packing": "on"},
         }
     )
     return prepare(backbone, parse(recipe, installed().compressors), spec)
@@ -62,6 +69,67 @@ def test_steps_with_dropout_lower_the_loss(backbone: Backbone, recipe: str) -> N
         group["lr"] = 1e-2
     losses = [float(one.step([one.engine.collate(EXAMPLES)], TOKENS)) for _ in range(30)]
     assert sum(losses[-5:]) < sum(losses[:5])
+
+
+@pytest.mark.parametrize("recipe", ["full", "lora_ff+lprun"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_never_waits_for_the_device(backbone: Backbone, recipe: str, precision: str) -> None:
+    one = trainee(backbone, "cuda", recipe, precision)
+    one.model.train()
+    batches = [[one.engine.collate(EXAMPLES)] for _ in range(3)]
+    one.step(batches[0], TOKENS, check=True)  # Loads kernels, makes the optimizer's state.
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = [Reading(one.step(batch, TOKENS)) for batch in batches[1:]]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(math.isfinite(float(loss)) for loss in losses)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "cross"])
+@pytest.mark.parametrize("width", [64, 20])
+def test_flash_attention_is_the_loops(kind: str, width: int) -> None:
+    if not takes_rows(torch.bfloat16, torch.device("cuda")):
+        pytest.skip("this device has no flash attention")
+    lengths = {"queries": (30, 1, 128), "keys": (7, 300, 64) if kind == "cross" else (30, 1, 128)}
+    rows = {
+        device: [
+            Row(
+                n,
+                torch.cat([torch.arange(m) for m in n]).to(device),
+                torch.tensor([0, *accumulate(n)], dtype=torch.int32, device=device),
+            )
+            for n in lengths.values()
+        ]
+        for device in ("cpu", "cuda")
+    }
+    torch.manual_seed(0)
+    made = [torch.randn(4, sum(lengths[name]), width) for name in ("queries", "keys", "keys")]
+    upstream = torch.randn(sum(lengths["queries"]), 4, width)
+    results = []
+    for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
+        leaves = [t.to(device, dtype).requires_grad_() for t in made]
+        attend = _PerSequence.apply if device == "cpu" else fused_attention
+        scaling = width**-0.5
+        result = attend(*leaves, None, *rows[device], scaling, 0.0, kind == "decoder")
+        found = (result, *torch.autograd.grad(result, leaves, upstream.to(device, dtype)))
+        results.append([t.float().cpu() for t in found])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0.05, atol=0.05)
+
+
+def test_flash_attention_drops_probabilities() -> None:
+    """With equal scores and values of one, a result is the share kept, over its expectation."""
+    if not takes_rows(torch.bfloat16, torch.device("cuda")):
+        pytest.skip("this device has no flash attention")
+    n = (100, 300)
+    offsets = torch.tensor([0, *accumulate(n)], dtype=torch.int32, device="cuda")
+    row = Row(n, torch.cat([torch.arange(m) for m in n]).cuda(), offsets)
+    zeros, ones = (torch.full((8, 400, 64), x, dtype=torch.bfloat16).cuda() for x in (0.0, 1.0))
+    result = fused_attention(zeros, zeros, ones, None, row, row, 1.0, 0.2, False).float()
+    assert float(result.mean()) == pytest.approx(1, abs=0.01)
+    assert float(result.std()) > 0.01
 
 
 class Ids:

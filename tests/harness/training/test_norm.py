@@ -59,3 +59,20 @@ def test_the_result_has_the_precision_of_the_products() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             assert norm(x).dtype == torch.bfloat16
     assert "forward" not in vars(norm)
+
+
+def test_the_norm_of_accelerators_is_the_same() -> None:
+    """``torch.nn.functional.rms_norm`` there is one kernel; what it computes shows here too."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 7, 64, requires_grad=True)
+    weight = torch.randn(64, requires_grad=True)
+    upstream = torch.randn(3, 7, 64)
+    results = [
+        (norm, *torch.autograd.grad(norm, (x, weight), upstream))
+        for norm in (
+            rms_norm(x, weight, 1e-6, torch.float32),
+            torch.nn.functional.rms_norm(x, weight.shape, weight, 1e-6),
+        )
+    ]
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,89 @@
+"""What a contender took for its timed steps, read without disturbing them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from harness.measurement.memory import reset_peak, resident
+
+
+@dataclass
+class Window:
+    """What one contender took for its timed steps.
+
+    Attributes:
+        tokens: of the sources and targets that it saw; grouping by length changes which.
+        wall: seconds.
+        processor: seconds, of all threads.
+        memory: bytes at the peak: on a CPU those by which the process grew from before the model
+            was built, on CUDA those that tensors took.
+        losses: of all steps, the warm-up's too.
+    """
+
+    tokens: int
+    wall: float
+    processor: float
+    memory: int
+    losses: list[float]
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+class Clock:
+    """Starts after the warm-up steps; reads time, tokens and the peak of memory.
+
+    On CUDA it waits for the device when it starts and when it is read, and never in between.
+    """
+
+    def __init__(self, warmup: int, device: str) -> None:
+        self.warmup = warmup
+        self.on_gpu = device == "cuda"
+        self.began: tuple[float, float] | None = None
+        self.tokens = 0
+        self.before = resident("VmRSS")
+
+    def step_done(self, steps: int, tokens: int) -> None:
+        """Note how many steps were taken so far, and how many tokens the last one saw."""
+        self.tokens += tokens
+        if steps == self.warmup:
+            if self.on_gpu:
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+            else:
+                reset_peak()
+            self.tokens = 0
+            self.began = time.perf_counter(), time.process_time()
+
+    def read(self, losses: list[torch.Tensor]) -> Window:
+        """Return what passed since."""
+        assert self.began is not None
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        wall, processor = time.perf_counter(), time.process_time()
+        return Window(
+            self.tokens,
+            wall - self.began[0],
+            processor - self.began[1],
+            torch.cuda.max_memory_allocated() if self.on_gpu else resident("VmHWM") - self.before,
+            [float(loss) for loss in losses],
+        )
+
+
+def matrix_rate() -> float:
+    """Return what the GPU reaches in bfloat16 on large square matrices, in operations a second."""
+    size, times = 8192, 50
+    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(5):
+        a @ b
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(times):
+        a @ b
+    torch.cuda.synchronize()
+    return 2 * size**3 * times / (time.perf_counter() - began)
