@@ -64,7 +64,7 @@ class Row:
     def padded(self, x: Tensor) -> Tensor:
         """Return a tensor of shape (tokens, ...) as (sequences, width, ...), zeros between."""
         flat = x.new_zeros(len(self.lengths) * self.width, *x.shape[1:])
-        return flat.index_copy_(0, self.slots, x).unflatten(0, (-1, self.width))
+        return flat.index_copy_(0, self.slots, x).view(-1, self.width, *x.shape[1:])
 
     def packed(self, x: Tensor) -> Tensor:
         """Undo ``padded``."""
