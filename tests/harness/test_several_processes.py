@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -119,6 +120,22 @@ def test_a_mistake_is_told_once(short_run: list[str], tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("Error:") == 1
+
+
+@pytest.mark.slow
+def test_all_processes_end_when_the_loss_is_not_finite(
+    short_run: list[str], tmp_path: Path
+) -> None:
+    changes = ["--set", "train.learning_rate=1e38", "--compressor", "full"]
+    words: list[Any] = [sys.executable, *LAUNCHED["option"], *short_run[1:], *changes]
+    # It returns when the last of them has ended.
+    done = subprocess.run(
+        [*words, "--out", tmp_path], capture_output=True, check=False, timeout=300
+    )
+    assert done.returncode == 1
+    (folder,) = tmp_path.glob("[!.]*")
+    assert read_report(folder).status == "nan"
+    assert all(map(math.isfinite, losses(folder)))
 
 
 # The first process kills itself after its fourth optimizer step, as an out-of-memory killer would.
