@@ -7,15 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from transformers import PreTrainedModel
-
 from harness.errors import HarnessError
-from harness.evaluation.ctranslate import translate, translate_signature
-from harness.evaluation.decoding import generate, signature
+from harness.evaluation.decoding import generate
 from harness.evaluation.handover import hand_over
-from harness.evaluation.predictions import read_predictions
-from harness.evaluation.scoring import score
+from harness.evaluation.journal import Journal
+from harness.evaluation.phase import predict_and_score
 from harness.events import Evaluated, PhaseStarted, StepDone
 from harness.identity import identity
 from harness.inputs import Inputs, read_inputs
@@ -32,9 +28,9 @@ from harness.measurement.probe import (
 )
 from harness.plugins import Plugins
 from harness.reporting.comparison import relate_to_earlier
-from harness.reporting.folder import PREDICTIONS, SPEC, RunFolder, is_done, read_report
+from harness.reporting.folder import JOURNAL, PREDICTIONS, SPEC, RunFolder, is_done, read_report
 from harness.reporting.report import Failure, Report, Resumption, Status, Training
-from harness.reporting.writing import write_lines, write_text
+from harness.reporting.writing import write_text
 from harness.spec import BASELINE, RunSpec
 from harness.training.checkpoint import restore
 from harness.training.journal import NonFiniteLossError
@@ -48,8 +44,12 @@ if TYPE_CHECKING:
     from pluggy import HookRelay
 
 
-class RunTimeoutError(Exception):
-    """The time that a run was given is over."""
+class RunTimeoutError(BaseException):
+    """The time that a run was given is over.
+
+    Raised wherever the run happens to be, so that like an interrupt it must pass by whoever
+    handles exceptions of their own.
+    """
 
 
 class Run:
@@ -138,7 +138,7 @@ class Run:
         report.micro_batch = size if size != self.asked.train.batch_size else None
         try:
             self._measure_and_train(inputs, report, folder)
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt, RunTimeoutError) as error:
             if isinstance(error, HarnessError) and not folder.has_history:
                 folder.discard()
                 raise
@@ -197,7 +197,19 @@ class Run:
         finally:
             trainee.engine.release(trainee.model)
         if report.decoding is None:
-            self._score(inputs, trainee.model, trainee.dtype, report, folder)
+            self._enter("evaluate", len(inputs.test_rows))
+            journal = Journal(folder.work / JOURNAL)
+            self._began -= journal.seconds  # What an earlier start spent on what is kept.
+            predict_and_score(
+                inputs,
+                trainee.model,
+                trainee.dtype,
+                self.spec.test,
+                journal=journal,
+                path=folder.work / PREDICTIONS,
+                report=report,
+                told=lambda done: self._step_done(StepDone(done)),
+            )
             self._save(report, folder)
         self._enter("hand-over")
         report.handover = hand_over(trainee.model, inputs.recipe, inputs.test.examples[:2])
@@ -263,65 +275,6 @@ class Run:
             for measured in (report.speed, report.memory):
                 without_baseline(measured, f"{BASELINE} ran out of memory")
         self._save(report, folder)
-
-    def _score(
-        self,
-        inputs: Inputs,
-        model: PreTrainedModel,
-        dtype: torch.dtype,
-        report: Report,
-        folder: RunFolder,
-    ) -> None:
-        """Predict the test split, write the predictions, and score what was written."""
-        rows = inputs.test_rows
-        self._enter("evaluate", len(rows))
-        done = 0
-
-        def on_batch(count: int) -> None:
-            nonlocal done
-            done += count
-            self._step_done(StepDone(done))
-
-        sources = [example.source for example in inputs.test.examples]
-        settings, tokenizer = self.spec.test, inputs.tokenizer
-        if settings.decoder == "ctranslate2":
-            report.decoding = translate_signature(model, settings, dtype)
-            predictions = translate(
-                model, tokenizer, sources, settings, dtype=dtype, on_batch=on_batch
-            )
-        else:
-            report.decoding = signature(settings, dtype)
-            predictions = generate(
-                model,
-                tokenizer,
-                sources,
-                settings,
-                shared_beams=inputs.backbone.shared_beams,
-                dtype=dtype,
-                on_batch=on_batch,
-            )
-        path = folder.work / PREDICTIONS
-        lines = [
-            {
-                "id": row["id"],
-                "source": row["source"],
-                "reference": row["target"],
-                "prediction": prediction,
-            }
-            for row, prediction in zip(rows, predictions, strict=True)
-        ]
-        # Before they are scored: scoring may fail, and can be done again from the file alone.
-        write_lines(path, lines)
-        scores = score(inputs.metrics, read_predictions(path))
-        report.quality = scores.values()
-        report.not_computed = scores.not_computed
-        report.not_measured |= {
-            f"quality.{name}.ci": "there is only one test example"
-            for name, value in report.quality.items()
-            if value.ci is None
-        }
-        scored = ({**line, "scores": scores.of_example(i)} for i, line in enumerate(lines))
-        write_lines(path, scored)
 
     def _step_done(self, event: StepDone) -> None:
         self.hook.step_done(event=event)

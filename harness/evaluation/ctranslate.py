@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from harness.errors import HarnessError
-from harness.evaluation.decoding import describe_search
+from harness.evaluation.decoding import batches, describe_search
 from harness.evaluation.settings import DecodingSettings
 from harness.evaluation.weights import merged
 
@@ -49,7 +49,8 @@ def translate(
     settings: DecodingSettings,
     *,
     dtype: torch.dtype,
-    on_batch: Callable[[int], None] | None = None,
+    known: Mapping[int, str] | None = None,
+    on_batch: Callable[[dict[int, str]], None] | None = None,
 ) -> list[str]:
     """Return a prediction for every source; see ``decoding.generate`` for the arguments.
 
@@ -58,13 +59,11 @@ def translate(
     Raises:
         HarnessError: CTranslate2 is not installed, or cannot convert this model.
     """
-    longest_first = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
     first = model.generation_config.forced_bos_token_id
-    predictions = [""] * len(sources)
+    predictions = dict(known or {})
     with tempfile.TemporaryDirectory() as folder:
         translator = _convert(model, tokenizer, Path(folder), _compute_type(model, dtype))
-        for start in range(0, len(sources), settings.batch_size):
-            batch = longest_first[start : start + settings.batch_size]
+        for batch in batches(sources, settings.batch_size, predictions):
             prefix = None if first is None else [tokenizer.convert_ids_to_tokens([first])]
             found = translator.translate_batch(
                 [tokenizer.convert_ids_to_tokens(list(sources[i])) for i in batch],
@@ -74,12 +73,14 @@ def translate(
                 max_input_length=0,
                 no_repeat_ngram_size=settings.no_repeat_ngram,
             )
+            made = {}
             for i, result in zip(batch, found, strict=True):
                 ids = tokenizer.convert_tokens_to_ids(result.hypotheses[0])
-                predictions[i] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+                made[i] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+            predictions |= made
             if on_batch:
-                on_batch(len(batch))
-    return predictions
+                on_batch(made)
+    return [predictions[i] for i in range(len(sources))]
 
 
 def translate_signature(

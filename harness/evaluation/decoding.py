@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -26,7 +26,8 @@ def generate(
     *,
     shared_beams: bool = False,
     dtype: torch.dtype = torch.float32,
-    on_batch: Callable[[int], None] | None = None,
+    known: Mapping[int, str] | None = None,
+    on_batch: Callable[[dict[int, str]], None] | None = None,
 ) -> list[str]:
     """Return a prediction for every source, in the order given.
 
@@ -44,25 +45,36 @@ def generate(
             transformers' search is used, which gives the same predictions in more time.
         dtype: float32, or bfloat16 for matrix products in bfloat16, with residuals and logits in
             float32; its rounding can change predictions.
-        on_batch: called after each batch with the number of examples in it.
+        known: predictions that were made before, by the place of their source.
+        on_batch: called after each batch with its predictions, likewise.
 
     Returns:
         Texts without special tokens and surrounding white space.
     """
-    # Like lengths together: less padding. The longest first: memory runs out at once or never.
-    longest_first = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-    predictions = [""] * len(sources)
+    predictions = dict(known or {})
     with merged(model), _computing_in(model, dtype), _predicting(model, shared_beams) as search:
-        for start in range(0, len(sources), settings.batch_size):
-            batch = longest_first[start : start + settings.batch_size]
+        for batch in batches(sources, settings.batch_size, predictions):
             ids, lengths = _pad([sources[i] for i in batch], model.generation_config.pad_token_id)
             best = search(model, ids.to(model.device), lengths.to(model.device), settings)
             texts = tokenizer.batch_decode(best, skip_special_tokens=True)
-            for i, text in zip(batch, texts, strict=True):
-                predictions[i] = text.strip()
+            made = {i: text.strip() for i, text in zip(batch, texts, strict=True)}
+            predictions |= made
             if on_batch:
-                on_batch(len(batch))
-    return predictions
+                on_batch(made)
+    return [predictions[i] for i in range(len(sources))]
+
+
+def batches(
+    sources: Sequence[Sequence[int]], size: int, known: Mapping[int, str]
+) -> list[list[int]]:
+    """Return the places of the sources in batches, without those batches that are known whole.
+
+    They are cut as if nothing were known, so that what is left predicts to the same bits.
+    """
+    # Like lengths together: less padding. The longest first: memory runs out at once or never.
+    longest_first = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+    cut = [longest_first[start : start + size] for start in range(0, len(sources), size)]
+    return [batch for batch in cut if not all(i in known for i in batch)]
 
 
 def signature(settings: DecodingSettings, dtype: torch.dtype = torch.float32) -> str:

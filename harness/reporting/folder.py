@@ -25,6 +25,7 @@ PREDICTIONS = "predictions.jsonl"
 HISTORY = "history.jsonl"
 PROGRESS = "progress.json"
 SNAPSHOT = "snapshot.safetensors"
+JOURNAL = "predictions.partial.jsonl"
 
 
 def run_id(backbone: str, recipe: str, task: str, seed: int, digest: str) -> str:
@@ -115,7 +116,7 @@ class RunFolder:
         shutil.rmtree(replaced, ignore_errors=True)
         if report.status == "ok":
             # Only now: killed before, the run would go on from them and find that all is done.
-            for name in (SNAPSHOT, PROGRESS):
+            for name in (SNAPSHOT, JOURNAL, PROGRESS):
                 (self.final / name).unlink(missing_ok=True)
         self.release()
         return self.final
@@ -130,7 +131,8 @@ class RunFolder:
     def _acquire(self) -> None:
         path = Path(self._lock.lock_file)
         try:
-            self._lock.acquire(timeout=0)
+            # Not at once: whoever tidies up holds a lock for a moment.
+            self._lock.acquire(timeout=0.2, poll_interval=0.02)
         except Timeout as error:
             owner = path.read_text("utf-8") if path.exists() else ""
             raise BusyError(
@@ -166,6 +168,18 @@ def wait_for(results: Path, run: str) -> None:
         path = results / f".{run}.{kind}"
         if path.exists():
             with FileLock(path, poll_interval=1):
+                path.unlink(missing_ok=True)
+
+
+def tidy(results: Path) -> None:
+    """Remove the lock files of processes that died; those that are held stay.
+
+    A lock file is only ever removed by who holds it, and who was waiting for that very file gets
+    a new one: filelock looks whether what it has locked is still there.
+    """
+    for path in results.glob(".*"):
+        if path.suffix in (".claim", ".lock"):
+            with contextlib.suppress(Timeout), FileLock(path, timeout=0, thread_local=False):
                 path.unlink(missing_ok=True)
 
 

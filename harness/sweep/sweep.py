@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import BusyError
-from harness.reporting.folder import RunFolder, claim, is_done, wait_for
+from harness.reporting.folder import RunFolder, claim, is_done, tidy, wait_for
 from harness.reporting.report import Failure, Report, Status
 from harness.spec import RunSpec
 from harness.sweep.executor import Ending, Event, Executor, Job
@@ -107,6 +107,8 @@ class Sweep:
                 self.executor.stop()
                 pool.shutdown(cancel_futures=True)
                 raise
+            finally:
+                tidy(self.results)
         return [outcomes[cell.id] for cell in cells]
 
     def _cell(self, cell: Cell) -> Outcome | None:
@@ -157,11 +159,15 @@ class Sweep:
                 return None
             case "mistake":
                 return Outcome(cell, "error", last["message"])
-            case "finished":
-                return Outcome(cell, last["status"], last.get("message"), micro_batch)
+            case "finished" if "folder" in last:
+                return Outcome(cell, last["status"], last["message"], micro_batch)
         if self._stopped:
             return Outcome(cell, "interrupted", "The sweep was interrupted.")
-        status, message = crash(ending, self.timeout)
+        # It wrote no report.
+        if last.get("event") == "finished":
+            status, message = last["status"], last["message"]
+        else:
+            status, message = crash(ending, self.timeout)
         self._record(cell, status, Failure(phase=phase, message=message))
         self.tell(cell, {"event": "finished", "status": status, "message": message})
         return Outcome(cell, status, message, micro_batch)

@@ -194,6 +194,7 @@ def short_run(tiny_t5: Path, notes: Path) -> list[str]:
         "greedy.max_new_tokens": 8,
         "test.beams": 2,
         "test.max_new_tokens": 8,
+        "test.batch_size": 2,
         "probe.baseline": "off",
         "probe.warmup_steps": 1,
         "probe.steps": 1,

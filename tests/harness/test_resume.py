@@ -49,7 +49,7 @@ class Death:
 installed().manager.register(Death())
 app(sys.argv[2:])
 """
-DEATHS = ["probe memory:0", "train:2", "train:5", "evaluate:0", "hand-over:0"]
+DEATHS = ["probe memory:0", "train:2", "train:5", "evaluate:0", "evaluate:2", "hand-over:0"]
 
 
 @pytest.mark.slow
@@ -83,10 +83,11 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_files(
 
 
 class Stopper:
-    """An observer that interrupts, as Ctrl-C does, at a step of training."""
+    """An observer that interrupts, as Ctrl-C does, at a step of a phase."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, phase: str) -> None:
         self.step = step
+        self.phase = phase
         self.phases: list[str] = []
         self.steps: list[int] = []
 
@@ -96,7 +97,7 @@ class Stopper:
 
     @hookimpl
     def step_done(self, event: StepDone) -> None:
-        if self.phases[-1] == "train":
+        if self.phases[-1] == self.phase:
             self.steps.append(event.step)
             if event.step == self.step:
                 raise KeyboardInterrupt
@@ -107,12 +108,12 @@ class Stopper:
 
 
 @pytest.fixture
-def attempt(finished_run: Any, tmp_path: Path) -> Callable[[int], Stopper]:
-    """Run the finished run's spec elsewhere, interrupted after a step of training."""
+def attempt(finished_run: Any, tmp_path: Path) -> Callable[..., Stopper]:
+    """Run the finished run's spec elsewhere, interrupted after a step."""
     spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
 
-    def start(step: int) -> Stopper:
-        stopper = Stopper(step)
+    def start(step: int, phase: str = "train") -> Stopper:
+        stopper = Stopper(step, phase)
         manager = installed().manager
         manager.register(stopper)
         try:
@@ -125,7 +126,7 @@ def attempt(finished_run: Any, tmp_path: Path) -> Callable[[int], Stopper]:
 
 
 def test_an_interrupted_run_goes_on_and_repeats_no_phase(
-    finished_run: Any, tmp_path: Path, attempt: Callable[[int], Stopper]
+    finished_run: Any, tmp_path: Path, attempt: Callable[..., Stopper]
 ) -> None:
     first = attempt(4)
     (folder,) = tmp_path.iterdir()
@@ -145,6 +146,26 @@ def test_an_interrupted_run_goes_on_and_repeats_no_phase(
     whole = finished_run.folder
     for name in ("predictions.jsonl", "history.jsonl", "weights.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_predictions_that_were_made_are_not_made_again(
+    finished_run: Any, tmp_path: Path, attempt: Callable[..., Stopper]
+) -> None:
+    first = attempt(4, "evaluate")
+    (folder,) = tmp_path.iterdir()
+    stopped = read_report(folder)
+    assert stopped.failure
+    assert (stopped.status, stopped.failure.phase) == ("interrupted", "evaluate")
+    assert stopped.decoding is None
+    second = attempt(0, "evaluate")
+    # The first step of the second says what there was.
+    assert (first.steps, second.steps) == ([2, 4], [4, 6])
+    report = read_report(folder)
+    assert (report.status, [r.phase for r in report.resumed]) == ("ok", ["evaluate"])
+    whole = finished_run.folder
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in whole.iterdir())
+    assert (folder / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
+    assert report.quality == read_report(whole).quality
 
 
 def test_the_id_is_of_what_is_run_and_not_of_how_it_is_written(

@@ -108,11 +108,15 @@ def test_greedy_predictions_are_ours(build: Any, tokenizer: PreTrainedTokenizerF
     sources = [
         [*torch.randint(5, VOCABULARY, (n,), generator=generator).tolist(), 1] for n in lengths
     ]
-    done: list[int] = []
+    done: list[dict[int, str]] = []
     found = translate(model, tokenizer, sources, GREEDY, dtype=torch.float32, on_batch=done.append)
     assert found == generate(model, tokenizer, sources, GREEDY, shared_beams=True)
     assert len(set(found)) > 2
-    assert done == [2, 2, 1]
+    assert [len(made) for made in done] == [2, 2, 1]
+    left: list[dict[int, str]] = []
+    kept = {"dtype": torch.float32, "known": done[1], "on_batch": left.append}
+    assert translate(model, tokenizer, sources, GREEDY, **kept) == found
+    assert left == [done[0], done[2]]
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]), name
 

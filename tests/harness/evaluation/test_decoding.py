@@ -276,12 +276,31 @@ def test_no_sources_give_no_predictions(tokenizer: PreTrainedTokenizerFast) -> N
     assert predict(_t5(), tokenizer, [], DecodingSettings()) == []
 
 
-def test_each_batch_is_announced_with_its_size(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_each_batch_is_announced_with_its_predictions(tokenizer: PreTrainedTokenizerFast) -> None:
     model = _t5()
-    done: list[int] = []
+    done: list[dict[int, str]] = []
     search = DecodingSettings(max_new_tokens=3, batch_size=3)
-    predict(model, tokenizer, _sources(model, LENGTHS), search, on_batch=done.append)
-    assert done == [3, 3, 1]
+    whole = predict(model, tokenizer, _sources(model, LENGTHS), search, on_batch=done.append)
+    assert [len(made) for made in done] == [3, 3, 1]
+    assert [text for _, text in sorted((done[0] | done[1] | done[2]).items())] == whole
+
+
+@pytest.mark.parametrize("build", [_t5, _bart])
+def test_what_is_known_is_not_predicted_again(
+    build: Callable[[], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = build()
+    sources = _sources(model, LENGTHS)
+    search = DecodingSettings(max_new_tokens=9, batch_size=2)
+    made: list[dict[int, str]] = []
+    whole = predict(model, tokenizer, sources, search, on_batch=made.append)
+    known = {**made[0], **made[2], 99: "of no source"}
+    left: list[dict[int, str]] = []
+    assert predict(model, tokenizer, sources, search, known=known, on_batch=left.append) == whole
+    assert left == [made[1], made[3]]
+    marked = dict.fromkeys(made[0], "kept as it is")
+    found = predict(model, tokenizer, sources, search, known=marked)
+    assert found == [marked.get(i, text) for i, text in enumerate(whole)]
 
 
 @pytest.mark.parametrize("build", [_bart, BUILDERS[-1]], ids=["bart", "long_t5"])

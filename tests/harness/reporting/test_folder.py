@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness import HarnessError
 from harness.errors import BusyError
-from harness.reporting.folder import RunFolder, find_runs, read_report, run_id
+from harness.reporting.folder import RunFolder, claim, find_runs, read_report, run_id, tidy
 from harness.reporting.report import Report
 
 MakeReport = Callable[..., Report]
@@ -142,6 +142,55 @@ def test_a_dead_owner_loses_the_folder(tmp_path: Path) -> None:
         owner.kill()
     RunFolder(tmp_path, "a-run").discard()
     assert not tmp_path.exists() or list(tmp_path.iterdir()) == []
+
+
+CLAIMANT = """
+import random, sys, time
+from pathlib import Path
+from harness.errors import BusyError
+from harness.reporting.folder import claim, tidy
+results, mine, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+held = 0
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    try:
+        with claim(results, "a-run"):
+            inside = results / "inside"
+            with inside.open("x") as file:  # Fails if anybody else is inside.
+                file.write(mine)
+            time.sleep(random.random() / 1000)
+            assert inside.read_text() == mine
+            inside.unlink()
+            held += 1
+    except BusyError:
+        pass
+    tidy(results)
+print(held)
+"""
+
+
+def test_a_claim_is_ones_own_while_others_claim_and_tidy_up(tmp_path: Path) -> None:
+    start = [sys.executable, "-c", CLAIMANT, str(tmp_path)]
+    claimants = [
+        subprocess.Popen([*start, name, "1.5"], stdout=subprocess.PIPE, text=True)
+        for name in ("one", "two", "three")
+    ]
+    counts = [claimant.communicate()[0] for claimant in claimants]
+    assert [claimant.returncode for claimant in claimants] == [0, 0, 0]
+    assert min(map(int, counts)) > 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_locks_of_the_dead_are_tidied_up(tmp_path: Path) -> None:
+    for name in (".dead.lock", ".dead.claim", ".dead.partial", "kept.lock"):
+        (tmp_path / name).touch()
+    folder = RunFolder(tmp_path, "alive")
+    with claim(tmp_path, "alive"):
+        tidy(tmp_path)
+        names = {path.name for path in tmp_path.iterdir()}
+    kept = {".dead.partial", "kept.lock", ".alive.lock", ".alive.claim", ".alive.partial"}
+    assert names == kept
+    folder.release()
 
 
 def test_discarding_leaves_nothing(tmp_path: Path, make_report: MakeReport) -> None:

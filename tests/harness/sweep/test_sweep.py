@@ -43,8 +43,9 @@ class Script(Executor[Options]):
         status = "ok" if end == "oom" and job.micro_batch == 2 else end
         failure = None if status == "ok" else {"phase": "train", "message": "why"}
         report = self.make_report(id=f"run-{seed}", seed=seed, status=status, failure=failure)
-        RunFolder(self.results, f"run-{seed}").finish(report)
-        tell({"event": "finished", "status": status, "message": failure and "why"})
+        folder = RunFolder(self.results, f"run-{seed}").finish(report)
+        message = failure and "why"
+        tell({"event": "finished", "status": status, "message": message, "folder": str(folder)})
         return Ending(code=0)
 
 
