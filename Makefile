@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-gpu check-prediction check-intervals test test-slow test-gpu lint clean
+.PHONY: help install demo bench bench-gpu check-prediction check-intervals check-resume test test-slow test-gpu lint clean
 
 help:  ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ check-prediction: $(INSTALLED)  ## Compare predicted with measured memory; write
 
 check-intervals: $(INSTALLED)  ## Profile twice: do the intervals hold? Some ten minutes, alone.
 	$(BIN)/python benchmarks/intervals.py --out $(BENCH)
+
+RESUME ?= results/resume
+check-resume: $(INSTALLED)  ## Kill a sweep of six recipes twice, and compare it with one left in peace.
+	$(BIN)/python benchmarks/resume.py --out $(RESUME) --seeds 3
 
 test: $(INSTALLED)  ## Run the tests, but for the slow ones and those that need a GPU.
 	# One thread a worker: threads that wait for each other on a busy core take many times as long.

@@ -21,7 +21,7 @@ from harness.recipe import Recipe, parse
 from harness.reporting.comparison import read_baseline
 from harness.reporting.report import Data
 from harness.spec import RunSpec
-from harness.task import Task
+from harness.task import Splits, Task
 from harness.training.examples import TokenizedSplit, check_fit
 from harness.training.token_cache import tokenize_once
 from harness.training.trainee import choose_device, choose_dtype
@@ -68,10 +68,8 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     metrics = suite if named is None else [*named_metrics(named, plugins.metrics).values()]
     splits = task.splits(spec.seed)
     tokenizer = backbone.tokenizer()
-    eval_rows = _sample(
-        splits.eval, spec.train.eval_examples or round(task.eval_share * len(splits.eval))
-    )
-    test_rows = _sample(splits.test, spec.test.examples or len(splits.test))
+    eval_count, test_count = scored_counts(spec, task, splits)
+    eval_rows, test_rows = _sample(splits.eval, eval_count), _sample(splits.test, test_count)
     train, evaluation, test = (
         tokenize_once(rows, tokenizer, task) for rows in (splits.train, eval_rows, test_rows)
     )
@@ -104,8 +102,17 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     )
 
 
+def scored_counts(spec: RunSpec, task: Task[Any], splits: Splits) -> tuple[int, int]:
+    """Return how many examples of the eval and of the test split are scored at a time."""
+    share = max(1, round(task.eval_share * len(splits.eval)))
+    return (
+        min(spec.train.eval_examples or share, len(splits.eval)),
+        min(spec.test.examples or len(splits.test), len(splits.test)),
+    )
+
+
 def _sample(rows: Dataset, count: int) -> Dataset:
     """Return ``count`` rows in their order; the same ones in every run."""
-    if count >= len(rows):
+    if count == len(rows):
         return rows
-    return rows.select(sorted(Random(0).sample(range(len(rows)), max(1, count))))
+    return rows.select(sorted(Random(0).sample(range(len(rows)), count)))

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from harness.sweep.forecast import Forecast
     from harness.sweep.grid import SweepFile
-    from harness.sweep.sweep import Cell, Outcome
+    from harness.sweep.preview import Surveyed
+    from harness.sweep.sweep import Outcome
 
 
 class OnOom(StrEnum):
@@ -52,6 +54,14 @@ def sweep(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("results"),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
+    probe: Annotated[
+        bool | None,
+        typer.Option(
+            "--probe/--no-probe",
+            help="Estimate times before the start, in about a minute.",
+            show_default="unless --yes",
+        ),
+    ] = None,
     executor: Annotated[
         str, typer.Option(help="Where: local, local:jobs=2, ray, ray:address=HOST:PORT,gpus=1.")
     ] = "local",
@@ -73,13 +83,14 @@ def sweep(
     """
     from rich.console import Console
 
+    from harness.cli.sweep_preview import show
     from harness.cli.sweep_view import SweepView
     from harness.errors import HarnessError
     from harness.plugins import installed
     from harness.spec import overlay, parse_settings
     from harness.sweep.executor import open_executor
     from harness.sweep.grid import specs
-    from harness.sweep.preview import earlier_seconds, survey
+    from harness.sweep.preview import survey
     from harness.sweep.sweep import Sweep
 
     console = Console(stderr=True, highlight=False)
@@ -87,8 +98,16 @@ def sweep(
     over: dict[str, Any] = {"preset": preset} if preset else {}
     chosen = specs(plan, overlay(over, parse_settings(settings or [])), installed())
     place = open_executor(executor, installed())
-    cells = survey(chosen, installed(), out)
-    _show(console, cells, earlier_seconds(cells, out))
+    surveyed = survey(chosen, installed(), out)
+    cells = [each.cell for each in surveyed]
+    unprobed = None
+    if not place.here:
+        unprobed = "the runs will be on other machines"
+    elif probe is False or (probe is None and yes):
+        unprobed = "not probed; --probe does it"
+    forecasts = _forecasts(console, surveyed, out, here=place.here, unprobed=unprobed)
+    del surveyed  # It holds the data, which the runs read for themselves.
+    show(console, cells, forecasts)
     left = sum(not cell.done for cell in cells)
     if left and not yes:
         if not console.is_terminal:
@@ -140,27 +159,22 @@ def _plan(
     return read if seeds is None else read.model_copy(update={"seeds": seeds})
 
 
-def _show(console: Console, cells: Sequence[Cell], earlier: Any) -> None:
-    from rich.table import Table
-    from rich.text import Text
+def _forecasts(
+    console: Console, surveyed: Sequence[Surveyed], out: Path, *, here: bool, unprobed: str | None
+) -> dict[str, Forecast]:
+    from rich.markup import escape
 
-    from harness.cli.sweep_view import clock, title
+    from harness.sweep.forecast import forecast
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    table.add_column("steps", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    for cell in cells:
-        seconds = earlier.get(cell.id)
-        expected = "done" if cell.done else clock(seconds) if seconds else "?"
-        table.add_row(Text(title(cell)), str(cell.steps), expected)
-    console.print(table)
-    left = [cell for cell in cells if not cell.done]
-    known = [earlier[cell.id] for cell in left if cell.id in earlier]
-    note = f"{len(cells)} runs, {len(cells) - len(left)} of them done."
-    if known:
-        note += f" {len(known)} of those left took {clock(sum(known))} before, with other seeds."
-    console.print(note)
+    with console.status("", refresh_per_second=2) as status:
+
+        def told(text: str) -> None:
+            if console.is_terminal:
+                status.update(escape(text))
+            else:
+                console.print(text, soft_wrap=True, markup=False)
+
+        return forecast(surveyed, out, here=here, unprobed=unprobed, told=told)
 
 
 def _conclude(console: Console, outcomes: Sequence[Outcome], out: Path) -> None:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _STYLES = {"ok": "green", "waiting": "dim", "busy": "yellow", "done before": "dim"}
 
 
+_NARROW = 60
+"""On fewer columns than this, steps and rate are left out."""
+
+
 @dataclass
 class _State:
     phase: str = "waiting"
@@ -49,6 +53,7 @@ class SweepView:
     def __init__(self, console: Console, cells: Sequence[Cell]) -> None:
         self._console = console
         self._cells = cells
+        self._common, self._names = names(cells)
         self._states = {
             cell.id: _State("done before" if cell.done else "waiting") for cell in cells
         }
@@ -96,14 +101,15 @@ class SweepView:
 
     def _draw(self) -> Table:
         table = Table(box=None, pad_edge=False, expand=False)
-        table.add_column("run", overflow="ellipsis", no_wrap=True, ratio=1, min_width=12)
+        table.add_column(Text(self._common), overflow="ellipsis", no_wrap=True, min_width=12)
         table.add_column("phase", no_wrap=True)
-        for column in ("steps", "per second", "left"):
+        narrow = self._console.width < _NARROW
+        for column in ("left",) if narrow else ("steps", "per second", "left"):
             table.add_column(column, justify="right", no_wrap=True)
         with self._lock:
             shown = _window(self._cells, self._states, self._console.height - 4)
             for cell in shown:
-                table.add_row(*_row(cell, self._states[cell.id]))
+                table.add_row(*_row(self._names[cell.id], self._states[cell.id], narrow))
             hidden = len(self._cells) - len(shown)
         if hidden:
             table.add_row(f"and {hidden} more", style="dim")
@@ -115,6 +121,28 @@ def title(cell: Cell) -> str:
     spec = cell.spec
     backbone, task = (each.rstrip("/").split("/")[-1] for each in (spec.backbone, spec.task))
     return f"{backbone} x {cell.recipe} on {task}, seed {spec.seed}"
+
+
+def names(cells: Sequence[Cell]) -> tuple[str, dict[str, str]]:
+    """Return what all cells have in common, and cell's id -> what tells it from the others."""
+
+    def short(path: str) -> str:
+        return path.rstrip("/").split("/")[-1]
+
+    backbones = {short(cell.spec.backbone) for cell in cells}
+    tasks = {short(cell.spec.task) for cell in cells}
+    seeds = {cell.spec.seed for cell in cells}
+
+    def name(cell: Cell) -> str:
+        backbone = f"{short(cell.spec.backbone)} x " if len(backbones) > 1 else ""
+        task = f" on {short(cell.spec.task)}" if len(tasks) > 1 else ""
+        seed = f", seed {cell.spec.seed}" if len(seeds) > 1 else ""
+        return f"{backbone}{cell.recipe}{task}{seed}"
+
+    shared = [*backbones] if len(backbones) == 1 else []
+    shared += [f"on {task}" for task in tasks if len(tasks) == 1]
+    common = ", ".join([" ".join(shared)] + [f"seed {seed}" for seed in seeds if len(seeds) == 1])
+    return common.removeprefix(", ") or "run", {cell.id: name(cell) for cell in cells}
 
 
 def clock(seconds: float) -> str:
@@ -133,15 +161,13 @@ def _window(cells: Sequence[Cell], states: dict[str, _State], height: int) -> Se
     return (open_cells or list(cells))[: max(height - 1, 1)]
 
 
-def _row(cell: Cell, state: _State) -> tuple[str | Text, ...]:
+def _row(name: str, state: _State, narrow: bool) -> tuple[str | Text, ...]:
     failed = state.phase in ("oom", "nan", "timeout", "error", "interrupted")
     style = "bold red" if failed else _STYLES.get(state.phase, "bold")
     steps = f"{state.step}/{state.steps}" if state.steps and state.step else ""
     left = (state.steps - state.step) / state.rate if state.steps and state.rate else None
-    return (
-        Text(f"{title(cell)}{f' ({state.note})' if state.note else ''}"),
-        Text(state.phase, style),
-        steps,
-        f"{state.rate:.2f}" if state.rate else "",
-        clock(left) if left is not None else "",
-    )
+    named = Text(f"{name}{f' ({state.note})' if state.note else ''}"), Text(state.phase, style)
+    time_left = clock(left) if left is not None else ""
+    if narrow:
+        return *named, time_left
+    return *named, steps, f"{state.rate:.2f}" if state.rate else "", time_left

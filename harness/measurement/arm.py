@@ -17,6 +17,8 @@ from harness.spec import RunSpec
 from harness.training.schedule import Step, prefetch
 
 if TYPE_CHECKING:
+    from harness.backbone import Backbone
+    from harness.evaluation.settings import DecodingSettings
     from harness.measurement.energy import Meter
     from harness.reporting.report import Energy, LayersKept, MemoryParts, Parameters, TimeParts
     from harness.training.trainee import Trainee
@@ -101,6 +103,11 @@ class Arm:
         parts: MemoryParts = self._ask("memory_parts")
         return parts
 
+    def decode(self, sources: Sequence[Sequence[int]], settings: DecodingSettings) -> float:
+        """Predict for some sources; return the seconds."""
+        seconds: float = self._ask("decode", sources, settings)
+        return seconds
+
     def close(self) -> None:
         """End the process."""
         self._pipe.close()
@@ -175,8 +182,9 @@ class _Server:
         from harness.training.trainee import prepare
 
         plugins = installed()
-        backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
-        self.trainee: Trainee = prepare(backbone, parse(spec.recipe, plugins.compressors), spec)
+        self.backbone: Backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
+        recipe = parse(spec.recipe, plugins.compressors)
+        self.trainee: Trainee = prepare(self.backbone, recipe, spec)
         self.trainee.model.train()
         self.steps = steps
         self.longest = longest
@@ -235,6 +243,18 @@ class _Server:
 
         collate = self.trainee.engine.collate
         return memory_parts(self.trainee, [collate(b) for b in self.longest.micro_batches])
+
+    def decode(self, sources: Sequence[Sequence[int]], settings: DecodingSettings) -> float:
+        from harness.evaluation.decoding import generate
+
+        tokenizer = self.backbone.tokenizer()
+        shared, dtype = self.backbone.shared_beams, self.trainee.dtype
+        self._wait()
+        began = time.perf_counter()
+        with self.trainee.released() as model:
+            generate(model, tokenizer, sources, settings, shared_beams=shared, dtype=dtype)
+        self._wait()
+        return time.perf_counter() - began
 
     def _wait(self) -> None:
         import torch

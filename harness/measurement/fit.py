@@ -1,7 +1,8 @@
-"""Whether training fits in the memory that is free, and what to do where it does not."""
+"""What memory there is, whether training fits in what is free, and what to do where not."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -15,6 +16,10 @@ from harness.training.schedule import Step
 from harness.training.trainee import choose_device
 
 _MEMINFO = Path("/proc/meminfo")
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def settle_checkpointing(
@@ -47,10 +52,28 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free
+    return _meminfo("MemAvailable")
+
+
+def total_bytes(device: torch.device) -> int | None:
+    """Return all the memory that a device has, or that this process is allowed, if that is known.
+
+    Makes no use of the device, which would take some of it.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    limits = [_meminfo("MemTotal")]
+    for path in _CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # Not there, or "max".
+            limits.append(int(path.read_text()))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _meminfo(field: str) -> int | None:
     if not _MEMINFO.is_file():
         return None
     for line in _MEMINFO.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return None
 

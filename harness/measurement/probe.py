@@ -52,20 +52,22 @@ class FrozenSchedule:
 def freeze(schedule: Schedule, settings: ProbeSettings) -> FrozenSchedule:
     """Take a probe's steps from the start of a run's own schedule."""
     count = settings.warmup_steps + settings.rounds * settings.steps
-    size = schedule.batch_size
-    chosen = heapq.nlargest(
-        schedule.step_size, schedule.examples, key=lambda e: len(e.source) + len(e.target)
-    )
-    longest = Step(
-        tuple(tuple(chosen[start : start + size]) for start in range(0, len(chosen), size))
-    )
     return FrozenSchedule(
         settings.warmup_steps,
         settings.steps,
         settings.rounds,
         list(schedule.steps(0, count)),
-        longest,
+        longest_step(schedule),
     )
+
+
+def longest_step(schedule: Schedule) -> Step:
+    """Return the examples with the most tokens as one optimizer step."""
+    size = schedule.batch_size
+    chosen = heapq.nlargest(
+        schedule.step_size, schedule.examples, key=lambda e: len(e.source) + len(e.target)
+    )
+    return Step(tuple(tuple(chosen[start : start + size]) for start in range(0, len(chosen), size)))
 
 
 def probe_speed(

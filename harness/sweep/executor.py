@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeAlias
+from typing import Any, ClassVar, Generic, TypeAlias
 
 from pydantic import BaseModel, Field
 
@@ -64,6 +64,8 @@ class Executor(ABC, Generic[OptionsT]):
     """
 
     Options: type[OptionsT]
+    here: ClassVar[bool] = False
+    """Whether its workers run on this machine, so that what is measured here holds for them."""
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
@@ -97,6 +99,7 @@ class Local(Executor[LocalOptions]):
     """Runs workers on this machine."""
 
     Options = LocalOptions
+    here = True
 
     def __init__(self, options: LocalOptions) -> None:
         super().__init__(options)

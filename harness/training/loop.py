@@ -62,7 +62,7 @@ def train(
     """
     per_epoch = schedule.steps_per_epoch
     planned = schedule.planned_steps(settings.epochs, settings.max_steps)
-    interval = max(1, round(settings.eval_every_epochs * per_epoch))
+    interval = schedule.steps_between_evaluations(settings.eval_every_epochs)
     warmup = min(settings.warmup_steps, planned)
     scheduler = get_linear_schedule_with_warmup(trainee.optimizer, warmup, planned)
     history = folder / HISTORY

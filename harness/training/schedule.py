@@ -68,6 +68,10 @@ class Schedule:
         planned = max(1, math.ceil(round(epochs * self.steps_per_epoch, 6)))
         return planned if max_steps is None else min(planned, max_steps)
 
+    def steps_between_evaluations(self, epochs: float) -> int:
+        """Return how many optimizer steps so many epochs are, at least one."""
+        return max(1, round(epochs * self.steps_per_epoch))
+
     def steps(self, first: int, count: int) -> Iterator[Step]:
         """Yield the optimizer steps ``first``, ``first + 1``, ... (0-indexed), over epochs."""
         order: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None

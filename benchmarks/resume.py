@@ -1,0 +1,298 @@
+"""Check that a sweep which is killed ends as one that is not: python benchmarks/resume.py --help.
+
+Runs one sweep in peace, and the same into another folder where it is killed, the sweep and all of
+its processes at once and without warning (SIGKILL), in the phases named by --kill-in; each time the
+same command starts it again. Then the two folders are compared: the runs' ids, parameters, scores,
+histories and predictions must be equal to the bit, peak memory within 5 %, and each recipe's
+relative speed within the two intervals, widened by the noise floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from harness.reporting.aggregation import summarize
+from harness.reporting.folder import HISTORY, JOURNAL, PREDICTIONS, StoredRun, read_runs
+from harness.reporting.pairing import Comparisons
+from harness.reporting.summary import Row
+
+RECIPES = "full,lprun,lora_qv,lora_ff,lora_qv+lprun,lora_ff+lprun"
+SAME_MEMORY = 0.05
+STEPS_BEFORE = 3
+"""A training is killed after this many steps at least."""
+
+
+class Sweep:
+    """One sweep into a folder of its own, started as often as need be.
+
+    Args:
+        arguments: of ``harness sweep``.
+        results: where the runs go.
+        log: where everything that it says goes.
+    """
+
+    def __init__(self, arguments: Sequence[str], results: Path, log: Path) -> None:
+        start = [sys.executable, "-u", "-m", "harness", "sweep", "--yes", "--no-probe"]
+        self.command = [*start, *arguments, "--out", str(results)]
+        self.results = results
+        self.log = log
+
+    def run(self, heard: Callable[[str], bool] = lambda line: False) -> int | None:
+        """Run it to its end, or until it is to be killed.
+
+        Args:
+            heard: called with every line that it says; whether to kill it now.
+
+        Returns:
+            Its exit status; None if it was killed.
+        """
+        with (
+            self.log.open("a", encoding="utf-8") as log,
+            subprocess.Popen(
+                self.command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            ) as process,
+        ):
+            try:
+                assert process.stderr
+                for line in process.stderr:
+                    log.write(line)
+                    log.flush()
+                    print(f"  {line}", end="", flush=True)
+                    if heard(line.rstrip("\n")):
+                        return None
+                return process.wait()
+            finally:
+                kill(process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process with all that it started; each worker leads a group of its own."""
+    if process.poll() is not None:
+        return
+    doomed: list[psutil.Process] = []
+    # Stopped first, so that none can start another while they are being killed.
+    while fresh := [p for p in family(process.pid) if p not in doomed]:
+        for each in fresh:
+            signal_if_alive(each, psutil.Process.suspend)
+        doomed += fresh
+    for each in doomed:
+        signal_if_alive(each, psutil.Process.kill)
+    process.wait()
+    _, alive = psutil.wait_procs(doomed, timeout=30)
+    if alive := [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]:
+        raise SystemExit(f"These processes do not end: {alive}")
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """Return a process and its descendants."""
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def signal_if_alive(process: psutil.Process, send: Callable[[psutil.Process], None]) -> None:
+    """Send a signal to a process that may have ended by now."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        send(process)
+
+
+class Killer:
+    """Decides when a sweep dies: in a phase, once there is something to lose.
+
+    Args:
+        phase: of a run.
+        results: the sweep's folder.
+        after: let so many runs end first.
+    """
+
+    def __init__(self, phase: str, results: Path, after: int) -> None:
+        self.phase = phase
+        self.results = results
+        self.after = after
+        self.ended = 0
+
+    def __call__(self, line: str) -> bool:
+        """Hear a line of the log; return when it is time, or False at once if it is not."""
+        self.ended += line.endswith(": ok")
+        if self.ended < self.after or not line.endswith(f": {self.phase}"):
+            return False
+        needed = {"train": (HISTORY, STEPS_BEFORE), "evaluate": (JOURNAL, 1)}
+        name, lines = needed.get(self.phase, ("", 0))
+        limit = time.monotonic() + 600
+        while time.monotonic() < limit:
+            if not name:
+                time.sleep(2)  # A probe leaves no trace before it is over.
+                break
+            found = [path.read_bytes().count(b"\n") for path in self.work(name)]
+            if max(found, default=0) >= lines:
+                break
+            time.sleep(0.05)
+        print(f"Killed in the phase {self.phase}.", flush=True)
+        return True
+
+    def work(self, name: str) -> list[Path]:
+        """Return a file of all runs under way."""
+        return sorted(self.results.glob(f".*.partial/{name}"))
+
+
+def differences(calm: Path, killed: Path) -> list[str]:
+    """Compare the two folders; return what differs and must not."""
+    one, other = ({run.report.id: run for run in stored(folder)} for folder in (calm, killed))
+    found = [f"only one of them has the run {name}" for name in sorted(one.keys() ^ other.keys())]
+    if found and not one.keys() & other.keys():
+        found.append("were both made by the same code, on the same machine?")
+    for name in sorted(one.keys() & other.keys()):
+        found += [f"{name}: {what}" for what in unlike_runs(one[name], other[name])]
+    rows, their_rows = rows_of(calm), rows_of(killed)
+    floor = max(noise_floor(calm), noise_floor(killed))
+    print(f"\n{'recipe':<16}{'in peace':>26}{'killed':>26}   relative speed, %, with interval")
+    for recipe in rows.keys() & their_rows.keys():
+        row, their_row = rows[recipe], their_rows[recipe]
+        apart = not meet(row, their_row, floor)
+        print(f"{recipe:<16}{speed(row):>26}{speed(their_row):>26}{'   apart' * apart}")
+        if apart:
+            found.append(f"{recipe}: relative speeds are apart by more than noise ({floor:.3f}x)")
+    left = [path.name for path in killed.iterdir() if path.name.startswith(".")]
+    found += [f"left lying about: {name}" for name in sorted(left)]
+    return found
+
+
+def stored(folder: Path) -> list[StoredRun]:
+    """Return the runs of a folder, all of which must be readable."""
+    runs, unreadable = read_runs(folder)
+    if unreadable:
+        raise SystemExit(str(unreadable[0]))
+    return runs
+
+
+def unlike_runs(one: StoredRun, other: StoredRun) -> list[str]:
+    """Return in what two runs differ that must be equal, but for speed."""
+    fields = ("status", "parameters", "layers_kept", "quality", "not_computed", "decoding")
+    unlike = [f for f in fields if getattr(one.report, f) != getattr(other.report, f)]
+    unlike += [
+        name
+        for name in (PREDICTIONS, HISTORY)
+        if (one.folder / name).read_bytes() != (other.folder / name).read_bytes()
+    ]
+    found = [f"{what} differs" for what in unlike]
+    memory, other_memory = one.report.memory, other.report.memory
+    if memory is None or other_memory is None:
+        found.append("has no memory")
+    elif abs(memory.peak_bytes / other_memory.peak_bytes - 1) > SAME_MEMORY:
+        found.append(f"peak memory {memory.peak_bytes:,} and {other_memory.peak_bytes:,} bytes")
+    return found
+
+
+def rows_of(folder: Path) -> dict[str, Row]:
+    """Return recipe -> its row of the table."""
+    groups = summarize(stored(folder), Comparisons(None)).groups
+    return {row.recipe: row for group in groups for row in group.rows}
+
+
+def noise_floor(folder: Path) -> float:
+    """Return the largest noise floor of a folder's runs, a ratio of at least 1."""
+    speeds = [run.report.speed for run in stored(folder)]
+    return max((s.noise_floor for s in speeds if s and s.noise_floor), default=1.0)
+
+
+def meet(row: Row, other: Row, floor: float) -> bool:
+    """Whether two relative speeds can be one: their intervals meet, widened by the noise floor."""
+    if row.speed is None or other.speed is None:
+        return row.speed == other.speed
+    low, high = row.speed.low or row.speed.value, row.speed.high or row.speed.value
+    other_low, other_high = (
+        other.speed.low or other.speed.value,
+        other.speed.high or other.speed.value,
+    )
+    return low / floor <= other_high * floor and other_low / floor <= high * floor
+
+
+def speed(row: Row) -> str:
+    """Write a relative speed and its interval."""
+    if row.speed is None:
+        return "-"
+    interval = (
+        f" ({100 * row.speed.low:.0f}-{100 * row.speed.high:.0f})"
+        if row.speed.low and row.speed.high
+        else ""
+    )
+    return f"{100 * row.speed.value:.1f}{interval}"
+
+
+def main() -> None:
+    """Run both sweeps and compare them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--recipes", default=RECIPES, help=f"with commas (default: {RECIPES})")
+    parser.add_argument("--backbone", default="nano-t5")
+    parser.add_argument("--task", default="radiology_demo")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as in harness sweep"
+    )
+    parser.add_argument(
+        "--kill-in", default="train,evaluate", help="phases, with commas (default: train,evaluate)"
+    )
+    parser.add_argument(
+        "--undisturbed", type=Path, help="results of the same sweep in peace, made before"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/resume"), help="where both sweeps go"
+    )
+    given = parser.parse_args()
+
+    arguments = ["--backbone", given.backbone, "--task", given.task]
+    arguments += ["--compressor", given.recipes, "--seeds", str(given.seeds)]
+    arguments += [word for setting in given.set for word in ("--set", setting)]
+    calm, killed = given.undisturbed or given.out / "undisturbed", given.out / "killed"
+    if killed.exists():
+        raise SystemExit(f"{killed} is there already: remove it, or name another --out.")
+    given.out.mkdir(parents=True, exist_ok=True)
+    if not given.undisturbed:
+        print("In peace:", flush=True)
+        finish(Sweep(arguments, calm, given.out / "undisturbed.log").run())
+    sweep = Sweep(arguments, killed, given.out / "killed.log")
+    print("Killed on the way:", flush=True)
+    for number, phase in enumerate(given.kill_in.split(",")):
+        # The later ones not in the run that was just taken up.
+        if sweep.run(Killer(phase.strip(), killed, after=min(number, 1))) is not None:
+            raise SystemExit(f"The sweep ended before its phase {phase!r} could be killed.")
+    finish(sweep.run())
+
+    found = differences(calm, killed)
+    taken_up = [(run.report.id, r.phase) for run in stored(killed) for r in run.report.resumed]
+    print(f"\n{len(stored(killed))} runs; taken up again:")
+    for name, phase in taken_up:
+        print(f"  {name} in {phase}")
+    if len(taken_up) != len(given.kill_in.split(",")):
+        found.append("not every kill is in a report")
+    for what in found:
+        print(f"DIFFERS: {what}")
+    if found:
+        raise SystemExit(1)
+    print("The table of the killed sweep is that of the undisturbed one.")
+
+
+def finish(status: int | None) -> None:
+    """Go on only if a sweep ended well."""
+    if status:
+        raise SystemExit(f"The sweep ended with exit status {status}.")
+
+
+if __name__ == "__main__":
+    main()

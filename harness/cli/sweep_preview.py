@@ -1,0 +1,101 @@
+"""What a sweep shows before it starts: its runs, and what each will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.sweep_view import clock, names
+
+if TYPE_CHECKING:
+    from harness.sweep.forecast import Forecast
+    from harness.sweep.sweep import Cell
+
+
+def show(console: Console, cells: Sequence[Cell], forecasts: Mapping[str, Forecast]) -> None:
+    """Print a line for each cell, and below what the numbers are.
+
+    Args:
+        console: where to print.
+        cells: all of them.
+        forecasts: cell's id -> forecast, of the cells that are not done.
+    """
+    common, name = names(cells)
+    table = Table(box=None, pad_edge=False)
+    table.add_column(Text(common), overflow="fold")
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("GiB", justify="right", no_wrap=True)
+    for cell in cells:
+        known = forecasts.get(cell.id)
+        expected = (_time(known), _memory(known)) if known else ("done", "")
+        table.add_row(Text(name[cell.id]), str(cell.steps), *expected)
+    console.print(table)
+    for line in _notes(cells, forecasts, name):
+        console.print(line, soft_wrap=not console.is_terminal, markup=False)
+
+
+def _time(known: Forecast) -> str:
+    if known.seconds is None:
+        return "?"
+    return clock(known.seconds) if known.measured else f"~{clock(known.seconds)}"
+
+
+def _memory(known: Forecast) -> Text:
+    if known.peak_bytes is None:
+        return Text("?")
+    size = f"{known.peak_bytes / 2**30:.2f}"
+    return Text(f"{size} !", "bold red") if known.too_large else Text(size)
+
+
+def _notes(
+    cells: Sequence[Cell], forecasts: Mapping[str, Forecast], name: Mapping[str, str]
+) -> Iterator[str]:
+    times = [f.seconds for f in forecasts.values() if f.seconds is not None]
+    yield f"{len(cells)} runs, {len(cells) - len(forecasts)} of them done.{_sum(times, forecasts)}"
+    known = forecasts.values()
+    if any(f.peak_bytes is not None for f in known):
+        yield "GiB: peak of training, predicted from the shapes of the longest batch."
+    if any(f.seconds is not None and not f.measured for f in known):
+        yield (
+            "~ estimated from a few steps and predictions: training to its last step, and its "
+            "predictions as long as the references; computing scores is left out."
+        )
+    if any(f.measured for f in known):
+        yield "Times without ~ are those of an earlier run with another seed."
+    too_large = {f.available for f in known if f.too_large and f.available}
+    if too_large:
+        size = f"{min(too_large) / 2**30:.2f}"
+        yield f"! more than the {size} GiB that there are; --on-oom shrink halves its micro-batch."
+    times_unknown = {cell: f.no_time for cell, f in forecasts.items() if f.no_time}
+    memory_unknown = {cell: f.no_memory for cell, f in forecasts.items() if f.no_memory}
+    yield from _reasons("time", times_unknown, name, len(forecasts))
+    yield from _reasons("GiB", memory_unknown, name, len(forecasts))
+
+
+def _sum(times: Sequence[float], forecasts: Mapping[str, Forecast]) -> str:
+    if not times:
+        return ""
+    total = clock(sum(times))
+    if len(times) < len(forecasts):
+        return f" {len(times)} of the others take about {total} together."
+    return f" The others take about {total} together."
+
+
+def _reasons(
+    what: str, unknown: Mapping[str, str], name: Mapping[str, str], count: int
+) -> Iterator[str]:
+    for reason in dict.fromkeys(unknown.values()):
+        where = [name[cell] for cell, why in unknown.items() if why == reason]
+        yield f"? {what} of {_list(where, count)}: {reason}"
+
+
+def _list(where: Sequence[str], count: int) -> str:
+    if len(where) == count > 1:
+        return "all"
+    shown: Iterable[str] = where[:2]
+    return f"{'; '.join(shown)}{f' and {len(where) - 2} more' if len(where) > 2 else ''}"

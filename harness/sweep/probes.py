@@ -1,0 +1,149 @@
+"""Short probes of recipes, and what a whole run takes by them."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import NamedTuple
+
+from harness.evaluation.settings import DecodingSettings
+from harness.inputs import scored_counts
+from harness.measurement.arm import Arm
+from harness.measurement.probe import longest_step
+from harness.spec import RunSpec
+from harness.sweep.preview import Surveyed, counted
+from harness.training.examples import tokenize
+from harness.training.schedule import Schedule, Step
+
+_WINDOW_SECONDS = 2.0
+_WINDOW_STEPS = 4
+_DECODED = 8
+_WARM_UPS = 3
+"""How often a run's own probe repeats its first steps, as a rule; see ``probe.warm_up``."""
+
+Told = Callable[[str], None]
+
+
+class Batches(NamedTuple):
+    """What runs are predicted and probed on."""
+
+    steps: Sequence[Step]
+    longest: Step
+
+
+def batches_of(each: Surveyed) -> Batches:
+    """Return some steps of a run's training data, and the step with its longest examples.
+
+    Only these are turned into tokens: a large split would take longer than all the rest.
+    """
+    spec, rows = each.cell.spec, each.splits.train
+    size = spec.train.batch_size * spec.train.accumulation
+    count = (1 + _WINDOW_STEPS) * size
+    some = Random(spec.seed).sample(range(len(rows)), min(count, len(rows)))
+    # Characters stand for tokens: the longest in these are among the longest in those.
+    characters = [len(s) + len(t) for s, t in zip(rows["source"], rows["target"], strict=True)]
+    long = heapq.nlargest(4 * size, range(len(rows)), key=characters.__getitem__)
+
+    def schedule(places: Sequence[int]) -> Schedule:
+        examples = tokenize(rows.select(places), each.backbone.tokenizer(), each.task).examples
+        return Schedule(examples, spec.train.batch_size, spec.train.accumulation, spec.seed)
+
+    steps = list(schedule(some).steps(0, 1 + _WINDOW_STEPS))
+    return Batches(steps, longest_step(schedule(long)))
+
+
+class Costs(NamedTuple):
+    """Seconds that a short probe of a recipe found."""
+
+    start: float
+    """Until its process was ready to train."""
+    step: float
+    """An optimizer step."""
+    greedy: float
+    """Predicting an example during training."""
+    test: float
+    """Predicting an example of the test split."""
+
+
+class Probes:
+    """Short probes of recipes, each made once.
+
+    Args:
+        deadline: none is started after this moment of the monotonic clock.
+        told: called with what is probed next.
+    """
+
+    def __init__(self, deadline: float, told: Told) -> None:
+        self._deadline = deadline
+        self._told = told
+        self._made: dict[str, Costs] = {}
+
+    def costs(self, spec: RunSpec, batches: Batches) -> Costs:
+        """Return the costs of a spec's recipe.
+
+        Raises:
+            TimeoutError: it is too late to start another probe.
+            Exception: what the probe failed with.
+        """
+        # Time does not depend on the weights' values, and random ones are always at hand.
+        spec = spec.model_copy(update={"seed": 0, "weights": "random"})
+        key = spec.digest()
+        if key not in self._made:
+            if time.monotonic() > self._deadline:
+                raise TimeoutError("the time for probes was over")
+            self._told(f"probing {spec.recipe} on {spec.backbone}")
+            self._made[key] = probe(spec, batches)
+        return self._made[key]
+
+
+def probe(spec: RunSpec, batches: Batches) -> Costs:
+    """Time a few steps and a few predictions of a recipe, in a process of its own."""
+    sample = [e for step in batches.steps for batch in step.micro_batches for e in batch][:_DECODED]
+    longest = max(len(example.target) for example in sample)
+
+    def decode(settings: DecodingSettings) -> float:
+        # Random weights never end a prediction; trained ones end it about where references do.
+        limit = min(settings.max_new_tokens, longest)
+        short = settings.model_copy(update={"max_new_tokens": limit})
+        return arm.decode([example.source for example in sample], short) / len(sample)
+
+    began = time.perf_counter()
+    with Arm(spec, batches.steps, batches.longest) as arm:
+        start = time.perf_counter() - began
+        arm.window(0, 1)
+        first = arm.window(0, 1)
+        count = max(1, min(len(batches.steps) - 1, int(_WINDOW_SECONDS / first)))
+        step = arm.window(1, count) / count
+        return Costs(start, step, decode(spec.greedy), decode(spec.test))
+
+
+def run_seconds(
+    each: Surveyed, spec: RunSpec, batches: Batches, costs: Costs, baseline: Costs | None
+) -> float:
+    """Add up what a run takes: starts, its own probe, training to its last step, predictions.
+
+    Args:
+        each: says how many steps and examples there are.
+        spec: the cell's.
+        batches: those probed.
+        costs: of its recipe.
+        baseline: of full fine-tuning, if its own probe measures that as well.
+    """
+    settings = spec.probe
+    mean = sum(s.source_tokens + s.target_tokens for s in batches.steps) / len(batches.steps)
+    longest = (batches.longest.source_tokens + batches.longest.target_tokens) / mean
+    # For speed, then for memory: one step before the window, two more to look into it.
+    speed_steps = _WARM_UPS * settings.warmup_steps + 2 * settings.rounds * settings.steps
+    memory_steps = longest * (1 + settings.memory_steps + 2)
+    probing = sum(
+        2 * arm.start + (speed_steps + memory_steps) * arm.step for arm in (costs, baseline) if arm
+    )
+    schedule = counted(spec, len(each.splits.train))
+    interval = schedule.steps_between_evaluations(spec.train.eval_every_epochs)
+    evaluations = math.ceil(each.cell.steps / interval)
+    greedy, test = scored_counts(spec, each.task, each.splits)
+    training = each.cell.steps * costs.step + evaluations * greedy * costs.greedy
+    return costs.start + probing + training + test * costs.test
