@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -23,6 +24,8 @@ _STYLES = {"ok": "green", "waiting": "dim", "busy": "yellow", "done before": "di
 
 _NARROW = 60
 """On fewer columns than this, steps and rate are left out."""
+_GAP = 2
+"""Columns between two of the table's own."""
 
 
 @dataclass
@@ -100,18 +103,27 @@ class SweepView:
             self._console.print(line, soft_wrap=True, markup=False)
 
     def _draw(self) -> Table:
-        table = Table(box=None, pad_edge=False, expand=False)
-        table.add_column(Text(self._common), overflow="ellipsis", no_wrap=True, min_width=12)
-        table.add_column("phase", no_wrap=True)
         narrow = self._console.width < _NARROW
-        for column in ("left",) if narrow else ("steps", "per second", "left"):
-            table.add_column(column, justify="right", no_wrap=True)
         with self._lock:
             shown = _window(self._cells, self._states, self._console.height - 4)
-            for cell in shown:
-                table.add_row(*_row(self._names[cell.id], self._states[cell.id], narrow))
-            hidden = len(self._cells) - len(shown)
-        if hidden:
+            rows = [_row(self._names[cell.id], self._states[cell.id], narrow) for cell in shown]
+        headings = ["phase", "left"] if narrow else ["phase", "steps", "per second", "left"]
+        taken = [
+            max(cell_len(heading), *(cell_len(str(row[place])) for row in rows))
+            for place, heading in enumerate(headings, start=1)
+        ]
+        # What is too long loses its end in the first column alone.
+        name_width = max(1, self._console.width - sum(taken) - _GAP * len(taken))
+        table = Table(box=None, pad_edge=False)
+        table.add_column(
+            Text(self._common), overflow="ellipsis", no_wrap=True, max_width=name_width
+        )
+        table.add_column("phase", no_wrap=True)
+        for heading in headings[1:]:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        if hidden := len(self._cells) - len(shown):
             table.add_row(f"and {hidden} more", style="dim")
         return table
 

@@ -108,6 +108,10 @@ class Arm:
         seconds: float = self._ask("decode", sources, settings)
         return seconds
 
+    def kill(self) -> None:
+        """End the process at once; from any thread: whoever waits for an answer gets an error."""
+        self._process.kill()
+
     def close(self) -> None:
         """End the process."""
         self._pipe.close()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from harness.composition import compose
 from harness.errors import HarnessError
@@ -19,7 +20,7 @@ from harness.plugins import installed
 from harness.recipe import parse
 from harness.spec import BASELINE, RunSpec
 from harness.sweep.preview import Surveyed, earlier_seconds
-from harness.sweep.probes import Batches, Probes, Told, batches_of, run_seconds
+from harness.sweep.probes import LIMIT_SECONDS, Batches, Probes, Told, batches_of, run_seconds
 from harness.training.schedule import Step
 from harness.training.trainee import choose_device
 
@@ -121,20 +122,58 @@ def _predict(kinds: Mapping[str, tuple[RunSpec, Step]], told: Told) -> dict[str,
     In a process of its own: a compressor may be anyone's and end it, and code that trains on a GPU
     would take some of it, which the runs would then lack.
     """
-    context = get_context("spawn")
-    process = ProcessPoolExecutor(1, context)
     found = {}
-    try:
+    with Predictor() as predictor:
         for kind, (spec, longest) in kinds.items():
             told(f"predicting the memory of {spec.recipe} on {spec.backbone}")
-            try:
-                found[kind] = process.submit(predict, spec, longest).result()
-            except BrokenProcessPool:
-                found[kind] = Predicted(None, "the process that predicted it died", spec)
-                process = ProcessPoolExecutor(1, context)
-    finally:
-        process.shutdown()
+            found[kind] = predictor(spec, longest)
     return found
+
+
+class Predictor:
+    """A process that predicts; one that dies or does not answer is followed by another."""
+
+    def __init__(self) -> None:
+        self._context = get_context("spawn")
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def __call__(self, spec: RunSpec, longest: Step) -> Predicted:
+        """Predict the peak memory of a run from the step with its longest batch."""
+        if self._process is None:
+            self._pipe, theirs = self._context.Pipe()
+            self._process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+            self._process.start()
+            theirs.close()
+        reason = f"predicting it took longer than {LIMIT_SECONDS:g} seconds"
+        try:
+            self._pipe.send((spec, longest))
+            if self._pipe.poll(LIMIT_SECONDS):
+                answer: Predicted = self._pipe.recv()
+                return answer
+        except (EOFError, ConnectionError):
+            reason = "the process that predicted it died"
+        self._end()
+        return Predicted(None, reason, spec)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._process = None
+
+
+def _serve(pipe: Connection) -> None:
+    with contextlib.suppress(EOFError, ConnectionError):  # The parent is done, or is gone.
+        while True:
+            pipe.send(predict(*pipe.recv()))
 
 
 def predict(spec: RunSpec, longest: Step) -> Predicted:

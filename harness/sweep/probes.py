@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import math
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -18,8 +20,11 @@ from harness.sweep.preview import Surveyed, counted
 from harness.training.examples import tokenize
 from harness.training.schedule import Schedule, Step
 
+LIMIT_SECONDS = 60.0
+"""After so many what does not answer is given up."""
 _WINDOW_SECONDS = 2.0
 _WINDOW_STEPS = 4
+_CANDIDATES = 256
 _DECODED = 8
 _WARM_UPS = 3
 """How often a run's own probe repeats its first steps, as a rule; see ``probe.warm_up``."""
@@ -45,7 +50,8 @@ def batches_of(each: Surveyed) -> Batches:
     some = Random(spec.seed).sample(range(len(rows)), min(count, len(rows)))
     # Characters stand for tokens: the longest in these are among the longest in those.
     characters = [len(s) + len(t) for s, t in zip(rows["source"], rows["target"], strict=True)]
-    long = heapq.nlargest(4 * size, range(len(rows)), key=characters.__getitem__)
+    candidates = max(_CANDIDATES, 4 * size)
+    long = heapq.nlargest(candidates, range(len(rows)), key=characters.__getitem__)
 
     def schedule(places: Sequence[int]) -> Schedule:
         examples = tokenize(rows.select(places), each.backbone.tokenizer(), each.task).examples
@@ -111,13 +117,33 @@ def probe(spec: RunSpec, batches: Batches) -> Costs:
         return arm.decode([example.source for example in sample], short) / len(sample)
 
     began = time.perf_counter()
-    with Arm(spec, batches.steps, batches.longest) as arm:
+    with Arm(spec, batches.steps, batches.longest) as arm, _limited(arm):
         start = time.perf_counter() - began
         arm.window(0, 1)
         first = arm.window(0, 1)
         count = max(1, min(len(batches.steps) - 1, int(_WINDOW_SECONDS / first)))
         step = arm.window(1, count) / count
         return Costs(start, step, decode(spec.greedy), decode(spec.test))
+
+
+@contextlib.contextmanager
+def _limited(arm: Arm) -> Iterator[None]:
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        arm.kill()
+
+    limit = threading.Timer(LIMIT_SECONDS, end)
+    limit.start()
+    try:
+        yield
+    except Exception as error:
+        if late.is_set():
+            raise TimeoutError(f"a probe took longer than {LIMIT_SECONDS:g} seconds") from error
+        raise
+    finally:
+        limit.cancel()
 
 
 def run_seconds(

@@ -111,15 +111,14 @@ def test_each_ends_as_what_it_is_and_the_sweep_goes_on(sweep: Sweep, results: Pa
 
 
 def test_what_does_not_fit_is_cut_until_it_does(sweep: Sweep, results: Path) -> None:
-    done = sweep("--on-oom", "shrink", hungry=None)
+    hungrier = f"hungry:bytes_per_token={6 * 2**20}"
+    done = sweep("--on-oom", "shrink", **{hungrier: None})
     assert done.returncode == 0, done.stderr
-    assert f"hungry on notes.jsonl, seed 0: fitted with a micro-batch of {BATCH // 2}." in (
-        done.stderr
-    )
-    (folder,) = results.glob("*hungry*")
+    assert f"seed 0: fitted with a micro-batch of {BATCH // 4}." in done.stderr
+    (folder,) = results.glob("*hungry-bytes*")
     report = read_report(folder)
     assert (report.status, report.failure) == ("ok", None)
-    assert report.micro_batch == BATCH // 2
+    assert report.micro_batch == BATCH // 4
     # The settings are what was asked for, and so are the steps.
     assert read_toml(folder / "spec.toml")["train"]["batch_size"] == BATCH
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]

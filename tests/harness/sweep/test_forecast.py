@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,10 +23,11 @@ from harness.plugins import installed
 from harness.reporting.folder import RunFolder
 from harness.reporting.report import Report
 from harness.spec import RunSpec, read_toml, resolve
-from harness.sweep.forecast import Forecast, forecast
+from harness.sweep.forecast import Forecast, Predictor, forecast
 from harness.sweep.preview import survey
-from harness.sweep.probes import Batches, Costs, Probes, batches_of, run_seconds
+from harness.sweep.probes import Batches, Costs, Probes, batches_of, probe, run_seconds
 from harness.sweep.sweep import Cell
+from harness.training.examples import tokenize
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +98,18 @@ def test_an_earlier_run_is_better_than_a_probe(
 
 
 def test_the_longest_step_is_that_of_all_the_data(spec: RunSpec, tmp_path: Path) -> None:
-    (each,) = survey(seeds_of(spec, "lprun", 0), installed(), tmp_path)
-    rows, tokenizer = each.splits.train, each.backbone.tokenizer()
-    lengths = [
-        len(s) for s in tokenizer([each.task.prefix + text for text in rows["source"]]).input_ids
-    ]
-    targets = [len(t) for t in tokenizer(list(rows["target"])).input_ids]
-    both = sorted(map(sum, zip(lengths, targets, strict=True)))
+    random, words = Random(0), ["cyst", "liver", "normal", "a", "hepatobiliary", "7.5"]
+    texts = [" ".join(random.choices(words, k=random.randint(1, 60))) for _ in range(1000)]
+    file = tmp_path / "long.jsonl"
+    rows = [json.dumps({"source": text, "target": text[:9]}) + "\n" for text in set(texts)]
+    file.write_text("".join(rows))
+    (each,) = survey([spec.model_copy(update={"task": str(file)})], installed(), tmp_path)
+    everything = tokenize(each.splits.train, each.backbone.tokenizer(), each.task).examples
+    assert len(everything) > 500
+    by_length = sorted(len(e.source) + len(e.target) for e in everything)
     longest = batches_of(each).longest
-    assert longest.source_tokens + longest.target_tokens == sum(both[-4:])
     assert longest.examples == 4
+    assert longest.source_tokens + longest.target_tokens == sum(by_length[-4:])
 
 
 COSTS = Costs(start=5.0, step=0.5, greedy=0.1, test=2.0)
@@ -171,9 +177,15 @@ def test_the_table_says_what_is_known_and_why_not() -> None:
     assert "? GiB of lprun, seed 1: looks at values" in text
 
 
-@given(st.integers(40, 120), st.text(min_size=1, max_size=60))
+NAMES = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=60)
+
+
+@given(st.integers(40, 120), NAMES)
 def test_no_line_of_the_table_is_wider_than_the_terminal(width: int, name: str) -> None:
-    some = cells("full", "lora_ff+lprun", name)
+    some = [
+        replace(cell, recipe=name) if cell.recipe == "lprun" else cell
+        for cell in cells("full", "lora_ff+lprun", "lprun")
+    ]
     lines = printed(width, some, FORECASTS)
     table = lines[: next(i for i, line in enumerate(lines) if line.startswith("6 runs, "))]
     assert all(cell_len(line) <= width for line in table)
@@ -193,3 +205,32 @@ def test_a_kind_is_all_but_the_seed(spec: RunSpec, tmp_path: Path) -> None:
     assert len(set(kinds)) == 2
     assert kinds[0] == kinds[1]
     assert kinds[2] == kinds[3] == kinds[4] == kinds[5]
+
+
+def test_what_does_not_answer_or_dies_is_unknown(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (each,) = survey(seeds_of(spec, "lprun", 0), installed(), tmp_path)
+    longest = batches_of(each).longest
+    with Predictor() as predictor:
+        monkeypatch.setattr("harness.sweep.forecast.LIMIT_SECONDS", 0.01)  # None starts as fast.
+        late = predictor(each.cell.spec, longest)
+        assert (late.peak_bytes, late.reason) == (
+            None,
+            "predicting it took longer than 0.01 seconds",
+        )
+        monkeypatch.undo()
+        whole = predictor(each.cell.spec, longest)
+        assert whole.peak_bytes
+        assert multiprocessing.active_children()
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        dead = predictor(each.cell.spec, longest)
+        assert (dead.peak_bytes, dead.reason) == (None, "the process that predicted it died")
+        again = predictor(each.cell.spec, longest)
+        assert again.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.05)
+    assert multiprocessing.active_children() == []
+    monkeypatch.setattr("harness.sweep.probes.LIMIT_SECONDS", 0.001)
+    with pytest.raises(TimeoutError, match=r"a probe took longer than 0\.001 seconds"):
+        probe(each.cell.spec, batches_of(each))

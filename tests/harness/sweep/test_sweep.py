@@ -21,7 +21,7 @@ MakeReport = Callable[..., Report]
 
 
 class Script(Executor[Options]):
-    """An executor whose runs end as they are told; it counts them."""
+    """An executor whose runs end well, or as told without a report; it counts them."""
 
     Options = Options
     slots = 2
@@ -37,15 +37,15 @@ class Script(Executor[Options]):
         with self.lock:
             self.started.append((seed, job.micro_batch))
         tell({"event": "phase", "phase": "train", "steps": 3})
-        end = self.ends.get(seed, "ok")
+        end = self.ends.get(seed)
         if isinstance(end, Ending):
             return end
-        status = "ok" if end == "oom" and job.micro_batch == 2 else end
-        failure = None if status == "ok" else {"phase": "train", "message": "why"}
-        report = self.make_report(id=f"run-{seed}", seed=seed, status=status, failure=failure)
+        if isinstance(end, dict):
+            tell(end)
+            return Ending(code=0)
+        report = self.make_report(id=f"run-{seed}", seed=seed)
         folder = RunFolder(self.results, f"run-{seed}").finish(report)
-        message = failure and "why"
-        tell({"event": "finished", "status": status, "message": message, "folder": str(folder)})
+        tell({"event": "finished", "status": "ok", "message": None, "folder": str(folder)})
         return Ending(code=0)
 
 
@@ -56,34 +56,37 @@ def cells(count: int) -> list[Cell]:
     ]
 
 
-def test_a_sweep_goes_on_after_every_kind_of_end(tmp_path: Path, make_report: MakeReport) -> None:
+def test_of_a_run_that_wrote_no_report_the_sweep_writes_one(
+    tmp_path: Path, make_report: MakeReport
+) -> None:
     ends = {
-        1: "nan",
-        2: "timeout",
-        3: Ending(code=-signal.SIGSEGV, last_words="Segmentation fault\n"),
-        4: Ending(code=-signal.SIGKILL, out_of_memory=True),
-        5: "oom",
+        1: Ending(code=-signal.SIGSEGV, last_words="Segmentation fault\n"),
+        2: Ending(code=-signal.SIGKILL, out_of_memory=True),
+        3: {"event": "finished", "status": "timeout", "message": "It took too long to load."},
     }
     executor = Script(tmp_path, make_report, ends)
-    outcomes = Sweep(tmp_path, executor, lambda cell, event: None).run(cells(7))
-    wanted = ["ok", "nan", "timeout", "error", "oom", "oom", "ok"]
+    outcomes = Sweep(tmp_path, executor, lambda cell, event: None).run(cells(5))
+    wanted = ["ok", "error", "oom", "timeout", "ok"]
     assert [o.status for o in outcomes] == wanted
-    assert [o.cell.spec.seed for o in outcomes] == list(range(7))
-    assert sorted(executor.started) == [(seed, None) for seed in range(7)]
-    # Also of the processes that could not write one, there is a report.
-    reports = [read_report(tmp_path / f"run-{seed}") for seed in range(7)]
+    assert [o.cell.spec.seed for o in outcomes] == list(range(5))
+    assert sorted(executor.started) == [(seed, None) for seed in range(5)]
+    reports = [read_report(tmp_path / f"run-{seed}") for seed in range(5)]
     assert [r.status for r in reports] == wanted
+    assert reports[1].failure
+    assert "signal 11: Segmentation fault" in reports[1].failure.message
+    assert reports[1].failure.phase == "train"
     assert reports[3].failure
-    assert "signal 11: Segmentation fault" in reports[3].failure.message
-    assert reports[3].failure.phase == "train"
-    assert sorted(p.name for p in tmp_path.iterdir()) == [f"run-{seed}" for seed in range(7)]
+    assert reports[3].failure.message == "It took too long to load."
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"run-{seed}" for seed in range(5)]
 
 
-def test_what_does_not_fit_is_cut_until_it_does(tmp_path: Path, make_report: MakeReport) -> None:
-    executor = Script(tmp_path, make_report, {0: "oom"})
-    (outcome,) = Sweep(tmp_path, executor, lambda cell, event: None, on_oom="shrink").run(cells(1))
-    assert executor.started == [(0, None), (0, 4), (0, 2)]
-    assert (outcome.status, outcome.micro_batch) == ("ok", 2)
+def test_lock_files_of_an_earlier_sweep_that_died_are_gone_in_the_end(
+    tmp_path: Path, make_report: MakeReport
+) -> None:
+    for name in (".run-0.claim", ".run-0.lock", ".another.claim"):
+        (tmp_path / name).touch()
+    Sweep(tmp_path, Script(tmp_path, make_report, {}), lambda cell, event: None).run(cells(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["run-0"]
 
 
 def test_two_sweeps_at_once_run_each_cell_once(tmp_path: Path, make_report: MakeReport) -> None:

@@ -32,17 +32,17 @@ class Mishap(Compressor[Any]):
     Options = Options
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Be told of every forward pass."""
+        """Be told of every forward pass of the first layer."""
 
-        def forward(module: Any, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        def forward(module: Any, arguments: tuple[Tensor, ...]) -> None:
             if module.training:
                 self.strike(arguments[0])
 
-        model.get_input_embeddings().register_forward_hook(forward)
+        backbone.layers(model, "encoder")[0].register_forward_pre_hook(forward)
         return model
 
-    def strike(self, ids: Tensor) -> None:
-        """Go wrong; ``ids`` are the tokens of a forward pass."""
+    def strike(self, hidden: Tensor) -> None:
+        """Go wrong; ``hidden`` are the states of the tokens of a batch."""
         raise NotImplementedError
 
 
@@ -60,25 +60,27 @@ class Hungry(Mishap):
             resource.setrlimit(resource.RLIMIT_AS, (now + self.options.limit, hard))
         return super().apply(model, backbone)
 
-    def strike(self, ids: Tensor) -> None:
+    def strike(self, hidden: Tensor) -> None:
         """Allocate."""
         import torch
 
-        torch.empty(ids.numel() * self.options.bytes_per_token, dtype=torch.uint8)
+        tokens = hidden.shape[:-1].numel()
+        torch.empty(tokens * self.options.bytes_per_token, dtype=torch.uint8)
 
 
 class Crash(Mishap):
     """Ends the process of the run itself, without a word."""
 
-    def strike(self, ids: Tensor) -> None:
+    def strike(self, hidden: Tensor) -> None:
         """Die, unless in a process that only measures or predicts."""
-        if multiprocessing.parent_process() is None and not ids.is_meta:
+        if multiprocessing.parent_process() is None and hidden.device.type != "meta":
             os._exit(7)
 
 
 class Stall(Mishap):
     """Takes longer than anyone waits."""
 
-    def strike(self, ids: Tensor) -> None:
-        """Sleep."""
-        time.sleep(600)
+    def strike(self, hidden: Tensor) -> None:
+        """Sleep, but not where there are only shapes."""
+        if hidden.device.type != "meta" and type(hidden).__name__ != "ShapeTensor":
+            time.sleep(600)
