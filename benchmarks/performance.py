@@ -22,10 +22,11 @@ _TRAINING = """
 ## Training
 
 The best of the trainer's settings (float32 or bf16, its own grouping by length on or off) is the
-peer of each row. A ratio above 1 is a gain in speed (tokens/s) or, below 1, in memory (growth of
-the process at its peak, from before the model was built). The interval is Student's t over the
-logarithms of matched windows; with so few of them it is wide. *Real* is the share of a padded batch
-that is no padding: the gain from packing follows from it.
+peer of each row, and *harness* the precision that it chooses by itself. A ratio above 1 is a gain
+in speed (tokens/s) or, below 1, in memory (growth of the process at its peak, from before the model
+was built). The interval is Student's t over the logarithms of matched windows; with so few of them
+it is wide. *Real* is the share of a padded batch that is no padding: the gain from packing follows
+from it.
 """
 _CURVES = """
 The losses of {steps} steps on the embedded task, without dropout, from equal adapters; how far a
@@ -86,13 +87,15 @@ def _fingerprint(found: dict[str, Any]) -> str:
 
 def _training(cases: list[dict[str, Any]]) -> Iterator[str]:
     yield (
-        "\n| shape | recipe | batch | real | peer | speed | 95 % | by CPU time | memory |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "\n| shape | recipe | batch | real | peer | harness "
+        "| speed | 95 % | by CPU time | memory |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     )
     for case in cases:
         yield (
             f"| {case['shape']} | `{case['recipe']}` | {case['batch']} "
             f"| {case['real_share_of_padded']:.0%} | {case['peer']} "
+            f"| {case['ours'].removeprefix('harness, ')} "
             f"| **{case['speed_ratio']:.2f}** | {_span(case['speed_ratio_ci'])} "
             f"| {case['speed_ratio_by_processor_time']:.2f} | {case['memory_ratio']:.2f} |\n"
         )
@@ -130,8 +133,8 @@ def _on_gpu(found: dict[str, Any]) -> Iterator[str]:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     )
     for case in found["cases"]:
-        *_, ours = case["tokens_per_s"]
-        peer, share, relative = case["peer"], case["share_of_matrix_rate"], "- | -"
+        ours, peer = case["ours"], case["peer"]
+        share, relative = case["share_of_matrix_rate"], "- | -"
         if speeds := case.get("relative_speed"):
             relative = f"{speeds[ours]:.2f}, {speeds[peer]:.2f} | {case['flop_limit']:.2f}"
         yield (

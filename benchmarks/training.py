@@ -2,10 +2,11 @@
 
 Random weights, made-up samples of skewed lengths. Every contender trains the same samples for the
 same number of steps, each window in a fresh process. A pass goes through the contenders there and
-back, so that a drift of the machine meets all alike. The peer is the best setting of the trainer;
-a ratio compares the harness with it within one pass. Beside it stands the ratio by processor time,
-which other work on the machine leaves nearly alone. Losses of this part differ by dropout's random
-numbers; the curves at its end, on the embedded task and without dropout, must not differ.
+back, so that a drift of the machine meets all alike. The peer is the best setting of the trainer; a
+ratio compares the harness, in the precision that it chooses by itself, with it within one pass.
+Beside it stands the ratio by processor time, which other work on the machine leaves nearly alone.
+Losses of this part differ by dropout's random numbers; the curves at its end, on the embedded task
+and without dropout, must not differ.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from harness.plugins import installed
 from harness.reporting.writing import write_text
 from harness.statistics import geometric_mean_interval
 from harness.training.attention import kernels
+from harness.training.trainee import choose_dtype
 
 FILES = {"cpu": "training.json", "cuda": "training-cuda.json"}
 SHAPES = {"cpu": ["t5-small", "bart-base", "nano-t5"], "cuda": ["t5-large", "bart-large"]}
@@ -41,7 +43,6 @@ RECIPES = {
     "cpu": ["lora_ff", "lora_ff+lprun", "full"],
     "cuda": ["full", "lprun", "lora_ff", "lora_ff+lprun"],
 }
-OURS = CONTENDERS[-1]
 CURVES = [c for c in CONTENDERS if not c.grouped]
 
 
@@ -56,41 +57,49 @@ def taking_part(case: Case) -> list[Contender]:
     return [c for c in CONTENDERS if case.device == "cpu" or c.dtype == "bfloat16"]
 
 
+def default(case: Case) -> Contender:
+    """Return the harness in the precision that it chooses by itself."""
+    chosen = choose_dtype("auto", torch.device(case.device), case.backbone)
+    ours = {getattr(torch, c.dtype): c for c in CONTENDERS if c.ours}
+    return ours[chosen]
+
+
 def compare(case: Case, rounds: int) -> dict[str, Any]:
     """Run the contenders there and back; return all windows and what follows from them."""
-    those = taking_part(case)
+    those, ours = taking_part(case), default(case)
     windows: dict[str, list[Window]] = {c.name: [] for c in those}
     for number in range(rounds):
         for way in (those, those[::-1]):
             for contender in way:
                 first = number == 0 and way is those
-                if contender.repeated or first:
+                if contender.repeated or contender.dtype == ours.dtype or first:
                     windows[contender.name].append(alone(run_window, contender, case))
     return {
         **case.record(),
-        **summary(windows),
+        **summary(windows, ours.name),
         "windows": {name: [w.record() for w in ws] for name, ws in windows.items()},
     }
 
 
-def summary(windows: dict[str, list[Window]]) -> dict[str, Any]:
-    """Return medians and ratios to the best peer."""
+def summary(windows: dict[str, list[Window]], ours: str) -> dict[str, Any]:
+    """Return medians and one contender's ratios to the best peer."""
     rates = {name: [w.tokens / w.wall for w in those] for name, those in windows.items()}
     processor = {name: [w.tokens / w.processor for w in those] for name, those in windows.items()}
     memory = {name: statistics.median(w.memory for w in ws) for name, ws in windows.items()}
     peers = [c.name for c in CONTENDERS if not c.ours and c.name in windows]
     best = max(peers, key=lambda name: statistics.median(rates[name]))
-    matched = [a / b for a, b in zip(rates[OURS.name], rates[best], strict=False)]
+    matched = [a / b for a, b in zip(rates[ours], rates[best], strict=False)]
     interval = geometric_mean_interval(matched) if len(matched) > 1 else None
     return {
         "tokens_per_s": {name: statistics.median(values) for name, values in rates.items()},
         "peak_bytes": memory,
+        "ours": ours,
         "peer": best,
         "speed_ratio": statistics.geometric_mean(matched),
         "speed_ratio_ci": [interval.low, interval.high] if interval else None,
-        "speed_ratio_by_processor_time": statistics.median(processor[OURS.name])
+        "speed_ratio_by_processor_time": statistics.median(processor[ours])
         / statistics.median(processor[best]),
-        "memory_ratio": memory[OURS.name] / min(memory[name] for name in peers),
+        "memory_ratio": memory[ours] / min(memory[name] for name in peers),
     }
 
 
