@@ -1,0 +1,329 @@
+"""Every command and snippet of the pages works, or ends in the error that says what it needs.
+
+A run is stopped as its first measurement begins: by then its settings, data, metrics, trackers and
+weights have been found. The slow test lets it go on to its end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import textwrap
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import Result
+
+from harness import hookimpl
+from harness.cli.main import app
+from harness.events import PhaseStarted
+from harness.options import validate
+from harness.plugins import installed
+from harness.recipe import read_part
+from harness.spec import parse_settings, resolve
+from harness.sweep.grid import SweepFile, specs
+
+Harness = Callable[..., Result]
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+KINDS = {
+    "shell": r"(harness|make|pip|export|ray|torchrun|accelerate) ",
+    "report": r"\S+ on \S+, [\d,]+ test examples\n",
+    "preview": r"\S+ on \S+ +steps +time +GiB\n",
+    "toml": r"\[|\w+ = ",
+    "python": r"from |import |class |def |@|\"\"\"",
+    "folder": r"\w+/\n",
+}
+"""Kind of a block -> how it begins."""
+
+NEEDS = {
+    r"prepare .*--notes (\S+)": r"{0}",
+    r"--task hcm .*task_options\.path=(\S+)": r"{0}",
+    r"task_options\.hub=(\S+)": r"{0}",
+    r"--metrics .*\b(bertscore)\b": r"{0}.*HARNESS_BERTSCORE_MODEL|The data of hcm",
+    r"--metrics .*\b(summac)\b": r"{0}.*HARNESS_SUMMAC_NLI",
+    r"^harness run .*--task (hcm|mimic_\w+)$": r"The data of {0} were not found",
+    r"--task (samsum)$": r"{0} could not be had",
+    r"--task hub:(\S+)": r"{0} could not be had",
+    r"sweep (paper/\w+)": r"backbone '\S+' is not on this machine|data of \S+ were not found",
+    r"^harness run .*--compressor (my_method)": r"'{0}'",
+    r"(?:plan|list) .*\b(my_method)\b": r"'{0}'",
+}
+"""What a command says -> what its error says is not here."""
+
+TINY = {
+    "device": "cpu",
+    "train.max_steps": 2,
+    "train.batch_size": 2,
+    "train.warmup_steps": 1,
+    "train.eval_examples": 2,
+    "greedy.max_new_tokens": 4,
+    "test.examples": 2,
+    "test.beams": 1,
+    "test.max_new_tokens": 4,
+    "probe.baseline": "off",
+    "probe.warmup_steps": 1,
+    "probe.steps": 1,
+    "probe.rounds": 2,
+}
+SETTINGS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+
+
+@dataclass(frozen=True)
+class Block:
+    """An indented block of a page."""
+
+    page: Path
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+    @property
+    def kind(self) -> str | None:
+        return next((kind for kind, start in KINDS.items() if re.match(start, self.text)), None)
+
+    @property
+    def commands(self) -> list[str]:
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def read_blocks(page: Path) -> Iterator[Block]:
+    lines = ["", *page.read_text().splitlines(), "end"]
+    start = None
+    for number, line in enumerate(lines):
+        if line.startswith("    "):
+            if start is None and not lines[number - 1]:
+                start = number
+        elif line and start is not None:
+            text = textwrap.dedent("\n".join(lines[start:number])).rstrip() + "\n"
+            yield Block(page, start, text)
+            start = None
+
+
+BLOCKS = [block for page in PAGES for block in read_blocks(page)]
+COMMANDS = list(
+    dict.fromkeys(
+        command for block in BLOCKS if block.kind == "shell" for command in block.commands
+    )
+)
+LAUNCHED = [command for command in COMMANDS if " -m harness " in command]
+HARNESS = [
+    *(command for command in COMMANDS if command.startswith("harness ")),
+    *(f"harness {command.partition(' -m harness ')[2]}" for command in LAUNCHED),
+]
+SPANS = sorted(
+    {
+        " ".join(span.split())
+        for page in PAGES
+        for span in re.findall(r"`([^`]+)`", re.sub(r"(?m)^    .*$", "", page.read_text()))
+    }
+)
+
+
+def need(command: str) -> str | None:
+    for says, error in NEEDS.items():
+        if found := re.search(says, command):
+            return error.format(*map(re.escape, found.groups()))
+    return None
+
+
+def options(name: str) -> set[str]:
+    group: Any = typer.main.get_command(app)
+    return {option for parameter in group.commands[name].params for option in parameter.opts}
+
+
+class CtrlC:
+    """A user who changes their mind as the first measurement begins."""
+
+    @hookimpl
+    def phase_started(self, event: PhaseStarted) -> None:
+        if event.phase == "probe speed":
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: with results, a spec and data of one's own; no data set is named."""
+    for name in ("HARNESS_DATA", "HARNESS_CACHE", "HARNESS_BERTSCORE_MODEL", "HARNESS_SUMMAC_NLI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "results" / "readme", "results")
+    spec = min(Path("results").glob("*-radiology_demo-*/spec.toml"))
+    shutil.copy(spec, "spec.toml")
+    rows = [
+        {"article": f"Finding {n}: the lung is clear.", "summary": f"clear {n}"} for n in range(40)
+    ]
+    Path("mydata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def arguments(command: str) -> list[str]:
+    """The words after ``harness``; RUN is one that is there."""
+    run = next(Path("results").iterdir()).name
+    return [word.replace("/RUN/", f"/{run}/") for word in shlex.split(command)[1:]]
+
+
+def test_there_is_much_to_check() -> None:
+    assert len(COMMANDS) > 35
+    assert len(SPANS) > 100
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_block_is_of_a_known_kind_and_each_line_of_it_is_one(block: Block) -> None:
+    assert block.kind, f"{block}: what is this?\n{block.text}"
+    if block.kind == "shell":
+        for command in block.commands:
+            assert re.match(KINDS["shell"], command), command
+    elif block.kind == "python":
+        compile(block.text, str(block), "exec")
+    elif block.kind == "toml":
+        values = tomllib.loads(block.text)
+        if "grid" in values:
+            assert specs(validate(SweepFile, values, str(block)), {}, installed())
+
+
+@pytest.mark.parametrize("command", HARNESS)
+def test_a_harness_command_works_or_says_what_it_needs(
+    command: str, place: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = arguments(command)
+    if "--track" in words:
+        pytest.skip("trackers start services of their own: the slow test tells them a whole run")
+    if "--executor" in words:
+        # Its options are checked; there is no such cluster to connect to.
+        name, chosen = read_part(words[words.index("--executor") + 1])
+        pytest.importorskip(name)
+        validate(installed().executors.find(name).load().Options, chosen, name)
+        words += ["--executor", "local"]
+    if words[0] == "sweep":
+        words += ["--no-probe"]
+    if "--nproc" in words:
+        words += ["--nproc", "1"]  # Other processes have no such user.
+
+    def give_up(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.measurement.profiling.profile_recipes", give_up)
+    user = CtrlC()
+    installed().manager.register(user)
+    try:
+        result = harness(*words)
+    finally:
+        installed().manager.unregister(user)
+    if missing := need(command):
+        assert result.exit_code == 2, result.output
+        assert "Error: " in result.output
+        assert re.search(missing, result.output, re.DOTALL), result.output
+    elif words[0] == "sweep":
+        assert result.exit_code == 2, result.output
+        assert "Nobody can be asked here." in result.output
+        assert re.search(r"\d+ runs?, ", result.output), result.output
+    elif words[0] in ("run", "profile"):
+        assert result.exit_code == 130, result.output
+    elif words[0] == "recommend":
+        # 1: no recipe is good enough, which is an answer.
+        assert result.exit_code in (0, 1), result.output
+        assert "lora_ff+lprun" in result.output
+    else:
+        assert result.exit_code == 0, result.output
+    assert not re.search(r"Traceback|Usage:", result.output)
+
+
+WHOLE = [command for command in HARNESS if command.startswith("harness run") and not need(command)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", WHOLE)
+def test_a_run_goes_on_to_its_end(command: str, place: Path, harness: Harness) -> None:
+    for tracker in re.findall(r"--track (\w+)", command):
+        pytest.importorskip(tracker)
+    words = [*arguments(command), *SETTINGS, "--out", "own"]
+    result = harness(*words)
+    assert result.exit_code == 0, result.output
+    reports = [json.loads(path.read_text()) for path in Path("own").glob("*/report.json")]
+    assert reports
+    assert all(report["status"] == "ok" for report in reports)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_make_has_the_target(command: str) -> None:
+    made = subprocess.run(
+        ["make", "-n", *shlex.split(command)[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pip ")])
+def test_pip_is_given_extras_that_exist(command: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    words = shlex.split(command)
+    found = re.fullmatch(r"([\w-]+)\[([\w,]+)\]", words[2])
+    assert words[:2] == ["pip", "install"]
+    assert found
+    assert found[1] == project["name"]
+    assert set(found[2].split(",")) <= project["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("export ")])
+def test_an_exported_variable_is_one_that_the_code_reads(command: str) -> None:
+    name = command.removeprefix("export ").partition("=")[0]
+    sources = [path for folder in ("harness", "tasks") for path in (ROOT / folder).rglob("*.py")]
+    assert any(f'"{name}"' in path.read_text() for path in sources)
+
+
+@pytest.mark.parametrize("command", LAUNCHED)
+def test_a_launcher_knows_its_options(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        parsed = get_args_parser().parse_args(words[1:])
+    else:
+        from accelerate.commands.launch import launch_command_parser
+
+        parsed = launch_command_parser().parse_args(words[2:])
+    assert parsed.module
+    assert parsed.training_script == "harness"
+    assert parsed.training_script_args == ["run"]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ray ")])
+def test_ray_knows_its_options(command: str) -> None:
+    scripts = pytest.importorskip("ray.scripts.scripts")
+    words = shlex.split(command)
+    assert scripts.cli.commands[words[1]].make_context("start", words[2:]).params
+
+
+@pytest.mark.parametrize("span", [s for s in SPANS if re.match("harness |make |--|pip ", s)])
+def test_what_a_sentence_names_exists(span: str) -> None:
+    words = shlex.split(span.replace("<run>", "RUN"))
+    if words[0] == "make":
+        assert re.search(rf"(?m)^{words[1]}:", (ROOT / "Makefile").read_text())
+    elif words[0] == "--set":
+        if len(words) > 1 and "NAME" not in words[1]:
+            assert resolve(parse_settings(words[1:]), "quick")
+    elif words[0] == "pip":
+        test_pip_is_given_extras_that_exist(span)
+    elif words[0] == "harness":
+        if words[1] != "--help":
+            assert {word for word in words if word.startswith("--")} <= options(words[1])
+    else:
+        group: Any = typer.main.get_command(app)
+        assert any(words[0] in options(name) for name in group.commands)
