@@ -58,7 +58,7 @@ def sweep(
         bool | None,
         typer.Option(
             "--probe/--no-probe",
-            help="Estimate times before the start, in about a minute.",
+            help="Estimate times before the start, in about a minute for six recipes.",
             show_default="unless --yes",
         ),
     ] = None,

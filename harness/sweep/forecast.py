@@ -24,7 +24,7 @@ from harness.sweep.probes import LIMIT_SECONDS, Batches, Probes, Told, batches_o
 from harness.training.schedule import Step
 from harness.training.trainee import choose_device
 
-_PROBING_SECONDS = 50.0
+_PROBING_SECONDS = 75.0
 """After so many no further probe is started."""
 
 

@@ -22,10 +22,10 @@ from harness.training.schedule import Schedule, Step
 
 LIMIT_SECONDS = 60.0
 """After so many what does not answer is given up."""
-_WINDOW_SECONDS = 2.0
-_WINDOW_STEPS = 4
+_WINDOW_SECONDS = 1.0
+_WINDOW_STEPS = 2
 _CANDIDATES = 256
-_DECODED = 8
+_DECODED = 4
 _WARM_UPS = 3
 """How often a run's own probe repeats its first steps, as a rule; see ``probe.warm_up``."""
 
