@@ -142,7 +142,8 @@ def need(command: str) -> str | None:
 
 def options(name: str) -> set[str]:
     group: Any = typer.main.get_command(app)
-    return {option for parameter in group.commands[name].params for option in parameter.opts}
+    parameters = group.commands[name].params
+    return {option for given in parameters for option in (*given.opts, *given.secondary_opts)}
 
 
 class CtrlC:
