@@ -33,7 +33,7 @@ from harness.reporting.report import Failure, Report, Resumption, Status, Traini
 from harness.reporting.writing import write_text
 from harness.spec import BASELINE, RunSpec
 from harness.training.checkpoint import restore
-from harness.training.journal import NonFiniteLossError
+from harness.training.history import NonFiniteLossError
 from harness.training.loop import SNAPSHOT_SECONDS, Observers, train
 from harness.training.processes import ALONE, Processes
 from harness.training.schedule import Schedule

@@ -8,19 +8,17 @@ BLEU as they do for a mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from harness.metric import Score
+from harness.resampling import check, check_level, resample, resample_systems, seed_weights
 
 if TYPE_CHECKING:
     from harness.metric import FloatArray
-
-_BLOCK = 1 << 22
-"""Draws that are held in memory at once."""
 
 
 class Interval(NamedTuple):
@@ -66,8 +64,8 @@ def bootstrap_interval(
     Raises:
         ValueError: fewer than two examples, a level outside (0, 1), or values that are not finite.
     """
-    _check([score], level, resamples)
-    draws = _resampled([score], resamples, np.random.default_rng(seed))[0]
+    check([score], level, resamples)
+    draws = resample([score], resamples, np.random.default_rng(seed))[0]
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(score.value, float(low), float(high))
 
@@ -95,8 +93,8 @@ def mean_interval(
         ValueError: unlike signatures, or too little data for an interval.
     """
     rng = np.random.default_rng(seed)
-    (resampled,) = _resampled_systems([scores], shared_examples, level, resamples, rng)
-    weights = _seed_weights(len(scores), resamples, rng)
+    (resampled,) = resample_systems([scores], shared_examples, level, resamples, rng)
+    weights = seed_weights(len(scores), resamples, rng)
     count = _count(scores, shared_examples)
     return _Estimate(_values(scores), resampled, weights, count).interval(level)
 
@@ -143,8 +141,8 @@ def compare(
     seeds = len(recipe)
     systems = [recipe, baseline, *([[floor] * seeds] if floor else [])]
     rng = np.random.default_rng(seed)
-    resampled = _resampled_systems(systems, shared_examples, level, resamples, rng)
-    weights = _seed_weights(seeds, resamples, rng)
+    resampled = resample_systems(systems, shared_examples, level, resamples, rng)
+    weights = seed_weights(seeds, resamples, rng)
 
     def estimate(scores: Sequence[Score], resampled: FloatArray) -> _Estimate:
         return _Estimate(_values(scores), resampled, weights, _count(scores, shared_examples))
@@ -193,7 +191,7 @@ def geometric_mean_interval(ratios: Sequence[float], *, level: float = 0.95) -> 
         raise ValueError(f"An interval needs at least two ratios; got {len(ratios)}.")
     if not all(math.isfinite(ratio) and ratio > 0 for ratio in ratios):
         raise ValueError(f"Ratios must be positive and finite: {list(ratios)}.")
-    _check_level(level)
+    check_level(level)
     logs = np.log(np.asarray(ratios, dtype=np.float64))
     centre = float(logs.mean())
     quantile = float(stdtrit(len(ratios) - 1, (1 + level) / 2))
@@ -284,83 +282,3 @@ def _count(scores: Sequence[Score], shared_examples: bool) -> int:
     """Return how many test examples stand behind the scores of all seeds."""
     sizes = [len(score.statistics) for score in scores]
     return sizes[0] if shared_examples else sum(sizes)
-
-
-def _seed_weights(seeds: int, resamples: int, rng: np.random.Generator) -> FloatArray:
-    """Return the weight of each seed in each resample, of shape (seeds, resamples)."""
-    weights: FloatArray = (
-        rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).T / seeds
-    )
-    return weights
-
-
-def _resampled_systems(
-    systems: Sequence[Sequence[Score]],
-    shared_examples: bool,
-    level: float,
-    resamples: int,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Return corpus values of shape (systems, seeds, resamples).
-
-    What sees the same draws: all systems on all seeds, or, where the seeds have test examples of
-    their own, all systems on one seed.
-    """
-    by_seed = list(zip(*systems, strict=True))
-    together = [[score for seed in by_seed for score in seed]] if shared_examples else by_seed
-    blocks = []
-    for scores in together:
-        _check(scores, level, resamples)
-        blocks.append(_resampled(scores, resamples, rng))
-    if signatures := sorted({seed[0].signature for seed in by_seed} - {by_seed[0][0].signature}):
-        raise ValueError(f"Unlike metrics: {by_seed[0][0].signature!r} and {signatures[0]!r}.")
-    values = np.concatenate(blocks).reshape(len(by_seed), len(systems), resamples)
-    return values.swapaxes(0, 1)
-
-
-def _resampled(scores: Sequence[Score], resamples: int, rng: np.random.Generator) -> FloatArray:
-    """Return corpus values of shape (scores, resamples); all scores see the same draws."""
-    edges = np.cumsum([0, *(score.statistics.shape[1] for score in scores)])
-    together = np.concatenate([score.statistics for score in scores], axis=1)
-    sums = np.concatenate(
-        [counts @ together for counts in _draw_counts(len(together), resamples, rng)]
-    )
-    return np.array(
-        [
-            score.aggregate(sums[:, start:end])
-            for score, start, end in zip(scores, edges, edges[1:], strict=False)
-        ]
-    )
-
-
-def _draw_counts(examples: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
-    """Yield how often each resample drew each example, in blocks (some resamples, examples)."""
-    rows = max(1, _BLOCK // examples)
-    for start in range(0, resamples, rows):
-        count = min(rows, resamples - start)
-        drawn = rng.integers(examples, size=(count, examples))
-        drawn += examples * np.arange(count)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=count * examples)
-        yield counts.reshape(count, examples).astype(np.float64)
-
-
-def _check(scores: Sequence[Score], level: float, resamples: int) -> None:
-    _check_level(level)
-    if resamples < 100:
-        raise ValueError(f"{resamples} resamples are too few for an interval; use 1000 or more.")
-    if not scores:
-        raise ValueError("There are no scores to compare.")
-    if signatures := sorted({score.signature for score in scores[1:]} - {scores[0].signature}):
-        raise ValueError(f"Unlike metrics: {scores[0].signature!r} and {signatures[0]!r}.")
-    sizes = sorted({len(score.statistics) for score in scores})
-    if len(sizes) > 1:
-        raise ValueError(f"Scores of unequal numbers of test examples: {sizes}.")
-    if sizes[0] < 2:
-        raise ValueError(f"An interval needs at least two test examples; got {sizes[0]}.")
-    if not all(np.isfinite(score.statistics).all() for score in scores):
-        raise ValueError("A score holds values that are not finite.")
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"The confidence level lies between 0 and 1, not {level}.")

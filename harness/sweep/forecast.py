@@ -20,7 +20,7 @@ from harness.plugins import installed
 from harness.recipe import parse
 from harness.spec import BASELINE, RunSpec
 from harness.sweep.preview import Surveyed, earlier_seconds
-from harness.sweep.probes import LIMIT_SECONDS, Batches, Probes, Told, batches_of, run_seconds
+from harness.sweep.probes import LIMIT_SECONDS, ProbeBatches, Probes, Told, batches_of, run_seconds
 from harness.training.schedule import Step
 from harness.training.trainee import choose_device
 
@@ -95,9 +95,9 @@ def forecast(
     return found
 
 
-def _batches(kinds: Mapping[str, Surveyed]) -> dict[str, Batches]:
+def _batches(kinds: Mapping[str, Surveyed]) -> dict[str, ProbeBatches]:
     """Return kind -> batches of its data; recipes on equal data share them."""
-    made: dict[tuple[object, ...], Batches] = {}
+    made: dict[tuple[object, ...], ProbeBatches] = {}
     found = {}
     for kind, each in kinds.items():
         train = each.cell.spec.train
@@ -195,7 +195,7 @@ def _timed(
     known: Forecast,
     each: Surveyed,
     spec: RunSpec,
-    batches: Batches,
+    batches: ProbeBatches,
     probes: Probes,
     unprobed: str | None,
 ) -> Forecast:

@@ -32,14 +32,14 @@ _WARM_UPS = 3
 Told = Callable[[str], None]
 
 
-class Batches(NamedTuple):
+class ProbeBatches(NamedTuple):
     """What runs are predicted and probed on."""
 
     steps: Sequence[Step]
     longest: Step
 
 
-def batches_of(each: Surveyed) -> Batches:
+def batches_of(each: Surveyed) -> ProbeBatches:
     """Return some steps of a run's training data, and the step with its longest examples.
 
     Only these are turned into tokens: a large split would take longer than all the rest.
@@ -58,7 +58,7 @@ def batches_of(each: Surveyed) -> Batches:
         return Schedule(examples, spec.train.batch_size, spec.train.accumulation, spec.seed)
 
     steps = list(schedule(some).steps(0, 1 + _WINDOW_STEPS))
-    return Batches(steps, longest_step(schedule(long)))
+    return ProbeBatches(steps, longest_step(schedule(long)))
 
 
 class Costs(NamedTuple):
@@ -87,7 +87,7 @@ class Probes:
         self._told = told
         self._made: dict[str, Costs] = {}
 
-    def costs(self, spec: RunSpec, batches: Batches) -> Costs:
+    def costs(self, spec: RunSpec, batches: ProbeBatches) -> Costs:
         """Return the costs of a spec's recipe.
 
         Raises:
@@ -105,7 +105,7 @@ class Probes:
         return self._made[key]
 
 
-def probe(spec: RunSpec, batches: Batches) -> Costs:
+def probe(spec: RunSpec, batches: ProbeBatches) -> Costs:
     """Time a few steps and a few predictions of a recipe, in a process of its own."""
     sample = [e for step in batches.steps for batch in step.micro_batches for e in batch][:_DECODED]
     longest = max(len(example.target) for example in sample)
@@ -147,7 +147,7 @@ def _limited(arm: Arm) -> Iterator[None]:
 
 
 def run_seconds(
-    each: Surveyed, spec: RunSpec, batches: Batches, costs: Costs, baseline: Costs | None
+    each: Surveyed, spec: RunSpec, batches: ProbeBatches, costs: Costs, baseline: Costs | None
 ) -> float:
     """Add up what a run takes: starts, its own probe, training to its last step, predictions.
 

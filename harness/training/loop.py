@@ -14,7 +14,7 @@ from harness.reporting.report import Training
 from harness.reporting.writing import append_line
 from harness.spec import TrainSettings
 from harness.training.checkpoint import keep, restore
-from harness.training.journal import Journal
+from harness.training.history import History
 from harness.training.schedule import Schedule, prefetch
 from harness.training.snapshot import Snapshots
 from harness.training.trainee import Trainee
@@ -65,7 +65,7 @@ def train(
     interval = schedule.steps_between_evaluations(settings.eval_every_epochs)
     warmup = min(settings.warmup_steps, planned)
     scheduler = get_linear_schedule_with_warmup(trainee.optimizer, warmup, planned)
-    history = folder / HISTORY
+    file = folder / HISTORY
     snapshots = Snapshots(folder, trainee, scheduler, snapshot_seconds)
     now = snapshots.now
     if now.best and now.best.step == now.step:
@@ -73,7 +73,7 @@ def train(
     left = 0 if now.since_best >= settings.patience else planned - now.step
     checked = False
     behind = 0 if trainee.device.type == "cpu" else 1
-    journal = Journal(history, observers.step_done, behind)
+    history = History(file, observers.step_done, behind)
     trainee.model.train()
     processes = trainee.processes
     processes.start(now.step)
@@ -84,18 +84,18 @@ def train(
         checked = True
         scheduler.step()
         now.step += 1
-        journal.step_taken(now.step, loss, rate)
+        history.step_taken(now.step, loss, rate)
         if now.step % interval and now.step != planned:
             if snapshots.due:
-                journal.catch_up()
+                history.catch_up()
                 snapshots.save()
             continue
-        journal.catch_up()
+        history.catch_up()
         scores = evaluate()
         trainee.model.train()
         is_best = now.best is None or scores[primary_metric] > now.best.values[primary_metric]
         event = Evaluated(now.step, now.step / per_epoch, scores, is_best)
-        append_line(history, {"step": now.step, "epoch": round(event.epoch, 4), "eval": scores})
+        append_line(file, {"step": now.step, "epoch": round(event.epoch, 4), "eval": scores})
         observers.evaluated(event)
         now.best, now.since_best = (event, 0) if is_best else (now.best, now.since_best + 1)
         # In this order: kept weights never belong to a later step than the snapshot's best.

@@ -25,7 +25,7 @@ from harness.reporting.report import Report
 from harness.run import status_of
 from harness.spec import RunSpec, read_toml, resolve
 from harness.training.checkpoint import restore
-from harness.training.journal import NonFiniteLossError
+from harness.training.history import NonFiniteLossError
 from harness.training.trainee import prepare
 from tasks.metrics import summary_metrics
 

@@ -90,7 +90,7 @@ def test_same_seed_same_interval_and_level_widens_it() -> None:
 def test_blocks_of_draws_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     score = mean_score(np.random.default_rng(4).normal(0, 1, 50))
     whole = bootstrap_interval(score)
-    monkeypatch.setattr("harness.statistics._BLOCK", 700)
+    monkeypatch.setattr("harness.resampling._BLOCK", 700)
     assert bootstrap_interval(score) == pytest.approx(whole)
 
 

@@ -25,7 +25,7 @@ from harness.reporting.report import Report
 from harness.spec import RunSpec, read_toml, resolve
 from harness.sweep.forecast import Forecast, Predictor, forecast
 from harness.sweep.preview import survey
-from harness.sweep.probes import Batches, Costs, Probes, batches_of, probe, run_seconds
+from harness.sweep.probes import Costs, ProbeBatches, Probes, batches_of, probe, run_seconds
 from harness.sweep.sweep import Cell
 from harness.training.examples import tokenize
 
@@ -121,7 +121,7 @@ def test_a_run_takes_the_sum_of_its_parts(
 ) -> None:
     (each,) = survey(seeds_of(spec, "lprun", 0), installed(), tmp_path)
     batches = batches_of(each)
-    equal = Batches([batches.longest], batches.longest)
+    equal = ProbeBatches([batches.longest], batches.longest)
 
     def seconds(steps: int) -> float:
         cell = replace(each.cell, steps=steps)

@@ -20,7 +20,7 @@ from harness.recipe import parse
 from harness.reporting.report import Training
 from harness.spec import RunSpec, TrainSettings
 from harness.training.examples import Example
-from harness.training.journal import NonFiniteLossError
+from harness.training.history import NonFiniteLossError
 from harness.training.loop import Observers, train
 from harness.training.schedule import Schedule
 from harness.training.trainee import Trainee, prepare

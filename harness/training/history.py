@@ -18,18 +18,18 @@ class NonFiniteLossError(ArithmeticError):
     """The loss became infinite or not a number."""
 
 
-class Journal:
+class History:
     """Adds each step to the history and tells an observer, in order.
 
     Args:
-        history: one JSON object a line.
+        file: one JSON object a line.
         observer: is told of each step.
         behind: so many steps are not looked at yet, so that a GPU has its next step before the
             loss of the last one is waited for. Catch up before anything is saved or scored.
     """
 
-    def __init__(self, history: Path, observer: Callable[[StepDone], None], behind: int) -> None:
-        self._history = history
+    def __init__(self, file: Path, observer: Callable[[StepDone], None], behind: int) -> None:
+        self._file = file
         self._observer = observer
         self._behind = behind
         self._waiting: deque[tuple[int, Reading, float]] = deque()
@@ -63,5 +63,5 @@ class Journal:
             if not math.isfinite(loss):
                 raise NonFiniteLossError(f"The loss of step {number} is {loss}.")
             values = {"loss": loss, "learning_rate": rate}
-            append_line(self._history, {"step": number, **values})
+            append_line(self._file, {"step": number, **values})
             self._observer(StepDone(number, values))
