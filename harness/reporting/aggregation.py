@@ -133,6 +133,7 @@ def _row(
         },
         runs=[report.id for report in reports],
         data_sha256=[report.data.sha256 for report in reports if report.data],
+        processes=sorted({report.training.processes for report in reports if report.training}),
     )
     if not good:
         return row

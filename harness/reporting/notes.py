@@ -45,14 +45,8 @@ def notes(group: Group, older: int) -> Iterator[str]:
         )
     yield from _floor(recipes)
     yield from _not_measured(good)
-    for row in recipes:
-        if row.not_compared:
-            yield f"{row.recipe}: {row.not_compared}."
-        for metric, reason in row.missing.items():
-            yield f"{row.recipe}, {metric}: {reason}."
     for row in group.rows:
-        for seed, how in row.failures.items():
-            yield f"{row.recipe}, seed {seed}: {how}."
+        yield from _of_row(row)
     if len(group.test_examples) > 1:
         yield f"Runs were tested on unequal numbers of examples: {_listed(group.test_examples)}."
     if len(group.fingerprints) > 1:
@@ -64,6 +58,20 @@ def notes(group: Group, older: int) -> Iterator[str]:
     if older:
         runs = "run was" if older == 1 else "runs were"
         yield f"{older} {runs} left out for a later or better one of the same recipe and seed."
+
+
+def _of_row(row: Row) -> Iterator[str]:
+    if max(row.processes, default=1) > 1:
+        yield (
+            f"{row.recipe} was trained in {_listed(row.processes)} processes; speed and memory "
+            "are those of one alone."
+        )
+    if row.not_compared:
+        yield f"{row.recipe}: {row.not_compared}."
+    for metric, reason in row.missing.items():
+        yield f"{row.recipe}, {metric}: {reason}."
+    for seed, how in row.failures.items():
+        yield f"{row.recipe}, seed {seed}: {how}."
 
 
 def _floor(rows: Sequence[Row]) -> Iterator[str]:

@@ -91,7 +91,10 @@ class Comparisons:
         """
         key = _key(seeds, metrics)
         if key not in self._kept:
-            self._kept[key] = self._compute(seeds, metrics)
+            try:
+                self._kept[key] = self._compute(seeds, metrics)
+            except HarnessError as error:  # Not kept: what could not be read may be mended.
+                return Outcome(reason=error.message.rstrip("."))
             self._new = True
         return self._kept[key]
 
@@ -111,12 +114,9 @@ class Comparisons:
         outcome = Outcome()
         if not pairs and len(seeds) == 1:
             return outcome
-        try:
-            every = [self._scores(seed.run, metrics) for seed in seeds]
-            ours = [self._scores(run, metrics) for run, _ in pairs]
-            full = [self._scores(baseline, metrics) for _, baseline in pairs]
-        except HarnessError as error:
-            return Outcome(reason=error.message.rstrip("."))
+        every = [self._scores(seed.run, metrics) for seed in seeds]
+        ours = [self._scores(run, metrics) for run, _ in pairs]
+        full = [self._scores(baseline, metrics) for _, baseline in pairs]
         outcome.reason = _unlike(pairs, ours, full)
         shared = all(scores.ids == every[0].ids for scores in every)
         compared = bool(pairs) and not outcome.reason

@@ -91,6 +91,8 @@ class Row(Record):
     """Signature of the decoder; null where the seeds' differ."""
     data_sha256: list[str] = Field(default_factory=list)
     """Hash of each seed's data."""
+    processes: list[int] = Field(default_factory=list)
+    """In how many processes the seeds were trained; several numbers if they differ."""
     speed: Estimate | None = None
     """Training speed relative to full fine-tuning on the same batches."""
     tokens_per_s: float | None = None

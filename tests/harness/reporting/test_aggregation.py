@@ -14,6 +14,7 @@ from harness import HarnessError, Score
 from harness.reporting.aggregation import summarize
 from harness.reporting.folder import StoredRun, read_report, read_runs
 from harness.reporting.pairing import Comparisons
+from harness.reporting.report import Report
 from harness.reporting.scores import read_scores
 from harness.reporting.summary import Group, Row, Summary
 from harness.statistics import compare, holm
@@ -228,6 +229,20 @@ def test_a_seed_that_full_lacks_has_a_part_in_the_mean_only(
     assert row.not_compared == "full fine-tuning lacks seed 1"
 
 
+def test_several_processes_are_said(
+    tmp_path: Path, write_run: WriteRun, make_report: Callable[..., Report]
+) -> None:
+    training = make_report().training
+    assert training
+    write_run(tmp_path, {"rouge1": scores(40, 1)})
+    together = training.model_copy(update={"processes": 2}).model_dump()
+    write_run(tmp_path, {"rouge1": scores(39, 2)}, recipe="lprun", training=together)
+    group = group_of(tmp_path)
+    assert [row.processes for row in group.rows] == [[1], [2]]
+    (note,) = [note for note in group.notes if "processes" in note]
+    assert note.startswith("lprun was trained in 2 processes")
+
+
 def test_unequal_fingerprints_are_said_and_leave_no_front(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
@@ -329,6 +344,22 @@ def test_what_was_compared_is_found_again_until_a_run_changes(
     assert "cannot be read" in after.not_compared
     (kept / "comparisons.json").write_text("no JSON")
     assert row_of(summarized().groups[0], "lprun").not_compared
+
+
+def test_what_could_not_be_read_is_tried_again(tmp_path: Path, write_run: WriteRun) -> None:
+    def compared() -> Row:
+        comparisons = Comparisons(tmp_path)
+        (group,) = summarize(read_runs(tmp_path)[0], comparisons).groups
+        comparisons.keep()
+        return row_of(group, "lprun")
+
+    write_run(tmp_path, {"rouge1": scores(40, 1)})
+    path = write_run(tmp_path, {"rouge1": scores(39, 2)}, recipe="lprun") / "predictions.jsonl"
+    elsewhere = path.rename(tmp_path / "elsewhere.jsonl")
+    assert compared().not_compared
+    elsewhere.rename(path)
+    assert not compared().not_compared
+    assert compared().quality["rouge1"].difference
 
 
 def test_metrics_can_be_chosen_and_plugins_follow_the_known(
