@@ -17,6 +17,12 @@ from harness.reporting.wording import UNITS, heading
 Spec = dict[str, Any]
 
 _HEIGHT = 300
+_WIDTH = 420
+"""About that of a plot's inside, in pixels as all of these; the page's own follows the window."""
+_LETTER, _LINE = 7, 13
+"""Of a name beside a point."""
+_SIDES = {"above": -12, "below": 16}
+"""Where a name lies, from its point."""
 _FRONT = {True: "on the front", False: "not on it", None: "not known"}
 
 
@@ -37,13 +43,12 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
                 "y": value.value,
                 "y_low": value.value if value.low is None else value.low,
                 "y_high": value.value if value.high is None else value.high,
-                "front": {True: "on the front", False: "not on it", None: "not known"}[
-                    row.on_front
-                ],
+                "front": _FRONT[row.on_front],
             }
         )
     if not rows:
         return None
+    _choose_sides(rows)
     title = "speed, % of full" if against == "speed" else f"peak memory, {unit}"
     x_axis = alt.X("x:Q").title(title).scale(zero=False, padding=44)
     y_axis = alt.Y("y:Q").title(heading(metric)).scale(zero=False, padding=12)
@@ -74,11 +79,36 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
                 y_high="upper bound",
             ),
         ),
-        base.mark_text(dy=-12, fontSize=11, color="currentColor").encode(
-            x_axis, y_axis, text="recipe:N"
+        *(
+            base.transform_filter(f"datum.side == '{side}'")
+            .mark_text(dy=dy, fontSize=11, color="currentColor")
+            .encode(x_axis, y_axis, text="recipe:N")
+            for side, dy in _SIDES.items()
         ),
     ]
     return _spec(alt.layer(*layers), _HEIGHT)
+
+
+def _choose_sides(rows: Sequence[Spec]) -> None:
+    """Write each name above its point, or below where it would lie on another's."""
+    x_span, y_span = (
+        max(row[f"{axis}_high"] for row in rows) - min(row[f"{axis}_low"] for row in rows) or 1
+        for axis in "xy"
+    )
+    taken: list[tuple[float, float, float]] = []
+
+    def is_free(x: float, y: float, width: float) -> bool:
+        return all(
+            abs(x - other_x) > (width + other_width) / 2 or abs(y - other_y) > _LINE
+            for other_x, other_y, other_width in taken
+        )
+
+    for row in sorted(rows, key=lambda row: -float(row["y"])):
+        width = _LETTER * len(row["recipe"])
+        x, y = row["x"] / x_span * _WIDTH, -row["y"] / y_span * _HEIGHT
+        above, below = ((x, y + dy, width) for dy in _SIDES.values())
+        row["side"] = "below" if is_free(*below) and not is_free(*above) else "above"
+        taken.append(below if row["side"] == "below" else above)
 
 
 def comparison(group: Group, metric: str) -> Spec | None:
