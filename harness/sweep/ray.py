@@ -7,6 +7,7 @@ import io
 import os
 import queue
 import shutil
+import socket
 import tarfile
 import tempfile
 import threading
@@ -19,9 +20,13 @@ import ray
 from pydantic import Field
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 
+from harness.errors import HarnessError
 from harness.options import Options
 from harness.reporting.folder import RunFolder, is_done
 from harness.sweep.executor import Ending, Event, Executor, Job, Local, LocalOptions
+
+_ANSWER_SECONDS = 10.0
+"""A cluster that takes longer to take a connection is not there."""
 
 
 class RayOptions(Options):
@@ -53,7 +58,7 @@ class Ray(Executor[RayOptions]):
         # Nothing leaves the machine: Ray by itself would report how it is used.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         if not ray.is_initialized():
-            ray.init(address=options.address, log_to_driver=False, include_dashboard=False)
+            connect(options.address or os.environ.get("RAY_ADDRESS"))
         self._tasks: set[Any] = set()
 
     @property
@@ -103,6 +108,31 @@ class Ray(Executor[RayOptions]):
         for task in tuple(self._tasks):
             with contextlib.suppress(RayError):
                 ray.cancel(task)
+
+
+def connect(address: str | None) -> None:
+    """Join a cluster, or start one of this machine alone.
+
+    Args:
+        address: as Ray takes it: host:port, ray://host:port, auto or local.
+
+    Raises:
+        HarnessError: no cluster answers there.
+    """
+    try:
+        # Ray itself would knock for minutes.
+        host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+        if colon and port.isdecimal():
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+        ray.init(address=address, log_to_driver=False, include_dashboard=False)
+    except (OSError, ValueError, OverflowError) as error:
+        where = f" at {address}" if address else ""
+        raise HarnessError(
+            f"No Ray cluster answers{where}: {error}".rstrip(),
+            "Start one there with `ray start --head`, or name another: "
+            "--executor ray:address=HOST:PORT. Without an address a cluster of this machine is "
+            "started for the sweep.",
+        ) from error
 
 
 def work(text: str, marker: str) -> Iterator[tuple[str, Any]]:

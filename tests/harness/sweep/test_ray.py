@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
+import harness
+from harness import HarnessError
 from harness.reporting.folder import RunFolder, read_report
 from harness.reporting.report import Report
 from harness.spec import read_toml, resolve
@@ -19,7 +29,7 @@ from harness.sweep.sweep import Cell, Sweep
 pytest.importorskip("ray")
 from ray._common.usage.usage_lib import usage_stats_enabled
 
-from harness.sweep.ray import Ray, RayOptions, bring_home, packed
+from harness.sweep.ray import Ray, RayOptions, bring_home, connect, packed
 
 
 def test_files_arrive_whole_and_never_a_failure_over_a_good_result(
@@ -35,6 +45,17 @@ def test_files_arrive_whole_and_never_a_failure_over_a_good_result(
     assert sorted(path.name for path in here.iterdir()) == ["bad", "good"]
     assert read_report(here / "good") == read_report(there / "good")
     assert (read_report(here / "bad").status, read_report(here / "bad").seconds) == ("ok", 7)
+
+
+@pytest.mark.parametrize("prefix", ["", "ray://"])
+def test_an_address_where_nobody_answers_is_said_at_once(prefix: str) -> None:
+    with socket.socket() as taken:  # Bound, but nobody listens.
+        taken.bind(("127.0.0.1", 0))
+        address = f"{prefix}127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(HarnessError, match=f"No Ray cluster answers at {address}"):
+            connect(address)
+    assert time.monotonic() - began < 10
 
 
 @pytest.fixture
@@ -74,3 +95,113 @@ def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
     for name in ("predictions.jsonl", "history.jsonl"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert read_report(folder).resumed
+
+
+RAY = str(Path(sys.executable).with_name("ray"))
+QUIET = {
+    **os.environ,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONPATH": str(Path(harness.__file__).parents[1]),
+}
+
+
+def cannot_hide_folders() -> bool:
+    command = ["unshare", "--mount", "true"]
+    return not shutil.which("unshare") or subprocess.run(command, check=False).returncode != 0
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def nodes(results: Path) -> Iterator[tuple[str, list[psutil.Process]]]:
+    """A cluster's address, and two nodes of one processor that do not see the results folder."""
+    import ray
+
+    ray.shutdown()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    common = ["--block", "--object-store-memory", "80000000", "--include-dashboard", "false"]
+    port = address.partition(":")[2]
+    head = [RAY, "start", "--head", "--node-ip-address", "127.0.0.1", "--port", port, *common]
+    node = shlex.join([RAY, "start", "--address", address, "--num-cpus", "1", *common[:3]])
+    hidden = f"mount -t tmpfs none {shlex.quote(str(results))} && exec {node}"
+    processes: list[psutil.Process] = []
+
+    def start(command: list[str]) -> psutil.Process:
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        processes.append(psutil.Popen(command, env=QUIET, start_new_session=True, **silent))
+        return processes[-1]
+
+    try:
+        start([*head, "--num-cpus", "0"])
+        _until(
+            lambda: (
+                not subprocess.run(
+                    [RAY, "health-check", "--address", address], check=False, capture_output=True
+                ).returncode
+            )
+        )
+        workers = [start(["unshare", "--mount", "sh", "-c", hidden]) for _ in range(2)]
+        ray.init(address=address, log_to_driver=False)
+        _until(lambda: ray.cluster_resources().get("CPU") == 2)
+        yield address, workers
+    finally:
+        ray.shutdown()
+        for process in processes:
+            kill_tree(process)
+
+
+def kill_tree(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
+
+
+def _until(ready: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(cannot_hide_folders(), reason="this user cannot unshare mounts")
+def test_a_run_on_a_node_that_dies_starts_on_another_and_its_files_come_home(
+    nodes: tuple[str, list[psutil.Process]], finished_run: Any, results: Path
+) -> None:
+    address, workers = nodes
+    spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
+    told: list[Event] = []
+    died: list[psutil.Process] = []
+
+    def tell(cell: Cell, event: Event) -> None:
+        told.append(event)
+        if event == {"event": "step", "step": 5} and not died:
+            (node,) = [
+                worker
+                for worker in workers
+                if any(p.name().startswith("ray::work") for p in worker.children(recursive=True))
+            ]
+            died.append(node)
+            assert not list(results.glob(".*.partial"))  # It works in a folder of its own.
+            kill_tree(node)
+
+    cell = Cell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
+    executor = Ray(RayOptions(address=address, retries=2))
+    (outcome,) = Sweep(results, executor, tell, snapshot_seconds=0).run([cell])
+    assert died, (outcome, told)
+    assert "lost" in [event["event"] for event in told]
+    assert outcome.status == "ok", outcome.message
+    (folder,) = results.iterdir()
+    whole = finished_run.folder
+    for name in ("predictions.jsonl", "history.jsonl"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    assert not read_report(folder).resumed
