@@ -35,9 +35,10 @@ curve is at most from that of the trainer in float32:
 _DECODING = """
 ## Prediction
 
-Beam search over the same sources in batches of the same size, in the order given for transformers,
-which is in float32. With random weights the scores of words are nearly tied, so that any other
-rounding changes outputs: those of transformers' own search in bf16 differ as well.
+Beam search over the same sources in batches of the same size; transformers' own takes them in the
+order given, in float32 or, by autocast, in bf16, and the faster of the two is what the others are
+compared with. *Same outputs* counts those of transformers in float32. With random weights the
+scores of words are nearly tied, so that any other rounding changes outputs, also transformers' own.
 """
 _GROWTH = """
 ## How cost grows
@@ -149,13 +150,13 @@ def _on_gpu(found: dict[str, Any]) -> Iterator[str]:
 
 def _decoding(cases: list[dict[str, Any]]) -> Iterator[str]:
     yield (
-        "\n| shape | | examples/s | speed | 95 % | same outputs |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
+        "\n| shape | weights | | examples/s | speed | 95 % | same outputs |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
     )
     for case in cases:
         for name, one in case["contenders"].items():
             yield (
-                f"| {case['shape']} | {name} | {one['examples_per_s']:.2f} "
+                f"| {case['shape']} | {case['weights']} | {name} | {one['examples_per_s']:.2f} "
                 f"| **{one['ratio']:.2f}** | {_span(one['ratio_ci'])} "
                 f"| {one['same_outputs']} of {case['examples']} |\n"
             )
