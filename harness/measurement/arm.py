@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.errors import HarnessError, NotMeasurableError
+from harness.interrupts import deaf_children
 from harness.measurement.memory import MemoryReading
 from harness.spec import RunSpec
 from harness.training.schedule import Step, prefetch
@@ -59,7 +60,8 @@ class Arm:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         self._pipe, child = context.Pipe()
         self._process = context.Process(target=_serve, args=(child,), daemon=True)
-        self._process.start()
+        with deaf_children():
+            self._process.start()
         child.close()
         self.recipe = spec.recipe
         self.engine: str
@@ -148,8 +150,6 @@ class Arm:
 
 def _serve(pipe: Connection) -> None:
     """Answer requests until the pipe is closed."""
-    # The parent's terminal sends the interrupt to the whole group; the parent decides.
-    os.setpgid(0, 0)
     server: _Server | None = None
     with contextlib.suppress(EOFError, ConnectionError):  # The parent is done, or is gone.
         while True:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 
 from harness.composition import compose
 from harness.errors import HarnessError
+from harness.interrupts import deaf_children
 from harness.measurement.fit import settle_checkpointing, total_bytes
 from harness.measurement.prediction import try_to_predict
 from harness.plugins import installed
@@ -149,7 +150,8 @@ class Predictor:
         if self._process is None:
             self._pipe, theirs = self._context.Pipe()
             self._process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
-            self._process.start()
+            with deaf_children():
+                self._process.start()
             theirs.close()
         reason = f"predicting it took longer than {LIMIT_SECONDS:g} seconds"
         try:

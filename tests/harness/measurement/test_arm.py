@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 import torch
 
@@ -85,6 +86,24 @@ def test_twice_the_steps_take_twice_the_time_and_closing_ends_work(make_spec: Ma
         with pytest.raises(KeyboardInterrupt):
             arm.window(0, 5)
     assert multiprocessing.active_children() == []
+
+
+def test_an_interrupt_of_the_whole_terminal_does_not_reach_an_arm(make_spec: MakeSpec) -> None:
+    ready = threading.Event()
+
+    def interrupt_children() -> None:
+        while not ready.wait(0.05):
+            for child in psutil.Process().children():
+                child.send_signal(signal.SIGINT)
+
+    terminal = threading.Thread(target=interrupt_children)
+    terminal.start()
+    try:
+        with Arm(make_spec("failing"), STEPS, STEPS[GOOD]) as arm:
+            assert arm.window(GOOD, 1) > 0
+    finally:
+        ready.set()
+        terminal.join()
 
 
 @pytest.mark.parametrize(
