@@ -21,7 +21,7 @@ _WIDTH = 420
 """About that of a plot's inside, in pixels as all of these; the page's own follows the window."""
 _LETTER, _LINE = 7, 13
 """Of a name beside a point."""
-_SIDES = {"above": -12, "below": 16}
+_ABOVE, _BELOW = -12, 16
 """Where a name lies, from its point."""
 _FRONT = {True: "on the front", False: "not on it", None: "not known"}
 
@@ -48,7 +48,7 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
         )
     if not rows:
         return None
-    _choose_sides(rows)
+    _place_names(rows)
     title = "speed, % of full" if against == "speed" else f"peak memory, {unit}"
     x_axis = alt.X("x:Q").title(title).scale(zero=False, padding=44)
     y_axis = alt.Y("y:Q").title(heading(metric)).scale(zero=False, padding=12)
@@ -79,17 +79,14 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
                 y_high="upper bound",
             ),
         ),
-        *(
-            base.transform_filter(f"datum.side == '{side}'")
-            .mark_text(dy=dy, fontSize=11, color="currentColor")
-            .encode(x_axis, y_axis, text="recipe:N")
-            for side, dy in _SIDES.items()
+        base.mark_text(dy=alt.expr("datum.name_dy"), fontSize=11, color="currentColor").encode(
+            x_axis, y_axis, text="recipe:N"
         ),
     ]
     return _spec(alt.layer(*layers), _HEIGHT)
 
 
-def _choose_sides(rows: Sequence[Spec]) -> None:
+def _place_names(rows: Sequence[Spec]) -> None:
     """Write each name above its point, or below where it would lie on another's."""
     x_span, y_span = (
         max(row[f"{axis}_high"] for row in rows) - min(row[f"{axis}_low"] for row in rows) or 1
@@ -106,9 +103,10 @@ def _choose_sides(rows: Sequence[Spec]) -> None:
     for row in sorted(rows, key=lambda row: -float(row["y"])):
         width = _LETTER * len(row["recipe"])
         x, y = row["x"] / x_span * _WIDTH, -row["y"] / y_span * _HEIGHT
-        above, below = ((x, y + dy, width) for dy in _SIDES.values())
-        row["side"] = "below" if is_free(*below) and not is_free(*above) else "above"
-        taken.append(below if row["side"] == "below" else above)
+        above, below = ((x, y + dy, width) for dy in (_ABOVE, _BELOW))
+        goes_below = is_free(*below) and not is_free(*above)
+        row["name_dy"] = _BELOW if goes_below else _ABOVE
+        taken.append(below if goes_below else above)
 
 
 def comparison(group: Group, metric: str) -> Spec | None:
