@@ -40,8 +40,8 @@ def notes(group: Group, older: int) -> Iterator[str]:
     recipes = [row for row in good if row.recipe != BASELINE]
     if recipes and len(recipes) == len(good):
         yield (
-            "How much of full fine-tuning's quality is kept is not known: no run of it with these "
-            f"settings ended well. Repeat the same command with --compressor {BASELINE}."
+            "How much of full fine-tuning's quality is kept is not known: there is no good run of "
+            f"it with these settings. Repeat the same command with --compressor {BASELINE}."
         )
     yield from _floor(recipes)
     yield from _not_measured(good)

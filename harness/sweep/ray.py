@@ -130,8 +130,9 @@ def connect(address: str | None) -> None:
         raise HarnessError(
             f"No Ray cluster answers{where}: {error}".rstrip(),
             "Start one there with `ray start --head`, or name another: "
-            "--executor ray:address=HOST:PORT. Without an address a cluster of this machine is "
-            "started for the sweep.",
+            "--executor ray:address=HOST:PORT. If it is there, it may want its token: copy its "
+            "~/.ray/auth_token and set RAY_AUTH_MODE=token. Without an address a cluster of this "
+            "machine is started for the sweep.",
         ) from error
 
 
