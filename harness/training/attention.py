@@ -9,7 +9,6 @@ accelerators see ``harness.training.fused_attention``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,21 +114,34 @@ class _PerSequence(torch.autograd.Function):
             query = query * scaling
         # Products of matrices that lie in one piece take two thirds of the time.
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        blocks = _Blocks(len(query), queries, keys)
+        blocks = _Blocks(len(query), [*queries.lengths], [*keys.lengths])
         probabilities = query.new_empty(blocks.elements)
-        for q, k, block in blocks.of(probabilities):
-            scores = torch.bmm(query[:, q], key[:, k].transpose(1, 2))
+        added = None if bias is None else bias[0]
+        if causal:
+            added = queries.future[None] if added is None else added + queries.future
+        for q, k, block in zip(
+            torch.split(query, blocks.queries, 1),
+            torch.split(key.transpose(1, 2), blocks.keys, 2),
+            blocks.of(probabilities),
+            strict=True,
+        ):
+            scores = torch.bmm(q, k)
             scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-            _, rows, columns = block.shape
-            if bias is not None:
-                scores += bias[0, :, :rows, :columns]
-            if causal:
-                scores += queries.future[:rows, :columns]
-            block.copy_(scores.softmax(-1))
+            if added is not None:
+                scores += added[:, : scores.shape[1], : scores.shape[2]]
+            if scores.dtype == block.dtype:
+                torch.softmax(scores, -1, out=block)
+            else:
+                block.copy_(scores.softmax(-1))
         mask = Mask.draw(probabilities, p) if p else None
         result = query.new_empty(query.shape[1], len(query), value.shape[-1])
-        for q, k, block in blocks.of(mask.apply(probabilities) if mask else probabilities):
-            result[q] = torch.bmm(block, value[:, k]).transpose(0, 1)
+        for block, v, part in zip(
+            blocks.of(mask.apply(probabilities) if mask else probabilities),
+            torch.split(value, blocks.keys, 1),
+            torch.split(result.transpose(0, 1), blocks.queries, 1),
+            strict=True,
+        ):
+            part.copy_(torch.bmm(block, v))
         ctx.blocks, ctx.scaling = blocks, scaling
         ctx.mask_scale = mask.scale if mask else None
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)
@@ -150,26 +162,36 @@ class _PerSequence(torch.autograd.Function):
         )
         grad_probabilities = torch.empty_like(probabilities)
         dropped = mask.apply(probabilities) if mask else probabilities
-        for (q, k, block), (_, _, grad) in zip(
-            blocks.of(dropped), blocks.of(grad_probabilities), strict=True
+        for g, v, block, grad, grad_v in zip(
+            torch.split(gradient.transpose(0, 1), blocks.queries, 1),
+            torch.split(value.transpose(1, 2), blocks.keys, 2),
+            blocks.of(dropped),
+            blocks.of(grad_probabilities),
+            torch.split(grad_value, blocks.keys, 1),
+            strict=True,
         ):
-            g = gradient[q].transpose(0, 1)
-            torch.bmm(g, value[:, k].transpose(1, 2), out=grad)
-            grad_value[:, k] = torch.bmm(block.transpose(1, 2), g)
+            torch.bmm(g, v, out=grad)
+            grad_v.copy_(torch.bmm(block.transpose(1, 2), g))
         if mask:
             grad_probabilities = mask.apply(grad_probabilities)
         grad_bias = None
         if ctx.bias is not None and ctx.needs_input_grad[3]:
             shape, dtype = ctx.bias
             grad_bias = torch.zeros(shape, dtype=dtype)
-        for (q, k, block), (_, _, grad) in zip(
-            blocks.of(probabilities), blocks.of(grad_probabilities), strict=True
+        for q, k, block, grad, grad_q, grad_k in zip(
+            torch.split(query, blocks.queries, 1),
+            torch.split(key, blocks.keys, 1),
+            blocks.of(probabilities),
+            blocks.of(grad_probabilities),
+            torch.split(grad_query, blocks.queries, 1),
+            torch.split(grad_key, blocks.keys, 1),
+            strict=True,
         ):
             grad_scores = torch.ops.aten._softmax_backward_data(grad, block, -1, block.dtype)
             if grad_bias is not None:
                 grad_bias[0, :, : grad.shape[1], : grad.shape[2]] += grad_scores
-            grad_query[:, q] = torch.bmm(grad_scores, key[:, k])
-            grad_key[:, k] = torch.bmm(grad_scores.transpose(1, 2), query[:, q])
+            grad_q.copy_(torch.bmm(grad_scores, k))
+            grad_k.copy_(torch.bmm(grad_scores.transpose(1, 2), q))
         if ctx.scaling != 1:
             grad_query.mul_(ctx.scaling)
         return grad_query, grad_key, grad_value, grad_bias, None, None, None, None, None
@@ -177,28 +199,30 @@ class _PerSequence(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Blocks:
-    """A flat tensor as one block (heads, queries, keys) a sequence."""
+    """A flat tensor as one block (heads, queries, keys) a sequence.
+
+    Attributes:
+        heads: of the attention.
+        queries: of each sequence.
+        keys: of each sequence.
+    """
 
     heads: int
-    queries: Row
-    keys: Row
+    queries: list[int]
+    keys: list[int]
 
     @cached_property
     def shapes(self) -> list[tuple[int, int, int]]:
-        lengths = zip(self.queries.lengths, self.keys.lengths, strict=True)
-        return [(self.heads, rows, columns) for rows, columns in lengths]
+        return [(self.heads, q, k) for q, k in zip(self.queries, self.keys, strict=True)]
 
     @cached_property
     def elements(self) -> int:
         return sum(map(prod, self.shapes))
 
-    def of(self, flat: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Yield where the queries lie, where the keys lie, and the block as a view."""
+    def of(self, flat: Tensor) -> list[Tensor]:
+        """Return the blocks as views."""
         parts = torch.split(flat, [prod(shape) for shape in self.shapes])
-        for q, k, part, shape in zip(
-            self.queries.spans, self.keys.spans, parts, self.shapes, strict=True
-        ):
-            yield q, k, part.view(shape)
+        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -39,11 +38,6 @@ class Row:
     def longest(self) -> int:
         """Length of the longest sequence."""
         return max(self.lengths)
-
-    @cached_property
-    def spans(self) -> list[slice]:
-        """Where each sequence lies."""
-        return [slice(a, b) for a, b in pairwise(accumulate(self.lengths, initial=0))]
 
     @cached_property
     def future(self) -> Tensor:

@@ -51,16 +51,15 @@ def test_result_and_gradients_are_those_of_each_sequence_alone(
     query, key, value = leaves[:3]
     bias = leaves[3] if with_bias else None
     alone = []
-    for q, k in zip(queries.spans, keys.spans, strict=True):
-        lengths = (q.stop - q.start, k.stop - k.start)
+    of_keys = (keys.lengths, 1)
+    for q, k, v in zip(
+        query.split(queries.lengths, 1), key.split(*of_keys), value.split(*of_keys), strict=True
+    ):
+        lengths = (q.shape[1], k.shape[1])
         mask = torch.zeros(lengths) if bias is None else bias[0, :, : lengths[0], : lengths[1]]
         if causal:
             mask = mask.masked_fill(torch.ones(lengths).triu(1).bool(), -torch.inf)
-        alone.append(
-            F.scaled_dot_product_attention(
-                query[:, q], key[:, k], value[:, k], attn_mask=mask, scale=0.7
-            )
-        )
+        alone.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.7))
     expected = torch.cat(alone, 1).transpose(0, 1)
     upstream = torch.randn_like(expected)
     expected_gradients = torch.autograd.grad(expected, leaves, upstream)
@@ -80,7 +79,7 @@ def test_dropout_falls_on_the_probabilities(attend: Attend) -> None:
     zeros, ones = torch.zeros(HEADS, 400, WIDTH), torch.ones(HEADS, 400, WIDTH)
     result = attend(zeros, zeros, ones, None, queries, queries, 1.0, 0.2, False)
     assert float(result.mean()) == pytest.approx(1, abs=0.01)
-    spread = [float(result[span].std()) for span in queries.spans]
+    spread = [float(part.std()) for part in result.split(queries.lengths)]
     for measured, length in zip(spread, queries.lengths, strict=True):
         assert measured == pytest.approx((0.2 / 0.8 / length) ** 0.5, rel=0.15)
 

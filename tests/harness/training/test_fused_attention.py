@@ -78,10 +78,9 @@ def test_rows_are_padded_and_packed_again(lengths: list[int]) -> None:
     x = torch.arange(1.0, 1 + 2 * sum(lengths)).view(-1, 2)
     padded = one.padded(x)
     assert padded.shape == (len(lengths), one.width, 2)
-    for sequence, span in zip(padded, one.spans, strict=True):
-        size = span.stop - span.start
-        assert torch.equal(sequence[:size], x[span])
-        assert not sequence[size:].any()
+    for sequence, tokens in zip(padded, x.split(lengths), strict=True):
+        assert torch.equal(sequence[: len(tokens)], tokens)
+        assert not sequence[len(tokens) :].any()
     assert torch.equal(one.packed(padded), x)
 
 
