@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,6 +74,20 @@ class Clock:
             torch.cuda.max_memory_allocated() if self.on_gpu else resident("VmHWM") - self.before,
             [float(loss) for loss in losses],
         )
+
+
+CLOSE = 0.85
+"""A peer that reached less than this share of the best one's speed is not measured again."""
+
+
+def in_the_running(rates: Mapping[str, float]) -> list[str]:
+    """Return the peers of which any may turn out to be the best.
+
+    Args:
+        rates: of all peers by name, from one window each.
+    """
+    best = max(rates.values())
+    return [name for name, rate in rates.items() if rate > CLOSE * best]
 
 
 def matrix_rate() -> float:

@@ -45,23 +45,20 @@ class Contender:
         ours: this harness; else Seq2SeqTrainer with PEFT.
         dtype: what matrix products are computed in.
         grouped: the trainer sorts samples of like length together, which it does by its own rule.
-        repeated: takes part in every pass. Those in float32 are slower by a factor that no noise
-            explains, so that one window of them will do.
     """
 
     name: str
     ours: bool
     dtype: str
     grouped: bool = False
-    repeated: bool = True
 
 
 CONTENDERS = (
-    Contender("Trainer + PEFT, float32", False, "float32", repeated=False),
-    Contender("Trainer + PEFT, float32, grouped by length", False, "float32", True, False),
+    Contender("Trainer + PEFT, float32", False, "float32"),
+    Contender("Trainer + PEFT, float32, grouped by length", False, "float32", True),
     Contender("Trainer + PEFT, bf16", False, "bfloat16"),
     Contender("Trainer + PEFT, bf16, grouped by length", False, "bfloat16", True),
-    Contender("harness, float32", True, "float32", repeated=False),
+    Contender("harness, float32", True, "float32"),
     Contender("harness, bf16", True, "bfloat16"),
 )
 

@@ -1,12 +1,13 @@
 """Compare training with Seq2SeqTrainer + PEFT: python benchmarks/training.py --help.
 
 Random weights, made-up samples of skewed lengths. Every contender trains the same samples for the
-same number of steps, each window in a fresh process. A pass goes through the contenders there and
-back, so that a drift of the machine meets all alike. The peer is the best setting of the trainer; a
-ratio compares the harness, in the precision that it chooses by itself, with it within one pass.
-Beside it stands the ratio by processor time, which other work on the machine leaves nearly alone.
-Losses of this part differ by dropout's random numbers; the curves at its end, on the embedded task
-and without dropout, must not differ.
+same number of steps, each window in a fresh process. Passes go through the contenders there and
+back, so that a drift of the machine meets all alike; after the first one those take part that it
+left in the running. The peer is the best setting of the trainer; a ratio compares the harness, in
+the precision that it chooses by itself, with it within one pass. Beside it stands the ratio by
+processor time, which other work on the machine leaves nearly alone. Losses of this part differ by
+dropout's random numbers; the curves at its end, on the embedded task and without dropout, must not
+differ.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from multiprocessing import get_context
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clock import Window, matrix_rate
+from clock import Window, in_the_running, matrix_rate
 from contenders import CONTENDERS, Contender, run_curve, run_window
 from work import Case
 
@@ -68,12 +69,19 @@ def compare(case: Case, rounds: int) -> dict[str, Any]:
     """Run the contenders there and back; return all windows and what follows from them."""
     those, ours = taking_part(case), default(case)
     windows: dict[str, list[Window]] = {c.name: [] for c in those}
-    for number in range(rounds):
-        for way in (those, those[::-1]):
-            for contender in way:
-                first = number == 0 and way is those
-                if contender.repeated or contender.dtype == ours.dtype or first:
-                    windows[contender.name].append(alone(run_window, contender, case))
+
+    def measure(contenders: Iterable[Contender]) -> None:
+        for contender in contenders:
+            windows[contender.name].append(alone(run_window, contender, case))
+
+    measure(those)
+    rates = {c.name: windows[c.name][0].tokens / windows[c.name][0].wall for c in those}
+    peers = in_the_running({c.name: rates[c.name] for c in those if not c.ours})
+    left = [c for c in those if c == ours or c.name in peers]
+    measure(reversed(left))
+    for _ in range(rounds - 1):
+        measure(left)
+        measure(reversed(left))
     return {
         **case.record(),
         **summary(windows, ours.name),
@@ -170,7 +178,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, help="timed steps of a window; 5, on a GPU 30")
     parser.add_argument("--warmup", type=int, help="steps before them; 1, on a GPU 10")
-    parser.add_argument("--rounds", type=int, default=1, help="each holds two windows a contender")
+    parser.add_argument("--rounds", type=int, default=2, help="each there and back")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--full-length", action="store_true", help="nothing to gain from packing")
     parser.add_argument("--curve-steps", type=int, default=50)
@@ -184,7 +192,7 @@ def main() -> None:
     options.warmup = options.warmup or (1 if device == "cpu" else 10)
     if options.quick:
         options.shapes, options.recipes = ["nano-t5"], ["lora_ff+lprun"]
-        options.batch, options.steps, options.curve_steps = 2, 1, 2
+        options.batch, options.steps, options.curve_steps, options.rounds = 2, 1, 2, 1
     cases = [
         Case(
             shape,
