@@ -23,9 +23,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
     ) -> Tensor:
-        chunks = max(1, -(-len(states) * len(weight) * 4 // _CHUNK_BYTES))
-        rows = -(-len(states) // chunks)
         wants_states, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        rows = _CHUNK_BYTES // (len(weight) * 4)
+        if wants_weight:
+            # Each chunk adds a product of the weight's size: it had better not be smaller itself.
+            rows = max(rows, weight.shape[1])
+        chunks = -(-len(states) // max(1, rows))
+        rows = -(-len(states) // chunks)
         low = weight.to(states.dtype)
         total = states.new_zeros((), dtype=torch.float32)
         grad_states = torch.empty_like(states) if wants_states else None
@@ -49,7 +53,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             gradient = gradient.to(states.dtype)
             if grad_states is not None:
                 torch.mm(gradient, low, out=grad_states[chunk])
-            if grad_weight is not None:
+            if grad_weight is not None and grad_weight.dtype == gradient.dtype:
+                grad_weight.addmm_(gradient.T, states[chunk])
+            elif grad_weight is not None:
                 grad_weight += gradient.T @ states[chunk]
         ctx.save_for_backward(grad_states, grad_weight, grad_bias)
         return total
