@@ -25,7 +25,7 @@ demo: $(INSTALLED)  ## Fine-tune the embedded model on the embedded task and sho
 	$(BIN)/harness report results/
 
 BENCH ?= results/benchmarks
-bench: $(INSTALLED)  ## Compare with Seq2SeqTrainer + PEFT; write docs/performance.md. Some 20 minutes.
+bench: $(INSTALLED)  ## Compare with Seq2SeqTrainer + PEFT; write docs/performance.md. An hour and more.
 	$(BIN)/python benchmarks/training.py --out $(BENCH)
 	$(BIN)/python benchmarks/decoding.py --out $(BENCH)
 	$(BIN)/python benchmarks/growth.py --out $(BENCH)

@@ -24,9 +24,9 @@ _TRAINING = """
 The best of the trainer's settings (float32 or bf16, its own grouping by length on or off) is the
 peer of each row, and *harness* the precision that it chooses by itself. A ratio above 1 is a gain
 in speed (tokens/s) or, below 1, in memory (growth of the process at its peak, from before the model
-was built). The interval is Student's t over the logarithms of matched windows; with so few of them
-it is wide. *Real* is the share of a padded batch that is no padding: the gain from packing follows
-from it.
+was built). Peers within 15 % of the best are measured as often as the harness, the others once; the
+interval is Student's t over the logarithms of matched windows. *Real* is the share of a padded
+batch that is no padding: the gain from packing follows from it.
 """
 _CURVES = """
 The losses of {steps} steps on the embedded task, without dropout, from equal adapters; how far a
