@@ -75,7 +75,8 @@ def launch(processes: int, spec: RunSpec, arguments: Sequence[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, SPEC)
             file.write_text(spec.to_toml(), "utf-8")
-            words = ["-m", "harness", "run", str(file), *arguments]
+            # -P: the current folder may hold modules named like the harness's.
+            words = ["-P", "-m", "harness", "run", str(file), *arguments]
             elastic_launch(config, sys.executable)(*words)
     except SignalException as signal:
         return 128 + int(signal.sigval)

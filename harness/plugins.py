@@ -7,11 +7,13 @@ import importlib.metadata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
+from types import ModuleType
 
 import pluggy
 
 from harness import hookspecs
 from harness.errors import HarnessError
+from harness.own_packages import check_own, own_packages_first
 from harness.registry import Origin, Register, Registry
 
 GROUP = "harness"
@@ -76,16 +78,22 @@ class Plugins:
 
 
 def discover(entry_points: Iterable[EntryPoint]) -> Plugins:
-    """Load plugins from entry points; those that fail are reported in ``Plugins.broken``."""
+    """Load plugins from entry points; third parties' that fail are in ``Plugins.broken``.
+
+    Raises:
+        HarnessError: a built-in plugin cannot be loaded.
+    """
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     plugins = Plugins(manager)
     # Own plugins first and the rest by name, so that listings and messages never depend on the
     # order in which packages were installed.
-    for point in sorted(entry_points, key=lambda p: (_origin(p).package != _OWN_DISTRIBUTION, p)):
+    for point in sorted(entry_points, key=lambda p: (not _is_own(p), p)):
         try:
-            module = point.load()
+            module = _load(point)
         except Exception as error:
+            if _is_own(point):
+                raise _own_plugin_error(point, error) from error
             plugins.broken.append(BrokenPlugin(point.name, _origin(point), _reason(error)))
             continue
         plugins.register(module, point.name, _origin(point))
@@ -102,6 +110,30 @@ def installed() -> Plugins:
             "Install the package rather than only putting it on the path: pip install -e .",
         )
     return plugins
+
+
+def _is_own(point: EntryPoint) -> bool:
+    return _origin(point).package == _OWN_DISTRIBUTION
+
+
+def _load(point: EntryPoint) -> ModuleType:
+    if not _is_own(point):
+        module: ModuleType = point.load()
+        return module
+    with own_packages_first():
+        module = point.load()
+    check_own(module)
+    return module
+
+
+def _own_plugin_error(point: EntryPoint, error: Exception) -> HarnessError:
+    if isinstance(error, HarnessError):
+        return error
+    return HarnessError(
+        f"The harness's own plugin {point.name!r} cannot be loaded from {point.value!r}: "
+        f"{_reason(error)}",
+        "Install the package again: pip install --force-reinstall --no-deps seq2seq-harness",
+    )
 
 
 def _origin(point: EntryPoint) -> Origin:

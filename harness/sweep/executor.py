@@ -160,7 +160,8 @@ def open_executor(reference: str, plugins: Plugins) -> Executor[Any]:
 @contextlib.contextmanager
 def _worker() -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.sweep.worker"],
+        # -P: the current folder may hold modules named like the harness's.
+        [sys.executable, "-P", "-m", "harness.sweep.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -166,6 +166,16 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with modules of somebody else that are named like the harness's own."""
+    folder = tmp_path_factory.mktemp("strangers")
+    for name in ("tasks.py", "compressors/__init__.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("raise RuntimeError(f'{__file__} was imported')\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of sixty short findings with their impressions."""
     rng = random.Random(0)

@@ -57,6 +57,7 @@ def test_two_processes_learn_as_one(
     harness: Harness,
     short_run: list[str],
     without_dropout: Path,
+    strangers: Path,
     tmp_path: Path,
     recipe: str,
     way: str,
@@ -76,6 +77,7 @@ def test_two_processes_learn_as_one(
     assert alone.exit_code == 0, alone.output
     done = subprocess.run(
         [sys.executable, *LAUNCHED[way], *arguments, "--out", str(tmp_path / "two")],
+        cwd=strangers,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -114,12 +116,13 @@ def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) 
     assert not is_launched()
 
 
-def test_a_mistake_is_told_once(short_run: list[str], tmp_path: Path) -> None:
+def test_a_mistake_is_told_once(short_run: list[str], tmp_path: Path, strangers: Path) -> None:
     arguments = [*short_run[1:], "--set", "metrics=beauty"]
     words: list[Any] = [sys.executable, *ONE, "run", "--nproc", "2", *arguments, "--out", tmp_path]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=strangers, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("Error:") == 1
+    assert "Unknown metric 'beauty'" in done.stderr
 
 
 @pytest.mark.slow
