@@ -5,6 +5,12 @@ This is the public API, for plugins and scripts alike. Importing it never import
 
 from harness.backbone import STACKS, Backbone, Role, Stack, Weights
 from harness.compressor import Compressor, Stage
+from harness.data.dialect import Dialect
+from harness.data.files import read_table
+from harness.data.folders import SPLIT_NAMES, pick_splits, read_folder
+from harness.data.kinds import SUFFIXES as DATA_SUFFIXES
+from harness.data.kinds import stem
+from harness.data.table import Table, text_column
 from harness.errors import HarnessError
 from harness.hookspecs import hookimpl
 from harness.metric import Metric, Score
@@ -15,9 +21,12 @@ from harness.task import LengthProfile, Preparation, Prepared, Splits, Task
 __version__ = "0.1.0"
 
 __all__ = [
+    "DATA_SUFFIXES",
+    "SPLIT_NAMES",
     "STACKS",
     "Backbone",
     "Compressor",
+    "Dialect",
     "HarnessError",
     "LengthProfile",
     "Metric",
@@ -30,7 +39,13 @@ __all__ = [
     "Splits",
     "Stack",
     "Stage",
+    "Table",
     "Task",
     "Weights",
     "hookimpl",
+    "pick_splits",
+    "read_folder",
+    "read_table",
+    "stem",
+    "text_column",
 ]

@@ -24,6 +24,7 @@ class Splits:
         skipped: why rows were left out -> how many, over all splits.
         leakage: kind of likeness -> pairs of sources in different splits that are so alike; empty
             where the task does not count them.
+        notes: what was guessed while reading, and the option that decides it.
     """
 
     train: Dataset
@@ -31,6 +32,7 @@ class Splits:
     test: Dataset
     skipped: dict[str, int] = field(default_factory=dict)
     leakage: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

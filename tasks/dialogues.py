@@ -8,10 +8,19 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness import HarnessError, LengthProfile, Metric, Options, Splits, Task
+from harness import (
+    HarnessError,
+    LengthProfile,
+    Metric,
+    Options,
+    Splits,
+    Table,
+    Task,
+    read_table,
+    text_column,
+)
 from tasks.local import VARIABLE, data_folder, find_file
 from tasks.pairs import usable_pairs
-from tasks.tables import Table, read_table, text_column
 
 _SOURCE = "input"
 _TARGETS = ("output", "answer_icliniq")

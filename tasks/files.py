@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import HarnessError, Splits
-from tasks.paths import find_split_files, stem
-from tasks.tables import read_table
+from harness import (
+    Dialect,
+    HarnessError,
+    Splits,
+    read_folder,
+    read_table,
+    stem,
+)
 from tasks.tabular import TableOptions, TableTask
 
 
 class FileOptions(TableOptions):
     """Options of a task on your own data."""
 
+    encoding: str | None = None
+    """Of text files, such as latin-1 or utf-16; by default UTF-8, or what a byte order mark
+    says."""
+    delimiter: str | None = None
+    """Between the cells of a CSV file: one character, or tab, comma, semicolon, pipe; by default
+    the one that is found."""
+    sheet: str | None = None
+    """Of a workbook; by default the first."""
+
 
 class FileTask(TableTask[FileOptions]):
-    """Data from files in JSONL, JSON, CSV or Parquet.
+    """Data from files.
 
-    A folder holds a train and a test file; where it has no eval file (eval, validation, valid, val
-    or dev), a tenth of the train rows is taken for it. A single file is split 80/10/10. Rows whose
-    source or target is missing or blank are left out and counted.
+    What is read: JSONL, JSON, CSV, TSV, Parquet, Arrow, Feather, Excel workbooks, pairs of text
+    files with one text a line, and folders that the library datasets saved. A folder holds a train
+    and a test split; where it has no eval split (eval, validation, valid, val or dev), a tenth of
+    the train rows is taken for it, and from what the library or the hub wrote also a test split. A
+    single file is split 80/10/10. Rows whose source or target is missing or blank are left out and
+    counted.
     """
 
     Options = FileOptions
@@ -35,19 +52,15 @@ class FileTask(TableTask[FileOptions]):
 
     def splits(self, seed: int) -> Splits:
         """Read the files, into memory only: no copy of the data is written anywhere."""
+        options = self.options
+        dialect = Dialect(options.encoding, options.delimiter, options.sheet)
         if not self.path.exists():
             raise HarnessError(
                 f"There is no file or folder {str(self.path)!r}.",
                 "Give a folder with train, eval and test files, or one file, e.g. --task my.jsonl",
             )
-        files = {"train": self.path}
         if self.path.is_dir():
-            files = find_split_files(self.path)
-            if missing := [split for split in ("train", "test") if split not in files]:
-                raise HarnessError(
-                    f"{self.path}: there is no {' and no '.join(missing)} file in this folder.",
-                    f"Add {missing[0]}.jsonl (or .json, .csv, .parquet), "
-                    "or give one file, which is split 80/10/10.",
-                )
-        tables = {split: read_table(path) for split, path in files.items()}
+            tables = read_folder(self.path, dialect)
+        else:
+            tables = {"train": read_table(self.path, dialect)}
         return self._splits(tables, seed, str(self.path))

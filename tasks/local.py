@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import HarnessError
-from tasks.paths import SUFFIXES
+from harness import DATA_SUFFIXES, HarnessError
 
 VARIABLE = "HARNESS_DATA"
 """Environment variable: the folder that holds the user's copies of all data sets."""
@@ -31,7 +30,7 @@ def find_file(folder: Path, stems: Sequence[str]) -> Path | None:
         path
         for path in folder.iterdir()
         if path.name.lower().startswith(tuple(stems))
-        and path.name.endswith(SUFFIXES)
+        and path.name.endswith(DATA_SUFFIXES)
         and path.is_file()
     )
     if len(found) > 1:

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness import HarnessError, LengthProfile, Splits
+from harness import SPLIT_NAMES, HarnessError, LengthProfile, Splits, Table, pick_splits
 from tasks.hub import load_from_hub
-from tasks.paths import HUB, SPLIT_NAMES
-from tasks.tables import Table
+from tasks.paths import HUB
 from tasks.tabular import TableOptions, TableTask
+
+_KNOWN = {name for names in SPLIT_NAMES.values() for name in names}
 
 
 class HubOptions(TableOptions):
@@ -56,13 +57,15 @@ class HubTask(TableTask[HubOptions]):
         identity = self.hub_id or self.name
         options = self.options
         found = load_from_hub(identity, options.config or self.default_config, options.revision)
-        tables = {}
-        for split, names in SPLIT_NAMES.items():
-            for name in names:
-                if name in found and split not in tables:
-                    rows = found[name]
-                    columns = {column: list(rows[column]) for column in rows.column_names}
-                    tables[split] = Table(Path(f"{identity}/{name}"), columns)
+        tables = pick_splits(
+            {
+                name: Table(
+                    Path(f"{identity}/{name}"), {c: list(rows[c]) for c in rows.column_names}
+                )
+                for name, rows in found.items()
+                if name in _KNOWN
+            }
+        )
         if "train" not in tables:
             raise HarnessError(
                 f"{identity} has no train split. Its splits: {', '.join(found)}.",

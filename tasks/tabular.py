@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import Field
 
-from harness import HarnessError, Metric, Options, Splits, Task
+from harness import HarnessError, Metric, Options, Splits, Table, Task, text_column
 from tasks.pairs import usable_pairs
-from tasks.tables import Table, text_column
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -93,10 +92,12 @@ class TableTask(Task[OptionsT]):
         }
         train = parts["train"]
         tenth = max(1, round(len(train) / 10))
+        # A set, but in order: the files of all splits look alike.
+        notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
         for split in ("test", "eval"):
             if split not in parts:
                 train, parts[split] = _carve(train, tenth, seed, place)
-        return Splits(train, parts["eval"], parts["test"], dict(skipped))
+        return Splits(train, parts["eval"], parts["test"], dict(skipped), notes=tuple(notes))
 
     def _examples(self, label: str, table: Table, skipped: Counter[str]) -> Dataset:
         """Return the usable rows; ``label`` begins the ids of rows without one."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import data_options
 from harness.measurement.data_choice import DataChoice
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ def plan(
         str | None,
         typer.Option(help="Plan for batches of this task.", show_default="all of 512 and 128"),
     ] = None,
+    source_column: data_options.SourceColumn = None,
+    target_column: data_options.TargetColumn = None,
+    id_column: data_options.IdColumn = None,
+    encoding: data_options.Encoding = None,
+    delimiter: data_options.Delimiter = None,
     data: Annotated[
         DataChoice,
         typer.Option(
@@ -59,7 +65,16 @@ def plan(
     plugins = installed()
     recipes = [parse(text, plugins.compressors) for text in split_recipes(compressor)]
     found = plugins.backbones.find(backbone).load()(backbone)
-    spec = profile_spec(backbone, task, device, batch_size, accumulation, precision)
+    options = data_options.given(
+        source_column=source_column,
+        target_column=target_column,
+        id_column=id_column,
+        encoding=encoding,
+        delimiter=delimiter,
+    )
+    spec = profile_spec(
+        backbone, task, device, batch_size, accumulation, precision, task_options=options
+    )
     batches: Batches | None = None
     if choose_device(spec.device).type == "cpu":
         process_bytes()  # Before data are read: afterwards it would count them.

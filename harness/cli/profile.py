@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli import data_options
 from harness.measurement.data_choice import DataChoice
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ def profile(
         str, typer.Option(help="Recipes, listed with commas.")
     ] = "full,lprun,lora_qv,lora_ff,lora_qv+lprun,lora_ff+lprun",
     task: Annotated[str, typer.Option(help="Whose lengths the batches have.")] = "radiology_demo",
+    source_column: data_options.SourceColumn = None,
+    target_column: data_options.TargetColumn = None,
+    id_column: data_options.IdColumn = None,
+    encoding: data_options.Encoding = None,
+    delimiter: data_options.Delimiter = None,
     data: Annotated[
         DataChoice,
         typer.Option(
@@ -62,7 +68,16 @@ def profile(
 
     if compare not in (None, "paper"):
         raise HarnessError(f"Nothing called {compare!r} to compare with.", "Use --compare paper")
-    spec = profile_spec(backbone, task, device, batch_size, accumulation, precision, steps, repeats)
+    options = data_options.given(
+        source_column=source_column,
+        target_column=target_column,
+        id_column=id_column,
+        encoding=encoding,
+        delimiter=delimiter,
+    )
+    spec = profile_spec(
+        backbone, task, device, batch_size, accumulation, precision, steps, repeats, options
+    )
     console = Console(stderr=True, highlight=False)
     with console.status("starting") as status:
         made = _profile(spec, compressor, data, source_tokens, target_tokens, status.update)

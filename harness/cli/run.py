@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import data_options
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,12 +31,11 @@ def run(
         str | None,
         typer.Option(help="A name, or a file or folder of yours.", show_default="radiology_demo"),
     ] = None,
-    source_column: Annotated[
-        str | None, typer.Option(help="Your data's column of sources.", show_default="guessed")
-    ] = None,
-    target_column: Annotated[
-        str | None, typer.Option(help="Your data's column of targets.", show_default="guessed")
-    ] = None,
+    source_column: data_options.SourceColumn = None,
+    target_column: data_options.TargetColumn = None,
+    id_column: data_options.IdColumn = None,
+    encoding: data_options.Encoding = None,
+    delimiter: data_options.Delimiter = None,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -95,9 +96,14 @@ def run(
         "seed": seed,
         "preset": preset,
     }
-    columns = {"source_column": source_column, "target_column": target_column}
     given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    if options := {key: value for key, value in columns.items() if value is not None}:
+    if options := data_options.given(
+        source_column=source_column,
+        target_column=target_column,
+        id_column=id_column,
+        encoding=encoding,
+        delimiter=delimiter,
+    ):
         given["task_options"] = options
     values = overlay(overlay(values, given), parse_settings(settings or []))
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import data_options
+
 if TYPE_CHECKING:
     from harness.task import Splits
     from harness.text_statistics import TextStatistics
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 
 def stats(
     task: Annotated[str, typer.Argument(help="A name, or a file or folder of yours.")],
+    source_column: data_options.SourceColumn = None,
+    target_column: data_options.TargetColumn = None,
+    id_column: data_options.IdColumn = None,
+    encoding: data_options.Encoding = None,
+    delimiter: data_options.Delimiter = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -37,7 +44,14 @@ def stats(
     from harness.text_statistics import describe_texts
 
     task_class = installed().tasks.find(task).load()
-    chosen = task_class(task, _options(task, task_class, settings or []))
+    named = data_options.given(
+        source_column=source_column,
+        target_column=target_column,
+        id_column=id_column,
+        encoding=encoding,
+        delimiter=delimiter,
+    )
+    chosen = task_class(task, _options(task, task_class, named, settings or []))
     splits: Splits = chosen.splits(seed)
     found = describe_texts(_pairs(splits))
     if as_json:
@@ -46,7 +60,7 @@ def stats(
         _print(chosen.name, splits, found)
 
 
-def _options(task: str, task_class: Any, settings: list[str]) -> Any:
+def _options(task: str, task_class: Any, named: dict[str, str], settings: list[str]) -> Any:
     from harness.errors import HarnessError
     from harness.options import validate
     from harness.spec import parse_settings
@@ -57,7 +71,8 @@ def _options(task: str, task_class: Any, settings: list[str]) -> Any:
             f"--set {other[0]}: only options of the task have a meaning here.",
             f"Write --set task_options.NAME=VALUE; see: harness list tasks {task}",
         )
-    return validate(task_class.Options, values.get("task_options", {}), f"task {task!r}")
+    options = {**named, **values.get("task_options", {})}
+    return validate(task_class.Options, options, f"task {task!r}")
 
 
 def _rows(splits: Splits) -> dict[str, int]:
@@ -90,6 +105,7 @@ def _record(name: str, splits: Splits, found: TextStatistics) -> dict[str, Any]:
         "novel_bigrams_pct": found.novel_bigrams_pct,
         "skipped": splits.skipped,
         "leakage": splits.leakage,
+        **({"notes": list(splits.notes)} if splits.notes else {}),
     }
 
 
@@ -112,6 +128,8 @@ def _print(name: str, splits: Splits, found: TextStatistics) -> None:
     table.add_row(*cells.values())
     console = Console(highlight=False)
     console.print(table)
+    for note in splits.notes:
+        console.print(note, style="dim", markup=False, soft_wrap=True)
     for reason, count in splits.skipped.items():
         console.print(f"{count:,} rows were left out: {reason}", style="dim", markup=False)
     for kind, count in splits.leakage.items():

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import data_options
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -44,6 +46,11 @@ def sweep(
     task: Annotated[
         str | None, typer.Option(help="Listed with commas.", show_default="radiology_demo")
     ] = None,
+    source_column: data_options.SourceColumn = None,
+    target_column: data_options.TargetColumn = None,
+    id_column: data_options.IdColumn = None,
+    encoding: data_options.Encoding = None,
+    delimiter: data_options.Delimiter = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs a cell.", show_default="1")] = None,
     preset: Annotated[
         str | None, typer.Option(help="paper or quick.", show_default="what suits the backbone")
@@ -96,6 +103,14 @@ def sweep(
     console = Console(stderr=True, highlight=False)
     plan = _plan(file, backbone, compressor, task, seeds)
     over: dict[str, Any] = {"preset": preset} if preset else {}
+    if options := data_options.given(
+        source_column=source_column,
+        target_column=target_column,
+        id_column=id_column,
+        encoding=encoding,
+        delimiter=delimiter,
+    ):
+        over["task_options"] = options
     chosen = specs(plan, overlay(over, parse_settings(settings or [])), installed())
     place = open_executor(executor, installed())
     surveyed = survey(chosen, installed(), out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from random import Random
@@ -53,6 +53,7 @@ def profile_spec(
     precision: str,
     steps: int = 8,
     rounds: int = 4,
+    task_options: Mapping[str, str] | None = None,
 ) -> RunSpec:
     """Return the settings under which recipes are planned and profiled: random weights.
 
@@ -65,6 +66,7 @@ def profile_spec(
         "device": device,
         "train": {"batch_size": batch_size, "accumulation": accumulation, "precision": precision},
         "probe": {"steps": steps, "rounds": rounds},
+        "task_options": dict(task_options or {}),
     }
     return resolve(settings if task is None else {**settings, "task": task}, "paper")
 

@@ -1,0 +1,1 @@
+"""Data as people have them: files and folders in, columns of values out."""

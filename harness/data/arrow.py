@@ -1,0 +1,81 @@
+"""Columnar files: Parquet, Arrow and Feather, and what ``datasets`` saves to a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.data.table import Table, malformed, require_distinct
+from harness.errors import HarnessError
+
+_STREAM_OR_FILE = b"ARROW1"
+_FEATHER_1 = b"FEA1"
+SAVED_SPLITS, SAVED = "dataset_dict.json", "state.json"
+"""What ``save_to_disk`` leaves in a folder, with splits and without."""
+
+
+def read_arrow(path: Path) -> dict[str, list[object]]:
+    """Read the columns of a Parquet, Arrow or Feather file.
+
+    Raises:
+        HarnessError: it is not such a file, or holds what Python has no counterpart of.
+    """
+    import pyarrow  # comes with datasets
+
+    kind = {".parquet": "a Parquet"}.get(path.suffix, "an Arrow")
+    try:
+        table = _open(path)
+        columns = [column.to_pylist() for column in table.columns]
+    # ValueError: a value that Python has no counterpart of, such as text that is not UTF-8.
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise malformed(path, f"not {kind} file that can be read", str(error)) from error
+    require_distinct(path, table.column_names)
+    return dict(zip(table.column_names, columns, strict=True))
+
+
+def _open(path: Path) -> Any:
+    from pyarrow import feather, ipc, parquet
+
+    if path.suffix == ".parquet":
+        return parquet.ParquetFile(path).read()
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(_FEATHER_1):
+        table = feather.read_table(path, memory_map=False)
+    else:
+        reader = ipc.open_file if start.startswith(_STREAM_OR_FILE) else ipc.open_stream
+        with path.open("rb") as file:
+            table = reader(file).read_all()
+    # Unlike Parquet's, these bytes are taken as they are: offsets may lead out of them.
+    table.validate(full=True)
+    return table
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether ``datasets`` saved this folder."""
+    return (folder / SAVED_SPLITS).is_file() or (folder / SAVED).is_file()
+
+
+def read_saved(folder: Path) -> dict[str, Table]:
+    """Read a folder of ``save_to_disk``; one without splits is called train.
+
+    Raises:
+        HarnessError: it is damaged.
+    """
+    import pyarrow
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        found = load_from_disk(str(folder))
+        splits = found if isinstance(found, DatasetDict) else {"train": found}
+        return {
+            str(name): Table(folder / str(name), {c: list(rows[c]) for c in rows.column_names})
+            for name, rows in splits.items()
+        }
+    # The library raises whatever its JSON and Arrow readers do.
+    except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise HarnessError(
+            f"{folder}: a folder of datasets' save_to_disk that cannot be read: {reason}.",
+            "Save it again: dataset.save_to_disk(FOLDER)",
+        ) from error

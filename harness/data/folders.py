@@ -1,0 +1,156 @@
+"""Folders of data: which file is which split, in the layouts that people have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from harness.data.dialect import Dialect
+from harness.data.files import Columns, read_pair, read_table
+from harness.data.kinds import LINE_PAIRS, READ, SUFFIXES, stem
+from harness.data.table import Table
+from harness.errors import HarnessError
+
+SPLIT_NAMES = {
+    "train": ("train",),
+    "eval": ("eval", "validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+_SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
+_PREFIXED = re.compile(r"src-(?P<name>\w+)(?P<suffix>\.txt)?")
+"""The sources of a split as OpenNMT names them: src-train.txt, beside tgt-train.txt."""
+_UTF8 = Dialect()
+_LISTED = 12
+
+Layout = dict[str, list[Path]]
+
+
+def read_folder(folder: Path, dialect: Dialect = _UTF8) -> dict[str, Table]:
+    """Read the splits of a folder: train, eval and test, as far as it holds them.
+
+    What the library datasets or the hub wrote may lack a test split; other files may not.
+
+    Raises:
+        HarnessError: it lacks a split, its files are ambiguous, or one cannot be read.
+    """
+    from harness.data.arrow import is_saved, read_saved
+
+    found: Layout = {}
+    needed = ["train"]
+    if is_saved(folder):
+        tables = pick_splits(read_saved(folder))
+    else:
+        found = find_split_files(folder)
+        if not found and (folder / "data").is_dir():
+            found = find_split_files(folder / "data")
+        tables = {split: _read_split(paths, dialect) for split, paths in found.items()}
+        # The hub has data sets without a test split; whoever writes files has forgotten one.
+        if not any(map(_is_shard, found.get("train", []))):
+            needed.append("test")
+    if missing := [split for split in needed if split not in tables]:
+        raise HarnessError(
+            f"{folder}: there is no {' and no '.join(missing)} file in this folder.", _hint(folder)
+        )
+    return tables
+
+
+def pick_splits(tables: dict[str, Table]) -> dict[str, Table]:
+    """Return split -> table for splits under any of their usual names; others are left out."""
+    return {
+        split: tables[name]
+        for split, names in SPLIT_NAMES.items()
+        for name in names[::-1]
+        if name in tables
+    }
+
+
+def find_split_files(folder: Path) -> Layout:
+    """Return split -> its files, of which several are shards, for the splits in a folder.
+
+    Raises:
+        HarnessError: two files claim the same split, or a shard is missing.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    claims: dict[str, dict[str, list[Path]]] = {split: {} for split in SPLIT_NAMES}
+    for path in files:
+        if (found := _split_name(path)) is None:
+            continue
+        name, shard = found
+        for split, names in SPLIT_NAMES.items():
+            if name in names:
+                claims[split].setdefault(f"{name} shards" if shard else path.name, []).append(path)
+    layout = {}
+    for split, claimed in claims.items():
+        if len(claimed) > 1:
+            listed = ", ".join(path.name for paths in claimed.values() for path in paths)
+            raise HarnessError(
+                f"{folder}: more than one file could be the {split} split: {listed}.",
+                "Leave one of them in the folder.",
+            )
+        for paths in claimed.values():
+            _require_all_shards(paths)
+            layout[split] = paths
+    return layout
+
+
+def _split_name(path: Path) -> tuple[str, bool] | None:
+    """Return the split's name that a file has, and whether it is a shard of it."""
+    if path.name.endswith(SUFFIXES) or path.suffix in LINE_PAIRS:
+        name = stem(path)
+        shard = _SHARD.fullmatch(name)
+        return (shard["name"], True) if shard else (name, False)
+    prefixed = _PREFIXED.fullmatch(path.name)
+    return (prefixed["name"], False) if prefixed else None
+
+
+def _is_shard(path: Path) -> bool:
+    return _SHARD.fullmatch(stem(path)) is not None
+
+
+def _require_all_shards(paths: list[Path]) -> None:
+    found = [_SHARD.fullmatch(stem(path)) for path in paths]
+    shards = [match for match in found if match is not None]
+    if not shards:
+        return
+    count = int(shards[0]["count"])
+    numbers = {int(match["number"]) for match in shards}
+    missing = sorted(set(range(count)) - numbers)
+    if missing or len(paths) != count:
+        which = ", ".join(f"{number:05d}" for number in missing[:_LISTED])
+        raise HarnessError(
+            f"{paths[0].parent}: {len(paths)} of {count} shards of "
+            f"{shards[0]['name']} are there; missing: {which or 'none, but some are too many'}.",
+            "Copy the others there: a part of the data would give other scores.",
+        )
+
+
+def _read_split(paths: list[Path], dialect: Dialect) -> Table:
+    path = paths[0]
+    if _PREFIXED.fullmatch(path.name):
+        targets = path.with_name(path.name.replace("src-", "tgt-", 1))
+        return Table(path, read_pair(path, targets, dialect))
+    tables = [read_table(path, dialect) for path in paths]
+    if len(tables) == 1:
+        return tables[0]
+    columns: Columns = {}
+    for table in tables:
+        if table.columns.keys() != tables[0].columns.keys():
+            raise HarnessError(
+                f"{table.path}: its columns ({', '.join(table.columns)}) differ from those of "
+                f"{path.name} ({', '.join(tables[0].columns)}).",
+                "All shards of a split must have the same columns.",
+            )
+        for name, values in table.columns.items():
+            columns.setdefault(name, []).extend(values)
+    return Table(path.parent, columns, tables[0].notes)
+
+
+def _hint(folder: Path) -> str:
+    found = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    listed = ", ".join(found[:_LISTED]) + more
+    return (
+        f"It holds: {listed or 'nothing'}.\n"
+        f"What is read: {READ}; a split is a file named train, test, or eval (validation, valid, "
+        "val, dev). Or give one file, which is split 80/10/10."
+    )
