@@ -10,7 +10,8 @@ from harness.data.files import read_table
 from harness.data.folders import SPLIT_NAMES, pick_splits, read_folder
 from harness.data.kinds import SUFFIXES as DATA_SUFFIXES
 from harness.data.kinds import stem
-from harness.data.table import Table, text_column
+from harness.data.table import Table, holds_lists, references_column, text_column
+from harness.data.turns import Joining, exchanges, turn_column
 from harness.errors import HarnessError
 from harness.hookspecs import hookimpl
 from harness.metric import Metric, Score
@@ -28,6 +29,7 @@ __all__ = [
     "Compressor",
     "Dialect",
     "HarnessError",
+    "Joining",
     "LengthProfile",
     "Metric",
     "Options",
@@ -42,10 +44,14 @@ __all__ = [
     "Table",
     "Task",
     "Weights",
+    "exchanges",
+    "holds_lists",
     "hookimpl",
     "pick_splits",
     "read_folder",
     "read_table",
+    "references_column",
     "stem",
     "text_column",
+    "turn_column",
 ]

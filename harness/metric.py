@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -53,6 +53,22 @@ class Score:
     def value(self) -> float:
         """The corpus value over all examples."""
         return float(self.aggregate(self.statistics.sum(axis=0, keepdims=True))[0])
+
+    def clustered(self, clusters: Sequence[str]) -> Score:
+        """Return the score with one row of statistics for each cluster of examples.
+
+        A bootstrap then draws whole clusters, as it must where examples are parts of one dialogue.
+        The corpus value stays the same, since sums of sums are the same sums.
+
+        Args:
+            clusters: that of each example.
+        """
+        import numpy as np
+
+        names, member = np.unique(np.asarray(clusters), return_inverse=True)
+        sums = np.zeros((len(names), self.statistics.shape[1]))
+        np.add.at(sums, member, self.statistics)
+        return replace(self, statistics=sums)
 
 
 def _mean_of_sums(sums: FloatArray) -> FloatArray:

@@ -12,6 +12,7 @@ from harness.evaluation.decoding import generate
 from harness.evaluation.handover import hand_over
 from harness.evaluation.journal import Journal
 from harness.evaluation.phase import predict_and_score
+from harness.evaluation.scoring import references_of
 from harness.events import Evaluated, PhaseStarted, StepDone
 from harness.identity import identity
 from harness.inputs import Inputs, read_inputs
@@ -230,7 +231,8 @@ class Run:
                     dtype=trainee.dtype,
                 )
             rows = inputs.eval_rows
-            scores = inputs.primary.score(rows["source"], predictions, rows["target"])
+            references = references_of(rows, inputs.primary)
+            scores = inputs.primary.score(rows["source"], predictions, references)
             return {name: score.value for name, score in scores.items()}
 
         return train(

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def usable_pairs(
-    ids: Iterable[str], sources: Iterable[str | None], targets: Iterable[str | None]
-) -> tuple[dict[str, list[str]], Counter[str]]:
+    ids: Iterable[str],
+    sources: Iterable[str | None],
+    targets: Iterable[str | None],
+    more: Mapping[str, Sequence[object]] | None = None,
+) -> tuple[dict[str, list[Any]], Counter[str]]:
     """Leave out rows whose source or target is missing or blank.
 
+    Args:
+        ids: of the rows.
+        sources: of the rows.
+        targets: of the rows.
+        more: further columns, of which the same rows are kept.
+
     Returns:
-        (the columns id, source and target of the rest; why rows were left out -> how many)
+        (the columns id, source, target and more of the rest; why rows were left out -> how many)
     """
-    kept: dict[str, list[str]] = {"id": [], "source": [], "target": []}
+    more = more or {}
+    kept: dict[str, list[Any]] = {"id": [], "source": [], "target": [], **{c: [] for c in more}}
     reasons: Counter[str] = Counter()
-    for identity, source, target in zip(ids, sources, targets, strict=True):
+    for number, (identity, source, target) in enumerate(zip(ids, sources, targets, strict=True)):
         if not source or source.isspace():
             reasons[_reason("source", source)] += 1
         elif not target or target.isspace():
@@ -25,6 +36,8 @@ def usable_pairs(
             kept["id"].append(identity)
             kept["source"].append(source)
             kept["target"].append(target)
+            for name, values in more.items():
+                kept[name].append(values[number])
     return kept, reasons
 
 

@@ -85,7 +85,7 @@ def _print(scores: dict[str, Score], count: int) -> None:
 def _interval(score: Score) -> str:
     from harness.statistics import bootstrap_interval
 
-    if len(score.examples) < 2:
+    if len(score.statistics) < 2:
         return "one example"
     interval = bootstrap_interval(score)
     return f"{interval.low:.2f} to {interval.high:.2f}"

@@ -43,6 +43,29 @@ def text_column(table: Table, name: str) -> list[str | None]:
     return texts
 
 
+def holds_lists(table: Table, name: str) -> bool:
+    """Whether the first value of a column is a list; all others must then be lists too."""
+    return isinstance(next((v for v in table.columns[name] if v is not None), None), list)
+
+
+def references_column(table: Table, name: str) -> list[list[str]]:
+    """Return a column whose values are lists of texts, or a text; blank texts are left out.
+
+    Raises:
+        HarnessError: a value is neither; it names the row.
+    """
+    found: list[list[str]] = []
+    for number, value in enumerate(table.columns[name], start=1):
+        texts: list[str] = []
+        for text in value if isinstance(value, list) else [value]:
+            if text is not None and not isinstance(text, str):
+                raise not_text(table, name, number, text)
+            if text and not text.isspace():
+                texts.append(text)
+        found.append(texts)
+    return found
+
+
 def not_text(table: Table, name: str, number: int, value: object) -> HarnessError:
     """Return the error of a value where text belongs."""
     return HarnessError(

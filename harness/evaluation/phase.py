@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -74,12 +75,7 @@ def predict_and_score(
             on_batch=on_batch,
         )
     lines = [
-        {
-            "id": row["id"],
-            "source": row["source"],
-            "reference": row["target"],
-            "prediction": prediction,
-        }
+        {**_texts(row), "prediction": prediction}
         for row, prediction in zip(inputs.test_rows, predictions, strict=True)
     ]
     # Before they are scored: scoring may fail, and can be done again from the file alone.
@@ -94,3 +90,14 @@ def predict_and_score(
         if value.ci is None
     }
     write_lines(path, ({**line, "scores": scores.of_example(i)} for i, line in enumerate(lines)))
+
+
+def _texts(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what a line of predictions says of its example."""
+    references = row.get("references") or [row["target"]]
+    texts = {
+        "id": row["id"],
+        "source": row["source"],
+        "reference": references if len(references) > 1 else references[0],
+    }
+    return {**texts, "cluster": row["cluster"]} if "cluster" in row else texts

@@ -11,13 +11,26 @@ from harness.errors import HarnessError
 _SHAPE = 'Each line is an object: {"prediction": "...", "reference": "..."}'
 
 
+Reference = str | list[str]
+"""One reference, or several for the same example."""
+
+
 class Row(NamedTuple):
-    """One line of a file of predictions."""
+    """One line of a file of predictions.
+
+    Attributes:
+        line: its number, or that of its row in a table.
+        prediction: what a model wrote.
+        reference: what it should have written; a list where an example has several.
+        source: what it read, where that is known.
+        cluster: what its example shares with others that are not independent of it.
+    """
 
     line: int
     prediction: str
-    reference: str
+    reference: Reference
     source: str | None
+    cluster: str | None = None
 
 
 def read_predictions(path: Path) -> list[Row]:
@@ -49,12 +62,22 @@ def _row(line: bytes, number: int, path: Path) -> Row:
         raise HarnessError(f"{place}: not JSON ({error}).") from error
     if not isinstance(record, dict):
         raise HarnessError(f"{place}: a {type(record).__name__} where an object belongs.", _SHAPE)
-    source = None
+    source = cluster = None
     if record.get("source") is not None:
         source = _text(record, "source", place)
-    return Row(
-        number, _text(record, "prediction", place), _text(record, "reference", place), source
-    )
+    if isinstance(record.get("cluster"), str):
+        cluster = _text(record, "cluster", place)
+    prediction = _text(record, "prediction", place)
+    return Row(number, prediction, _reference(record, place), source, cluster)
+
+
+def _reference(record: dict[str, Any], place: str) -> Reference:
+    """Return the reference, or several; a list of one is that one."""
+    value = record.get("reference")
+    if not isinstance(value, list) or not value:
+        return _text(record, "reference", place)
+    texts = [_text({"reference": text}, "reference", place) for text in value]
+    return texts if len(texts) > 1 else texts[0]
 
 
 def _text(record: dict[str, Any], field: str, place: str) -> str:

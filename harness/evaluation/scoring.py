@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from harness.errors import HarnessError
 from harness.evaluation.predictions import Row
@@ -44,17 +44,45 @@ def score(metrics: Iterable[Metric], rows: Sequence[Row]) -> Scores:
     sources = [row.source or "" for row in rows]
     predictions = [row.prediction for row in rows]
     references = [row.reference for row in rows]
+    clusters = clusters_of(rows)
+    several = any(isinstance(reference, list) for reference in references)
     scores = Scores()
     for metric in metrics:
         reason = metric.unavailable()
+        if several and not takes_several(metric):
+            reason = reason or "It has no convention for several references of one example."
         if reason is None:
             try:
-                scores.computed.update(metric.score(sources, predictions, references))
+                # Strings only, unless the metric takes lists.
+                made = metric.score(sources, predictions, cast(Sequence[str], references))
+                if clusters is not None:
+                    made = {name: one.clustered(clusters) for name, one in made.items()}
+                scores.computed.update(made)
                 continue
             except HarnessError as error:
                 reason = " ".join(filter(None, (error.message, error.hint)))
         scores.not_computed.update(dict.fromkeys(metric.names, reason))
     return scores
+
+
+def takes_several(metric: Metric) -> bool:
+    """Whether a metric takes lists of references."""
+    return bool(getattr(metric, "several_references", False))
+
+
+def clusters_of(rows: Sequence[Row]) -> list[str] | None:
+    """Return the cluster of each row, or None where every row is one of its own."""
+    if all(row.cluster is None for row in rows):
+        return None
+    # A line number is no name that a data set gives.
+    return [f"line {row.line}" if row.cluster is None else f"={row.cluster}" for row in rows]
+
+
+def references_of(examples: Any, metric: Metric) -> list[Any]:
+    """Return the references of a split's examples in the form that a metric takes."""
+    if "references" in examples.column_names and takes_several(metric):
+        return list(examples["references"])
+    return list(examples["target"])
 
 
 def named_metrics(names: Iterable[str], registry: Registry) -> dict[str, Metric]:
@@ -100,12 +128,15 @@ def data_hash(*splits: Any) -> str:
         for column in ("source", "target"):
             for text in split[column]:
                 digest.update(text.encode() + b"\0")
+        if "references" in split.column_names:
+            for texts in split["references"]:
+                digest.update("\0".join(texts).encode() + b"\2")
         digest.update(b"\1")
     return digest.hexdigest()
 
 
 def _value(score: Score) -> Value:
-    several = len(score.examples) > 1
+    several = len(score.statistics) > 1
     interval = bootstrap_interval(score, seed=0) if several else None
     return Value(
         value=score.value,

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from harness.metric import Score
 from harness.reporting.folder import StoredRun
-from harness.reporting.scores import RunScores, metric_named, read_prediction_rows
+from harness.reporting.scores import (
+    RunScores,
+    by_cluster,
+    metric_named,
+    read_prediction_rows,
+    references_in,
+)
 
 _CHEAP = (
     "rouge1",
@@ -39,8 +45,9 @@ def score_floor(run: StoredRun) -> RunScores:
     if not all("source" in row and "reference" in row for row in rows):
         floor.missing.update(dict.fromkeys(run.report.quality, "the sources are not stored"))
         return floor
-    sources, references = ([str(row[text]) for row in rows] for text in ("source", "reference"))
-    leads = list(map(lead, sources, references))
+    sources, references = [str(row["source"]) for row in rows], references_in(rows)
+    firsts = [each[0] if isinstance(each, list) else each for each in references]
+    leads = list(map(lead, sources, firsts))
     made: dict[str, Score] = {}
     for name, value in run.report.quality.items():
         if name not in _CHEAP:
@@ -51,7 +58,7 @@ def score_floor(run: StoredRun) -> RunScores:
             if isinstance(metric, str):
                 floor.missing[name] = metric
                 continue
-            made |= metric.score(sources, leads, references)
+            made |= by_cluster(metric.score(sources, leads, references), rows)
         if made[name].signature == value.signature:
             floor.scores[name] = made[name]
         else:

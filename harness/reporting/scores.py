@@ -65,7 +65,22 @@ def read_scores(folder: Path, report: Report, metrics: Iterable[str]) -> RunScor
                 continue
             score = found
         scores[name] = score
+    scores = by_cluster(scores, rows)
     return RunScores([str(row["id"]) for row in rows], scores, missing)
+
+
+def by_cluster(scores: dict[str, Score], rows: list[dict[str, Any]]) -> dict[str, Score]:
+    """Return scores whose bootstrap draws the clusters that the rows name, if any."""
+    if not any("cluster" in row for row in rows):
+        return scores
+    clusters = [str(row.get("cluster", row["id"])) for row in rows]
+    return {name: score.clustered(clusters) for name, score in scores.items()}
+
+
+def references_in(rows: list[dict[str, Any]]) -> list[Any]:
+    """Return the references of lines of predictions; a list where an example has several."""
+    found = (row.get("reference", "") for row in rows)
+    return [list(map(str, each)) if isinstance(each, list) else str(each) for each in found]
 
 
 def read_prediction_rows(folder: Path) -> list[dict[str, Any]]:
@@ -102,8 +117,8 @@ def _score_again(name: str, value: Value, rows: list[dict[str, Any]]) -> Score |
     metric = metric_named(name)
     if isinstance(metric, str):
         return metric
-    texts = ([str(row.get(field, "")) for row in rows] for field in _TEXTS)
-    score: Score = metric.score(*texts)[name]
+    sources, predictions = ([str(row.get(field, "")) for row in rows] for field in _TEXTS)
+    score: Score = metric.score(sources, predictions, references_in(rows))[name]
     if score.signature != value.signature:
         return f"it was computed as {value.signature}, and here it would be {score.signature}"
     if abs(score.value - value.value) > _ROUNDED:
@@ -111,4 +126,4 @@ def _score_again(name: str, value: Value, rows: list[dict[str, Any]]) -> Score |
     return score
 
 
-_TEXTS = ("source", "prediction", "reference")
+_TEXTS = ("source", "prediction")

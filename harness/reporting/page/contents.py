@@ -122,5 +122,7 @@ def _thin(points: Sequence[tuple[Any, Any]]) -> Sequence[tuple[Any, Any]]:
 
 
 def _cut(text: object) -> str:
+    if isinstance(text, list):  # Several references of one example.
+        text = "\n".join(map(str, text))
     shown = text if isinstance(text, str) else ""
     return shown if len(shown) <= CHARACTERS else shown[:CHARACTERS] + " … [cut]"
