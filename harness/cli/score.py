@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import data_options
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -17,32 +18,56 @@ if TYPE_CHECKING:
 def score(
     file: Annotated[
         Path,
-        typer.Argument(help="JSONL with the fields prediction, reference and, for SummaC, source."),
+        typer.Argument(
+            help="A table (JSONL, CSV, Parquet, ...) with the columns prediction, reference and, "
+            "for SummaC, source; or a text file, one prediction a line."
+        ),
     ],
+    references: Annotated[
+        Path | None,
+        typer.Argument(
+            help="For a text file of predictions: that of its references.", show_default=False
+        ),
+    ] = None,
     metrics: Annotated[
         str, typer.Option(help="Names with commas; harness list metrics shows all.")
     ] = "rouge,bleu,chrf",
+    prediction_column: Annotated[
+        str, typer.Option(help="The column of predictions.")
+    ] = "prediction",
+    reference_column: Annotated[
+        str, typer.Option(help="The column of references; a list holds several.")
+    ] = "reference",
+    source_column: Annotated[str, typer.Option(help="The column of sources.")] = "source",
+    encoding: data_options.Encoding = None,
+    delimiter: data_options.Delimiter = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, with the values of each example.")
     ] = False,
 ) -> None:
-    """Score a file of predictions, such as a run's predictions.jsonl.
+    """Score predictions, such as a run's predictions.jsonl, a table, or two text files.
 
-    Example: harness score results/RUN/predictions.jsonl --metrics rouge,bertscore
+    Examples: harness score results/RUN/predictions.jsonl --metrics rouge,bertscore;
+    harness score out.csv --prediction-column answer; harness score hypotheses.txt references.txt
     """
+    from harness.data.dialect import Dialect
     from harness.evaluation import scoring
-    from harness.evaluation.predictions import read_predictions
+    from harness.evaluation.prediction_files import Fields, read_any_predictions
     from harness.plugins import installed
     from harness.spec import names_in
 
     chosen = scoring.named_metrics(names_in(metrics), installed().metrics)
-    rows = read_predictions(file)
+    fields = Fields(prediction_column, reference_column, source_column)
+    rows, notes = read_any_predictions(file, references, fields, Dialect(encoding, delimiter))
+    for note in notes:
+        typer.echo(note, err=True)
     for name, metric in chosen.items():
         bare = next((row.line for row in rows if row.source is None), None)
         if metric.needs_sources and bare is not None:
             raise HarnessError(
                 f"{file}, line {bare}: {name} needs the field source.",
-                f"Add the field to every line, or leave {name} out of --metrics.",
+                f"Add the field to every line, name another (--source-column), or leave {name} "
+                "out of --metrics.",
             )
     scores = scoring.score(chosen.values(), rows)
     for name, reason in scores.not_computed.items():

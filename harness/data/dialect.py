@@ -96,7 +96,8 @@ def open_text(path: Path, dialect: Dialect, newline: str = "") -> Iterator[TextI
                 raise _undecodable(path, _around(path, encoding), reason) from error
             raise HarnessError(
                 f"{path}: not text in the encoding {dialect.encoding}: {reason}.",
-                f"{_likely(_around(path, encoding))} Name another one: --encoding NAME",
+                likely_encoding_hint(_around(path, encoding))
+                + " Name another one: --encoding NAME",
             ) from error
 
 
@@ -125,7 +126,8 @@ def _around(path: Path, encoding: str) -> bytes:
 def _undecodable(path: Path, sample: bytes, reason: str) -> HarnessError:
     return HarnessError(
         f"{path}: not UTF-8 text: {reason}.",
-        f"{_likely(sample)} Name the encoding: --encoding NAME, or write the file in UTF-8.",
+        likely_encoding_hint(sample)
+        + " Name the encoding: --encoding NAME, or write the file in UTF-8.",
     )
 
 
@@ -153,7 +155,8 @@ def likely_encodings(sample: bytes) -> list[str]:
     return sorted(best, key=lambda name: name != "cp1252")[:2]
 
 
-def _likely(sample: bytes) -> str:
+def likely_encoding_hint(sample: bytes) -> str:
+    """Say which encoding bytes are likely in, and the option that names it."""
     guesses = likely_encodings(sample)
     if not guesses:
         return "Its encoding cannot be told."

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.data.dialect import likely_encoding_hint
 from harness.errors import HarnessError
 
 _SHAPE = 'Each line is an object: {"prediction": "...", "reference": "..."}'
@@ -33,18 +34,30 @@ class Row(NamedTuple):
     cluster: str | None = None
 
 
-def read_predictions(path: Path) -> list[Row]:
+def read_predictions(
+    path: Path,
+    prediction: str = "prediction",
+    reference: str = "reference",
+    source: str = "source",
+) -> list[Row]:
     """Read a JSONL file of predictions; blank lines do not count, further fields are ignored.
+
+    Args:
+        path: the file.
+        prediction: the field of the predictions.
+        reference: the field of the references; a list holds several.
+        source: the field of the sources, which need not be there.
 
     Raises:
         HarnessError: the file is missing, empty or malformed; the message names the line.
     """
     rows = []
+    names = (prediction, reference, source)
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    rows.append(_row(line, number, path))
+                    rows.append(_row(line, number, path, names))
     except OSError as error:
         raise HarnessError(f"{path} cannot be read: {error.strerror}.") from error
     if not rows:
@@ -52,31 +65,31 @@ def read_predictions(path: Path) -> list[Row]:
     return rows
 
 
-def _row(line: bytes, number: int, path: Path) -> Row:
+def _row(line: bytes, number: int, path: Path, names: tuple[str, str, str]) -> Row:
     place = f"{path}, line {number}"
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise HarnessError(f"{place}: not UTF-8 text ({error.reason}).") from error
+        raise HarnessError(
+            f"{place}: not UTF-8 text ({error.reason}).", likely_encoding_hint(line)
+        ) from error
     except (ValueError, RecursionError) as error:
         raise HarnessError(f"{place}: not JSON ({error}).") from error
     if not isinstance(record, dict):
         raise HarnessError(f"{place}: a {type(record).__name__} where an object belongs.", _SHAPE)
-    source = cluster = None
-    if record.get("source") is not None:
-        source = _text(record, "source", place)
-    if isinstance(record.get("cluster"), str):
-        cluster = _text(record, "cluster", place)
-    prediction = _text(record, "prediction", place)
-    return Row(number, prediction, _reference(record, place), source, cluster)
+    prediction, reference, source = names
+    text = _text(record, source, place) if record.get(source) is not None else None
+    cluster = _text(record, "cluster", place) if isinstance(record.get("cluster"), str) else None
+    written = _text(record, prediction, place)
+    return Row(number, written, _reference(record, reference, place), text, cluster)
 
 
-def _reference(record: dict[str, Any], place: str) -> Reference:
+def _reference(record: dict[str, Any], name: str, place: str) -> Reference:
     """Return the reference, or several; a list of one is that one."""
-    value = record.get("reference")
+    value = record.get(name)
     if not isinstance(value, list) or not value:
-        return _text(record, "reference", place)
-    texts = [_text({"reference": text}, "reference", place) for text in value]
+        return _text(record, name, place)
+    texts = [_text({name: text}, name, place) for text in value]
     return texts if len(texts) > 1 else texts[0]
 
 
@@ -84,7 +97,8 @@ def _text(record: dict[str, Any], field: str, place: str) -> str:
     if field not in record:
         raise HarnessError(
             f"{place}: the field {field} is missing.",
-            f"Fields of this line: {', '.join(map(repr, record)) or 'none'}.",
+            f"Fields of this line: {', '.join(map(repr, record)) or 'none'}. "
+            "Choose one with --prediction-column NAME or --reference-column NAME",
         )
     value = record[field]
     if not isinstance(value, str):
