@@ -46,3 +46,14 @@ class Evaluated:
     epoch: float
     values: dict[str, float]
     best: bool
+
+
+@dataclass(frozen=True)
+class DataRead:
+    """The task's data are read, and nothing else has begun.
+
+    Attributes:
+        notes: what was guessed, left out and cut, in sentences.
+    """
+
+    notes: tuple[str, ...]

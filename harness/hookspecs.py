@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from harness.events import Evaluated, PhaseStarted, StepDone
+    from harness.events import DataRead, Evaluated, PhaseStarted, StepDone
     from harness.registry import Register
     from harness.reporting.report import Report
     from harness.spec import RunSpec
@@ -58,6 +58,11 @@ def register_executors(register: Register) -> None:
 @hookspec
 def run_started(spec: RunSpec) -> None:
     """A run with this resolved spec begins."""
+
+
+@hookspec
+def data_read(event: DataRead) -> None:
+    """The task's data are read; what was guessed, left out and cut is known, before training."""
 
 
 @hookspec

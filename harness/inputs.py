@@ -22,7 +22,7 @@ from harness.reporting.comparison import read_baseline
 from harness.reporting.report import Data
 from harness.spec import RunSpec
 from harness.task import Splits, Task
-from harness.training.examples import TokenizedSplit, check_fit
+from harness.training.examples import TokenizedSplit, check_fit, check_useful
 from harness.training.token_cache import tokenize_once
 from harness.training.trainee import choose_device, choose_dtype
 
@@ -76,6 +76,7 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     tokenized = (train, evaluation, test)
     for split in tokenized:
         check_fit(split, backbone)
+        check_useful(split, tokenizer, task)
     data = Data(
         train=len(train.examples),
         eval=len(evaluation.examples),
@@ -85,6 +86,8 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
         cut_sources=sum(split.cut_sources for split in tokenized),
         cut_targets=sum(split.cut_targets for split in tokenized),
         sha256=data_hash(splits.train, splits.eval, splits.test),
+        rows=len(splits.train) + len(splits.eval) + len(splits.test),
+        notes=list(splits.notes),
     )
     return Inputs(
         backbone,

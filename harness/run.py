@@ -13,7 +13,7 @@ from harness.evaluation.handover import hand_over
 from harness.evaluation.journal import Journal
 from harness.evaluation.phase import predict_and_score
 from harness.evaluation.scoring import references_of
-from harness.events import Evaluated, PhaseStarted, StepDone
+from harness.events import DataRead, Evaluated, PhaseStarted, StepDone
 from harness.identity import identity
 from harness.inputs import Inputs, read_inputs
 from harness.measurement.arm import is_out_of_memory, memory_reached
@@ -29,6 +29,7 @@ from harness.measurement.probe import (
 )
 from harness.plugins import Plugins
 from harness.reporting.comparison import relate_to_earlier
+from harness.reporting.data_notes import data_notes
 from harness.reporting.folder import JOURNAL, PREDICTIONS, SPEC, RunFolder, is_done, read_report
 from harness.reporting.report import Failure, Report, Resumption, Status, Training
 from harness.reporting.writing import write_text
@@ -103,6 +104,7 @@ class Run:
         self.hook.run_started(spec=self.spec)
         self._enter("load")
         inputs = read_inputs(self.spec, self.plugins)
+        self.hook.data_read(event=DataRead(tuple(data_notes(inputs.data))))
         run = identity(
             self.asked,
             inputs.backbone,

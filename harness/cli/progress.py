@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from harness.events import Evaluated, PhaseStarted, StepDone
+from harness.events import DataRead, Evaluated, PhaseStarted, StepDone
 from harness.hookspecs import hookimpl
 from harness.reporting.report import Report
 
@@ -55,6 +55,12 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self._bars.stop()
+
+    @hookimpl
+    def data_read(self, event: DataRead) -> None:
+        """Say what was guessed, left out and cut."""
+        for note in event.notes:
+            self._console.print(note, style="yellow", soft_wrap=True, markup=False)
 
     @hookimpl
     def phase_started(self, event: PhaseStarted) -> None:

@@ -32,6 +32,14 @@ def stats(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The run's, for tasks it splits.")] = 0,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Also count the texts that are longer than the task's limits, by this backbone's "
+            "tokenizer.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Describe a task's data: rows, sentences, words, and how much of a target is new.
@@ -54,10 +62,26 @@ def stats(
     chosen = task_class(task, _options(task, task_class, named, settings or []))
     splits: Splits = chosen.splits(seed)
     found = describe_texts(_pairs(splits))
+    cut = _count_cut(backbone, chosen, splits) if backbone else None
     if as_json:
-        typer.echo(json.dumps(_record(chosen.name, splits, found), indent=2))
+        record = _record(chosen.name, splits, found)
+        if cut is not None:
+            record |= {"cut_sources": cut[0], "cut_targets": cut[1]}
+        typer.echo(json.dumps(record, indent=2))
     else:
-        _print(chosen.name, splits, found)
+        _print(chosen.name, splits, found, cut)
+
+
+def _count_cut(backbone: str, task: Any, splits: Splits) -> tuple[int, int]:
+    """Return how many sources and how many targets are longer than the task's limits."""
+    from harness.plugins import installed
+    from harness.training.token_cache import tokenize_once
+
+    tokenizer = installed().backbones.find(backbone).load()(backbone).tokenizer()
+    parts = [
+        tokenize_once(split, tokenizer, task) for split in (splits.train, splits.eval, splits.test)
+    ]
+    return sum(part.cut_sources for part in parts), sum(part.cut_targets for part in parts)
 
 
 def _options(task: str, task_class: Any, named: dict[str, str], settings: list[str]) -> Any:
@@ -109,9 +133,11 @@ def _record(name: str, splits: Splits, found: TextStatistics) -> dict[str, Any]:
     }
 
 
-def _print(name: str, splits: Splits, found: TextStatistics) -> None:
+def _print(name: str, splits: Splits, found: TextStatistics, cut: tuple[int, int] | None) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from harness.reporting.data_notes import cut_notes, left_out_notes
 
     table = Table(title=name, title_justify="left", box=None, padding=(0, 2, 0, 0))
     cells = {
@@ -128,10 +154,14 @@ def _print(name: str, splits: Splits, found: TextStatistics) -> None:
     table.add_row(*cells.values())
     console = Console(highlight=False)
     console.print(table)
-    for note in splits.notes:
+    total = sum(_rows(splits).values())
+    notes = [*splits.notes, *left_out_notes(splits.skipped, total)]
+    if cut is None:
+        notes.append("What the limits of length cut depends on the tokenizer: --backbone NAME")
+    else:
+        notes += cut_notes(*cut, total) if any(cut) else ["No text is longer than the limits."]
+    for note in notes:
         console.print(note, style="dim", markup=False, soft_wrap=True)
-    for reason, count in splits.skipped.items():
-        console.print(f"{count:,} rows were left out: {reason}", style="dim", markup=False)
     for kind, count in splits.leakage.items():
         console.print(
             f"{count:,} pairs of sources in different splits are duplicates: {kind}", style="dim"

@@ -60,6 +60,7 @@ class SweepView:
         self._states = {
             cell.id: _State("done before" if cell.done else "waiting") for cell in cells
         }
+        self._said: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=2)
 
@@ -86,6 +87,9 @@ class SweepView:
                 case "phase":
                     state = _State(event["phase"], event["steps"], began=now, note=state.note)
                     self._states[cell.id] = state
+                case "data":
+                    self._say(cell, event["notes"])
+                    return
                 case "step":
                     # The first step of a phase includes what made it ready.
                     if not state.step:
@@ -101,6 +105,14 @@ class SweepView:
         if not self._console.is_terminal:
             line = f"{title(cell)}: {state.phase}{f', {state.note}' if state.note else ''}"
             self._console.print(line, soft_wrap=True, markup=False)
+
+    def _say(self, cell: Cell, notes: list[str]) -> None:
+        """Print what became of a task's data, once for all of its cells."""
+        for note in notes:
+            if (cell.spec.task, note) not in self._said:
+                self._said.add((cell.spec.task, note))
+                line = f"{cell.spec.task}: {note}"
+                self._console.print(line, style="yellow", soft_wrap=True, markup=False)
 
     def _draw(self) -> Table:
         narrow = self._console.width < _NARROW

@@ -218,6 +218,10 @@ class Data(Record):
     """Targets longer than the limit; training saw them cut, scores never do."""
     sha256: str
     """Hash of the texts of all splits."""
+    rows: int | None = None
+    """Usable rows of all splits, scored or not; null in older reports."""
+    notes: list[str] = Field(default_factory=list)
+    """What was guessed while reading, and the option that decides it."""
 
 
 class HandOver(Record):

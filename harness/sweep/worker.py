@@ -1,7 +1,7 @@
 """The process of one run of a sweep: a job on standard input, events on standard output.
 
-Each event is a line of JSON. ``phase`` and ``step`` are those of a run's observers; the last one is
-``finished`` with the report's status, ``busy`` if another process is at work on the run, or
+Each event is a line of JSON. ``data``, ``phase`` and ``step`` are those of a run's observers; the
+last one is ``finished`` with the report's status, ``busy`` if another process is at work on it, or
 ``mistake`` with what the user must mend. When standard input ends, so does the run.
 """
 
@@ -16,7 +16,7 @@ from types import FrameType
 from typing import IO
 
 from harness.errors import BusyError, HarnessError
-from harness.events import PhaseStarted, StepDone
+from harness.events import DataRead, PhaseStarted, StepDone
 from harness.hookspecs import hookimpl
 from harness.plugins import installed
 from harness.sweep.executor import Event, Job
@@ -35,6 +35,12 @@ class Stream:
             self._file.flush()
         except BrokenPipeError:
             pass
+
+    @hookimpl
+    def data_read(self, event: DataRead) -> None:
+        """The data are read."""
+        if event.notes:
+            self.tell({"event": "data", "notes": list(event.notes)})
 
     @hookimpl
     def phase_started(self, event: PhaseStarted) -> None:

@@ -154,6 +154,30 @@ def check_fit(split: TokenizedSplit, backbone: Backbone) -> None:
             )
 
 
+def check_useful(
+    split: TokenizedSplit, tokenizer: PreTrainedTokenizerBase, task: Task[Any]
+) -> None:
+    """Make sure that the limits of length leave some text of some source, and of some target.
+
+    Raises:
+        HarnessError: nothing is left but the prefix and the tokens that every sequence has.
+    """
+    sides = (
+        ("source", split.examples.sources, split.cut_sources, task.prefix.rstrip()),
+        ("target", split.examples.targets, split.cut_targets, ""),
+    )
+    for side, tokens, cut, prefix in sides:
+        bare = len(tokenizer(prefix, verbose=False).input_ids)
+        if cut == len(tokens) and tokens.longest <= bare:
+            limit = task.max_source_length if side == "source" else task.max_target_length
+            beside = f"the prefix {task.prefix!r} and the tokens" if prefix else "the tokens"
+            raise HarnessError(
+                f"All {cut:,} {side}s are cut at {limit} tokens, which {beside} that end a text "
+                "take up: nothing useful is left.",
+                f"Raise the limit: --set task_options.max_{side}_length=N",
+            )
+
+
 def _encode(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int
 ) -> tuple[list[list[int]], int]:

@@ -1,0 +1,111 @@
+"""What was guessed, left out and cut is said before training, and nothing useful is an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import Result
+
+from harness.cli.sweep_view import SweepView
+from harness.plugins import installed
+from harness.reporting.data_notes import data_notes
+from harness.reporting.report import Data
+from harness.spec import RunSpec
+from harness.sweep.sweep import Cell
+
+LONG = "no acute cardiopulmonary abnormality is seen today " * 20
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def own(path: Path) -> Path:
+    good = [{"source": f"{n} lungs are clear", "target": f"{LONG}{n}"} for n in range(20)]
+    return write(path, [*good, {"source": "x", "target": ""}, {"source": LONG * 9, "target": "y"}])
+
+
+def test_counts_and_shares_and_the_option_that_changes_them() -> None:
+    data = Data(
+        train=60,
+        eval=6,
+        test=4,
+        skipped={"target is empty": 30},
+        cut_sources=7,
+        cut_targets=70,
+        sha256="",
+        rows=70,
+        notes=["read with semicolons"],
+    )
+    guess, skipped, sources, targets = data_notes(data)
+    assert guess == "read with semicolons"
+    assert skipped.startswith("30 of 100 (30 %) rows were left out: target is empty")
+    assert sources.startswith("7 of 70 (10 %) sources")
+    assert "task_options.max_source_length=N" in sources
+    assert targets.startswith("70 of 70 (100 %) targets")
+    assert "task_options.max_target_length=N" in targets
+
+
+def test_a_run_says_it_before_it_measures_and_trains(
+    harness: Callable[..., Result], short_run: list[str], tmp_path: Path
+) -> None:
+    path = own(tmp_path / "own.jsonl")
+    small = ["--set", "train.max_steps=1", "--set", "test.examples=1"]
+    result = harness(*short_run, "--task", str(path), *small, "--out", str(tmp_path / "results"))
+    assert result.exit_code == 0, result.output
+    before, _, _ = result.stderr.partition("probe speed")
+    assert "1 of 22 (4.5 %) rows were left out: target is empty" in before
+    assert "targets are longer than the limit" in before
+    assert "1 of " in before.split("sources are longer")[0]
+
+
+def test_stats_says_the_same_with_a_backbone(
+    harness: Callable[..., Result], tmp_path: Path
+) -> None:
+    path = own(tmp_path / "own.jsonl")
+    shown = harness("stats", str(path), "--backbone", "nano-t5").output
+    assert "20 of 21 (95.2 %) targets are longer than the limit" in shown
+    assert "1 of 22 (4.5 %) rows were left out: target is empty" in shown
+    assert "--backbone NAME" in harness("stats", str(path)).output
+    found = json.loads(harness("stats", str(path), "--backbone", "nano-t5", "--json").stdout)
+    assert (found["cut_sources"], found["cut_targets"]) == (1, 20)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["task_options.max_target_length=1"], "targets are cut at 1 tokens"),
+        (["task_options.max_source_length=1"], "sources are cut at 1 tokens"),
+        (
+            ["task_options.prefix=summarize the findings: ", "task_options.max_source_length=3"],
+            "the prefix 'summarize the findings:",
+        ),
+    ],
+)
+def test_limits_that_leave_nothing_are_an_error(
+    harness: Callable[..., Result], tmp_path: Path, settings: list[str], message: str
+) -> None:
+    path = own(tmp_path / "own.jsonl")
+    options = [word for setting in settings for word in ("--set", setting)]
+    result = harness("run", "--task", str(path), *options, "--out", str(tmp_path / "results"))
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert "task_options.max_" in result.stderr
+
+
+def test_the_hook_is_registered() -> None:
+    assert installed().manager.hook.data_read
+
+
+def test_a_sweep_says_it_once_for_all_cells_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [Cell(RunSpec(seed=seed), f"full-{seed}", "full", 10, False) for seed in (0, 1)]
+    view = SweepView(Console(stderr=True, highlight=False), cells)
+    for cell in cells:
+        view.tell(cell, {"event": "data", "notes": ["3 of 5 (60 %) targets"]})
+    assert capsys.readouterr().err == "radiology_demo: 3 of 5 (60 %) targets\n"
