@@ -84,10 +84,13 @@ class Metric(ABC):
     Attributes:
         names: the names of the scores, in the order in which they are shown.
         needs_sources: whether the sources have a part in the scores.
+        several_references: whether ``score`` takes a list of texts in place of a reference, where
+            an example has several; to a metric that does not, such data are not given.
     """
 
     names: tuple[str, ...]
     needs_sources: ClassVar[bool] = False
+    several_references: ClassVar[bool] = False
 
     def unavailable(self) -> str | None:
         """Say why this metric cannot be computed here and what would mend it, or ``None``.

@@ -186,5 +186,8 @@ def _columns(path: Path, rows: list[object]) -> Columns:
         if holds_half_pair(row):
             raise malformed(path, f"row {index + 1}", "half of a surrogate pair")
         for name, value in row.items():
-            columns.setdefault(name, [None] * len(rows))[index] = value
+            # Not setdefault: it would make the list of a column anew for every row.
+            if name not in columns:
+                columns[name] = [None] * len(rows)
+            columns[name][index] = value
     return columns

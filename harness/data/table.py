@@ -84,7 +84,8 @@ def kind_of(value: object) -> str:
 def holds_half_pair(value: object) -> bool:
     """Whether a text, or one within, holds half of a surrogate pair: no text in any encoding."""
     if isinstance(value, str):
-        return _HALF_PAIR.search(value) is not None
+        # Most texts are ASCII, which is known without a look at each character.
+        return not value.isascii() and _HALF_PAIR.search(value) is not None
     if isinstance(value, list):
         return any(map(holds_half_pair, value))
     if isinstance(value, dict):

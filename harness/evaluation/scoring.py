@@ -67,7 +67,7 @@ def score(metrics: Iterable[Metric], rows: Sequence[Row]) -> Scores:
 
 def takes_several(metric: Metric) -> bool:
     """Whether a metric takes lists of references."""
-    return bool(getattr(metric, "several_references", False))
+    return metric.several_references
 
 
 def clusters_of(rows: Sequence[Row]) -> list[str] | None:
