@@ -30,7 +30,7 @@ from harness.spec import RunSpec
 from harness.training.engine import PaddedEngine
 from harness.training.examples import Example
 from harness.training.schedule import Step, prefetch
-from harness.training.trainee import prepare
+from harness.training.trainee import choose_device, prepare
 
 LEARNING_RATE = 1e-4
 Batches = Sequence[Sequence[Example]]
@@ -85,6 +85,7 @@ def _run(
     with_dropout: bool,
 ) -> Window:
     clock = Clock(warmup, case.device)
+    choose_device(case.device)  # Every contender attends with the same kernels.
     if contender.ours:
         return _harness(contender, case, batches, weights, with_dropout, clock)
     backbone = case.backbone

@@ -36,7 +36,7 @@ from harness.plugins import installed
 from harness.reporting.writing import write_text
 from harness.statistics import geometric_mean_interval
 from harness.training.attention import kernels
-from harness.training.trainee import choose_dtype
+from harness.training.trainee import choose_device, choose_dtype
 
 FILES = {"cpu": "training.json", "cuda": "training-cuda.json"}
 SHAPES = {"cpu": ["t5-small", "bart-base", "nano-t5"], "cuda": ["t5-large", "bart-large"]}
@@ -211,7 +211,7 @@ def main() -> None:
     began = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / FILES[device]
-    place, dtype = torch.device(device), torch.bfloat16
+    place, dtype = choose_device(device), torch.bfloat16
     settings = {
         "fingerprint": fingerprint(place, dtype, kernels(place, dtype)).model_dump(),
         "code": code_hash(installed().manager.get_plugins()),

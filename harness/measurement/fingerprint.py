@@ -36,9 +36,17 @@ def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fin
         },
         dtype=str(dtype).removeprefix("torch."),
         matmul_precision=torch.get_float32_matmul_precision(),
-        attention=attention,
+        attention=_with_backend(attention, device),
         git=git_state(),
     )
+
+
+def _with_backend(attention: str, device: torch.device) -> str:
+    """Add whether PyTorch may choose cuDNN's kernels, which only CUDA has."""
+    if device.type != "cuda":
+        return attention
+    on = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    return f"{attention}; cuDNN {'on' if on else 'off'}"
 
 
 def why_no_driver(found: Fingerprint) -> dict[str, str]:

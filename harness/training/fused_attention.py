@@ -45,6 +45,16 @@ def _has_flash(device: torch.device) -> bool:
     )
 
 
+def without_cudnn_attention() -> None:
+    """Leave cuDNN out of the kernels that PyTorch chooses from for fused attention.
+
+    It takes masked attention in half precision on recent cards, but not where the mask requires a
+    gradient: T5's bias does in ``full``, and not with LoRA, so that recipes would be compared on
+    different kernels. It also plans anew for each shape, and lengths vary with each step.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def fused_attention(
     query: Tensor,
     key: Tensor,

@@ -21,6 +21,7 @@ from harness.recipe import Recipe
 from harness.reporting.report import LayersKept, Parameters
 from harness.spec import RunSpec
 from harness.training.engine import Batch, Engine
+from harness.training.fused_attention import without_cudnn_attention
 from harness.training.packing import choose_engine
 from harness.training.processes import ALONE, Processes
 from harness.training.recomputation import recompute_activations
@@ -243,6 +244,8 @@ With 256 and more bfloat16 was faster, by a third at least."""
 def choose_device(asked: str) -> torch.device:
     """Return the device to train on; ``auto`` is the accelerator if there is one.
 
+    On CUDA it also turns cuDNN's attention off, see ``without_cudnn_attention``.
+
     Raises:
         HarnessError: CUDA was asked for and is not there.
     """
@@ -252,6 +255,8 @@ def choose_device(asked: str) -> torch.device:
         )
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda":
+        without_cudnn_attention()
     return torch.device(asked)
 
 

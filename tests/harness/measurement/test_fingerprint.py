@@ -24,6 +24,16 @@ def test_it_names_what_computes() -> None:
     assert made.versions.items() > package_versions().items()
 
 
+@pytest.mark.parametrize("state", ["on", "off"])
+def test_on_cuda_the_attention_says_whether_cudnn_may_compute_it(
+    monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: state == "on")
+    made = fingerprint(torch.device("cuda"), torch.bfloat16, "sdpa")
+    assert made.attention == f"sdpa; cuDNN {state}"
+
+
 def test_versions_are_those_installed() -> None:
     names = {"torch", "transformers", "peft", "accelerate"}
     assert package_versions() == {name: importlib.metadata.version(name) for name in names}

@@ -13,7 +13,15 @@ from torch import Tensor
 from harness.training.attention import _PerSequence
 from harness.training.fused_attention import flash_within, fused_attention
 from harness.training.rows import Row
+from harness.training.trainee import choose_device
 
+CUDA = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    ],
+)
 HEADS, WIDTH = 2, 4
 LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=4)
 
@@ -103,3 +111,50 @@ def test_flash_is_called_as_this_torch_has_it(width: int, p: float) -> None:
     assert result.shape == (8, HEADS, width)
     gradients = torch.autograd.grad(result, (query, key, value), torch.empty_like(result))
     assert [g.shape for g in gradients] == [t.shape for t in (query, key, value)]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("asked", ["cpu", CUDA])
+def test_beside_a_bias_a_tenth_of_the_probabilities_is_dropped(asked: str, trained: bool) -> None:
+    """Values of one at a key each show every probability by itself: 0, or kept and scaled."""
+    device = choose_device(asked)
+    lengths, heads, width = (64,) * 8, 8, 64
+    offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+    own = Row(lengths, torch.cat([torch.arange(n) for n in lengths]).to(device), offsets)
+    torch.manual_seed(0)
+    zeros = torch.zeros(heads, sum(lengths), width, dtype=torch.bfloat16, device=device)
+    ones = torch.eye(width, dtype=torch.bfloat16, device=device).repeat(len(lengths), 1)
+    bias = torch.zeros(1, heads, 64, 64, dtype=torch.bfloat16, device=device)
+    values = ones.expand(heads, -1, -1)
+    query = zeros.clone().requires_grad_()
+    bias.requires_grad_(trained)
+    result = fused_attention(query, zeros, values, bias, own, own, 1.0, 0.1, False)
+    # 262,144 draws: 0.004 are seven standard deviations; the sixteenths beside it are 0.025 away.
+    assert float((result == 0).float().mean()) == pytest.approx(0.1, abs=0.004)
+    kept = result[result != 0].float()
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / 64 / 0.9), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("longest", [64, 192, 320])
+@pytest.mark.parametrize("asked", ["cpu", CUDA])
+def test_gradients_beside_a_mask_are_finite_and_right_at_odd_multiples_of_64(
+    asked: str, longest: int
+) -> None:
+    device = choose_device(asked)
+    lengths, heads, width = (longest, 5, longest - 1), 4, 64
+    torch.manual_seed(0)
+    leaves = [torch.randn(heads, sum(lengths), width) for _ in range(3)]
+    bias = torch.randn(1, heads, longest, longest)
+    upstream = torch.randn(sum(lengths), heads, width)
+    results = []
+    for place, dtype in ((torch.device("cpu"), torch.float32), (device, torch.bfloat16)):
+        offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=place)
+        own = Row(lengths, torch.cat([torch.arange(n) for n in lengths]).to(place), offsets)
+        made = [leaf.to(place, dtype).detach().requires_grad_() for leaf in leaves]
+        attend = _PerSequence.apply if dtype == torch.float32 else fused_attention
+        result = attend(*made, bias.to(place, dtype), own, own, width**-0.5, 0.0, False)
+        grads = torch.autograd.grad(result, made, upstream.to(place, dtype))
+        results.append([t.float().cpu() for t in (result.detach(), *grads)])
+    for expected, actual in zip(*results, strict=True):
+        assert actual.isfinite().all()
+        assert float((actual - expected).norm()) < 0.03 * float(expected.norm())

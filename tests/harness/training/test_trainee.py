@@ -175,6 +175,21 @@ def test_choosing_the_device() -> None:
             choose_device("cuda")
 
 
+def test_cudnn_attention_is_off_on_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        choose_device("cpu")
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+        for asked in ("cuda", "auto"):
+            torch.backends.cuda.enable_cudnn_sdp(True)
+            assert choose_device(asked).type == "cuda"
+            assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 def test_choosing_the_precision(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     assert choose_dtype("float32", cpu, backbone) == torch.float32
