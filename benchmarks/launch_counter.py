@@ -1,0 +1,153 @@
+"""Counts the kernels that a step launches on a CUDA device, and rejects what would wait for it.
+
+Operators are counted by what PyTorch's CUDA code launches for each. Most launch one kernel, views
+none; the rest stands in the tables below. A copy between processor and device counts as one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+_NO_KERNEL = {
+    "aten::_unsafe_view",
+    "aten::empty",
+    "aten::empty_like",
+    "aten::empty_strided",
+    "aten::is_pinned",
+    "aten::lift_fresh",
+    "aten::new_empty",
+    "aten::new_empty_strided",
+    "aten::set_",
+    "prim::device",
+}
+_WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::equal"}
+_KERNELS = {
+    # Zeros, then one kernel for up to 3,072 indices.
+    "aten::embedding_dense_backward": 2,
+    # Sums of products, the gradients, the query's rounded at the end.
+    "aten::_flash_attention_backward": 3,
+    "aten::_scaled_dot_product_flash_attention_backward": 3,
+    # Its own sum of the lengths, then the copies.
+    "aten::repeat_interleave": 2,
+}
+_LIST_LIMITS = (110, 64, 48, 36, 30)
+"""Tensors to a kernel of a foreach operator that walks 1, 2, ... lists together."""
+_BLOCKS = 320
+_CHUNK = 65_536
+"""Elements to a block of such a kernel, and blocks to a kernel."""
+_LISTS = {
+    "aten::_fused_adamw_": (0, 1, 2, 3),
+    "aten::_foreach_copy_": (0, 1),
+}
+"""Which arguments of an operator are walked together; by default every list of tensors."""
+
+
+class LaunchCounter(TorchDispatchMode):
+    """While active, counts kernels by operator.
+
+    Attributes:
+        launches: operator -> kernels.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        """Kernels of all operators."""
+        return self.launches.total()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operator and count it.
+
+        Raises:
+            RuntimeError: on a device it would make the processor wait.
+        """
+        kwargs = kwargs or {}
+        name = func._schema.name
+        before = _devices((args, kwargs))
+        if "cuda" in before and (name in _WAITS or _is_masked_index(name, args)):
+            raise RuntimeError(f"{name} waits for the device.")
+        result = func(*args, **kwargs)
+        if name == "prim::device":
+            return result
+        devices = before | _devices(result)
+        if "cuda" in devices:
+            if len(devices) > 1 and _is_blocking_copy(name, args, kwargs):
+                raise RuntimeError(f"{name} between {sorted(devices)} waits for the device.")
+            self.launches[name.removeprefix("aten::")] += _kernels(func, args)
+        return result
+
+
+def _is_masked_index(name: str, args: Any) -> bool:
+    """Whether a mask says what is indexed: how much that is must be read from the device."""
+    return name in ("aten::index", "aten::index_put", "aten::index_put_") and any(
+        t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1]
+    )
+
+
+def _is_blocking_copy(name: str, args: Any, kwargs: Any) -> bool:
+    if name == "aten::_to_copy":
+        return not kwargs.get("non_blocking", False)
+    if name == "aten::copy_":
+        return not kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
+    return False
+
+
+def _devices(tree: Any) -> set[str]:
+    return {leaf.device.type for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
+
+
+def _kernels(func: Any, args: Any) -> int:
+    name = func._schema.name
+    if name in _NO_KERNEL or _is_view(func):
+        return 0
+    if name.startswith(("aten::_foreach_", "aten::_fused_adam")):
+        return _of_lists(name, args)
+    if name == "aten::addmm" and args[0].dim() > 1:
+        return 2  # The summand is copied to the result first; a bias is added by the product.
+    if name in ("aten::native_layer_norm_backward", "fake_cuda::rms_norm_backward"):
+        # The gradient of the input; partial sums of the weight's, and their sum.
+        trained = args[-1] if isinstance(args[-1], bool) else args[-1][1]
+        return 3 if trained else 1
+    if name == "aten::cat":
+        return math.ceil(len(args[0]) / 128)
+    return _KERNELS.get(name, 1)
+
+
+def _is_view(func: Any) -> bool:
+    returns = func._schema.returns
+    return bool(returns) and all(r.alias_info and not r.alias_info.is_write for r in returns)
+
+
+def _of_lists(name: str, args: Any) -> int:
+    places = _LISTS.get(name, range(len(args)))
+    lists = [args[i] for i in places if i < len(args) and _is_list(args[i])]
+    depth = len(lists) + (not name.endswith("_"))  # Results are a list too.
+    kernels = tensors = blocks = 0
+    for tensor in lists[0]:
+        chunks = max(1, math.ceil(tensor.numel() / _CHUNK))
+        tensors += 1
+        while chunks:
+            taken = min(chunks, _BLOCKS - blocks)
+            chunks -= taken
+            blocks += taken
+            full = tensors == _LIST_LIMITS[depth - 1] and not chunks
+            if full or blocks == _BLOCKS:
+                kernels, blocks = kernels + 1, 0
+                tensors = 1 if chunks else 0
+    kernels += blocks > 0
+    return kernels + (name == "aten::_foreach_norm")  # Partial norms, then the norms.
+
+
+def _is_list(argument: Any) -> bool:
+    return isinstance(argument, Sequence) and bool(argument) and isinstance(argument[0], Tensor)

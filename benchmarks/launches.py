@@ -1,0 +1,160 @@
+"""Kernels that one training step launches on a CUDA device, counted without one.
+
+Run: ``python benchmarks/launches.py``. The step is the harness's own on fake tensors: collate,
+loss, backward, clip, AdamW. Models have the shapes of t5-large and bart-large, without weights.
+"""
+
+from __future__ import annotations
+
+from fake_cuda import load_guard, move, pretend
+
+load_guard()
+
+# ruff: noqa: E402 - torch only now.
+import argparse
+import copy
+import json
+import random
+import sys
+import warnings
+from collections import Counter
+
+import torch
+from launch_counter import LaunchCounter
+from transformers import BartConfig, PreTrainedConfig, T5Config
+
+from harness import Backbone
+from harness.backbones.bart import Bart
+from harness.backbones.t5 import T5
+from harness.composition import compose
+from harness.plugins import installed
+from harness.recipe import parse
+from harness.reporting.report import LayersKept
+from harness.spec import RunSpec
+from harness.training.examples import Example
+from harness.training.trainee import Trainee, equip, parameters_of
+
+RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
+SHAPES = ("t5-large", "bart-large")
+_NARROW_T5 = {
+    "vocab_size": 48,
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 24,
+    "num_heads": 2,
+    "num_layers": 6,
+    "decoder_start_token_id": 0,
+}
+THIN: dict[str, tuple[type[Backbone], PreTrainedConfig]] = {
+    "t5": (T5, T5Config(**_NARROW_T5)),
+    "gated-t5": (
+        T5,
+        T5Config(**_NARROW_T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    ),
+    "bart": (
+        Bart,
+        BartConfig(
+            vocab_size=48,
+            d_model=16,
+            encoder_layers=6,
+            decoder_layers=6,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=24,
+            decoder_ffn_dim=24,
+            forced_eos_token_id=None,
+        ),
+    ),
+}
+"""Narrow models of each family for tests, of six layers each: the least that lprun prunes."""
+
+
+def examples(vocabulary: int) -> list[Example]:
+    """Eight examples of the benchmark's spread of lengths."""
+    rng = random.Random(0)
+
+    def text(longest: int) -> list[int]:
+        return [*rng.choices(range(3, vocabulary), k=rng.randint(8, longest)), 1]
+
+    return [Example(text(250), text(110)) for _ in range(8)]
+
+
+def count(shape: str, recipe: str, precision: str) -> Counter[str]:
+    """Return kernels by operator of one step of the harness.
+
+    Args:
+        shape: a backbone, or the name of a thin one.
+        recipe: as ``harness run --compressor`` reads it.
+        precision: ``float32`` or ``bfloat16``.
+    """
+    backbone = _backbone(shape)
+    spec = RunSpec.model_validate(
+        {
+            "backbone": shape,
+            "recipe": recipe,
+            "weights": "random",
+            "device": "cuda",
+            "train": {"precision": precision, "packing": "on"},
+        }
+    )
+    batch = examples(backbone.config().vocab_size)
+    tokens = sum(len(e.target) for e in batch)
+    parsed = parse(recipe, installed().compressors)
+    model = compose(backbone.skeleton(), backbone, parsed)
+    counts, kept = parameters_of(model, 1), LayersKept(encoder=[], decoder=[])
+    with pretend():
+        move(model)
+        trainee = equip(model, backbone, parsed, spec, kept, counts)
+        assert trainee.device.type == "cuda"
+        trainee.model.train()
+        _make_state(trainee)
+        made = trainee.engine.collate(batch)
+        with LaunchCounter() as counter:
+            trainee.step([made], tokens, check=True)
+    return counter.launches
+
+
+def _make_state(trainee: Trainee) -> None:
+    """Let the optimizer make its state, which it does in the first step alone."""
+    for parameter in trainee.trained.values():
+        parameter.grad = torch.zeros_like(parameter)
+    trainee.optimizer.step()
+    trainee.optimizer.zero_grad()
+
+
+def _backbone(shape: str) -> Backbone:
+    if shape in THIN:
+        family, config = THIN[shape]
+        backbone = family(shape)
+        backbone.config = lambda: copy.deepcopy(config)  # type: ignore[method-assign]
+        return backbone
+    found: Backbone = installed().backbones.find(shape).load()(shape)
+    return found
+
+
+def main() -> None:
+    """Count and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, help=f"also {', '.join(THIN)}")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--precisions", nargs="+", default=["bfloat16"])
+    parser.add_argument("--json", action="store_true", help="one line of JSON a case")
+    parser.add_argument("--operators", type=int, default=0, help="how many operators to show")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    for shape in options.shapes:
+        for recipe in options.recipes:
+            for precision in options.precisions:
+                launches = count(shape, recipe, precision)
+                total = launches.total()
+                if options.json:
+                    case = {"shape": shape, "recipe": recipe, "precision": precision}
+                    print(json.dumps({**case, "launches": total}), flush=True)
+                else:
+                    print(f"{shape:12} {recipe:14} {precision:9} {total:6,}", flush=True)
+                for name, number in launches.most_common(options.operators):
+                    print(f"    {name:50} {number:6,}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The CUDA path of a whole training step, on fake CUDA tensors: where they lie, and what it costs.
+
+A process of its own, because a guard must be loaded before torch; without g++ these tests fail.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
+LIMITS = {
+    ("t5", "bfloat16"): (1418, 1206, 1698, 1423, 1430, 1198),
+    ("gated-t5", "bfloat16"): (1763, 1495, 2056, 2028, 1728, 1700),
+    ("bart", "bfloat16"): (1514, 1275, 1691, 1408, 1414, 1174),
+    ("t5", "float32"): (1140, 973, 1522, 1298, 1283, 1094),
+    ("gated-t5", "float32"): (1425, 1212, 1796, 1771, 1511, 1486),
+    ("bart", "float32"): (1165, 987, 1492, 1256, 1252, 1051),
+}
+"""The most kernels that a step of six layers a stack may launch, by recipe. They only fall."""
+LIMIT_OF_CASE = {
+    f"{shape}/{recipe}/{precision}": limit
+    for (shape, precision), limits in LIMITS.items()
+    for recipe, limit in zip(RECIPES, limits, strict=True)
+}
+QUICK = [c for c in LIMIT_OF_CASE if c.endswith("/bfloat16") or "/lora_ff+lprun/" in c]
+WAITING = ["item", "bool", "nonzero", "masked", "masked put", "down", "up", "copied down"]
+SLOW = [c for c in LIMIT_OF_CASE if c not in QUICK]
+
+
+def rehearse(*cases: str) -> dict[str, Any]:
+    script = Path(__file__).with_name("rehearse.py")
+    done = subprocess.run(
+        [sys.executable, script, *cases], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return {row["case"]: row["found"] for row in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.fixture(scope="module")
+def quick() -> dict[str, Any]:
+    return rehearse("waits", *QUICK)
+
+
+@pytest.fixture(scope="module")
+def slow() -> dict[str, Any]:
+    return rehearse(*SLOW)
+
+
+def check(found: dict[str, int], case: str) -> None:
+    """A step ran: on one device and without waiting, or the process would have failed."""
+    assert found["_fused_adamw_"] > 0
+    assert found["_foreach_norm"] > 0
+    assert sum(found.values()) <= LIMIT_OF_CASE[case], sorted(found.items(), key=lambda x: -x[1])
+
+
+@pytest.mark.parametrize("case", QUICK)
+def test_a_step_never_waits_and_launches_no_more_than_before(
+    quick: dict[str, Any], case: str
+) -> None:
+    check(quick[case], case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW)
+def test_a_step_in_float32_never_waits_and_launches_no_more_than_before(
+    slow: dict[str, Any], case: str
+) -> None:
+    check(slow[case], case)
+
+
+@pytest.mark.parametrize("case", WAITING)
+def test_what_waits_for_the_device_is_found(quick: dict[str, Any], case: str) -> None:
+    assert "waits for the device" in quick["waits"][case]
+
+
+def test_a_mismatch_of_devices_is_found(quick: dict[str, Any]) -> None:
+    assert "on the same device" in quick["waits"]["mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("case", "kernels"),
+    # 110 tensors or 320 blocks of 65,536 elements go into one kernel.
+    [("up without waiting", 1), ("views", 0), ("product", 1), ("many", 2), ("large", 3)],
+)
+def test_kernels_are_counted(quick: dict[str, Any], case: str, kernels: int) -> None:
+    assert quick["waits"][case] == str(kernels)
