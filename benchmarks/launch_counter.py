@@ -35,6 +35,9 @@ _KERNELS = {
     # Sums of products, the gradients, the query's rounded at the end.
     "aten::_flash_attention_backward": 3,
     "aten::_scaled_dot_product_flash_attention_backward": 3,
+    # Zeros, and what is copied into them.
+    "aten::select_backward": 2,
+    "aten::slice_backward": 2,
     # Its own sum of the lengths, then the copies.
     "aten::repeat_interleave": 2,
 }

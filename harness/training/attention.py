@@ -86,7 +86,9 @@ def packed_attention(
     # A backbone without relative positions in some attention may hand over an empty bias.
     bias = None if position_bias is None or not position_bias.numel() else position_bias
     attend = _PerSequence.apply if query.device.type == "cpu" else fused_attention
-    result = attend(query[0], key[0], value[0], bias, queries, keys, scaling, dropout, causal)
+    # Not x[0]: its gradient would be a tensor of zeros with a row copied in.
+    query, key, value = query.squeeze(0), key.squeeze(0), value.squeeze(0)
+    result = attend(query, key, value, bias, queries, keys, scaling, dropout, causal)
     return result[None], None
 
 

@@ -95,29 +95,35 @@ class DeviceMask:
     """The same on an accelerator, where random numbers are cheap and bits are dear to unpack.
 
     Attributes:
-        bits: one element to a byte, bool.
+        bits: one element to a byte, bool, of the tensor's shape.
         scale: what kept elements are multiplied by.
     """
 
     bits: Tensor
     scale: float
 
-    @classmethod
-    def draw(cls, elements: int, p: float, device: torch.device) -> DeviceMask:
-        """Draw a mask, seeded by torch's generator of the device."""
-        kept = torch.empty(elements, dtype=torch.bool, device=device).bernoulli_(1 - p)
-        return cls(kept, 1 / (1 - p))
-
     def apply(self, x: Tensor) -> Tensor:
         """Return a copy of a tensor with the dropped elements zero, the rest scaled."""
-        return (x * self.bits.view(x.shape)).mul_(self.scale)
+        # The product of all three in one kernel.
+        result: Tensor = torch.ops.aten.native_dropout_backward(x, self.bits, self.scale)
+        return result
 
 
-def draw_mask(x: Tensor, p: float) -> Mask | DeviceMask:
-    """Draw a mask for a tensor, of the kind that suits its device."""
+def drop(x: Tensor, p: float) -> tuple[Tensor, Mask | DeviceMask]:
+    """Return a tensor with elements dropped with probability p, and the mask, to drop them again.
+
+    The mask is of the kind that suits the device; on an accelerator both are made by one kernel.
+    """
     if x.device.type == "cpu":
-        return Mask.draw(x, p)
-    return DeviceMask.draw(x.numel(), p, x.device)
+        mask = Mask.draw(x, p)
+        return mask.apply(x), mask
+    return drop_on_device(x, p)
+
+
+def drop_on_device(x: Tensor, p: float) -> tuple[Tensor, DeviceMask]:
+    """Do as ``drop`` does on an accelerator, seeded by torch's generator of the tensor's device."""
+    dropped, bits = torch.native_dropout(x, p, True)
+    return dropped, DeviceMask(bits, 1 / (1 - p))
 
 
 class _Dropout(torch.autograd.Function):

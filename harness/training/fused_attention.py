@@ -133,9 +133,11 @@ def padded_within(
     causal: bool,
 ) -> Tensor:
     """Attend within each sequence, padded for the while; tensors are (tokens, heads, width)."""
-    q, k, v = (
-        row.padded(t).transpose(1, 2) for row, t in ((queries, query), (keys, key), (keys, value))
-    )
+    if queries is keys:
+        padded = queries.padded(query, key, value)
+    else:
+        padded = (*queries.padded(query), *keys.padded(key, value))
+    q, k, v = (t.transpose(1, 2) for t in padded)
     mask = keys.mask(bias, causal, q.dtype, queries).expand(-1, -1, queries.width, -1)
     result = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=p, scale=scaling)
     return queries.packed(result.transpose(1, 2))

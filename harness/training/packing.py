@@ -19,6 +19,7 @@ from harness.training.attention import attention_within_sequences, kernels
 from harness.training.dropout import CheapDropout
 from harness.training.engine import Batch, Engine, PaddedEngine, pinned
 from harness.training.examples import Example
+from harness.training.feed_forward import uncast_feed_forwards
 from harness.training.lora_linear import fused_lora
 from harness.training.loss import chunked_cross_entropy
 from harness.training.norm import lean_norms
@@ -81,6 +82,7 @@ class PackedEngine(Engine):
             changes.enter_context(frozen_weights_in(model, self.dtype))
             changes.enter_context(fused_lora(model))
             changes.enter_context(lean_norms(model))
+            changes.enter_context(uncast_feed_forwards(model))
             weight = model.get_output_embeddings().weight
             if not weight.requires_grad:
                 # Rounded once: a head that is also the embedding is stored in float32.
@@ -130,7 +132,7 @@ class PackedEngine(Engine):
             )
         (states,) = caught
         weight = head.weight if self._head_weight is None else self._head_weight
-        states = states[0].to(self.dtype)
+        states = states.squeeze(0).to(self.dtype)
         return chunked_cross_entropy(states, weight, _head_bias(model, head), tensors["labels"])
 
     def attention(self, model: PreTrainedModel) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
 _ALIGNED = 16
@@ -55,14 +57,42 @@ class Row:
         sequence = torch.repeat_interleave(self.offsets.diff(), output_size=sum(self.lengths))
         return sequence * self.width + self.positions
 
-    def padded(self, x: Tensor) -> Tensor:
-        """Return a tensor of shape (tokens, ...) as (sequences, width, ...), zeros between."""
-        flat = x.new_zeros(len(self.lengths) * self.width, *x.shape[1:])
-        return flat.index_copy_(0, self.slots, x).view(-1, self.width, *x.shape[1:])
+    @cached_property
+    def origins(self) -> Tensor:
+        """Which token to lay at each place of the padded sequences; (sequences * width,).
+
+        Behind the end of a sequence it is any token: what is there is hidden by a mask.
+        """
+        places = torch.arange(self.width, device=self.offsets.device)
+        return (self.offsets[:-1, None] + places).clamp_(max=sum(self.lengths) - 1).flatten()
+
+    def padded(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return tensors of one shape (tokens, ...) as (sequences, width, ...).
+
+        Behind the end of a sequence there are other tokens, so that nothing need be cleared. That
+        is right where those are masked: their gradient is zero, and is not asked for.
+        """
+        made: tuple[Tensor, ...] = _Padded.apply(self, *tensors)  # type: ignore[no-untyped-call]
+        return made
 
     def packed(self, x: Tensor) -> Tensor:
-        """Undo ``padded``."""
-        return x.flatten(0, 1).index_select(0, self.slots)
+        """Undo ``padded``; the gradient behind the end of a sequence is zero."""
+        result: Tensor = _Packed.apply(x, self.slots)  # type: ignore[no-untyped-call]
+        return result
+
+    @cached_property
+    def _several(self) -> dict[int, tuple[Tensor, Tensor]]:
+        return {1: (self.origins, self.slots)}
+
+    def indices(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return ``origins`` and ``slots`` of several tensors that lie one behind the other."""
+        if count not in self._several:
+            device = self.offsets.device
+            number = torch.arange(count, device=device)[:, None]
+            origins = number * sum(self.lengths) + self.origins
+            slots = number * len(self.origins) + self.slots
+            self._several[count] = origins.flatten(), slots.flatten()
+        return self._several[count]
 
     def mask(
         self, bias: Tensor | None, causal: bool, dtype: torch.dtype, queries: Row | None = None
@@ -99,6 +129,38 @@ class Row:
             beyond = (0, self.width - self.longest, 0, queries.width - queries.longest)
             mask = mask + F.pad(bias.to(dtype), beyond)
         return mask
+
+
+class _Padded(torch.autograd.Function):
+    """One copy for all tensors: several small kernels would take longer to launch than to run."""
+
+    @staticmethod
+    def forward(ctx: Any, row: Row, *tensors: Tensor) -> tuple[Tensor, ...]:
+        origins, ctx.slots = row.indices(len(tensors))
+        together = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+        made = together.index_select(0, origins)
+        return made.view(len(tensors), -1, row.width, *made.shape[1:]).unbind()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        flat = [gradient.flatten(0, 1) for gradient in gradients]
+        together = torch.cat(flat) if len(flat) > 1 else flat[0]
+        return None, *together.index_select(0, ctx.slots).chunk(len(flat))
+
+
+class _Packed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slots: Tensor) -> Tensor:
+        ctx.slots, ctx.shape = slots, x.shape
+        return x.flatten(0, 1).index_select(0, slots)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        whole = gradient.new_zeros(ctx.shape)
+        whole.flatten(0, 1).index_copy_(0, ctx.slots, gradient)
+        return whole, None
 
 
 @dataclass(frozen=True)

@@ -84,12 +84,13 @@ def test_rows_are_padded_and_packed_again(lengths: list[int]) -> None:
     assert one.longest <= one.width < one.longest + 16
     assert one.width % 16 == 0
     x = torch.arange(1.0, 1 + 2 * sum(lengths)).view(-1, 2)
-    padded = one.padded(x)
-    assert padded.shape == (len(lengths), one.width, 2)
-    for sequence, tokens in zip(padded, x.split(lengths), strict=True):
-        assert torch.equal(sequence[: len(tokens)], tokens)
-        assert not sequence[len(tokens) :].any()
-    assert torch.equal(one.packed(padded), x)
+    made = one.padded(x, -x, 2 * x)
+    for padded, whole in zip(made, (x, -x, 2 * x), strict=True):
+        assert padded.shape == (len(lengths), one.width, 2)
+        for sequence, tokens in zip(padded, whole.split(lengths), strict=True):
+            assert torch.equal(sequence[: len(tokens)], tokens)
+        assert torch.equal(one.packed(padded), whole)
+    assert torch.equal(one.padded(x)[0], made[0])
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1])

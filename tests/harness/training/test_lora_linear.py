@@ -9,7 +9,9 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from harness.training.lora_linear import fused_lora, lora_linear
+from harness.training import lora_linear as module
+from harness.training.dropout import drop, drop_on_device
+from harness.training.lora_linear import fused_lora, lora_linear, scaled_product
 
 
 def adapted(bias: bool, dropout: float = 0.0, **more: object) -> nn.Module:
@@ -48,8 +50,12 @@ def test_result_and_gradients_are_pefts(bias: bool) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_dropout_is_on_the_way_to_a_and_the_same_both_ways() -> None:
+@pytest.mark.parametrize("kind", [drop, drop_on_device])
+def test_dropout_is_on_the_way_to_a_and_the_same_both_ways(
+    kind: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With identities for A and B and no W, the function is the dropout itself."""
+    monkeypatch.setattr(module, "drop", kind)
     torch.manual_seed(0)
     eye = torch.eye(5)
     x = torch.randn(300, 5, requires_grad=True)
@@ -128,3 +134,12 @@ def test_the_input_is_kept_once() -> None:
         model(x)
     x_elements, narrow, bits = 64 * 6, 64 * 3, 64 * 6 // 8
     assert sorted(saved.values()) == sorted([x_elements, narrow, bits, 6 * 3, 10 * 3, 10 * 6])
+
+
+def test_both_orders_of_the_scaled_product_are_equal() -> None:
+    torch.manual_seed(0)
+    wide, narrow = torch.randn(9, 6), torch.randn(9, 2)
+    products = [scaled_product(wide, narrow, 0.5, transposed) for transposed in (True, False)]
+    torch.testing.assert_close(products[0], 0.5 * wide.T @ narrow)
+    torch.testing.assert_close(products[0], products[1])
+    assert products[1].is_contiguous()
