@@ -135,6 +135,10 @@ def _is_view(func: Any) -> bool:
 def _of_lists(name: str, args: Any) -> int:
     places = _LISTS.get(name, range(len(args)))
     lists = [args[i] for i in places if i < len(args) and _is_list(args[i])]
+    if name == "aten::_foreach_copy_" and any(
+        a.shape != b.shape or a.stride() != b.stride() for a, b in zip(*lists, strict=True)
+    ):
+        return len(lists[0])  # One by one.
     depth = len(lists) + (not name.endswith("_"))  # Results are a list too.
     kernels = tensors = blocks = 0
     for tensor in lists[0]:

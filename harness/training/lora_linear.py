@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from harness.training.dropout import drop
 from harness.training.precision import product_dtype
+from harness.training.rounded_weights import rounded
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -36,13 +37,16 @@ class _LoraLinear(torch.autograd.Function):
         b: Tensor,
         scaling: float,
         p: float,
+        rounded_bias: Tensor | None,
     ) -> Tensor:
         dtype = product_dtype(x)
         rows = x.reshape(-1, x.shape[-1]).to(dtype)
+        ctx.dtypes = a.dtype, b.dtype
         weight, a, b = weight.to(dtype), a.to(dtype), b.to(dtype)
         dropped, mask = drop(rows, p) if p else (rows, None)
         hidden = dropped @ a.T
-        result = F.linear(rows, weight, None if bias is None else bias.to(dtype))
+        added = bias if rounded_bias is None else rounded_bias
+        result = F.linear(rows, weight, None if added is None else added.to(dtype))
         result.addmm_(hidden, b.T, alpha=scaling)
         ctx.scaling = scaling
         ctx.mask = (type(mask), mask.scale) if mask else None
@@ -73,8 +77,8 @@ class _LoraLinear(torch.autograd.Function):
             grad_x.addmm_(gradient, weight)
             shape, dtype = ctx.x
             grad_x = grad_x.view(shape).to(dtype)
-        # The products' precision is bfloat16 at the least; what accumulates does so in float32.
-        return grad_x, None, grad_bias, grad_a.float(), grad_b.float(), None, None
+        grads = (grad.to(dtype) for grad, dtype in zip((grad_a, grad_b), ctx.dtypes, strict=True))
+        return grad_x, None, grad_bias, *grads, None, None, None
 
 
 def scaled_product(wide: Tensor, narrow: Tensor, scaling: float, transposed: bool) -> Tensor:
@@ -96,7 +100,14 @@ def scaled_product(wide: Tensor, narrow: Tensor, scaling: float, transposed: boo
 
 
 def lora_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float, p: float
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    a: Tensor,
+    b: Tensor,
+    scaling: float,
+    p: float,
+    rounded_bias: Tensor | None = None,
 ) -> Tensor:
     """Return ``x W^T + bias + scaling * dropout(x) A^T B^T``; no gradient reaches W.
 
@@ -108,8 +119,12 @@ def lora_linear(
         b: B, shape (outputs, rank).
         scaling: alpha / rank.
         p: the probability of dropping an element of x on its way to A.
+        rounded_bias: the bias in the products' precision, if it is at hand. The gradient is the
+            bias's alone: it is summed over all tokens in float32.
     """
-    result: Tensor = _LoraLinear.apply(x, weight, bias, a, b, scaling, p)  # type: ignore[no-untyped-call]
+    result: Tensor = _LoraLinear.apply(  # type: ignore[no-untyped-call]
+        x, weight, bias, a, b, scaling, p, None if rounded_bias is None else rounded_bias.detach()
+    )
     return result
 
 
@@ -124,10 +139,11 @@ def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         x,
         base.weight,
         base.bias,
-        self.lora_A[adapter].weight,
-        self.lora_B[adapter].weight,
+        rounded(self.lora_A[adapter], "weight"),
+        rounded(self.lora_B[adapter], "weight"),
         self.scaling[adapter],
         dropout.p if self.training and isinstance(dropout, nn.Dropout) else 0.0,
+        rounded(base, "bias"),
     )
 
 

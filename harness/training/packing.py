@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.backbone import Backbone
+from harness.backbone import STACKS, Backbone
 from harness.errors import HarnessError
 from harness.training.attention import attention_within_sequences, kernels
 from harness.training.dropout import CheapDropout
@@ -24,6 +24,7 @@ from harness.training.lora_linear import fused_lora
 from harness.training.loss import chunked_cross_entropy
 from harness.training.norm import lean_norms
 from harness.training.precision import frozen_weights_in
+from harness.training.rounded_weights import WeightGroup, round_together
 from harness.training.rows import Packed, Row
 
 
@@ -70,6 +71,7 @@ class PackedEngine(Engine):
         self.device = device
         self._changes: ExitStack | None = None
         self._head_weight: Tensor | None = None
+        self._groups: list[WeightGroup] = []
 
     def prepare(self, model: PreTrainedModel) -> None:
         """Change how the model computes; its modules, parameters and their names stay."""
@@ -83,6 +85,9 @@ class PackedEngine(Engine):
             changes.enter_context(fused_lora(model))
             changes.enter_context(lean_norms(model))
             changes.enter_context(uncast_feed_forwards(model))
+            layers = [x for stack in STACKS for x in self.backbone.layers(model, stack)]
+            self._groups, undo = round_together(layers, self.dtype)
+            changes.enter_context(undo)
             weight = model.get_output_embeddings().weight
             if not weight.requires_grad:
                 # Rounded once: a head that is also the embedding is stored in float32.
@@ -94,6 +99,7 @@ class PackedEngine(Engine):
         if self._changes is not None:
             self._changes.close()
         self._changes = self._head_weight = None
+        self._groups = []
 
     def collate(self, examples: Sequence[Example]) -> PackedBatch:
         """Lay the sequences end to end."""
@@ -123,6 +129,8 @@ class PackedEngine(Engine):
         assert isinstance(batch, PackedBatch)
         head = model.get_output_embeddings()
         tensors = batch.tensors
+        for group in self._groups:
+            group.forget()
         with self._autocast(), self.dropping(), _input_of(head) as caught:
             model(
                 input_ids=tensors["input_ids"][None],
