@@ -51,6 +51,8 @@ class Backbone(ABC):
 
     def __init__(self, reference: str) -> None:
         self.reference = reference
+        self.notes: list[str] = []
+        """What is unusual about its checkpoint, once that was looked at; for the report."""
 
     @property
     def name(self) -> str:
@@ -86,6 +88,21 @@ class Backbone(ABC):
         Raises:
             HarnessError: the weights cannot be had; the hint names each way to supply them.
         """
+
+    def check(self, weights: Weights) -> None:
+        """Make sure that ``load`` will succeed, before anything costs time.
+
+        Raises:
+            HarnessError: the weights are missing, damaged or incomplete.
+        """
+        return
+
+    def always_trained(self, model: PreTrainedModel) -> list[nn.Parameter]:
+        """Return parameters that every recipe trains, after its compressors are applied.
+
+        They are those for which the checkpoint has nothing, such as embeddings of added tokens.
+        """
+        return []
 
     @abstractmethod
     def skeleton(self) -> PreTrainedModel:

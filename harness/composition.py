@@ -41,6 +41,8 @@ def compose(model: PreTrainedModel, backbone: Backbone, recipe: Recipe) -> PreTr
     """
     for compressor in recipe.compressors:
         model = compressor.apply(model, backbone)
+    for parameter in backbone.always_trained(model):
+        parameter.requires_grad_(True)
     return model
 
 

@@ -69,6 +69,7 @@ def training_flops(
     """
     import torch
 
+    from harness.host_draws import SettledDraws
     from harness.product_counter import ProductCounter
 
     if any(not parameter.is_meta for parameter in model.parameters()):
@@ -79,7 +80,7 @@ def training_flops(
         # A ready 4-D mask: from anything less transformers would build one by looking at values,
         # and meta tensors have none.
         causal = torch.zeros(batch_size, 1, target_tokens, target_tokens)
-    with ProductCounter() as counter:
+    with SettledDraws(), ProductCounter() as counter:
         output = model(
             input_ids=sources, labels=targets, decoder_attention_mask=causal, use_cache=False
         )

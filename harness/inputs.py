@@ -68,6 +68,7 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     metrics = suite if named is None else [*named_metrics(named, plugins.metrics).values()]
     splits = task.splits(spec.seed)
     tokenizer = backbone.tokenizer()
+    backbone.check(spec.weights)
     eval_count, test_count = scored_counts(spec, task, splits)
     eval_rows, test_rows = _sample(splits.eval, eval_count), _sample(splits.test, test_count)
     train, evaluation, test = (

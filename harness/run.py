@@ -104,7 +104,7 @@ class Run:
         self.hook.run_started(spec=self.spec)
         self._enter("load")
         inputs = read_inputs(self.spec, self.plugins)
-        self.hook.data_read(event=DataRead(tuple(data_notes(inputs.data))))
+        self.hook.data_read(event=DataRead((*inputs.backbone.notes, *data_notes(inputs.data))))
         run = identity(
             self.asked,
             inputs.backbone,
@@ -131,6 +131,7 @@ class Run:
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 seconds=0,
                 data=inputs.data,
+                checkpoint_notes=list(inputs.backbone.notes),
             )
             write_text(folder.work / SPEC, self.asked.to_toml())
         else:
@@ -182,6 +183,7 @@ class Run:
         trainee.processes = self.processes
         report.layers_kept = trainee.layers_kept
         report.parameters = trainee.parameters
+        report.checkpoint_notes = list(inputs.backbone.notes)
         report.fingerprint = fingerprint(
             trainee.device, trainee.dtype, trainee.engine.attention(trainee.model)
         )

@@ -25,6 +25,12 @@ class Bart(Pretrained):
     """BART: learned positions in the embeddings, so that any layer can go."""
 
     config_class = BartConfig
+    default_tokens = {  # noqa: RUF012
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    }
     shared_beams = True
     layer_path = {  # noqa: RUF012
         "encoder": "model.encoder.layers",

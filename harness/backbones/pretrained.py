@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import functools
-import socket
-import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
 
 from harness.backbone import STACKS, Backbone, Role, Stack, Weights
+from harness.backbones import weight_files
+from harness.backbones.adapter import WEIGHTS, merge_adapter
+from harness.backbones.hub import fetch, quietly, read_config, snapshot
 from harness.backbones.shapes import SHAPES, Shape
+from harness.backbones.start_options import (
+    StartOptions,
+    notes_on_weights,
+    split_options,
+    written,
+)
+from harness.backbones.token_ids import (
+    complete_generation,
+    complete_token_ids,
+    needed_embeddings,
+)
 from harness.errors import HarnessError
 from harness.hashing import folder_hash
 
@@ -38,12 +47,27 @@ class Pretrained(Backbone):
         role_paths: stack -> role -> paths within a layer; paths that a variant lacks are skipped
             (a gated feed-forward has wi_0 and wi_1 where a plain one has wi).
         depth_fields: stack -> the fields of the configuration that hold its depth.
+        default_tokens: special token -> its id where a configuration has none.
+        options: how to start from a checkpoint that lacks something; part of the reference.
     """
 
     config_class: ClassVar[type[PreTrainedConfig]]
     layer_path: ClassVar[Mapping[Stack, str]]
     role_paths: ClassVar[Mapping[Stack, Mapping[Role, tuple[str, ...]]]]
     depth_fields: ClassVar[Mapping[Stack, tuple[str, ...]]]
+    default_tokens: ClassVar[Mapping[str, int]] = {}
+
+    def __init__(self, reference: str, options: StartOptions | None = None) -> None:
+        plain, written_options = split_options(reference)
+        super().__init__(plain if options is None else reference)
+        self.options = options or written_options
+        self.adapter: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """A short name, with the options that are not the default."""
+        own = self.adapter.resolve().name if self.adapter else super().name
+        return own + written(self.options)
 
     @property
     def _shape(self) -> Shape | None:
@@ -56,6 +80,10 @@ class Pretrained(Backbone):
 
     def version(self) -> str:
         """Return a folder's hash, or the hub id with the commit that is in the hub's cache."""
+        adapter = f"+sha256:{folder_hash(self.adapter)}" if self.adapter else ""
+        return self._files_version() + adapter + written(self.options)
+
+    def _files_version(self) -> str:
         if Path(self._source).is_dir():
             return f"sha256:{folder_hash(Path(self._source))}"
         # A snapshot's folder is named by its commit; which of its files are here depends on use.
@@ -72,28 +100,138 @@ class Pretrained(Backbone):
         return read_config(self._source)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Return the tokenizer, from disk or the hub."""
-        return _fetch("tokenizer", self.reference, self._source, AutoTokenizer.from_pretrained)
+        """Return the tokenizer, from disk or the hub.
+
+        Raises:
+            HarnessError: it cannot be had, or it has tokens for which the model has no embedding.
+        """
+        tokenizer = self._tokenizer()
+        tokens, rows = needed_embeddings(tokenizer), self.config().vocab_size
+        if tokens > rows and self.options.extra_tokens == "error":
+            raise HarnessError(
+                f"The tokenizer of {self.name!r} has {tokens:,} tokens, but the model has "
+                f"embeddings for {rows:,}: {tokens - rows:,} were added.",
+                "Let the embedding grow, which trains it in every recipe: "
+                f"--backbone {self.reference}:extra_tokens=resize",
+            )
+        return tokenizer
+
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        source = self._source
+        if self.adapter and any(self.adapter.glob("tokenizer*")):
+            source = str(self.adapter)
+        return fetch("tokenizer", self.reference, source, AutoTokenizer.from_pretrained)
 
     def load(self, weights: Weights) -> PreTrainedModel:
         """Return the model in float32 on the CPU, in training mode."""
         if weights == "random":
-            model = AutoModelForSeq2SeqLM.from_config(self.config(), dtype=torch.float32)
-            return self.mend(model, weights).train()
-        # Reading from disk takes moments; a bar of it would break into the run's own.
-        logging.disable_progress_bar()
-        # Safetensors only: a pickle could run code.
-        read = functools.partial(
-            AutoModelForSeq2SeqLM.from_pretrained, dtype=torch.float32, use_safetensors=True
-        )
-        model = _fetch("weights", self.reference, self._source, read)
-        return self.mend(model, weights).train()
+            return self._grown(self.mend(self._built(), weights)).train()
+        model, unusual = self._read()
+        tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+        weight_files.require_finite(tensors, self._source)
+        self._note(unusual)
+        complete_generation(model)
+        model = self.mend(model, weights)
+        if self.adapter:
+            model = self._merged(model, self.adapter)
+        return self._grown(model).train()
+
+    def _merged(self, model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+        weight_files.require_sound([adapter / WEIGHTS])
+        self._note([f"The adapter {adapter.name!r} was merged into {super().name!r}."])
+        return merge_adapter(model, adapter)
+
+    def check(self, weights: Weights) -> None:
+        """Read all weights one by one, without making a model of them."""
+        if weights == "random":
+            return
+        _, unusual = self._read(device="meta")
+        folder = self._weights_folder(local_files_only=True)
+        weight_files.require_sound(weight_files.shards(folder, weight_files.SAFETENSORS))
+        self._note(unusual)
+        if self.adapter:
+            self._merged(self.mend(self._built(), "random"), self.adapter)
+
+    def _read(self, device: str | None = None) -> tuple[PreTrainedModel, list[str]]:
+        """Read the pre-trained model, and say what is unusual about its weights."""
+
+        def read(_: str, local_files_only: bool = False) -> tuple[PreTrainedModel, Any]:
+            folder = self._weights_folder(local_files_only)
+            # Safetensors only: a pickle could run code.
+            return AutoModelForSeq2SeqLM.from_pretrained(  # type: ignore[no-any-return]
+                folder,
+                config=complete_token_ids(read_config(self._source), self),
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                local_files_only=True,
+                device_map=device,
+            )
+
+        with quietly():
+            model, found = fetch("weights", self.reference, self._source, read)
+        missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+        return model, notes_on_weights(self.reference, self.options, missing, unexpected)
+
+    def _weights_folder(self, local_files_only: bool) -> Path:
+        """Return a folder with the weights as safetensors; for a hub id, fetch what is needed.
+
+        Raises:
+            OSError: the hub cannot supply them.
+            HarnessError: they are in no format that is read, or damaged.
+        """
+        folder = Path(self._source)
+        if not folder.is_dir():
+            folder = snapshot(self._source, local_files_only)
+        weight_files.require_weights(folder)
+        if files := weight_files.shards(folder, weight_files.SAFETENSORS):
+            weight_files.require_headers(files)
+            return folder
+        self._note([f"The weights were converted from {weight_files.PICKLE}."])
+        return weight_files.converted(folder)
+
+    def _note(self, notes: Iterable[str]) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
+
+    def _built(self) -> PreTrainedModel:
+        """Return the model with random weights.
+
+        Raises:
+            HarnessError: the configuration describes no model.
+        """
+        config = complete_token_ids(self.config(), self)
+        try:
+            return AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise HarnessError(
+                f"The configuration of {self.name!r} describes no model: {error}",
+                "Correct its config.json, or copy the original there.",
+            ) from error
 
     def skeleton(self) -> PreTrainedModel:
         """Return the model on the meta device."""
         with torch.device("meta"):
-            model = AutoModelForSeq2SeqLM.from_config(self.config(), dtype=torch.float32)
-            return self.mend(model, "random").train()
+            return self._grown(self.mend(self._built(), "random")).train()
+
+    def _grown(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Give tokens that were added an embedding, where the options ask for that."""
+        if self.options.extra_tokens == "error":
+            return model
+        size, before = (
+            needed_embeddings(self._tokenizer()),
+            model.get_input_embeddings().num_embeddings,
+        )
+        if size > before:
+            on_meta = next(model.parameters()).is_meta
+            model.resize_token_embeddings(size, mean_resizing=not on_meta)
+            self._note([f"The embedding grew from {before:,} to {size:,} tokens, and is trained."])
+        return model
+
+    def always_trained(self, model: PreTrainedModel) -> list[nn.Parameter]:
+        """Return the embeddings if they grew: the new rows know nothing."""
+        if model.get_input_embeddings().num_embeddings <= self.config().vocab_size:
+            return []
+        return [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
 
     def mend(self, model: PreTrainedModel, weights: Weights) -> PreTrainedModel:
         """Correct, in place, what transformers gets wrong about a family."""
@@ -148,60 +286,6 @@ class Pretrained(Backbone):
 
     def resize_to_tokenizer(self, model: PreTrainedModel) -> None:
         """Cut the embedding to the tokenizer's vocabulary."""
-        size = self._shape.tokenizer_size if self._shape else len(self.tokenizer())
+        size = self._shape.tokenizer_size if self._shape else needed_embeddings(self.tokenizer())
         if model.get_input_embeddings().num_embeddings != size:
             model.resize_token_embeddings(size, mean_resizing=False)
-
-
-def read_config(reference: str) -> PreTrainedConfig:
-    """Read the configuration of a folder or a hub id.
-
-    Raises:
-        HarnessError: it cannot be had.
-    """
-    return _fetch("configuration", reference, reference, AutoConfig.from_pretrained)
-
-
-def _fetch(what: str, reference: str, source: str, read: Callable[..., Any]) -> Any:
-    """Read from a folder or the hub's cache, and only if it is in neither ask the hub.
-
-    Raises:
-        HarnessError: it cannot be had.
-    """
-    try:
-        return read(source, local_files_only=True)
-    except (OSError, ValueError) as error:
-        if Path(source).is_dir():
-            raise _missing(what, reference, source, error) from error
-    try:
-        _knock()
-        return read(source)
-    except (OSError, ValueError) as error:
-        raise _missing(what, reference, source, error) from error
-
-
-def _knock() -> None:
-    """Raise OSError if the hub is out of reach; its own client asks six times for each file."""
-    if not constants.HF_HUB_OFFLINE and not urllib.request.getproxies():
-        url = urlsplit(constants.ENDPOINT)
-        socket.create_connection((url.hostname or "", url.port or 443), timeout=5).close()
-
-
-def _missing(what: str, reference: str, source: str, error: Exception) -> HarnessError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if Path(source).is_dir():
-        return HarnessError(
-            f"The {what} of backbone {reference!r} cannot be read from the folder {source!r}: "
-            f"{reason}",
-            "The folder needs config.json, model.safetensors and the tokenizer's files, as "
-            "save_pretrained writes them.",
-        )
-    return HarnessError(
-        f"The {what} of backbone {reference!r} is not on this machine, and the model hub could "
-        f"not supply it: {reason}",
-        "Supply it in one of these ways:\n"
-        f"  - on a machine with access to the hub, run the same command, or: hf download {source}\n"
-        f"  - copy that download's folder here and name it: --backbone /path/to/{reference}\n"
-        "  - point HF_HOME to a hub cache that holds it\n"
-        "  - or use the embedded backbone: --backbone nano-t5",
-    )

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.backbones.adapter import base_of, is_adapter
+from harness.backbones.start_options import StartOptions, has_options, split_options, written
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from harness.backbone import Backbone
+    from harness.backbones.pretrained import Pretrained
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -20,33 +22,67 @@ def is_folder(reference: str) -> bool:
 
 
 def looks_like_hub_id(reference: str) -> bool:
-    """Whether the reference has the form organisation/name."""
-    return _HUB_ID.fullmatch(reference) is not None
+    """Whether the reference has the form organisation/name, or ends with options."""
+    return _HUB_ID.fullmatch(reference) is not None or has_options(reference)
 
 
-def open_reference(reference: str) -> Backbone:
+def open_reference(reference: str) -> Pretrained:
     """Return the backbone for a folder or hub id, by the model type its configuration states.
 
     Raises:
         HarnessError: there is no such folder, or no family for its model type.
     """
     from harness.backbones.bart import Bart
-    from harness.backbones.pretrained import read_config
+    from harness.backbones.hub import read_config
+    from harness.backbones.nano import NanoT5
+    from harness.backbones.shapes import SHAPES
     from harness.backbones.t5 import T5
 
+    families = {"t5": T5, "bart": Bart}
+    reference, options = split_options(reference)
+    if reference in SHAPES:
+        return families[SHAPES[reference].family.partition(":")[0]](reference, options)
+    if reference == "nano-t5":
+        return NanoT5(reference, options)
     if is_folder(reference):
         folder = Path(reference).expanduser()
+        if is_adapter(folder):
+            return _with_adapter(folder, options)
         if not (folder / "config.json").is_file():
             raise HarnessError(
                 f"There is no model in the folder {str(folder)!r}: config.json is missing.",
                 "Give a folder written by save_pretrained, or a name from: harness list backbones",
             )
         reference = str(folder)
-    families = {"t5": T5, "bart": Bart}
+    elif _HUB_ID.fullmatch(reference) is None:
+        raise HarnessError(
+            f"Unknown backbone {reference!r}, or one without options.",
+            "Options follow a folder, a hub id or a built-in name. See: harness list backbones",
+        )
     model_type = read_config(reference).model_type
     if model_type not in families:
         raise HarnessError(
             f"The model type {model_type!r} of {reference!r} is not supported.",
             f"Supported: {', '.join(families)}. A plugin can add others: see docs/plugins.md",
         )
-    return families[model_type](reference)
+    return families[model_type](reference, options)
+
+
+def _with_adapter(folder: Path, options: StartOptions) -> Pretrained:
+    """Return the backbone that an adapter was trained on, to start from the two merged.
+
+    Raises:
+        HarnessError: the base cannot be had.
+    """
+    base = base_of(folder)
+    try:
+        backbone = open_reference(base + written(options))
+    except HarnessError as error:
+        raise HarnessError(
+            f"The folder {str(folder)!r} holds an adapter, and its base {base!r} cannot be had: "
+            f"{error.message}",
+            "Write the base's folder as base_model_name_or_path into adapter_config.json, or copy "
+            "the base into the folder of that name.",
+        ) from error
+    backbone.adapter = folder
+    return backbone

@@ -18,6 +18,8 @@ class T5(Pretrained):
     """T5: sub-layers in a list, the feed-forward last; relative positions live in block 1."""
 
     config_class = T5Config
+    # It starts with its pad token, which complete_token_ids takes where there is no other.
+    default_tokens = {"pad_token_id": 0, "eos_token_id": 1}  # noqa: RUF012
     shared_beams = True
     layer_path = {"encoder": "encoder.block", "decoder": "decoder.block"}  # noqa: RUF012
     role_paths = {  # noqa: RUF012

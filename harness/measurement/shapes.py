@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.host_draws import settled_draw
 from harness.measurement.ledger import tensors_in
 
 
@@ -75,6 +76,9 @@ class ShapesOnly(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run the operator's kernel for the meta device, but on real tensors alone for real."""
+        settled = settled_draw(func, args)
+        if settled is not None:
+            return settled
         tensors = list(tensors_in((*args, *(kwargs or {}).values())))
         if tensors and not any(map(_without_data, tensors)):
             return func(*args, **(kwargs or {}))  # A batch and its masks, which code looks at.

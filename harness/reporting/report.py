@@ -309,6 +309,10 @@ class Report(Record):
     did not fit; more accumulation kept the optimizer step the same."""
     data: Data | None = None
     """Null until the data were read."""
+    checkpoint_notes: list[str] = Field(default_factory=list)
+    """What is unusual about the backbone's checkpoint: weights that were missing and are random,
+    some without use, converted files, a grown embedding, an adapter merged. Empty in older
+    reports."""
     layers_kept: LayersKept | None = None
     """Null until the model was composed."""
     parameters: Parameters | None = None

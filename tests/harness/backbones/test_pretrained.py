@@ -180,15 +180,6 @@ def test_another_architecture_is_an_error_that_says_what_is_supported(tmp_path: 
     assert "t5, bart" in str(raised.value)
 
 
-def test_weights_are_read_from_safetensors_only(folder: Path) -> None:
-    opened = named(str(folder))
-    weights = opened.load("pretrained").state_dict()
-    (folder / "model.safetensors").unlink()
-    torch.save(weights, folder / "pytorch_model.bin")
-    with pytest.raises(HarnessError, match="weights of backbone"):
-        opened.load("pretrained")
-
-
 @pytest.mark.parametrize("what", ["load", "tokenizer"])
 def test_what_the_hub_cannot_supply_is_an_error_that_names_each_way(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,83 @@
+"""Adapters as PEFT saves them, merged into their base to start from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter without its base."""
+    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(folder: Path) -> str:
+    """Return the base that an adapter's configuration names: a folder, or a hub id.
+
+    A relative folder is looked for beside the adapter first.
+
+    Raises:
+        HarnessError: it names none, or the configuration or the weights cannot be read.
+    """
+    try:
+        base = json.loads((folder / CONFIG).read_text("utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HarnessError(
+            f"{str(folder / CONFIG)!r} is no configuration of an adapter: {error!r}.",
+            "Copy the original there.",
+        ) from error
+    if not isinstance(base, str) or not base:
+        raise HarnessError(
+            f"The folder {str(folder)!r} holds an adapter, and does not say of which model.",
+            f"Write the model's folder or hub id as base_model_name_or_path into {CONFIG}.",
+        )
+    if not (folder / WEIGHTS).is_file():
+        raise HarnessError(
+            f"The adapter in {str(folder)!r} has no {WEIGHTS}.",
+            "Save it again with a current version of PEFT; a pickle is not read.",
+        )
+    beside = folder / Path(base).expanduser()
+    return str(beside) if beside.is_dir() else base
+
+
+def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Add an adapter's updates to its base, and return the base.
+
+    Raises:
+        HarnessError: the adapter is damaged or does not fit.
+    """
+    import warnings
+
+    from peft import PeftConfig, PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            # Of library code to come, and of T5 v1.1's embeddings, which never were tied.
+            warnings.simplefilter("ignore")
+            adapted = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
+            found = adapted.load_adapter(str(folder), "default", use_safetensors=True)
+            lacking = [name for name in found.missing_keys if "default" in name]
+            strange = list(found.unexpected_keys)
+            if lacking or strange:
+                names = ", ".join([*lacking, *strange][:3])
+                raise ValueError(
+                    f"{len(lacking)} of its weights are missing and {len(strange)} have no place "
+                    f"in the base, among them {names}"
+                )
+            merged: PreTrainedModel = adapted.merge_and_unload()
+    except Exception as error:  # Whatever a damaged file makes its reader raise.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise HarnessError(
+            f"The adapter in {str(folder)!r} cannot be merged into its base: {reason}",
+            f"Name the model that it was trained on as base_model_name_or_path in {CONFIG}.",
+        ) from error
+    return merged.requires_grad_(True)
