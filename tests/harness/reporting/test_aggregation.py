@@ -109,16 +109,19 @@ def test_with_one_seed_the_p_value_is_that_of_the_paired_t_test_and_the_notes_sa
     assert any("One seed" in note and "test examples only" in note for note in group.notes)
 
 
-def test_lower_is_better_has_a_difference_but_no_share(tmp_path: Path, write_run: WriteRun) -> None:
-    for recipe in ("full", "lprun"):
-        folder = write_run(tmp_path, {"error": scores(40, 3)}, recipe=recipe)
-        path = folder / "report.json"
-        values = json.loads(path.read_text())
-        values["quality"]["error"]["higher_is_better"] = False
-        path.write_text(json.dumps(values))
+def test_where_less_is_better_the_share_is_fulls_over_the_recipes(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    for recipe, mean in (("full", 40), ("lprun", 50)):
+        values = {"error": scores(mean, 3)}
+        write_run(tmp_path, values, recipe=recipe, lower_is_better=["error"])
     quality = row_of(group_of(tmp_path), "lprun").quality["error"]
+    full, ours = np.mean(scores(40, 3)), np.mean(scores(50, 3))
     assert quality.difference
-    assert quality.retention is None
+    assert quality.difference.value == pytest.approx(ours - full)
+    assert quality.retention
+    assert quality.retention.value == pytest.approx(full / ours)
+    assert quality.significant
 
 
 @pytest.mark.parametrize(

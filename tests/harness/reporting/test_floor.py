@@ -153,7 +153,7 @@ def test_the_floor_is_scored_once_and_kept(
         scored.append(run)
         return score_floor(run)
 
-    monkeypatch.setattr("harness.reporting.pairing.score_floor", counting)
+    monkeypatch.setattr("harness.reporting.group_comparison.score_floor", counting)
     comparisons = Comparisons(tmp_path)
     summary = summarize(read_runs(tmp_path)[0], comparisons)
     comparisons.keep()

@@ -1,0 +1,53 @@
+"""The runs of a group, by recipe and seed, and what of them is to be compared."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from harness.reporting.folder import StoredRun
+from harness.reporting.outcome import Request, Seed
+from harness.spec import BASELINE
+
+
+class Members(NamedTuple):
+    """The runs that a group's rows rest on.
+
+    Attributes:
+        by_recipe: one run a seed of each recipe, full fine-tuning first.
+        requests: what is to be compared of each of these.
+        has_baseline: whether there is a good run of full fine-tuning.
+        older: how many runs were left out for a later one of the same recipe and seed.
+    """
+
+    by_recipe: list[list[StoredRun]]
+    requests: list[Request]
+    has_baseline: bool
+    older: int
+
+    @classmethod
+    def of(cls, runs: Sequence[StoredRun], metrics: Sequence[str]) -> Members:
+        """Choose the last good run of each recipe and seed."""
+        found: dict[str, dict[int, StoredRun]] = defaultdict(dict)
+        older = 0
+        for run in sorted(runs, key=lambda run: (run.report.status == "ok", run.report.started)):
+            older += run.report.seed in found[run.report.recipe]
+            found[run.report.recipe][run.report.seed] = run
+        full = {s: r for s, r in found.get(BASELINE, {}).items() if r.report.status == "ok"}
+        by_recipe, requests = [], []
+        for recipe in sorted(found, key=lambda recipe: (recipe != BASELINE, recipe)):
+            members = [found[recipe][seed] for seed in sorted(found[recipe])]
+            by_recipe.append(members)
+            requests.append(_request(members, full if recipe != BASELINE else {}, metrics))
+        return cls(by_recipe, requests, bool(full), older)
+
+
+def _request(
+    runs: Sequence[StoredRun], full: dict[int, StoredRun], metrics: Sequence[str]
+) -> Request:
+    """Return the seeds that ended well, and the metrics that all of them have."""
+    good = [run for run in runs if run.report.status == "ok"]
+    present = [name for name in metrics if all(name in run.report.quality for run in good)]
+    seeds = tuple(Seed(run, full.get(run.report.seed)) for run in good)
+    return Request(seeds, tuple(present) if good else ())

@@ -1,0 +1,101 @@
+"""One recipe's row: its seeds averaged, and compared with full fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from harness.reporting.folder import StoredRun
+from harness.reporting.mean_speed import mean_speed
+from harness.reporting.outcome import Paired, Request
+from harness.reporting.pairing import Comparisons
+from harness.reporting.report import Memory, Speed
+from harness.reporting.summary import Estimate, Quality, Row
+from harness.spec import BASELINE
+
+
+def make_row(
+    runs: Sequence[StoredRun], request: Request, has_baseline: bool, comparisons: Comparisons
+) -> Row:
+    """Average a recipe's seeds.
+
+    Args:
+        runs: one a seed, those that failed too.
+        request: those that ended well.
+        has_baseline: whether the group has a good run of full fine-tuning.
+        comparisons: what compares.
+    """
+    good = [run for run in runs if run.report.status == "ok"]
+    reports = [run.report for run in good]
+    last = max((run.report for run in runs), key=lambda report: report.started)
+    row = Row(
+        recipe=last.recipe,
+        status="ok" if good else last.status,
+        seeds=[report.seed for report in reports],
+        failures={
+            run.report.seed: f"{run.report.status} in {run.report.failure.phase}"
+            for run in runs
+            if run.report.failure
+        },
+        runs=[report.id for report in reports],
+        data_sha256=[report.data.sha256 for report in reports if report.data],
+        processes=sorted({report.training.processes for report in reports if report.training}),
+    )
+    if not good:
+        return row
+    if len(decoders := {report.decoding for report in reports}) == 1:
+        row.decoding = decoders.pop()
+    if parameters := reports[0].parameters:
+        row.trainable = parameters.trainable
+        row.trainable_pct = parameters.trainable_pct_of_original
+    speeds = [report.speed for report in reports if report.speed]
+    row.speed = mean_speed([(s.relative, s.relative_ci) for s in speeds])
+    row.tokens_per_s = fmean(s.tokens_per_s for s in speeds) if speeds else None
+    memories = [report.memory for report in reports if report.memory]
+    row.memory_bytes = max((memory.peak_bytes for memory in memories), default=None)
+    shares = [memory.relative for memory in memories if memory.relative is not None]
+    row.memory_relative = fmean(shares) if shares else None
+    if speeds and row.speed is None:
+        row.not_measured["speed"] = _why_no_ratio(speeds[0], speeds[0])
+    if speeds and memories and not shares:
+        row.not_measured["memory_relative"] = _why_no_ratio(memories[0], speeds[0])
+    _add_quality(row, request, has_baseline, comparisons)
+    return row
+
+
+def _add_quality(row: Row, request: Request, has_baseline: bool, comparisons: Comparisons) -> None:
+    """Set the metrics that all seeds have."""
+    runs = [seed.run for seed in request.seeds]
+    outcome = comparisons.of(request.seeds, request.metrics)
+    is_baseline = row.recipe == BASELINE
+    alone = [s.run.report.seed for s in request.seeds if not s.baseline] if has_baseline else []
+    row.not_compared = outcome.reason
+    if alone and not is_baseline and not row.not_compared:
+        row.not_compared = f"full fine-tuning lacks seed {', '.join(map(str, alone))}"
+    for name in request.metrics:
+        values = [run.report.quality[name] for run in runs]
+        if len({value.signature for value in values}) > 1:
+            outcome.missing[name] = "the seeds' values were computed in unlike ways"
+            continue
+        paired = outcome.metrics.get(name, Paired())
+        value = Estimate(value=fmean(value.value for value in values))
+        if len(values) == 1 and values[0].ci:
+            value.low, value.high, value.seeds = *values[0].ci, 1
+        row.quality[name] = Quality(
+            value=paired.value or value,
+            signature=values[0].signature,
+            higher_is_better=values[0].higher_is_better,
+            difference=paired.difference,
+            retention=paired.retention,
+            floor=paired.floor,
+            retention_above_floor=paired.retention_above_floor,
+            p_value=paired.p_value,
+        )
+    row.missing = outcome.missing
+    row.no_share = outcome.no_share
+    row.no_floor = outcome.no_floor
+
+
+def _why_no_ratio(measured: Speed | Memory, speed: Speed) -> str:
+    """Return the reason; in reports of before reasons were kept, the baseline's name is one."""
+    return measured.not_measured.get("relative", f"no baseline: {speed.baseline}")
