@@ -128,7 +128,7 @@ def data_hash(*splits: Any) -> str:
         for column in ("source", "target"):
             for text in split[column]:
                 digest.update(text.encode() + b"\0")
-        if "references" in split.column_names:
+        if "references" in getattr(split, "column_names", split):
             for texts in split["references"]:
                 digest.update("\0".join(texts).encode() + b"\2")
         digest.update(b"\1")

@@ -14,6 +14,9 @@ from harness.reporting.summary import Group, Row, Summary
 from harness.reporting.wording import heading, meanings, not_measured
 from harness.spec import BASELINE, VARIED, read_toml
 
+_WIDE = 1.5
+"""Upper over lower bound of a speed beyond which its interval says little."""
+
 
 def notes(group: Group, older: int) -> Iterator[str]:
     """Yield the notes on a group of recipes.
@@ -45,6 +48,7 @@ def notes(group: Group, older: int) -> Iterator[str]:
         )
     yield from _floor(recipes)
     yield from _not_measured(good)
+    yield from _wide_speeds(good)
     for row in group.rows:
         yield from _of_row(row)
     if len(group.test_examples) > 1:
@@ -98,6 +102,21 @@ def _not_measured(rows: Sequence[Row]) -> Iterator[str]:
     }
     for sentence in not_measured(lacking):
         yield f"{sentence}."
+
+
+def _wide_speeds(rows: Sequence[Row]) -> Iterator[str]:
+    wide = [
+        row.recipe
+        for row in rows
+        if row.speed
+        and row.speed.seeds == 2
+        and (row.speed.high or 0) > _WIDE * (row.speed.low or 0)
+    ]
+    if wide:
+        yield (
+            f"Speed of {_listed(wide)}: two runs that disagree leave a wide interval; with a third "
+            "it is about a third as wide: harness sweep --seeds 3."
+        )
 
 
 def differences(fingerprints: Sequence[Fingerprint]) -> Iterator[str]:

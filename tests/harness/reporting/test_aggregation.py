@@ -1,7 +1,6 @@
 """From runs to rows: means over seeds, comparisons against references, and what is never mixed."""
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -259,33 +258,6 @@ def test_unequal_fingerprints_are_said_and_leave_no_front(
     assert "torch (2.12, 2.13.0)" in note
     assert "transformers" not in note
     assert {row.on_front for row in group.rows} == {None}
-
-
-def test_speed_over_seeds_is_a_geometric_mean_wider_where_runs_disagree(
-    tmp_path: Path, write_run: WriteRun
-) -> None:
-    speed = {
-        "tokens_per_s": 500.0,
-        "samples_per_s": 25.0,
-        "baseline": "probe",
-        "engine": "packed",
-        "schedule_sha256": "cd" * 32,
-        "window_seconds": [1.0],
-    }
-    halves = {}
-    for recipe, ratios in (("lprun", (1.5, 1.5)), ("lora_ff", (1.2, 1.8))):
-        for seed, ratio in enumerate(ratios):
-            values = {**speed, "relative": ratio, "relative_ci": [ratio / 1.05, ratio * 1.05]}
-            write_run(tmp_path, {"rouge1": [1.0, 2.0]}, recipe=recipe, seed=seed, speed=values)
-        row = row_of(group_of(tmp_path), recipe)
-        assert row.speed
-        assert row.speed.value == pytest.approx(math.sqrt(ratios[0] * ratios[1]))
-        assert row.speed.high
-        halves[recipe] = math.log(row.speed.high / row.speed.value)
-    assert halves["lprun"] == pytest.approx(math.log(1.05) / math.sqrt(2))
-    # Two runs off their mean by log(1.5) / 2, where half a log(1.05) was to be expected.
-    birge = math.sqrt(2 * (math.log(1.5) / 2 / (math.log(1.05) / 2)) ** 2)
-    assert halves["lora_ff"] == pytest.approx(math.log(1.05) / math.sqrt(2) * birge)
 
 
 def test_bleu_is_computed_again_from_the_texts(tmp_path: Path, write_run: WriteRun) -> None:
