@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,8 +96,8 @@ def test_the_metric_that_computes_a_score_is_found_by_its_name() -> None:
 TEXTS = st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=4)
 
 
-def split(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    return {"source": [s for s, _ in pairs], "target": [t for _, t in pairs]}
+def split(pairs: Sequence[tuple[str, str]]) -> Dataset:
+    return Dataset.from_dict({"source": [s for s, _ in pairs], "target": [t for _, t in pairs]})
 
 
 @given(TEXTS, TEXTS, TEXTS, TEXTS)
