@@ -112,7 +112,7 @@ class Pretrained(Backbone):
                 f"The tokenizer of {self.name!r} has {tokens:,} tokens, but the model has "
                 f"embeddings for {rows:,}: {tokens - rows:,} were added.",
                 "Let the embedding grow, which trains it in every recipe: "
-                f"--backbone {self.reference}:extra_tokens=resize",
+                f"--backbone {self.reference}{written(self.options)}:extra_tokens=resize",
             )
         return tokenizer
 

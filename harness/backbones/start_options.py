@@ -59,7 +59,7 @@ def notes_on_weights(
         raise HarnessError(
             f"The checkpoint {reference!r} lacks {_count(missing)}.",
             "Take a whole checkpoint, or correct config.json if the model is smaller. To draw "
-            f"them at random: --backbone {reference}:missing_weights=random",
+            f"them at random: --backbone {reference}{written(options)}:missing_weights=random",
         )
     notes = []
     if missing:
