@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.backbone import STACKS, Backbone
+from harness.backbone import STACKS, Backbone, Role
 from harness.errors import HarnessError
 from harness.training.attention import attention_within_sequences, kernels
 from harness.training.dropout import CheapDropout
@@ -86,7 +86,8 @@ class PackedEngine(Engine):
             changes.enter_context(lean_norms(model))
             changes.enter_context(uncast_feed_forwards(model))
             layers = [x for stack in STACKS for x in self.backbone.layers(model, stack)]
-            self._groups, undo = round_together(layers, self.dtype)
+            same_input = _with_same_input(model, self.backbone)
+            self._groups, undo = round_together(layers, self.dtype, same_input)
             changes.enter_context(undo)
             weight = model.get_output_embeddings().weight
             if not weight.requires_grad:
@@ -208,6 +209,19 @@ def _obstacle(model: PreTrainedModel, backbone: Backbone) -> str | None:
     for hook in hooks:
         hook.remove()
     return None
+
+
+def _with_same_input(model: PreTrainedModel, backbone: Backbone) -> list[tuple[nn.Module, ...]]:
+    """Return the modules of each attention that project the same states."""
+    together: tuple[tuple[Role, ...], ...] = (
+        ("self_attn.q", "self_attn.k", "self_attn.v"),
+        ("cross_attn.k", "cross_attn.v"),
+    )
+    return [
+        modules
+        for roles in together
+        for modules in zip(*(backbone.modules(model, r).values() for r in roles), strict=False)
+    ]
 
 
 def _row(sequences: Sequence[Sequence[int]]) -> Tensor:

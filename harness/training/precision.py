@@ -21,7 +21,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def frozen_weights_in(model: nn.Module, dtype: torch.dtype) -> ExitStack:
-    """Store the frozen weights of linear modules in ``dtype``, until the context is left.
+    """Store the frozen weights and biases of linear modules in ``dtype``, until the context ends.
 
     The rounding stays: an adapter was trained beside the rounded weights and fits those. A weight
     that is also an embedding keeps its precision, because its rows enter the residual stream.
@@ -32,10 +32,10 @@ def frozen_weights_in(model: nn.Module, dtype: torch.dtype) -> ExitStack:
     for module in model.modules():
         if type(module) is not nn.Linear:
             continue
-        weight = module.weight
-        if not weight.requires_grad and weight.dtype != dtype and id(weight) not in looked_up:
-            undo.callback(_store, weight, weight.dtype)
-            _store(weight, dtype)
+        for held in module.parameters():
+            if not held.requires_grad and held.dtype != dtype and id(held) not in looked_up:
+                undo.callback(_store, held, held.dtype)
+                _store(held, dtype)
     return undo
 
 

@@ -4,11 +4,14 @@ Autocast rounds each weight by a copy of its own, and its gradient back by anoth
 accelerator those are two launches a weight, more than any other operator of a step. Here the
 weights of a layer (of all layers, where they are small) are rounded by one copy, and so are their
 gradients. The values are the same to the bit.
+
+Query, key and value of a self-attention are one product of their stacked weights. There the
+gradient of the input is summed in one product, in float32, instead of three that are rounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import MethodType
@@ -28,24 +31,37 @@ _ELEMENTS = 2**24
 class _Rounded(torch.autograd.Function):
     # Keeps no tensor, so that recomputed activations need not round at the same places.
     @staticmethod
-    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, dtype: torch.dtype, stacks: list[list[int]], *weights: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.dtypes = [weight.dtype for weight in weights]
-        low = [torch.empty_like(weight, dtype=dtype) for weight in weights]
-        torch._foreach_copy_(low, weights)
+        ctx.stacks, ctx.dtypes = stacks, [weight.dtype for weight in weights]
+        remaining = iter(weights)
+        low: list[Tensor] = []
+        parts: list[Tensor] = []
+        for rows in stacks:
+            first = next(remaining)
+            low.append(first.new_empty(sum(rows), *first.shape[1:], dtype=dtype))
+            parts += torch.split(low[-1], rows)
+            for _ in rows[1:]:
+                next(remaining)
+        torch._foreach_copy_(parts, weights)
         return tuple(low)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        parts: list[Tensor | None] = []
+        for gradient, rows in zip(gradients, ctx.stacks, strict=True):
+            parts += [None] * len(rows) if gradient is None else torch.split(gradient, rows)
         full = [
-            None if gradient is None else torch.empty_like(gradient, dtype=dtype)
-            for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
+            None if part is None else torch.empty_like(part, dtype=dtype)
+            for part, dtype in zip(parts, ctx.dtypes, strict=True)
         ]
-        there = [gradient for gradient in gradients if gradient is not None]
+        there = [part for part in parts if part is not None]
         if there:
             torch._foreach_copy_([f for f in full if f is not None], there)
-        return None, *full
+        return None, None, *full
 
 
 @dataclass
@@ -54,22 +70,31 @@ class WeightGroup:
 
     Attributes:
         dtype: what they are rounded to.
-        weights: in float32, on one device.
+        stacks: weights in float32, on one device; those of one stack are used as one.
+        products: that use stacks.
     """
 
     dtype: torch.dtype
-    weights: list[nn.Parameter] = field(default_factory=list)
+    stacks: list[list[Tensor]] = field(default_factory=list)
+    products: list[StackedProduct] = field(default_factory=list)
     _rounded: list[Tensor | None] = field(default_factory=list)
 
     @property
     def elements(self) -> int:
         """Elements of all weights."""
-        return sum(weight.numel() for weight in self.weights)
+        return sum(weight.numel() for stack in self.stacks for weight in stack)
+
+    def add(self, *stack: Tensor) -> int:
+        """Add weights that are laid out one below the other, and return their place."""
+        self.stacks.append([*stack])
+        return len(self.stacks) - 1
 
     def take(self, place: int) -> Tensor:
         """Return a weight rounded; a second call rounds all of them anew."""
         if not self._rounded or self._rounded[place] is None:
-            made = _Rounded.apply(self.dtype, *self.weights)  # type: ignore[no-untyped-call]
+            rows = [[len(weight) for weight in stack] for stack in self.stacks]
+            weights = [weight for stack in self.stacks for weight in stack]
+            made = _Rounded.apply(self.dtype, rows, *weights)  # type: ignore[no-untyped-call]
             self._rounded = list(made)
         taken = self._rounded[place]
         assert taken is not None
@@ -79,6 +104,45 @@ class WeightGroup:
     def forget(self) -> None:
         """Round anew next time: the weights have changed."""
         self._rounded = []
+        for product in self.products:
+            product.forget()
+
+
+@dataclass
+class StackedProduct:
+    """Linear modules that are called with one input, one after another, as one product.
+
+    Attributes:
+        group: rounds the weights.
+        weight: place of the stacked weights.
+        bias: place of the stacked biases.
+        rows: outputs of each module.
+    """
+
+    group: WeightGroup
+    weight: int
+    bias: int | None
+    rows: list[int]
+    _input: Tensor | None = None
+    _results: list[Tensor | None] = field(default_factory=list)
+
+    def take(self, number: int, x: Tensor) -> Tensor:
+        """Return the result of one module; the first call with an input computes all."""
+        if self._input is not x or self._results[number] is None:
+            weight = self.group.take(self.weight)
+            bias = None if self.bias is None else self.group.take(self.bias)
+            self._results = [*torch.split(F.linear(x, weight, bias), self.rows, -1)]
+            self._input = x
+        taken = self._results[number]
+        assert taken is not None
+        self._results[number] = None
+        if all(result is None for result in self._results):
+            self.forget()
+        return taken
+
+    def forget(self) -> None:
+        """Compute anew next time."""
+        self._input, self._results = None, []
 
 
 def rounded(linear: nn.Linear, name: str) -> Any:
@@ -94,8 +158,18 @@ def _forward(self: nn.Linear, x: Tensor) -> Tensor:
     return F.linear(x, rounded(self, "weight"), rounded(self, "bias"))
 
 
+def _stacked_forward(self: nn.Linear, x: Tensor) -> Tensor:
+    if not torch.is_autocast_enabled(x.device.type):
+        return F.linear(x, self.weight, self.bias)
+    product, number = vars(self)[_PLACES]["product"]
+    result: Tensor = product.take(number, x)
+    return result
+
+
 def round_together(
-    layers: Iterable[nn.Module], dtype: torch.dtype
+    layers: Iterable[nn.Module],
+    dtype: torch.dtype,
+    same_input: Iterable[Sequence[nn.Module]] = (),
 ) -> tuple[list[WeightGroup], ExitStack]:
     """Let the linear modules of layers round their trained parameters together.
 
@@ -105,32 +179,69 @@ def round_together(
     Args:
         layers: in the order in which they are computed.
         dtype: of matrix products.
+        same_input: modules of one layer that are called with the same input.
 
     Returns:
         The groups, which must ``forget`` before each forward pass; and what undoes all.
     """
     groups: list[WeightGroup] = []
     undo = ExitStack()
+    stackable = {id(some[0]): some for some in same_input if _can_be_stacked(some, dtype)}
     for layer in layers:
         if not groups or groups[-1].elements >= _ELEMENTS:
             groups.append(WeightGroup(dtype))
         for module in layer.modules():
-            if type(module) is not nn.Linear or _PLACES in vars(module):
-                continue
-            places = {
-                name: (groups[-1], _add(groups[-1], parameter))
-                for name, parameter in module.named_parameters(recurse=False)
-                if parameter.requires_grad and parameter.dtype != dtype
-            }
-            if places:
-                setattr(module, _PLACES, places)
-                undo.callback(delattr, module, _PLACES)
-                if "forward" not in vars(module):
-                    module.forward = MethodType(_forward, module)  # type: ignore[method-assign]
-                    undo.callback(delattr, module, "forward")
+            if id(module) in stackable:
+                _stack(stackable[id(module)], groups[-1], undo)
+        for module in layer.modules():
+            if type(module) is nn.Linear and _PLACES not in vars(module):
+                _round(module, groups[-1], undo)
     return groups, undo
 
 
-def _add(group: WeightGroup, parameter: nn.Parameter) -> int:
-    group.weights.append(parameter)
-    return len(group.weights) - 1
+def _round(module: nn.Linear, group: WeightGroup, undo: ExitStack) -> None:
+    places = {
+        name: (group, group.add(parameter))
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad and parameter.dtype != group.dtype
+    }
+    if places:
+        _patch(module, places, _forward, undo)
+
+
+def _can_be_stacked(modules: Sequence[nn.Module], dtype: torch.dtype) -> bool:
+    """Whether all are plain, with all parameters trained and of like shape."""
+    linears = [m for m in modules if type(m) is nn.Linear and "forward" not in vars(m)]
+    parameters = [p for m in linears for p in m.parameters()]
+    return (
+        len(linears) == len(modules) > 1
+        and all(p.requires_grad and p.dtype != dtype for p in parameters)
+        and len({(m.in_features, m.bias is None, m.weight.device) for m in linears}) == 1
+        and len({id(p) for p in parameters}) == len(parameters)
+    )
+
+
+def _stack(modules: Sequence[nn.Module], group: WeightGroup, undo: ExitStack) -> None:
+    linears = [module for module in modules if isinstance(module, nn.Linear)]
+    if any(_PLACES in vars(module) for module in linears):
+        return  # A layer that is used twice.
+    biases = [module.bias for module in linears if module.bias is not None]
+    product = StackedProduct(
+        group,
+        group.add(*(module.weight for module in linears)),
+        group.add(*biases) if biases else None,
+        [module.out_features for module in linears],
+    )
+    group.products.append(product)
+    for number, module in enumerate(linears):
+        _patch(module, {"product": (product, number)}, _stacked_forward, undo)
+
+
+def _patch(
+    module: nn.Linear, places: dict[str, Any], forward: Callable[..., Tensor], undo: ExitStack
+) -> None:
+    setattr(module, _PLACES, places)
+    undo.callback(delattr, module, _PLACES)
+    if "forward" not in vars(module):
+        module.forward = MethodType(forward, module)  # type: ignore[method-assign]
+        undo.callback(delattr, module, "forward")

@@ -152,7 +152,7 @@ def test_frozen_weights_are_stored_in_bfloat16_and_nothing_else(
     for name, parameter in model.named_parameters():
         is_embedding = "shared" in name or "embed" in name or "relative" in name
         is_norm = "norm" in name
-        exact = parameter.requires_grad or is_embedding or is_norm or name.endswith("bias")
+        exact = parameter.requires_grad or is_embedding or is_norm
         expected = torch.float32 if exact else torch.bfloat16
         assert parameter.dtype == expected, name
 

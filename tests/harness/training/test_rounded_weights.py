@@ -104,8 +104,72 @@ def test_names_and_parameters_stay_and_all_is_undone() -> None:
 
 
 def test_a_rounded_weight_is_held_no_longer_than_its_user_holds_it() -> None:
-    group = WeightGroup(torch.bfloat16, [nn.Parameter(torch.ones(3)) for _ in range(2)])
+    group = WeightGroup(torch.bfloat16, [[nn.Parameter(torch.ones(3))] for _ in range(2)])
     first, second = group.take(0), group.take(1)
     assert first.dtype == torch.bfloat16
     assert group._rounded == [None, None]
     assert group.take(1) is not second
+
+
+class Attention(nn.Module):
+    """An attention whose three projections have one input."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        self.q, self.k = (nn.Linear(WIDTH, rows, bias=bias) for rows in (4, 4))
+        self.v = nn.Linear(WIDTH, WIDTH, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.q(x) @ self.k(x).T
+        made: Tensor = x + scores.softmax(-1).to(torch.bfloat16) @ self.v(x)
+        return made
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
+def test_a_stacked_product_is_that_of_its_parts(bias: bool, again: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleList(Attention(bias) for _ in range(3))
+    expected = outcome(model, again)
+    groups, undo = round_together(model, torch.bfloat16, [(m.q, m.k, m.v) for m in model])
+    products: list[torch.Size] = []
+
+    def note(t: Tensor) -> Tensor:
+        products.append(t.shape)
+        return t
+
+    with undo:
+        actual = outcome(model, again)
+        assert [len(group.products) for group in groups] == [3]
+        for group in groups:
+            group.forget()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            outcome(model)
+    assert any(WIDTH in shape and 4 + 4 + WIDTH in shape for shape in products), "not stacked"
+    # What differs is where bfloat16 rounds; the gradient of a key's bias is nothing but rounding.
+    largest = max(float(t.norm()) for t in expected[1:] if t is not None)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert ours is not None
+        assert theirs is not None
+        assert float((ours - theirs).norm()) < 0.01 * largest
+
+
+def test_modules_with_other_inputs_are_right_all_the_same() -> None:
+    model, plain = (nn.ModuleList([Attention(True)]) for _ in range(2))
+    plain.load_state_dict(model.state_dict())
+    _, undo = round_together(model, torch.bfloat16, [(model[0].q, model[0].k, model[0].v)])
+    states = torch.randn(3, 4, WIDTH).unbind()
+    with undo, torch.autocast("cpu", torch.bfloat16):
+        for name in ("q", "v", "k", "v"):
+            for x in states:
+                expected = getattr(plain[0], name)(x)
+                torch.testing.assert_close(getattr(model[0], name)(x), expected)
+
+
+def test_a_frozen_or_adapted_module_is_not_stacked() -> None:
+    model = nn.ModuleList([Attention(False)])
+    model[0].k.requires_grad_(False)
+    groups, undo = round_together(model, torch.bfloat16, [(model[0].q, model[0].k, model[0].v)])
+    with undo:
+        assert not groups[0].products
+        assert len(groups[0].stacks) == 2
