@@ -22,8 +22,10 @@ from harness import Backbone, HarnessError
 from harness.backbones.pretrained import Pretrained
 from harness.composition import compose, count_parameters
 from harness.flops import training_flops
+from harness.plan import plan
 from harness.plugins import installed
 from harness.recipe import parse
+from harness.spec import RunSpec, TrainSettings
 
 IDS = torch.tensor([[5, 7, 11, 1]])
 
@@ -361,7 +363,8 @@ def test_options_that_there_are_not_are_errors(wrong: str, folder: Path) -> None
 
 
 def test_layers_dropped_at_random_are_never_dropped_from_a_skeleton(tmp_path: Path) -> None:
-    flops = []
+    flops, memory = [], []
+    recipe = parse("lora_ff", installed().compressors)
     for drop in (0.0, 0.9):
         config = {"model_type": "bart", "d_model": 16, "vocab_size": 64}
         layers = {"encoder_layers": 8, "decoder_layers": 8}
@@ -370,7 +373,12 @@ def test_layers_dropped_at_random_are_never_dropped_from_a_skeleton(tmp_path: Pa
         state = torch.get_rng_state()
         flops.append(training_flops(opened(tmp_path).skeleton(), 8, 4).total)
         assert torch.equal(state, torch.get_rng_state())
+        spec = RunSpec(device="cpu", train=TrainSettings(checkpointing="on"))
+        memory.append(plan(opened(tmp_path), [recipe], 8, 4, spec=spec)[0].memory)
     assert flops[0] == flops[1]
+    assert memory[0]
+    assert memory[1]
+    assert memory[0].parts == memory[1].parts
 
 
 def test_a_sentencepiece_model_is_a_tokenizer(tmp_path: Path) -> None:
