@@ -20,7 +20,7 @@ def score(
         Path,
         typer.Argument(
             help="A table (JSONL, CSV, Parquet, ...) with the columns prediction, reference and, "
-            "for SummaC, source; or a text file, one prediction a line."
+            "for SummaC, source; a text file, one prediction a line; or the folder of a run."
         ),
     ],
     references: Annotated[
@@ -50,6 +50,8 @@ def score(
     Examples: harness score results/RUN/predictions.jsonl --metrics rouge,bertscore;
     harness score out.csv --prediction-column answer; harness score hypotheses.txt references.txt
     """
+    if file.is_dir():
+        file = _predictions_in(file)
     from harness.data.dialect import Dialect
     from harness.evaluation import scoring
     from harness.evaluation.prediction_files import Fields, read_any_predictions
@@ -76,6 +78,25 @@ def score(
         typer.echo(json.dumps(_record(scores.computed, len(rows)), allow_nan=False))
     else:
         _print(scores.computed, len(rows))
+
+
+def _predictions_in(folder: Path) -> Path:
+    """Return the predictions of the one run that a folder is or holds, at any depth.
+
+    Raises:
+        HarnessError: it holds no run, or several.
+    """
+    from harness.reporting.folder import PREDICTIONS, find_runs
+
+    runs = list(find_runs(folder))
+    if not runs:
+        raise HarnessError(f"The folder {str(folder)!r} holds no run.", "Name a file.")
+    if len(runs) > 1:
+        raise HarnessError(
+            f"The folder {str(folder)!r} holds {len(runs)} runs.",
+            f"Name one: harness score {runs[0]}",
+        )
+    return runs[0] / PREDICTIONS
 
 
 def _record(scores: dict[str, Score], count: int) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _group(members: Members, comparisons: Comparisons, metrics: Sequence[str]) -
         for runs, request in zip(members.by_recipe, members.requests, strict=True)
     ]
     first = members.by_recipe[0][0].report
-    good = [run.report for runs in members.by_recipe for run in runs if run.report.data]
+    good = [run.report for run in members.runs if run.report.data]
     floors = [report.speed.noise_floor for report in good if report.speed]
     group = Group(
         backbone=first.backbone,
@@ -92,7 +92,7 @@ def _group(members: Members, comparisons: Comparisons, metrics: Sequence[str]) -
     )
     _adjust(rows, metrics)
     _mark_front(group, metrics)
-    group.notes = list(notes(group, members.older))
+    group.notes = list(notes(group, members))
     return group
 
 

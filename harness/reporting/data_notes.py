@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
 from harness.reporting.report import Data
 
@@ -15,6 +16,26 @@ def data_notes(data: Data) -> list[str]:
         *left_out_notes(data.skipped, data.rows or used),
         *cut_notes(data.cut_sources, data.cut_targets, used),
     ]
+
+
+def data_shares(runs: Iterable[Data]) -> Iterator[str]:
+    """Yield what was left out and cut in several runs: the largest share, where these differ."""
+    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    count = 0
+    for data in runs:
+        count += 1
+        used = data.train + data.eval + data.test
+        kept = data.rows or used
+        total = kept + sum(data.skipped.values())
+        for reason, skipped in data.skipped.items():
+            (note,) = left_out_notes({reason: skipped}, total - skipped)
+            found[reason].append((skipped / total, note))
+        for sources, targets in ((data.cut_sources, 0), (0, data.cut_targets)):
+            for note in cut_notes(sources, targets, used):
+                found["source" if sources else "target"].append(((sources + targets) / used, note))
+    for notes in found.values():
+        alike = len(notes) == count and len(set(notes)) == 1
+        yield max(notes)[1] if alike else f"Up to {max(notes)[1]}"
 
 
 def left_out_notes(skipped: Mapping[str, int], kept: int) -> Iterator[str]:

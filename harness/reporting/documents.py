@@ -133,6 +133,7 @@ def _record(group: Group, row: Row, summary: Summary) -> dict[str, object]:
         "recipe": row.recipe,
         "status": row.status,
         "seeds": " ".join(map(str, row.seeds)),
+        "folders": " ".join(row.folders),
         "failures": "; ".join(f"seed {seed}: {how}" for seed, how in row.failures.items()),
         **_flat("speed", row.speed),
         "tokens_per_s": row.tokens_per_s,

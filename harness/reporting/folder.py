@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from harness.errors import BusyError, HarnessError
 from harness.reporting.report import SCHEMA_VERSION, Report
+from harness.reporting.walk import walk
 from harness.reporting.writing import write_text
 
 REPORT = "report.json"
@@ -213,27 +214,32 @@ def read_report(folder: Path) -> Report:
         ) from error
 
 
-def find_runs(results: Path) -> Iterator[Path]:
-    """Yield the folders of finished runs in a results folder, by name.
+def find_runs(
+    results: Path, on_unreadable: Callable[[HarnessError], None] = lambda _: None
+) -> Iterator[Path]:
+    """Yield the folders of finished runs in a results folder, at any depth, by name.
+
+    Args:
+        results: the folder of all runs, or a run itself.
+        on_unreadable: is called for each folder that cannot be listed.
 
     Raises:
-        HarnessError: there is no such folder.
+        HarnessError: there is no such folder, or it is far too large to be one of results.
     """
     if not results.is_dir():
         raise HarnessError(
             f"There is no results folder {str(results)!r}.",
             "Make a run first: harness run",
         )
-    for folder in sorted(results.iterdir()):
-        if not folder.name.startswith(".") and (folder / REPORT).is_file():
-            yield folder
+    yield from walk(results, REPORT, on_unreadable)
 
 
 class StoredRun(NamedTuple):
-    """A finished run and where it is."""
+    """A finished run, where it is, and its folder relative to that of all runs."""
 
     folder: Path
     report: Report
+    name: str = ""
 
 
 def read_runs(
@@ -248,11 +254,13 @@ def read_runs(
     Raises:
         HarnessError: there is no such folder.
     """
-    runs, skipped = [], []
+    runs: list[StoredRun] = []
+    skipped: list[HarnessError] = []
     with _without_collector():
-        for folder in find_runs(results):
+        for folder in find_runs(results, skipped.append):
             try:
-                runs.append(StoredRun(folder, read_report(folder)))
+                name = folder.relative_to(results).as_posix()
+                runs.append(StoredRun(folder, read_report(folder), name))
             except HarnessError as error:
                 skipped.append(error)
             tick()

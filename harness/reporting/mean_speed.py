@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 
 from harness.reporting.summary import Estimate
 
@@ -30,7 +30,9 @@ def mean_speed(ratios: Sequence[Ratio]) -> Estimate | None:
     halves = [math.log(ci[1] / ci[0]) / 2 for _, ci in measured if ci and ci[0] > 0]
     half = math.hypot(*halves) / runs if len(halves) == runs else None
     if runs > 1:
-        half = max(half or 0.0, t_quantile(runs - 1) * stdev(logs) / math.sqrt(runs))
+        squares = math.fsum((log - mean) ** 2 for log in logs)
+        error = math.sqrt(squares / (runs - 1) / runs)
+        half = max(half or 0.0, t_quantile(runs - 1) * error)
     if half is None:
         return Estimate(value=math.exp(mean))
     low, high = math.exp(mean - half), math.exp(mean + half)

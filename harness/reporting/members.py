@@ -18,28 +18,35 @@ class Members(NamedTuple):
         by_recipe: one run a seed of each recipe, full fine-tuning first.
         requests: what is to be compared of each of these.
         has_baseline: whether there is a good run of full fine-tuning.
-        older: how many runs were left out for a later one of the same recipe and seed.
+        older: runs that were left out for a later or better one of the same recipe and seed.
     """
 
     by_recipe: list[list[StoredRun]]
     requests: list[Request]
     has_baseline: bool
-    older: int
+    older: list[StoredRun]
+
+    @property
+    def runs(self) -> list[StoredRun]:
+        """All runs that count."""
+        return [run for runs in self.by_recipe for run in runs]
 
     @classmethod
     def of(cls, runs: Sequence[StoredRun], metrics: Sequence[str]) -> Members:
         """Choose the last good run of each recipe and seed."""
         found: dict[str, dict[int, StoredRun]] = defaultdict(dict)
-        older = 0
+        older = []
         for run in sorted(runs, key=lambda run: (run.report.status == "ok", run.report.started)):
-            older += run.report.seed in found[run.report.recipe]
-            found[run.report.recipe][run.report.seed] = run
+            members = found[run.report.recipe]
+            if run.report.seed in members:
+                older.append(members[run.report.seed])
+            members[run.report.seed] = run
         full = {s: r for s, r in found.get(BASELINE, {}).items() if r.report.status == "ok"}
         by_recipe, requests = [], []
         for recipe in sorted(found, key=lambda recipe: (recipe != BASELINE, recipe)):
-            members = [found[recipe][seed] for seed in sorted(found[recipe])]
-            by_recipe.append(members)
-            requests.append(_request(members, full if recipe != BASELINE else {}, metrics))
+            chosen = [found[recipe][seed] for seed in sorted(found[recipe])]
+            by_recipe.append(chosen)
+            requests.append(_request(chosen, full if recipe != BASELINE else {}, metrics))
         return cls(by_recipe, requests, bool(full), older)
 
 

@@ -8,24 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.reporting.data_notes import data_shares
 from harness.reporting.folder import SPEC
+from harness.reporting.members import Members
 from harness.reporting.report import Fingerprint
 from harness.reporting.summary import Group, Row, Summary
 from harness.reporting.wording import heading, meanings, not_measured
 from harness.spec import BASELINE, VARIED, read_toml
 
+_NAMED = 3
+"""Runs that a note names."""
 _WIDE = 1.5
 """Upper over lower bound of a speed beyond which its interval says little."""
 
 
-def notes(group: Group, older: int) -> Iterator[str]:
+def notes(group: Group, members: Members) -> Iterator[str]:
     """Yield the notes on a group of recipes.
 
     Args:
         group: all but its notes.
-        older: how many runs were left out for a later one of the same recipe and seed.
+        members: its runs.
     """
     good = [row for row in group.rows if row.status == "ok"]
+    parents = sorted({run.name.rpartition("/")[0] for run in members.runs})
+    if any(parents):
+        yield f"The runs lie in {' and '.join(parent or '.' for parent in parents)}."
     if group.noise_floor:
         yield (
             "speed: full fine-tuning on the same batches is 100 %. Measured against itself it "
@@ -59,9 +66,15 @@ def notes(group: Group, older: int) -> Iterator[str]:
             "The runs were not made on equal ground: compare speed and memory between them with "
             f"care, and there is no front. They differ in {unlike}."
         )
-    if older:
-        runs = "run was" if older == 1 else "runs were"
-        yield f"{older} {runs} left out for a later or better one of the same recipe and seed."
+    yield from data_shares(run.report.data for run in members.runs if run.report.data)
+    if older := members.older:
+        were = "run was" if len(older) == 1 else "runs were"
+        names = sorted(run.name or run.report.id for run in older)
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield (
+            f"{len(older)} {were} left out for a later or better one of the same recipe and seed: "
+            f"{_listed(names[:_NAMED])}{more}."
+        )
 
 
 def _of_row(row: Row) -> Iterator[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from pydantic import Field
@@ -9,6 +13,9 @@ from pydantic import Field
 from harness.reporting.folder import StoredRun
 from harness.reporting.report import Record
 from harness.reporting.summary import Estimate
+
+FORM = 3
+"""Raised whenever the statistics change, so that no older number is taken for a new one."""
 
 
 class Seed(NamedTuple):
@@ -18,11 +25,29 @@ class Seed(NamedTuple):
     baseline: StoredRun | None
 
 
-class Request(NamedTuple):
-    """A recipe that is to be compared."""
+@dataclass(frozen=True)
+class Request:
+    """A recipe that is to be compared.
+
+    Attributes:
+        seeds: all that ended well; those without a baseline count in the mean alone.
+        metrics: names.
+    """
 
     seeds: tuple[Seed, ...]
     metrics: tuple[str, ...]
+
+    @functools.cached_property
+    def key(self) -> str:
+        """What the outcome is kept under: the runs that it rests on, and when these were made."""
+        runs = [
+            [run.report.id, run.report.started]
+            for seed in self.seeds
+            for run in seed
+            if run is not None
+        ]
+        text = json.dumps([FORM, runs, list(self.metrics)])
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 class Paired(Record):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,14 +12,12 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from harness.reporting.folder import PREDICTIONS
-from harness.reporting.outcome import Outcome, Request, Seed
+from harness.reporting.outcome import Outcome, Request
 from harness.reporting.writing import write_text
 
 CACHE = ".cache/comparisons.json"
 """File in the results folder."""
 
-_FORM = 3
-"""Raised whenever the statistics change, so that no older number is taken for a new one."""
 _SMALL = 16_000_000
 """Bytes of predictions that are compared before other processes have started."""
 
@@ -62,7 +58,7 @@ class Comparisons:
         """
         pending = []
         for requests in groups:
-            new = [r for r in requests if _key(r) not in self._kept]
+            new = [r for r in requests if r.key not in self._kept]
             for _ in range(len(requests) - len(new)):
                 on_progress()
             if new:
@@ -72,15 +68,9 @@ class Comparisons:
                 self._add(request, outcome)
                 on_progress()
 
-    def of(self, seeds: Sequence[Seed], metrics: Sequence[str]) -> Outcome:
-        """Compare a recipe's seeds with those of full fine-tuning.
-
-        Args:
-            seeds: all of one recipe; those without a baseline count in the mean alone.
-            metrics: names.
-        """
-        request = Request(tuple(seeds), tuple(metrics))
-        key = _key(request)
+    def of(self, request: Request) -> Outcome:
+        """Compare a recipe's seeds with those of full fine-tuning."""
+        key = request.key
         if key not in self._kept and key not in self._failed:
             self.prepare([[request]])
         return self._kept[key] if key in self._kept else self._failed[key]
@@ -95,7 +85,7 @@ class Comparisons:
             write_text(self._file, _KEPT.dump_json(self._kept).decode())
 
     def _add(self, request: Request, outcome: Outcome | str) -> None:
-        key = _key(request)
+        key = request.key
         if isinstance(outcome, str):  # Not kept: what could not be read may be mended.
             self._failed[key] = Outcome(reason=outcome)
         else:
@@ -143,14 +133,3 @@ def _size(groups: Sequence[Sequence[Request]]) -> int:
         with contextlib.suppress(OSError):
             size += (folder / PREDICTIONS).stat().st_size
     return size
-
-
-def _key(request: Request) -> str:
-    runs = [
-        [run.report.id, run.report.started]
-        for seed in request.seeds
-        for run in seed
-        if run is not None
-    ]
-    text = json.dumps([_FORM, runs, list(request.metrics)])
-    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -9,7 +9,7 @@ from harness.reporting.folder import StoredRun
 from harness.reporting.mean_speed import mean_speed
 from harness.reporting.outcome import Paired, Request
 from harness.reporting.pairing import Comparisons
-from harness.reporting.report import Memory, Speed
+from harness.reporting.report import Memory, Speed, Value
 from harness.reporting.summary import Estimate, Quality, Row
 from harness.spec import BASELINE
 
@@ -38,6 +38,7 @@ def make_row(
             if run.report.failure
         },
         runs=[report.id for report in reports],
+        folders=[run.name for run in good],
         data_sha256=[report.data.sha256 for report in reports if report.data],
         processes=sorted({report.training.processes for report in reports if report.training}),
     )
@@ -66,7 +67,7 @@ def make_row(
 def _add_quality(row: Row, request: Request, has_baseline: bool, comparisons: Comparisons) -> None:
     """Set the metrics that all seeds have."""
     runs = [seed.run for seed in request.seeds]
-    outcome = comparisons.of(request.seeds, request.metrics)
+    outcome = comparisons.of(request)
     is_baseline = row.recipe == BASELINE
     alone = [s.run.report.seed for s in request.seeds if not s.baseline] if has_baseline else []
     row.not_compared = outcome.reason
@@ -78,11 +79,9 @@ def _add_quality(row: Row, request: Request, has_baseline: bool, comparisons: Co
             outcome.missing[name] = "the seeds' values were computed in unlike ways"
             continue
         paired = outcome.metrics.get(name, Paired())
-        value = Estimate(value=fmean(value.value for value in values))
-        if len(values) == 1 and values[0].ci:
-            value.low, value.high, value.seeds = *values[0].ci, 1
+        value = paired.value or _mean_of_reports(values)
         row.quality[name] = Quality(
-            value=paired.value or value,
+            value=value,
             signature=values[0].signature,
             higher_is_better=values[0].higher_is_better,
             difference=paired.difference,
@@ -94,6 +93,13 @@ def _add_quality(row: Row, request: Request, has_baseline: bool, comparisons: Co
     row.missing = outcome.missing
     row.no_share = outcome.no_share
     row.no_floor = outcome.no_floor
+
+
+def _mean_of_reports(values: Sequence[Value]) -> Estimate:
+    """Return the mean over seeds; of one seed with the interval that its report holds."""
+    if len(values) == 1 and (ci := values[0].ci):
+        return Estimate(value=values[0].value, low=ci[0], high=ci[1], seeds=1)
+    return Estimate(value=fmean(value.value for value in values))
 
 
 def _why_no_ratio(measured: Speed | Memory, speed: Speed) -> str:

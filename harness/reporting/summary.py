@@ -90,6 +90,8 @@ class Row(Record):
     """Seed that did not end well -> how, and in which phase."""
     runs: list[str]
     """Ids of the runs of ``seeds``, in the same order."""
+    folders: list[str] = Field(default_factory=list)
+    """Their folders, relative to that of all runs."""
     decoding: str | None = None
     """Signature of the decoder; null where the seeds' differ."""
     data_sha256: list[str] = Field(default_factory=list)

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from itertools import pairwise
 
 from harness import Metric, Score
+from tasks.metrics.porter import porter_stemmer
 
 _TOKEN = re.compile("[a-z0-9]+")
 
@@ -78,14 +79,7 @@ def _tokenize(text: str) -> Tokens:
 @functools.lru_cache(maxsize=1 << 18)
 def _stem(word: str) -> str:
     # The original ROUGE script leaves words of up to three characters as they are.
-    return str(_porter().stem(word)) if len(word) > 3 else word
-
-
-@functools.cache
-def _porter():  # type: ignore[no-untyped-def]
-    from nltk.stem.porter import PorterStemmer
-
-    return PorterStemmer()
+    return str(porter_stemmer().stem(word)) if len(word) > 3 else word
 
 
 def _f1(hits: int, total: int) -> float:

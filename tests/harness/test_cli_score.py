@@ -130,7 +130,7 @@ def test_bad_lines_are_named(tmp_path: Path, line: bytes, message: str) -> None:
 
 def test_files_without_predictions_are_errors(tmp_path: Path) -> None:
     assert "No such file" in complaint(tmp_path / "nothing.jsonl")
-    assert "Is a directory" in complaint(tmp_path)
+    assert "holds no run" in complaint(tmp_path)
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n \n")
     assert "holds no predictions" in complaint(empty)

@@ -32,8 +32,9 @@ Rows = list[dict[str, Any]]
 def curves(runs: Sequence[StoredRun], metric: str) -> tuple[Rows, Rows]:
     """Return the training losses and the eval split's scores over steps."""
     losses, scores = [], []
-    for folder, report in runs[:CURVES]:
-        steps = list(_history(folder / HISTORY))
+    for run in runs[:CURVES]:
+        report = run.report
+        steps = list(_history(run.folder / HISTORY))
         name = {"recipe": report.recipe, "seed": str(report.seed)}
         lost = [(row["step"], row["loss"]) for row in steps if _is_number(row.get("loss"))]
         evals = [(row["step"], row["eval"]) for row in steps if isinstance(row.get("eval"), dict)]
