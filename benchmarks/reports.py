@@ -2,15 +2,17 @@
 
     python benchmarks/reports.py [--shape sweeps,examples,archive] [--repeats 3]
 
-The hard part of the first call is to compare: it reads every prediction, computes BLEU again from
-the texts, scores the floor, and draws the bootstraps of each group. So every run has predictions
-of its own, scored by the built-in ROUGE and BLEU, and no comparison is kept before the first call;
-later calls must find what it kept. The program fails where one of these does not hold.
+The hard part of the first call is to compare: it reads every prediction, computes BLEU and its
+precisions again from the texts, scores the floor, and draws the bootstraps of each group. So every
+run has predictions of its own and of unequal lengths, scored by the built-in ROUGE and BLEU, and no
+comparison is kept before the first call; later calls must find what it kept. The program fails
+where one of these does not hold.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
 import subprocess
@@ -113,6 +115,9 @@ def check_input(results: Path, shape: Shape) -> None:
         raise SystemExit(f"{len(files)} runs have predictions, {len(set(texts))} of them unlike.")
     if any(text.count(b"\n") != shape.examples for text in texts):
         raise SystemExit(f"Not every run has {shape.examples} predictions.")
+    rows = [json.loads(line) for text in texts for line in text.splitlines()[:20]]
+    if len({len(row["prediction"].split()) for row in rows}) < 5:
+        raise SystemExit("All predictions are of much the same length.")
 
 
 def write_group(group: int, examples: int, results: Path) -> None:
@@ -124,7 +129,10 @@ def write_group(group: int, examples: int, results: Path) -> None:
     for recipe, seed in product(RECIPES, range(SEEDS)):
         rng = random.Random(f"{group} {recipe} {seed}")
         predictions = [
-            [word if rng.random() < RECIPES[recipe] else rng.choice(WORDS) for word in reference]
+            [
+                word if rng.random() < RECIPES[recipe] else rng.choice(WORDS)
+                for word in reference[: rng.randint(6, len(reference))]
+            ]
             for reference in references
         ]
         texts = [[" ".join(words) for words in column] for column in (sources, predictions)]

@@ -8,7 +8,7 @@ BLEU as they do for a mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,22 +180,6 @@ def _check(
         check(scores, level, resamples)
     if signatures := sorted({seed[0].signature for seed in by_seed} - {by_seed[0][0].signature}):
         raise ValueError(f"Unlike metrics: {by_seed[0][0].signature!r} and {signatures[0]!r}.")
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjust p-values for the number of tests (Holm 1979), controlling the family-wise error.
-
-    Raises:
-        ValueError: a p-value outside [0, 1].
-    """
-    if not all(0 <= p <= 1 for p in p_values.values()):
-        raise ValueError(f"p-values lie between 0 and 1: {dict(p_values)}.")
-    adjusted: dict[str, float] = {}
-    largest = 0.0
-    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = largest
-    return {name: adjusted[name] for name in p_values}
 
 
 def geometric_mean_interval(ratios: Sequence[float], *, level: float = 0.95) -> Interval:

@@ -114,8 +114,8 @@ def summarized(results: Path, runs: Sequence[StoredRun], metrics: str | None) ->
                     f"No run in {str(results)!r} has the metric {name!r}.",
                     f"{did_you_mean(name, had)} There are: {', '.join(had)}.",
                 )
-    comparisons = Comparisons(results, min(_PROCESSES, os.cpu_count() or 1))
     recipes = sum(len({run.report.recipe for run in group}) for group in grouped(runs).values())
+    comparisons = Comparisons(results, min(_PROCESSES, os.cpu_count() or 1))
     with Waiting("Comparing recipes", recipes) as waiting:
         try:
             return summarize(runs, comparisons, chosen, waiting.tick)

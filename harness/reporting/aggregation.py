@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
+from harness.holm import holm
+from harness.reporting.collector import without_collector
 from harness.reporting.folder import StoredRun
 from harness.reporting.front import pareto_front
 from harness.reporting.members import Members
@@ -57,7 +59,8 @@ def summarize(
     by_group = list(grouped(runs).values())
     members = [Members.of(alike, chosen) for alike in by_group]
     comparisons.prepare([each.requests for each in members], tick)
-    groups = [_group(each, comparisons, chosen) for each in members]
+    with without_collector():
+        groups = [_group(each, comparisons, chosen) for each in members]
     _tell_apart([(group, alike[0]) for group, alike in zip(groups, by_group, strict=True)])
     return Summary(metrics=chosen, groups=groups)
 
@@ -112,8 +115,6 @@ def _adjust(rows: Sequence[Row], metrics: Sequence[str]) -> None:
         by_recipe = {row.recipe: row.quality[name] for row in rows if name in row.quality}
         tested = {r: q.p_value for r, q in by_recipe.items() if q.p_value is not None}
         if len(tested) > 1:
-            from harness.statistics import holm
-
             for recipe, p_value in holm(tested).items():
                 by_recipe[recipe].p_value = p_value
 

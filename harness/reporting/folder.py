@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from harness.errors import BusyError, HarnessError
+from harness.reporting.collector import without_collector
 from harness.reporting.report import SCHEMA_VERSION, Report
 from harness.reporting.walk import walk
 from harness.reporting.writing import write_text
@@ -200,13 +200,13 @@ def read_report(folder: Path) -> Report:
     """
     path = folder / REPORT
     try:
-        return Report.model_validate_json(path.read_text("utf-8"))
+        return Report.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise HarnessError(
             f"There is no run in {str(folder)!r}: it has no {REPORT}.",
             "Name a folder that `harness run` wrote.",
         ) from error
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+    except (OSError, ValidationError) as error:
         raise HarnessError(
             f"{str(path)!r} is not a report of schema version {SCHEMA_VERSION}: "
             f"{str(error).partition(chr(10))[0]}.",
@@ -256,7 +256,7 @@ def read_runs(
     """
     runs: list[StoredRun] = []
     skipped: list[HarnessError] = []
-    with _without_collector():
+    with without_collector():
         for folder in find_runs(results, skipped.append):
             try:
                 name = folder.relative_to(results).as_posix()
@@ -265,20 +265,3 @@ def read_runs(
                 skipped.append(error)
             tick()
     return runs, skipped
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Spare what is made inside the search for cycles, then and later.
-
-    Thousands of reports hold none, and to search them takes longer than to read them. They are
-    freed when nothing refers to them, as ever.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if enabled:
-            gc.enable()

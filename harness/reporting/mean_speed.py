@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from statistics import fmean
@@ -39,9 +38,14 @@ def mean_speed(ratios: Sequence[Ratio]) -> Estimate | None:
     return Estimate(value=math.exp(mean), low=low, high=high, seeds=runs)
 
 
-@functools.cache
+_QUANTILES = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004)
+"""97.5 % quantiles of Student's t, from one degree of freedom on: SciPy is slow to import."""
+
+
 def t_quantile(freedom: int) -> float:
     """Return the 97.5 % quantile of Student's t."""
+    if freedom <= len(_QUANTILES):
+        return _QUANTILES[freedom - 1]
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.975))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.reporting.collector import without_collector
 from harness.reporting.folder import PREDICTIONS
 from harness.reporting.outcome import Outcome, Request
 from harness.reporting.writing import write_text
@@ -41,7 +42,7 @@ class Comparisons:
         self._kept: dict[str, Outcome] = {}
         self._failed: dict[str, Outcome] = {}
         self._new = False
-        with contextlib.suppress(OSError, ValidationError):
+        with contextlib.suppress(OSError, ValidationError), without_collector():
             if self._file:
                 self._kept = _KEPT.validate_json(self._file.read_bytes())
 
@@ -63,7 +64,7 @@ class Comparisons:
                 on_progress()
             if new:
                 pending.append(new)
-        for requests, outcomes in self._compared(pending):
+        for requests, outcomes in self._compared(pending) if pending else ():
             for request, outcome in zip(requests, outcomes, strict=True):
                 self._add(request, outcome)
                 on_progress()
@@ -82,7 +83,7 @@ class Comparisons:
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(exist_ok=True)
             (self._file.parent / ".gitignore").write_text("*\n")
-            write_text(self._file, _KEPT.dump_json(self._kept).decode())
+            write_text(self._file, _KEPT.dump_json(self._kept, exclude_defaults=True).decode())
 
     def _add(self, request: Request, outcome: Outcome | str) -> None:
         key = request.key

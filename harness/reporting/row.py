@@ -75,7 +75,7 @@ def _add_quality(row: Row, request: Request, has_baseline: bool, comparisons: Co
         row.not_compared = f"full fine-tuning lacks seed {', '.join(map(str, alone))}"
     for name in request.metrics:
         values = [run.report.quality[name] for run in runs]
-        if len({value.signature for value in values}) > 1:
+        if any(value.signature != values[0].signature for value in values):
             outcome.missing[name] = "the seeds' values were computed in unlike ways"
             continue
         paired = outcome.metrics.get(name, Paired())

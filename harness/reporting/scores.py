@@ -45,6 +45,7 @@ def read_scores(folder: Path, report: Report, metrics: Iterable[str]) -> RunScor
     rows = read_prediction_rows(folder)
     missing: dict[str, str] = {}
     scores: dict[str, Score] = {}
+    made: dict[str, Score] = {}
     for name in metrics:
         if name not in report.quality:
             continue
@@ -59,7 +60,7 @@ def read_scores(folder: Path, report: Report, metrics: Iterable[str]) -> RunScor
             continue
         score = Score.mean(examples, value.signature, value.higher_is_better)
         if abs(score.value - value.value) > _ROUNDED:
-            found = _score_again(name, value, rows)
+            found = _score_again(name, value, rows, made)
             if isinstance(found, str):
                 missing[name] = found
                 continue
@@ -112,13 +113,17 @@ def metric_named(name: str) -> Metric | str:
     return "no installed plugin computes it"
 
 
-def _score_again(name: str, value: Value, rows: list[dict[str, Any]]) -> Score | str:
-    """Return the score, or why there is none."""
-    metric = metric_named(name)
-    if isinstance(metric, str):
-        return metric
-    sources, predictions = ([str(row.get(field, "")) for row in rows] for field in _TEXTS)
-    score: Score = metric.score(sources, predictions, references_in(rows))[name]
+def _score_again(
+    name: str, value: Value, rows: list[dict[str, Any]], made: dict[str, Score]
+) -> Score | str:
+    """Return the score, or why there is none; ``made`` holds and gets all that a metric yields."""
+    if name not in made:
+        metric = metric_named(name)
+        if isinstance(metric, str):
+            return metric
+        sources, predictions = ([str(row.get(field, "")) for row in rows] for field in _TEXTS)
+        made |= metric.score(sources, predictions, references_in(rows))
+    score = made[name]
     if score.signature != value.signature:
         return f"it was computed as {value.signature}, and here it would be {score.signature}"
     if abs(score.value - value.value) > _ROUNDED:

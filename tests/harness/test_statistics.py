@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness import Score
+from harness.holm import holm
 from harness.statistics import (
     bootstrap_interval,
     compare,
     geometric_mean_interval,
-    holm,
     mean_interval,
 )
 

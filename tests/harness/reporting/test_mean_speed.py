@@ -11,7 +11,7 @@ from scipy import stats
 
 from harness.reporting.aggregation import summarize
 from harness.reporting.folder import read_runs
-from harness.reporting.mean_speed import Ratio, mean_speed
+from harness.reporting.mean_speed import Ratio, mean_speed, t_quantile
 from harness.reporting.pairing import Comparisons
 from harness.reporting.summary import Group
 
@@ -77,6 +77,11 @@ def test_one_run_has_its_own_interval_and_none_has_none() -> None:
     assert alone
     assert (alone.low, alone.seeds) == (None, None)
     assert mean_speed([(None, None)]) is None
+
+
+@pytest.mark.parametrize("freedom", range(1, 12))
+def test_quantiles_are_students(freedom: int) -> None:
+    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom))
 
 
 def two_runs_each(results: Path, write_run: WriteRun, ratios: dict[str, list[float]]) -> Group:
