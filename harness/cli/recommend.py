@@ -94,10 +94,14 @@ def _lines(made: Recommendation) -> Iterator[str]:
 def _facts(verdict: Verdict) -> str:
     from harness.reporting.wording import bounds, count, memory, percent
 
-    kept = verdict.retention
-    assert kept
+    share = verdict.retention
+    kept = (
+        f"keeps {percent(share.value, 1)} ({bounds(share, 100, 1)})"
+        if share
+        else "is no worse than full fine-tuning"
+    )
     return (
-        f"keeps {percent(kept.value, 1)} ({bounds(kept, 100, 1)}), trains at "
+        f"{kept}, trains at "
         f"{percent(verdict.speed)}, takes {memory(verdict.memory_bytes, 'GiB')} GiB, trains "
         f"{count(verdict.trainable)} parameters"
     )

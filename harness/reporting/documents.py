@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from harness.reporting.notes import legend
 from harness.reporting.summary import Estimate, Group, Row, Summary
 from harness.reporting.wording import (
+    LESS_IS_BETTER,
     bounds,
     count,
+    directed,
     heading,
     mark,
     memory,
@@ -73,10 +75,11 @@ def table_csv(summary: Summary) -> str:
 
 
 def _headings(group: Group, metrics: Sequence[str]) -> list[str]:
+    names = [directed(group, name) for name in metrics]
     kept = [f"{heading(name)} kept" for name in group.compared(metrics)]
     above = [f"{heading(name)} kept above floor" for name in group.above_floor(metrics)]
     unit = f"peak {group.memory_unit}"
-    return ["recipe", "front", "speed", "trained", unit, *map(heading, metrics), *kept, *above]
+    return ["recipe", "front", "speed", "trained", unit, *names, *kept, *above]
 
 
 def _lines(group: Group, metrics: Sequence[str]) -> Iterable[list[str]]:
@@ -166,6 +169,7 @@ def _flat(name: str, estimate: Estimate | None) -> dict[str, object]:
         name: estimate.value if estimate else None,
         f"{name}_low": estimate.low if estimate else None,
         f"{name}_high": estimate.high if estimate else None,
+        f"{name}_seeds": estimate.seeds if estimate else None,
     }
 
 
@@ -193,6 +197,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",
+    LESS_IS_BETTER: r"$\downarrow$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 

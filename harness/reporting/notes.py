@@ -13,7 +13,7 @@ from harness.reporting.folder import SPEC
 from harness.reporting.members import Members
 from harness.reporting.report import Fingerprint
 from harness.reporting.summary import Group, Row, Summary
-from harness.reporting.wording import heading, meanings, not_measured
+from harness.reporting.wording import LESS_IS_BETTER, heading, meanings, not_measured
 from harness.spec import BASELINE, VARIED, read_toml
 
 _NAMED = 3
@@ -103,6 +103,9 @@ def _floor(rows: Sequence[Row]) -> Iterator[str]:
             "The floor is what needs no training: the first words of the source, as many as the "
             f"reference has. It scores {', '.join(values)}."
         )
+    shares = {row.recipe: {heading(n): why for n, why in row.no_share.items()} for row in rows}
+    for sentence in not_measured(shares):
+        yield f"Quality kept: {sentence[0].lower()}{sentence[1:]}."
     lacking = {row.recipe: {heading(n): why for n, why in row.no_floor.items()} for row in rows}
     for sentence in not_measured(lacking):
         yield f"Above the floor: {sentence[0].lower()}{sentence[1:]}."
@@ -185,6 +188,11 @@ def legend(summary: Summary, metrics: Collection[str] | None = None) -> Iterator
     """
     rows = [row for group in summary.groups for row in group.rows]
     if any(row.quality for row in rows):
+        if any(not quality.higher_is_better for row in rows for quality in row.quality.values()):
+            yield (
+                f"{LESS_IS_BETTER} less is better; what is kept is then full fine-tuning's value "
+                "over the recipe's: more than 100 % is better."
+            )
         if columns := meanings(summary.metrics if metrics is None else metrics):
             yield f"{columns}; in percent."
         units = dict.fromkeys(group.memory_unit for group in summary.groups)

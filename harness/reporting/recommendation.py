@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from harness.reporting.report import Record
-from harness.reporting.summary import Estimate, Group, Row
+from harness.reporting.summary import Estimate, Group, Quality, Row
 from harness.reporting.wording import bounds, count, heading, memory, percent
 from harness.spec import BASELINE
 
@@ -41,7 +41,8 @@ class Verdict(Record):
     reasons: list[str]
     """Why it was not chosen; empty for the one that was."""
     retention: Estimate | None = None
-    """Share of full fine-tuning's quality."""
+    """Share of full fine-tuning's quality; of the chosen recipe null if no ratio is known but it
+    is no worse than full fine-tuning."""
     speed: float | None = None
     """Relative to full fine-tuning."""
     memory_bytes: int | None = None
@@ -112,9 +113,14 @@ def _shortfalls(row: Row, verdict: Verdict, needs: Needs) -> Iterator[str]:
         yield "; ".join(f"seed {seed}: {how}" for seed, how in row.failures.items()) or row.status
         return
     kept = verdict.retention
-    if kept is None or kept.low is None:
+    if kept is None and needs.min_quality <= 1 and _is_no_worse(row.quality.get(needs.metric)):
+        pass
+    elif kept is None or kept.low is None:
         why = (
-            row.not_compared or row.missing.get(needs.metric) or "there is nothing to compare with"
+            row.not_compared
+            or row.missing.get(needs.metric)
+            or row.no_share.get(needs.metric)
+            or "there is nothing to compare with"
         )
         yield f"what it keeps of {heading(needs.metric)} is not known: {why}"
     elif kept.low < needs.min_quality:
@@ -133,6 +139,16 @@ def _shortfalls(row: Row, verdict: Verdict, needs: Needs) -> Iterator[str]:
             yield "its speed relative to full fine-tuning is not known"
         elif verdict.speed < needs.min_speed:
             yield f"trains at {percent(verdict.speed)}, not {percent(needs.min_speed)}"
+
+
+def _is_no_worse(quality: Quality | None) -> bool:
+    """Whether a recipe is at least as good as full fine-tuning at the worse end of its interval."""
+    if quality is None or quality.difference is None:
+        return False
+    low, high = quality.difference.low, quality.difference.high
+    if low is None or high is None:
+        return False
+    return low >= 0 if quality.higher_is_better else high <= 0
 
 
 def _cost(verdict: Verdict, by: Cost) -> tuple[float, float, float]:

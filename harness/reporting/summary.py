@@ -158,6 +158,11 @@ class Group(Record):
         """What the group is on."""
         return f"{self.backbone} on {self.task}"
 
+    def less_is_better(self, metric: str) -> bool:
+        """Whether less of a metric is better."""
+        had = (row.quality[metric] for row in self.rows if metric in row.quality)
+        return any(not quality.higher_is_better for quality in had)
+
     def scored(self, metrics: Sequence[str]) -> list[str]:
         """Return those of the metrics that any row has."""
         return [name for name in metrics if any(name in row.quality for row in self.rows)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,9 +12,10 @@ from harness.reporting.columns import Line, in_columns, printable
 from harness.reporting.notes import legend
 from harness.reporting.summary import Group, Row, Summary
 from harness.reporting.wording import (
+    ONE_SEED,
     bounds,
     count,
-    heading,
+    directed,
     mark,
     memory,
     percent,
@@ -41,7 +43,10 @@ def table(summary: Summary, width: int = 80) -> str:
     lines = [line for group in summary.groups for line in _group(group, summary, width)]
     columns = {name for group in summary.groups for name in _shown(group, summary, width)}
     explained = [name for name in summary.metrics if name in columns]
-    return "\n".join([*lines, *_dim(legend(summary, explained), width)]) + "\n"
+    sentences = [*legend(summary, explained)]
+    if any(ONE_SEED in line for line in lines):
+        sentences.append(f"{ONE_SEED} of one seed or run: the spread between these is not in it.")
+    return "\n".join([*lines, *_dim(sentences, width)]) + "\n"
 
 
 def _shown(group: Group, summary: Summary, width: int) -> list[str]:
@@ -56,18 +61,20 @@ def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
     title = printable(group.title)
     title += f", {tests} test examples" if tests else ""
     yield from (click.style(line, bold=True) for line in textwrap.wrap(title, width))
-    headings = ["recipe", "", "speed", "trained", group.memory_unit, *map(heading, shown)]
+    name_of = functools.partial(directed, group)
+    headings = ["recipe", "", "speed", "trained", group.memory_unit, *map(name_of, shown)]
     lines = [Line(headings, bold=True), *_costs(group, shown)]
     yield from in_columns(lines, width)
-    if kept := group.compared(present)[: max(1, (width - _RECIPE) // _KEPT)]:
+    room = _KEPT + len(ONE_SEED) * any(len(row.seeds) == 1 for row in group.rows)
+    if kept := group.compared(present)[: max(1, (width - _RECIPE) // room)]:
         yield "quality kept, % of full fine-tuning's:"
         yield from in_columns(
-            [Line(["recipe", *map(heading, kept)], bold=True), *_kept(group, kept)], width
+            [Line(["recipe", *map(name_of, kept)], bold=True), *_kept(group, kept)], width
         )
     if above := [name for name in kept if name in group.above_floor(present)]:
         yield "quality kept above the floor (what the source's first words score), %:"
         lines = [
-            Line(["recipe", *map(heading, above)], bold=True),
+            Line(["recipe", *map(name_of, above)], bold=True),
             *_kept(group, above, floor=True),
         ]
         yield from in_columns(lines, width)
@@ -101,8 +108,7 @@ def _values(row: Row, unit: str, metrics: Sequence[str]) -> Iterator[str]:
 
 
 def _spreads(row: Row, metrics: Sequence[str]) -> Iterator[str]:
-    speed = plus_minus(row.speed, 100, 0)
-    yield f"{speed} %" if speed else ""
+    yield plus_minus(row.speed, 100, 0, " %")
     yield "" if row.trainable_pct is None else f"{row.trainable_pct:.2f} %"
     yield "" if row.memory_relative is None else percent(row.memory_relative)
     for name in metrics:
@@ -120,7 +126,7 @@ def _kept(group: Group, metrics: Sequence[str], floor: bool = False) -> Iterator
                 cells.append("-")
             else:
                 value = f"{100 * share.value:.1f}{mark(quality)}"
-                cells.append(f"{value} {bounds(share, 100)}")
+                cells.append(f"{value} {bounds(share, 100, one_seed=ONE_SEED)}")
         if any(cell != "-" for cell in cells):
             yield Line([row.recipe, *cells])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from harness.reporting.summary import Estimate, Quality, Row
+from harness.reporting.summary import Estimate, Group, Quality, Row
 
 HEADINGS = {
     "rouge1": "R-1",
@@ -36,6 +36,11 @@ _MEANINGS = {
 }
 """Metric -> what its heading stands for, where that is not plain."""
 
+LESS_IS_BETTER = "↓"
+"""Mark of the heading of a metric of which less is better."""
+ONE_SEED = "¹"
+"""Mark of an interval that rests on one seed or run, where there is no room for words."""
+
 UNITS = {"GiB": 2**30, "GB": 10**9}
 """Unit of memory -> bytes."""
 
@@ -43,6 +48,11 @@ UNITS = {"GiB": 2**30, "GB": 10**9}
 def heading(metric: str) -> str:
     """Return the heading of a metric's column."""
     return HEADINGS.get(metric, metric)
+
+
+def directed(group: Group, metric: str) -> str:
+    """Return the heading of a metric's column, with a mark where less is better."""
+    return heading(metric) + LESS_IS_BETTER * group.less_is_better(metric)
 
 
 def meanings(metrics: Iterable[str]) -> str:
@@ -64,19 +74,32 @@ def span(interval: tuple[float, float] | None) -> str:
     return "-" if interval is None else f"{100 * interval[0]:.0f}-{100 * interval[1]:.0f}"
 
 
-def bounds(estimate: Estimate | None, scale: float = 1, digits: int = 0) -> str:
-    """Write an estimate's interval; nothing where there is none."""
+def bounds(
+    estimate: Estimate | None, scale: float = 1, digits: int = 0, one_seed: str = ", 1 seed"
+) -> str:
+    """Write an estimate's interval; nothing where there is none.
+
+    Args:
+        estimate: the estimate.
+        scale: is multiplied by.
+        digits: after the point.
+        one_seed: follows an interval that rests on one seed.
+    """
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
     low, high = (f"{scale * bound:.{digits}f}" for bound in (estimate.low, estimate.high))
     # A hyphen between numbers of which one is negative could not be read.
-    return f"{low} to {high}" if estimate.low < 0 else f"{low}-{high}"
+    return (f"{low} to {high}" if estimate.low < 0 else f"{low}-{high}") + (
+        one_seed if estimate.seeds == 1 else ""
+    )
 
 
-def plus_minus(estimate: Estimate | None, scale: float = 1, digits: int = 1) -> str:
+def plus_minus(estimate: Estimate | None, scale: float = 1, digits: int = 1, unit: str = "") -> str:
     """Write half of an interval's width; nothing where there is none."""
     half = estimate.half_width if estimate else None
-    return "" if half is None else f"±{scale * half:.{digits}f}"
+    if estimate is None or half is None:
+        return ""
+    return f"±{scale * half:.{digits}f}{unit}{ONE_SEED if estimate.seeds == 1 else ''}"
 
 
 def count(number: int | None) -> str:

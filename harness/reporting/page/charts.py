@@ -51,7 +51,8 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
     _place_names(rows)
     title = "speed, % of full" if against == "speed" else f"peak memory, {unit}"
     x_axis = alt.X("x:Q").title(title).scale(zero=False, padding=44)
-    y_axis = alt.Y("y:Q").title(heading(metric)).scale(zero=False, padding=12)
+    quality_title = heading(metric) + ", less is better" * group.less_is_better(metric)
+    y_axis = alt.Y("y:Q").title(quality_title).scale(zero=False, padding=12)
     color = alt.Color("recipe:N").legend(None)
     base = alt.Chart(_data(rows))
     known = any(row["front"] == _FRONT[True] for row in rows)

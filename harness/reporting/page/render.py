@@ -155,7 +155,7 @@ def _figures(group: Group, runs: Sequence[StoredRun]) -> list[tuple[str, str, di
 def _wording() -> dict[str, Any]:
     from harness.reporting import wording
 
-    names = ("bounds", "count", "heading", "mark", "memory", "percent", "seeds_left")
+    names = ("bounds", "count", "directed", "heading", "mark", "memory", "percent", "seeds_left")
     return {name: getattr(wording, name) for name in (*names, "reference_lines")}
 
 

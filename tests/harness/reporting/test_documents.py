@@ -34,9 +34,9 @@ def test_markdown_is_a_table_with_the_numbers(summary: Summary) -> None:
     ]
     assert heads[-2:] == ["R-1", "R-1 kept"]
     assert full[0] == "full"
-    assert full[-2:] == ["41.80 (40.80-42.80)", ""]
+    assert full[-2:] == ["41.80 (40.80-42.80, 1 seed)", ""]
     assert lora[0] == r"lora\_ff"
-    assert lora[-2].startswith(r"37.20\* (36.20-38.20)")
+    assert lora[-2].startswith(r"37.20\* (36.20-38.20, 1 seed)")
     assert lora[-1].startswith("89.0 % (")
     assert failed[2] == "oom"
     assert {len(row) for row in (heads, full, lora, failed)} == {len(heads)}

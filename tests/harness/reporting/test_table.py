@@ -47,14 +47,14 @@ def measured(report: Report, relative: float, interval: tuple[float, float]) -> 
 def test_a_row_holds_the_numbers_of_a_run(make_report: MakeReport) -> None:
     shown = show(measured(make_report(recipe="lora_ff"), 1.534, (1.5, 1.5688)))
     assert cells(shown, "lora_ff") == ["153%", "2.0k", "1.00", "41.25", "18.50", "33.00"]
-    assert below(shown, "lora_ff") == ["±3%", "100.00%", "50%", "±1.50", "±1.50", "±1.50"]
+    assert below(shown, "lora_ff") == ["±3%¹", "100.00%", "50%", *["±1.50¹"] * 3]
     assert "test examples" in shown.splitlines()[0]
 
 
 def test_without_a_baseline_no_ratio_is_invented(make_report: MakeReport) -> None:
     shown = show(make_report())
     assert cells(shown, "full")[:3] == ["-", "2.0k", "1.00"]
-    assert below(shown, "full") == ["100.00%", "±1.50", "±1.50", "±1.50"]
+    assert below(shown, "full") == ["100.00%", *["±1.50¹"] * 3]
     assert "quality kept" not in shown
 
 
