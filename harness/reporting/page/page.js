@@ -62,6 +62,63 @@ function applyFilter() {
 
 filter.addEventListener("input", applyFilter);
 
+// --- Columns -------------------------------------------------------------------------------------
+
+const tables = [...document.querySelectorAll("table.recipes")];
+const heads = tables.flatMap((table) => [...table.tHead.rows[0].cells]);
+const names = [...new Set(heads.map((head) => head.dataset.column).filter(Boolean))];
+const kept = (name) => `${name} kept`;
+const shares = new Set(names.map(kept));
+// What is kept by a metric follows the metric, also where the first table lacks it.
+const columns = names
+  .filter((name) => !shares.has(name))
+  .flatMap((name) => [name, kept(name)].filter((each) => names.includes(each)));
+const chooser = document.getElementById("columns");
+
+function showColumn(name, shown) {
+  for (const table of tables) {
+    const cells = [...table.tHead.rows[0].cells];
+    cells.forEach((head, column) => {
+      if (head.dataset.column !== name) return;
+      head.hidden = !shown;
+      for (const row of table.rows) {
+        const cell = row.cells[column];
+        if (cell && !row.querySelector("[data-spans]")) cell.hidden = !shown;
+      }
+    });
+    const visible = cells.filter((head) => head.dataset.column && !head.hidden).length;
+    for (const cell of table.querySelectorAll("[data-spans]")) cell.colSpan = Math.max(1, visible);
+  }
+  watchWidths();
+}
+
+for (const name of columns) {
+  const label = element("label");
+  const box = element("input");
+  box.type = "checkbox";
+  box.checked = true;
+  box.addEventListener("change", () => showColumn(name, box.checked));
+  label.append(box, element("span", name));
+  chooser.querySelector("fieldset").append(label);
+}
+chooser.hidden = !columns.length;
+
+// --- Tables that are wider than the window -------------------------------------------------------
+
+function watchWidths() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const beyond = box.scrollWidth - box.clientWidth;
+    box.classList.toggle("overflows", beyond > 1);
+    box.classList.toggle("at-end", box.scrollLeft >= beyond - 1);
+    const hint = box.previousElementSibling;
+    if (hint?.classList.contains("wide-hint")) hint.hidden = beyond <= 1;
+  }
+}
+
+window.addEventListener("resize", watchWidths);
+document.addEventListener("scroll", watchWidths, { capture: true, passive: true });
+watchWidths();
+
 // --- Sorting -------------------------------------------------------------------------------------
 
 for (const button of document.querySelectorAll("th button")) {

@@ -213,3 +213,79 @@ def test_a_screen_reader_finds_its_way(opened: "Chrome") -> None:
     # Levels are never skipped on the way down, but for the boxes of the examples.
     assert all(b - a <= 1 for a, b in pairwise(levels) if b < 4)
     assert script(opened, "document.querySelectorAll('th:not([scope])').length") == 0
+
+
+@pytest.fixture
+def narrow(opened: "Chrome") -> Iterator["Chrome"]:
+    """The page in a window that its tables do not fit."""
+    opened.set_window_size(620, 800)
+    opened.refresh()
+    yield opened
+    opened.set_window_size(1200, 900)
+
+
+def left_of(browser: "Chrome", selector: str) -> float:
+    return float(
+        script(
+            browser, "document.querySelector(arguments[0]).getBoundingClientRect().left", selector
+        )
+    )
+
+
+def test_a_table_wider_than_the_window_scrolls_visibly_and_its_first_column_stays(
+    narrow: "Chrome",
+) -> None:
+    hint = narrow.find_element("css selector", ".wide-hint")
+    assert hint.is_displayed()
+    assert "scroll the table sideways" in hint.text
+    box = "document.querySelector('.scroll')"
+    # A scroll bar takes room of its own: it is seen before anything is scrolled.
+    assert script(narrow, f"{box}.offsetHeight - {box}.clientHeight") > 5
+    first, second = ".scroll tbody th", ".scroll tbody td"
+    before = left_of(narrow, first), left_of(narrow, second)
+    narrow.execute_script(f"{box}.scrollLeft = 120")
+    assert left_of(narrow, first) == pytest.approx(before[0], abs=1)
+    assert left_of(narrow, second) == pytest.approx(before[1] - 120, abs=1)
+    # What slides below the first column does not shine through.
+    style = "getComputedStyle(document.querySelector(arguments[0])).backgroundColor"
+    assert script(narrow, style, first) == script(narrow, style, "body")
+
+
+def test_nothing_is_hinted_where_all_fits(opened: "Chrome") -> None:
+    # The hostile names of the other group would fit no window.
+    _, plain = opened.find_elements("css selector", ".wide-hint")
+    assert not plain.is_displayed()
+    assert not script(opened, "document.querySelectorAll('.scroll')[1].matches('.overflows')")
+
+
+def test_columns_can_be_chosen(narrow: "Chrome") -> None:
+    def headings() -> list[str]:
+        cells = narrow.find_elements("css selector", ".recipes thead th")
+        return [cell.get_attribute("data-column") or "" for cell in cells if cell.is_displayed()]
+
+    before = headings()
+    narrow.find_element("css selector", "#columns summary").click()
+    boxes = narrow.find_elements("css selector", "#columns input")
+    labels = [label.text for label in narrow.find_elements("css selector", "#columns label")]
+    assert labels[:3] == ["speed", "trained", "peak GiB"]
+    assert labels.index("R-1 kept") == labels.index("R-1") + 1
+    for box, label in zip(boxes, labels, strict=True):
+        if label != "R-1":
+            box.click()
+    # In each of the two tables the recipe and one column are left, and the failed run's cell fits.
+    assert headings() == ["", "R-1", "", "R-1"]
+    assert script(narrow, "document.querySelector('[data-spans]').colSpan") == 1
+    hints = narrow.find_elements("css selector", ".wide-hint")
+    assert [hint.is_displayed() for hint in hints] == [False, False]
+    narrow.find_element("xpath", "//th/button[text()='R-1']").click()  # Sorting goes on to work.
+    for box in boxes:
+        if not box.is_selected():
+            box.click()
+    assert headings() == before
+
+
+def test_choosing_columns_obeys_nothing_from_data(narrow: "Chrome") -> None:
+    narrow.find_element("css selector", "#columns summary").click()
+    labels = [label.text for label in narrow.find_elements("css selector", "#columns label")]
+    assert any("</script><script>window.pwned=1</script>" in label for label in labels)
+    assert script(narrow, "window.pwned") is None
