@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -101,22 +101,41 @@ class Comparisons:
 
         left = list(groups)
         if self._processes > 1 and len(left) > 1 and _size(left) > _SMALL:
-            from harness.interrupts import deaf_children
-
-            context = get_context("spawn")  # A fork would copy the threads of a progress bar.
-            with (
-                deaf_children(),
-                ProcessPoolExecutor(self._processes, mp_context=context) as pool,
-                # A process that dies, as for lack of memory, leaves its groups to this one.
-                contextlib.suppress(BrokenProcessPool),
-            ):
-                running = {pool.submit(compare_group, group): group for group in left}
-                for done in as_completed(running):
-                    outcomes = done.result()
-                    left.remove(running[done])
-                    yield running[done], outcomes
+            # A process that dies, as for lack of memory, leaves its groups to this one.
+            with contextlib.suppress(BrokenProcessPool):
+                for group, outcomes in _in_processes(list(left), self._processes):
+                    left.remove(group)
+                    yield group, outcomes
         for group in left:
             yield group, compare_group(group)
+
+
+def _in_processes(
+    groups: Sequence[Sequence[Request]], processes: int
+) -> Iterator[tuple[Sequence[Request], list[Outcome | str]]]:
+    """Yield each group with its outcomes, in the order of their ends.
+
+    Raises:
+        BrokenProcessPool: a process died.
+    """
+    from harness.interrupts import deaf_children
+    from harness.reporting.group_comparison import compare_group
+
+    context = get_context("spawn")  # A fork would copy the threads of a progress bar.
+    others = set(active_children())
+    pool = ProcessPoolExecutor(processes, mp_context=context)
+    try:
+        with deaf_children():  # All processes start with the first group.
+            running = {pool.submit(compare_group, group): group for group in groups}
+        for done in as_completed(running):
+            yield running[done], done.result()
+    except BaseException:
+        # Ctrl-C, maybe twice: no process may be left that the end of this one would wait for.
+        for process in set(active_children()) - others:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _size(groups: Sequence[Sequence[Request]]) -> int:

@@ -1,13 +1,14 @@
 """Comparisons of many groups: the same in several processes, and all of them counted."""
 
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.reporting.aggregation import summarize
-from harness.reporting.folder import read_runs
+from harness.reporting.folder import StoredRun, read_runs
 from harness.reporting.pairing import Comparisons
 
 
@@ -40,3 +41,38 @@ def test_several_processes_find_what_one_finds(
     assert [each["rouge1"].difference is None for each in compared] == [
         row.quality["rouge1"].difference is None for row in rows
     ]
+
+
+@pytest.fixture
+def six_groups(
+    tmp_path: Path, write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> list[StoredRun]:
+    rng = np.random.default_rng(0)
+    for task in "abcdef":
+        for recipe in ("full", "lprun"):
+            write_run(tmp_path, {"rouge1": list(rng.normal(40, 9, 30))}, recipe=recipe, task=task)
+    monkeypatch.setattr("harness.reporting.pairing._SMALL", 0)
+    return read_runs(tmp_path)[0]
+
+
+def test_a_process_that_dies_leaves_its_groups_to_this_one(six_groups: list[StoredRun]) -> None:
+    before = set(active_children())
+
+    def kill() -> None:
+        for process in set(active_children()) - before:
+            process.kill()
+
+    found = summarize(six_groups, Comparisons(None, processes=2), tick=kill)
+    assert found == summarize(six_groups, Comparisons(None))
+
+
+def test_an_interrupt_leaves_no_process_behind(six_groups: list[StoredRun]) -> None:
+    before = set(active_children())
+
+    def interrupt() -> None:
+        assert set(active_children()) > before
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        summarize(six_groups, Comparisons(None, processes=2), tick=interrupt)
+    assert set(active_children()) <= before
