@@ -268,7 +268,8 @@ def test_missing_weights_leave_nothing(
     command = [*short_run, "--backbone", str(backbone), "--out", str(tmp_path / "results")]
     result = harness(*command)
     assert result.exit_code == 2, result.output
-    assert "The weights of backbone" in result.stderr
+    assert "There are no PyTorch weights in the folder" in result.stderr
+    assert "--set weights=random" in result.stderr
     assert "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == [backbone]
 
