@@ -44,7 +44,8 @@ class Contender:
         name: for tables.
         ours: this harness; else Seq2SeqTrainer with PEFT.
         dtype: what matrix products are computed in.
-        grouped: the trainer sorts samples of like length together, which it does by its own rule.
+        grouped: the trainer sorts samples of like length together, which it does by its own
+            sampler, over a pool of four mega-batches.
     """
 
     name: str
@@ -66,7 +67,9 @@ CONTENDERS = (
 def run_window(contender: Contender, case: Case) -> Window:
     """Train one contender on a case."""
     torch.set_num_threads(case.threads)
-    return _run(contender, case, case.batches, case.warmup, "random", with_dropout=True)
+    return _run(
+        contender, case, case.batches(contender.grouped), case.warmup, "random", with_dropout=True
+    )
 
 
 def run_curve(contender: Contender, case: Case) -> list[float]:
@@ -158,7 +161,6 @@ def _trainer(
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             clock.step_done(state.global_step, tokens[state.global_step - 1])
 
-    # The trainer groups by the length of input_ids.
     rows = [{"input_ids": e.source, "labels": e.target} for batch in batches for e in batch]
     with tempfile.TemporaryDirectory() as folder:
         arguments = Seq2SeqTrainingArguments(
@@ -169,7 +171,7 @@ def _trainer(
             weight_decay=0.01,
             max_grad_norm=1.0,
             lr_scheduler_type="constant",
-            train_sampling_strategy="group_by_length" if contender.grouped else "sequential",
+            train_sampling_strategy="sequential",  # batches come as its own sampler made them
             optim="adamw_torch_fused",
             bf16=contender.dtype == "bfloat16",
             use_cpu=device == "cpu",

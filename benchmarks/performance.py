@@ -16,8 +16,8 @@ WHOLE_POOL = 4 * 50  # batches: with fewer the trainer groups over less than 50 
 _HEAD = """# Performance
 
 What a user would pick today is transformers' Seq2SeqTrainer with PEFT. This page compares the
-harness with it: the same samples in the same batches, the same number of steps, random weights of
-the shapes named. It is written by `make bench` from the files in `{folder}`, and not by hand.
+harness with it: the same samples, the same number of steps, random weights of the shapes named.
+It is written by `make bench` from the files in `{folder}`, and not by hand.
 """
 _TRAINING = """
 ## Training

@@ -7,10 +7,17 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
 from harness import Backbone
 from harness.plugins import installed
 from harness.recipe import Recipe, parse
 from harness.training.examples import Example, tokenize
+
+MEGA_BATCH = 50  # batches that the trainer sorts by length at a time, or a quarter of the pool
+POOL = 4 * MEGA_BATCH
+LEAST_SHARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -48,23 +55,69 @@ class Case:
         """The recipe's compressors."""
         return parse(self.recipe, installed().compressors)
 
-    @property
-    def batches(self) -> list[list[Example]]:
-        """The same ones each time."""
-        count = self.batch * (self.warmup + self.steps)
+    def batches(self, grouped: bool) -> list[list[Example]]:
+        """Return the batches of a window, the warm-up's first; all contenders see equal examples.
+
+        They stand for one whole mega-batch: batches at even distances in what the trainer's own
+        sampler makes of a pool of four mega-batches. Who does not group has them in random order.
+        """
         vocabulary = self.backbone.config().vocab_size
-        return _in_batches(make_examples(count, vocabulary, self.full_length), self.batch)
+        examples = make_examples(POOL * self.batch, vocabulary, self.full_length)
+        order = LengthGroupedSampler(
+            self.batch,
+            lengths=[len(e.source) for e in examples],
+            generator=torch.Generator().manual_seed(0),
+        )
+        pool = _in_batches([examples[i] for i in order], self.batch)
+        # The sampler puts the longest example of all into the first mega-batch.
+        _, warm, timed, _ = (pool[i : i + MEGA_BATCH] for i in range(0, POOL, MEGA_BATCH))
+        parts = _spread(warm, self.warmup), _spread(timed, self.steps)
+        if not grouped:
+            parts = _shuffled(parts[0], self.batch), _shuffled(parts[1], self.batch)
+        return [*parts[0], *parts[1]]
 
     def record(self) -> dict[str, Any]:
         """Return what a reader must know of it, with how much of a padded batch is real."""
-        lengths = [len(e.source) for batch in self.batches for e in batch]
-        padded = sum(len(b) * max(len(e.source) for e in b) for b in self.batches)
+        examples = [e for batch in self.batches(True) for e in batch]
         return {
             **asdict(self),
-            "mean_source_tokens": statistics.mean(lengths),
-            "mean_target_tokens": statistics.mean(len(e.target) for b in self.batches for e in b),
-            "real_share_of_padded": sum(lengths) / padded,
+            "pool": POOL,
+            "mean_source_tokens": statistics.mean(len(e.source) for e in examples),
+            "mean_target_tokens": statistics.mean(len(e.target) for e in examples),
+            "real_share_of_padded": real_share(self.batches(False)),
+            "real_share_of_grouped": real_share(self.batches(True)),
         }
+
+    def check(self) -> None:
+        """Fail where the peer is handicapped, or there is nothing to gain by grouping."""
+        share, plain = real_share(self.batches(True)), real_share(self.batches(False))
+        if not self.full_length and not plain < share >= LEAST_SHARE:
+            raise SystemExit(
+                f"degenerate: {share:.0%} of the grouped peer's tokens are real, {plain:.0%} of "
+                f"those in random order; at least {LEAST_SHARE:.0%}, and more, must be"
+            )
+
+
+def real_share(batches: list[list[Example]]) -> float:
+    """Return the share of the tokens of padded batches that is no padding."""
+    real = sum(len(e.source) + len(e.target) for batch in batches for e in batch)
+    padded = sum(
+        len(b) * (max(len(e.source) for e in b) + max(len(e.target) for e in b)) for b in batches
+    )
+    return real / padded
+
+
+def _spread(batches: list[list[Example]], count: int) -> list[list[Example]]:
+    """Return batches at even distances."""
+    if count > len(batches):
+        raise SystemExit(f"{count} steps: a window has at most {len(batches)}, a mega-batch")
+    return [batches[int((k + 0.5) * len(batches) / count)] for k in range(count)]
+
+
+def _shuffled(batches: list[list[Example]], size: int) -> list[list[Example]]:
+    examples = [e for batch in batches for e in batch]
+    random.Random(0).shuffle(examples)
+    return _in_batches(examples, size)
 
 
 def make_examples(count: int, vocabulary: int, full_length: bool) -> list[Example]:
