@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import clock
 from harness.errors import HarnessError
 from harness.evaluation.decoding import generate
 from harness.evaluation.handover import hand_over
@@ -100,7 +100,7 @@ class Run:
             HarnessError: a mistake in the spec or the data, found before training began; nothing is
                 left behind. Whatever happens later ends in a report, with a status that says so.
         """
-        self._began = time.perf_counter()
+        self._began = clock.seconds()
         self.hook.run_started(spec=self.spec)
         self._enter("load")
         inputs = read_inputs(self.spec, self.plugins)
@@ -153,7 +153,7 @@ class Run:
                 memory_bytes=memory_reached(error) if report.status == "oom" else None,
             )
             report.not_measured |= _why_missing(report, report.failure)
-        report.seconds = time.perf_counter() - self._began
+        report.seconds = clock.seconds() - self._began
         place = folder.finish(report)
         self.hook.run_finished(report=report)
         return report, place
@@ -163,7 +163,7 @@ class Run:
         self.hook.phase_started(event=PhaseStarted(phase, steps))
 
     def _save(self, report: Report, folder: RunFolder) -> None:
-        report.seconds = time.perf_counter() - self._began
+        report.seconds = clock.seconds() - self._began
         folder.save(report)
 
     def _measure_and_train(self, inputs: Inputs, report: Report, folder: RunFolder) -> None:
@@ -192,10 +192,10 @@ class Run:
             relate_to_earlier(report, Path(self.spec.probe.baseline))
         try:
             if report.training is None:
-                began = time.perf_counter()
+                began = clock.seconds()
                 report.training = self._train(inputs, trainee, schedule, folder)
                 # What an earlier start spent on steps that were kept.
-                self._began -= report.training.seconds - (time.perf_counter() - began)
+                self._began -= report.training.seconds - (clock.seconds() - began)
                 self._save(report, folder)
             else:
                 restore(trainee.trained, folder.work)

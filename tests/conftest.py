@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 # Before any Hugging Face library is imported: no test may reach for the network.
@@ -12,6 +12,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import hypothesis
 import pytest
 from typer.testing import CliRunner, Result
+
+from harness import clock
+from harness.clock import ManualClock
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,6 +82,15 @@ def make_model(backbone: Backbone) -> Callable[[], PreTrainedModel]:
         return backbone.load("random")
 
     return make
+
+
+@pytest.fixture
+def manual_clock() -> Iterator[ManualClock]:
+    """Time everything in this process by a clock that only sleep moves."""
+    made = ManualClock()
+    before = clock.use(made)
+    yield made
+    clock.use(before)
 
 
 @pytest.fixture

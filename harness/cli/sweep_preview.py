@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.sweep_view import clock, names
+from harness.cli.sweep_view import duration, names
 
 if TYPE_CHECKING:
     from harness.sweep.forecast import Forecast
@@ -42,7 +42,7 @@ def show(console: Console, cells: Sequence[Cell], forecasts: Mapping[str, Foreca
 def _time(known: Forecast) -> str:
     if known.seconds is None:
         return "?"
-    return clock(known.seconds) if known.measured else f"~{clock(known.seconds)}"
+    return duration(known.seconds) if known.measured else f"~{duration(known.seconds)}"
 
 
 def _memory(known: Forecast) -> Text:
@@ -80,7 +80,7 @@ def _notes(
 def _sum(times: Sequence[float], forecasts: Mapping[str, Forecast]) -> str:
     if not times:
         return ""
-    total = clock(sum(times))
+    total = duration(sum(times))
     if len(times) < len(forecasts):
         return f" {len(times)} of the others take about {total} together."
     return f" The others take about {total} together."

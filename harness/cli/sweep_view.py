@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,6 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from harness import clock
 
 if TYPE_CHECKING:
     from harness.sweep.executor import Event
@@ -80,7 +81,7 @@ class SweepView:
 
     def tell(self, cell: Cell, event: Event) -> None:
         """Note what happened in a cell; from any thread."""
-        now = time.monotonic()
+        now = clock.seconds()
         with self._lock:
             state = self._states[cell.id]
             match event["event"]:
@@ -169,7 +170,7 @@ def names(cells: Sequence[Cell]) -> tuple[str, dict[str, str]]:
     return common.removeprefix(", ") or "run", {cell.id: name(cell) for cell in cells}
 
 
-def clock(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Write a duration as 1:02:03 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -191,7 +192,7 @@ def _row(name: str, state: _State, narrow: bool) -> tuple[str | Text, ...]:
     steps = f"{state.step}/{state.steps}" if state.steps and state.step else ""
     left = (state.steps - state.step) / state.rate if state.steps and state.rate else None
     named = Text(f"{name}{f' ({state.note})' if state.note else ''}"), Text(state.phase, style)
-    time_left = clock(left) if left is not None else ""
+    time_left = duration(left) if left is not None else ""
     if narrow:
         return *named, time_left
     return *named, steps, f"{state.rate:.2f}" if state.rate else "", time_left

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
+
+from harness import clock
 
 
 class Journal:
@@ -39,12 +40,12 @@ class Journal:
             self.seconds = entry["seconds"]
             whole += len(line)
         os.truncate(path, whole)
-        self._began = time.perf_counter() - self.seconds
+        self._began = clock.seconds() - self.seconds
 
     def add(self, predictions: Mapping[int, str]) -> None:
         """Write a batch down; it is on disk when this returns."""
         self.known |= predictions
-        self.seconds = time.perf_counter() - self._began
+        self.seconds = clock.seconds() - self._began
         entry = {"seconds": self.seconds, "predictions": predictions}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from harness import clock
 from harness.errors import HarnessError, NotMeasurableError
 from harness.interrupts import deaf_children
 from harness.measurement.memory import MemoryReading
@@ -131,6 +131,8 @@ class Arm:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None:  # It may be at work, and nobody will read the answer.
+            self.kill()
         self.close()
 
     def _ask(self, request: str, *arguments: object) -> Any:
@@ -204,13 +206,13 @@ class _Server:
     def window(self, first: int, count: int) -> float:
         self._wait()
         with self.meter.window() if self.meter else contextlib.nullcontext():
-            began = time.perf_counter()
+            began = clock.seconds()
             for step, batches in prefetch(
                 self.steps[first : first + count], self.trainee.engine.collate
             ):
                 self.trainee.step(batches, step.target_tokens)
             self._wait()
-            return time.perf_counter() - began
+            return clock.seconds() - began
 
     def start_meter(self) -> None:
         from harness.measurement.energy import Meter, open_counter
@@ -254,11 +256,11 @@ class _Server:
         tokenizer = self.backbone.tokenizer()
         shared, dtype = self.backbone.shared_beams, self.trainee.dtype
         self._wait()
-        began = time.perf_counter()
+        began = clock.seconds()
         with self.trainee.released() as model:
             generate(model, tokenizer, sources, settings, shared_beams=shared, dtype=dtype)
         self._wait()
-        return time.perf_counter() - began
+        return clock.seconds() - began
 
     def _wait(self) -> None:
         import torch

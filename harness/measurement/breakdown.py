@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from harness import clock
 from harness.measurement.ledger import Ledger, StorageOf
 from harness.reporting.report import MemoryParts, TimeParts
 from harness.training.engine import Batch
@@ -45,7 +45,7 @@ def time_parts(trainee: Trainee, steps: Sequence[Step]) -> TimeParts:
 def _mark(device: torch.device) -> Any:
     """Return the time, or on CUDA an event that takes the time when the device meets it."""
     if device.type != "cuda":
-        return time.perf_counter()
+        return clock.seconds()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event

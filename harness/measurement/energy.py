@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from harness import clock
 from harness.errors import NotMeasurableError
 from harness.reporting.report import Energy
 
@@ -75,13 +75,13 @@ class Rapl:
     def start(self) -> None:
         """Look at all counters."""
         self._before = self._read()
-        self._began = time.monotonic()
+        self._began = clock.seconds()
 
     def stop(self) -> float:
         """Return the joules of all packages since ``start``; each counter may have wrapped once."""
         passed = zip(self._read(), self._before, self._ranges, strict=True)
         longest = min(self._ranges) / 1e6 / _LARGEST_PACKAGE_WATTS
-        if time.monotonic() - self._began > longest:
+        if clock.seconds() - self._began > longest:
             raise NotMeasurableError(
                 f"in more than {longest:.0f} s the RAPL counter may go round more than once"
             )
@@ -149,7 +149,7 @@ class Meter:
         self._joules = self._seconds = 0.0
         self._why: str | None = None
         with self.window():
-            time.sleep(idle_seconds)
+            clock.sleep(idle_seconds)
         if self._why is None and not self._joules:
             self._why = "the energy counter stands still"
         if self._why is not None:
@@ -160,13 +160,13 @@ class Meter:
     @contextmanager
     def window(self) -> Iterator[None]:
         """Count what is used within; a counter that fails spoils the energy, not the window."""
-        began = time.perf_counter()
+        began = clock.seconds()
         with self._reason():
             self._counter.start()
         yield
         with self._reason():
             self._joules += self._counter.stop()
-            self._seconds += time.perf_counter() - began
+            self._seconds += clock.seconds() - began
 
     def energy(self, tokens: int) -> Energy:
         """Return the energy of all windows.

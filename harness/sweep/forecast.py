@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -12,6 +11,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from harness import clock
 from harness.composition import compose
 from harness.errors import HarnessError
 from harness.interrupts import deaf_children
@@ -71,7 +71,7 @@ def forecast(
         unprobed: why nothing is to be probed; None to do it.
         told: called with what is done next.
     """
-    deadline = time.monotonic() + _PROBING_SECONDS
+    deadline = clock.seconds() + _PROBING_SECONDS
     earlier = earlier_seconds(surveyed, results)
     kinds: dict[str, list[Surveyed]] = {}
     for each in surveyed:

@@ -6,11 +6,11 @@ import contextlib
 import heapq
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
+from harness import clock
 from harness.evaluation.settings import DecodingSettings
 from harness.inputs import scored_counts
 from harness.measurement.arm import Arm
@@ -98,7 +98,7 @@ class Probes:
         spec = spec.model_copy(update={"seed": 0, "weights": "random"})
         key = spec.digest()
         if key not in self._made:
-            if time.monotonic() > self._deadline:
+            if clock.seconds() > self._deadline:
                 raise TimeoutError("the time for probes was over")
             self._told(f"probing {spec.recipe} on {spec.backbone}")
             self._made[key] = probe(spec, batches)
@@ -116,9 +116,9 @@ def probe(spec: RunSpec, batches: ProbeBatches) -> Costs:
         short = settings.model_copy(update={"max_new_tokens": limit})
         return arm.decode([example.source for example in sample], short) / len(sample)
 
-    began = time.perf_counter()
+    began = clock.seconds()
     with Arm(spec, batches.steps, batches.longest) as arm, _limited(arm):
-        start = time.perf_counter() - began
+        start = clock.seconds() - began
         arm.window(0, 1)
         first = arm.window(0, 1)
         count = max(1, min(len(batches.steps) - 1, int(_WINDOW_SECONDS / first)))

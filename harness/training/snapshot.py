@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from harness import clock
 from harness.events import Evaluated
 from harness.reporting.folder import HISTORY, SNAPSHOT
 from harness.training.checkpoint import write_tensors
@@ -68,7 +68,7 @@ class Snapshots:
         self._trainee = trainee
         self._scheduler = scheduler
         self._every = every_seconds
-        self._last = time.perf_counter()
+        self._last = clock.seconds()
         self._began = self._last - self.now.seconds
         # Steps after the snapshot will be taken again, and write their lines again.
         history = folder / HISTORY
@@ -78,19 +78,19 @@ class Snapshots:
     @property
     def due(self) -> bool:
         """Whether it is time for another one."""
-        return time.perf_counter() - self._last >= self._every
+        return clock.seconds() - self._last >= self._every
 
     @property
     def seconds(self) -> float:
         """Wall time of the training so far, that before the snapshot included."""
-        return time.perf_counter() - self._began
+        return clock.seconds() - self._began
 
     def save(self) -> None:
         """Write one; to be called between two optimizer steps."""
         self.now.seconds = self.seconds
         self.now.history_bytes = (self._folder / HISTORY).stat().st_size
         write_snapshot(self._folder, self._trainee, self._scheduler, self.now)
-        self._last = time.perf_counter()
+        self._last = clock.seconds()
 
 
 def write_snapshot(

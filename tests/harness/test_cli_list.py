@@ -13,15 +13,14 @@ from harness.cli import main as command_line
 
 Harness = Callable[..., Result]
 
-# Runs the command and then says what it cost: CPU seconds (start-up included; wall time would
-# measure the neighbours) and which heavy libraries it imported.
-COST = """
-import json, sys, time
+# Runs the command and then names the heavy libraries that it imported.
+IMPORTS = """
+import json, sys
 from harness.cli.main import app
 sys.stdout, out = open("/dev/null", "w"), sys.stdout
 app(sys.argv[1:], standalone_mode=False)
 heavy = {"torch", "transformers", "datasets", "peft", "numpy"} & sys.modules.keys()
-json.dump([time.process_time(), sorted(heavy)], out)
+json.dump(sorted(heavy), out)
 """
 
 
@@ -42,17 +41,9 @@ json.dump([time.process_time(), sorted(heavy)], out)
         ["stats", "--help"],
     ],
 )
-def test_light_commands_import_nothing_heavy_and_are_quick(arguments: list[str]) -> None:
-    def cost() -> tuple[float, list[str]]:
-        call = [sys.executable, "-c", COST, *arguments]
-        seconds, heavy = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)
-        return seconds, heavy
-
-    costs = [cost()]
-    while len(costs) < 3 and costs[-1][0] > 0.5:
-        costs.append(cost())
-    assert costs[0][1] == []
-    assert min(seconds for seconds, _ in costs) < 0.5
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    call = [sys.executable, "-c", IMPORTS, *arguments]
+    assert json.loads(subprocess.run(call, capture_output=True, check=True).stdout) == []
 
 
 def test_everything_is_listed_with_its_origin(harness: Harness) -> None:

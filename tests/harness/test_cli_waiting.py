@@ -21,21 +21,25 @@ class Terminal(io.StringIO):
         return True
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, after: float) -> str:
+def drawn(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, after: float, shown: str = ""
+) -> str:
+    """Return what is drawn, waiting for ``shown`` before the last of three ticks."""
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     with Waiting("Comparing", 7, after) as waiting:
         waiting.tick()
         waiting.tick()
-        time.sleep(0.5 if after < 1 else 0)
+        if shown:
+            while shown not in stream.getvalue():
+                time.sleep(0.01)
         waiting.tick()
     return stream.getvalue()
 
 
 def test_who_has_to_wait_sees_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = drawn(monkeypatch, Terminal(), after=0.01)
+    shown = drawn(monkeypatch, Terminal(), after=0.01, shown="2/7")
     assert "Comparing" in shown
-    assert "2/7" in shown
     assert shown.endswith("\x1b[2K")  # The line is cleared.
 
 

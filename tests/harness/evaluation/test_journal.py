@@ -1,12 +1,12 @@
 """Predictions on disk as they are made: each batch whole, or not at all."""
 
-import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.clock import ManualClock
 from harness.evaluation.journal import Journal
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -44,15 +44,15 @@ def test_a_damaged_line_ends_it(tmp_path: Path) -> None:
     assert Journal(path).known == {0: "first"}
 
 
-def test_its_time_is_that_of_what_it_holds(tmp_path: Path) -> None:
+def test_its_time_is_that_of_what_it_holds(tmp_path: Path, manual_clock: ManualClock) -> None:
     path = tmp_path / "journal"
     journal = Journal(path)
     assert journal.seconds == 0
-    time.sleep(0.1)
+    manual_clock.sleep(0.1)
     journal.add({0: "first"})
-    time.sleep(0.3)  # Lost: no batch came of it.
+    manual_clock.sleep(0.3)  # Lost: no batch came of it.
     again = Journal(path)
-    assert 0.1 <= again.seconds < 0.3
-    time.sleep(0.1)
+    assert again.seconds == pytest.approx(0.1)
+    manual_clock.sleep(0.1)
     again.add({1: "second"})
-    assert 0.2 <= Journal(path).seconds < 0.4
+    assert Journal(path).seconds == pytest.approx(0.2)

@@ -24,6 +24,7 @@ from harness import (
     Splits,
     Stage,
     Task,
+    clock,
     hookimpl,
 )
 
@@ -35,7 +36,7 @@ class Costs(Options):
     """What every micro-batch costs beside the model itself."""
 
     seconds: float = 0
-    """Slept."""
+    """Slept, on a clock on which all else takes no time."""
     jitter: float = Field(0, ge=0)
     """Spread of the sleeps: the standard deviation of their logarithms."""
     seed: int = 0
@@ -65,13 +66,15 @@ class Costly(Compressor[Costs]):
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
         """Cost it before every forward pass of training."""
         visits: Counter[int] = Counter()
+        if self.options.seconds:
+            clock.use(clock.ManualClock())
 
         def cost(module: torch.nn.Module, args: Any, kwargs: dict[str, torch.Tensor]) -> None:
             if not module.training:
                 return
             token = int(kwargs["input_ids"][0, 0])
             visits[token] += 1
-            time.sleep(self.options.slept(token, visits[token]))
+            clock.sleep(self.options.slept(token, visits[token]))
             if self.options.mebibytes:
                 size = self.options.mebibytes * 2**20
                 torch.ones(size, dtype=torch.uint8, device=model.device)
@@ -112,6 +115,23 @@ class Failing(Compressor[Options]):
                 raise ValueError("nothing to do with memory")
 
         model.register_forward_pre_hook(fail, with_kwargs=True)
+        return model
+
+
+class Stuck(Compressor[Options]):
+    """Never comes to the end of a step."""
+
+    stage: ClassVar[Stage] = Stage.OBJECTIVE
+    Options = Options
+
+    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+        """Sleep for ever before a forward pass of training."""
+
+        def wait(module: torch.nn.Module, args: Any) -> None:
+            while module.training:
+                time.sleep(60)
+
+        model.register_forward_pre_hook(wait)
         return model
 
 
@@ -173,7 +193,7 @@ class SleepyLength(Metric):
         self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
     ) -> dict[str, Score]:
         """Sleep, and count."""
-        time.sleep(self.seconds)
+        clock.sleep(self.seconds)
         return {"length": Score.mean([float(len(p)) for p in predictions], "length")}
 
 
@@ -183,6 +203,7 @@ def register_compressors(register: Register) -> None:
     register("costly", Costly, "sleeps and allocates")
     register("refusing", Refusing, "complains")
     register("failing", Failing, "fails")
+    register("stuck", Stuck, "never ends")
     register("killed", Killed, "is killed")
 
 

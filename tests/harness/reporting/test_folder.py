@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from harness import HarnessError
 from harness.errors import BusyError
 from harness.reporting.folder import RunFolder, claim, find_runs, read_report, run_id, tidy
 from harness.reporting.report import Report
+
+NOBODY = 65534
+"""The number of a user who owns nothing."""
 
 MakeReport = Callable[..., Report]
 FAILED = {"status": "nan", "failure": {"phase": "train", "message": "The loss is nan."}}
@@ -149,10 +153,11 @@ import random, sys, time
 from pathlib import Path
 from harness.errors import BusyError
 from harness.reporting.folder import claim, tidy
-results, mine, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+results, mine = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+input()
 held = 0
-end = time.monotonic() + seconds
-while time.monotonic() < end:
+while held < 100:
     try:
         with claim(results, "a-run"):
             inside = results / "inside"
@@ -165,19 +170,24 @@ while time.monotonic() < end:
     except BusyError:
         pass
     tidy(results)
-print(held)
 """
 
 
 def test_a_claim_is_ones_own_while_others_claim_and_tidy_up(tmp_path: Path) -> None:
     start = [sys.executable, "-c", CLAIMANT, str(tmp_path)]
     claimants = [
-        subprocess.Popen([*start, name, "1.5"], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*start, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for name in ("one", "two", "three")
     ]
-    counts = [claimant.communicate()[0] for claimant in claimants]
+    for claimant in claimants:
+        assert claimant.stdout
+        assert claimant.stdout.readline() == "ready\n"
+    for claimant in claimants:
+        assert claimant.stdin
+        print("go", file=claimant.stdin, flush=True)
+    for claimant in claimants:
+        claimant.communicate()
     assert [claimant.returncode for claimant in claimants] == [0, 0, 0]
-    assert min(map(int, counts)) > 5
     assert list(tmp_path.iterdir()) == []
 
 
@@ -211,11 +221,29 @@ def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path) -> No
     assert "--out" in str(raised.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_is_read_only_is_the_users_to_mend(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+@pytest.fixture
+def _not_root() -> Iterator[None]:
+    """Act as a user who may not write anywhere, where the tests run as root."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    yield
+    os.seteuid(before)
+
+
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    """A folder that anybody may look into and nobody but root may write to."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o555)
+    yield folder
+    folder.rmdir()
+
+
+@pytest.mark.usefixtures("_not_root")
+def test_a_folder_that_is_read_only_is_the_users_to_mend(read_only: Path) -> None:
     with pytest.raises(HarnessError, match="cannot be written: Permission denied"):
-        RunFolder(tmp_path, "a-run")
+        RunFolder(read_only, "a-run")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from harness import clock
 from harness.cli.sweep_preview import show
 from harness.plugins import installed
 from harness.reporting.folder import RunFolder
@@ -53,9 +53,7 @@ def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path:
     first, second, wide = (found[each.cell.id] for each in surveyed)
     assert first == second
     assert not first.measured
-    assert first.seconds
-    # Three processes alone take a second each to start; on the slowest machine not this long.
-    assert 2 < first.seconds < 1000
+    assert first.seconds > 0
     assert first.peak_bytes
     assert wide.peak_bytes
     # 1,000 columns for each of 24 pairs of matrices, with gradients and the optimizer's state; on
@@ -69,7 +67,7 @@ def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path:
 def test_no_probe_is_started_too_late(spec: RunSpec, tmp_path: Path) -> None:
     (each,) = survey(seeds_of(spec, "lprun", 0), installed(), tmp_path)
     told: list[str] = []
-    late = Probes(time.monotonic() - 1, told.append)
+    late = Probes(clock.seconds() - 1, told.append)
     with pytest.raises(TimeoutError, match="the time for probes was over"):
         late.costs(each.cell.spec, batches_of(each))
     assert told == []

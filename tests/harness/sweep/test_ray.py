@@ -52,10 +52,10 @@ def test_an_address_where_nobody_answers_is_said_at_once(prefix: str) -> None:
     with socket.socket() as taken:  # Bound, but nobody listens.
         taken.bind(("127.0.0.1", 0))
         address = f"{prefix}127.0.0.1:{taken.getsockname()[1]}"
-        began = time.monotonic()
-        with pytest.raises(HarnessError, match=f"No Ray cluster answers at {address}"):
+        with pytest.raises(HarnessError, match=f"No Ray cluster answers at {address}") as raised:
             connect(address)
-    assert time.monotonic() - began < 10
+    # The port was knocked at; Ray itself, which would try for minutes, was not asked.
+    assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, T5Config
 
 from harness import HarnessError
 from harness.backbones.t5 import T5
+from harness.clock import ManualClock
 from harness.events import Evaluated, StepDone
 from harness.plugins import installed
 from harness.recipe import parse
@@ -273,12 +274,19 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(
         assert resumed.model_dump(exclude={"seconds"}) == whole.model_dump(exclude={"seconds"})
 
 
-def test_patience_that_ran_out_before_the_kill_stays_run_out(tmp_path: Path) -> None:
+def test_patience_that_ran_out_before_the_kill_stays_run_out(
+    tmp_path: Path, manual_clock: ManualClock
+) -> None:
     chosen = settings(eval_every_epochs=0.2, patience=1)
     left = iter([2.0, 1.0])
-    first = run(trainee(chosen), chosen, tmp_path, lambda: next(left))
+
+    def evaluate() -> float:
+        manual_clock.sleep(7)
+        return next(left)
+
+    first = run(trainee(chosen), chosen, tmp_path, evaluate)
     seen = Seen()
     again = run(trainee(chosen), chosen, tmp_path, seen=seen)
     assert (first.steps, again.steps, again.stopped, seen.steps) == (4, 4, "patience", [])
-    # Of the first only what its last snapshot had measured; nothing is measured twice.
-    assert again.seconds > first.seconds / 2
+    # Nothing is measured twice.
+    assert (first.seconds, again.seconds) == (14, 14)

@@ -238,33 +238,6 @@ def test_memory_on_200_thousand_notes_is_that_on_20_thousand(tmp_path):
     assert large < 1.2 * small
 
 
-SECONDS = """
-import sys, time
-from pathlib import Path
-from harness import Preparation
-from tasks.mimic.task import Radiology
-start = time.process_time()
-Radiology.prepare(Preparation(Path(sys.argv[2]), Path(sys.argv[1])))
-print(time.process_time() - start)
-"""
-
-
-@pytest.mark.slow
-def test_five_thousand_notes_a_second_of_one_core(tmp_path):
-    # CPU seconds of the whole process, pyarrow's threads included: other processes do not count.
-    # As long as real reports: Zhu et al. 2023, table 1, has 132 words of source and 38 of target.
-    words = (
-        "there is no focal consolidation, pleural effusion or pneumothorax seen on either side. "
-    )
-    findings, impression = words * 10, words * 3
-    rows = [
-        row(number, f"FINDINGS:\n{number} {findings}\n\nIMPRESSION:\n{impression}\n")
-        for number in range(20_000)
-    ]
-    notes = write(tmp_path / "a.csv.gz", rows)
-    assert 20_000 / float(in_fresh_process(SECONDS, notes, tmp_path / "out")) > 5000
-
-
 # Any rows at all: each is kept or counted
 
 CELLS = st.text(max_size=12) | st.sampled_from([GOOD, "FINDINGS: a", '"', "n", "7", "\udcff"])
