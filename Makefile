@@ -49,7 +49,7 @@ test: $(INSTALLED)  ## Run the tests, but for the slow ones and those that need 
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu"
 
 test-slow: $(INSTALLED)  ## Run the tests that take minutes.
-	$(BIN)/pytest -m "slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "slow and not gpu"
 
 test-gpu: $(INSTALLED)  ## Run the tests that need a CUDA device.
 	$(BIN)/pytest -m gpu

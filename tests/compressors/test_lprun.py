@@ -160,11 +160,10 @@ def test_generation_with_and_without_cache_agrees(
         torch.testing.assert_close(with_cache, without, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("backbone", ["t5", "gated-t5"], indirect=True)
 def test_the_position_bias_of_a_stack_moves_when_its_first_block_goes(
     make_model: Callable[[], Any], backbone: Backbone
 ) -> None:
-    if backbone.name == "tiny-bart":
-        pytest.skip("BART has no relative positions")
     model = make_model()
     biases = {
         stack: backbone.layers(model, stack)[0].layer[0].SelfAttention.relative_attention_bias

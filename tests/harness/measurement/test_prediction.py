@@ -85,8 +85,6 @@ def test_the_check_compares_whole_processes_and_fails_where_they_differ(tmp_path
 @pytest.mark.parametrize("packing", ["on", "off"])
 @pytest.mark.parametrize("text", ["full", "lora_ff:r=2+lprun"])
 def test_parts_are_those_that_a_real_step_has(backbone: Backbone, text: str, packing: str) -> None:
-    if packing == "off" and "bart" in backbone.name:
-        pytest.skip("padded BART looks at the values of a mask: unknown, with a reason")
     spec, _ = longest_step("nano-t5")
     spec = spec.model_copy(
         update={"train": spec.train.model_copy(update={"packing": packing, "precision": "float32"})}
@@ -94,6 +92,13 @@ def test_parts_are_those_that_a_real_step_has(backbone: Backbone, text: str, pac
     examples = [[5, 6, 7, 8, 9, 1], [4, 5, 1], [7, 1]]
     step = Step((tuple(Example(ids, ids[1:]) for ids in examples),))
     recipe = parse(text, installed().compressors)
+    if packing == "off" and "bart" in backbone.name:
+        # It looks at the values of its mask.
+        model = compose(backbone.skeleton(), backbone, recipe)
+        unknown, why = try_to_predict(spec, backbone, recipe, model, step)
+        assert unknown is None
+        assert "item() cannot be called on meta tensors" in why
+        return
     predicted = predict(spec, backbone, recipe, step)
     trainee = prepare(backbone, recipe, spec)
     batches = [trainee.engine.collate(batch) for batch in step.micro_batches]
