@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from comparison import MOST
+
 from harness.reporting.writing import write_text
 
 GROWTH = "growth.svg"
 ON_GPU = "training-cuda.json"
-WHOLE_POOL = 4 * 50  # batches: with fewer the trainer groups over less than 50 at a time
 _HEAD = """# Performance
 
 What a user would pick today is transformers' Seq2SeqTrainer with PEFT. This page compares the
@@ -22,20 +23,19 @@ It is written by `make bench` from the files in `{folder}`, and not by hand.
 _TRAINING = """
 ## Training
 
-The best of the trainer's settings (float32 or bf16, its own grouping by length on or off) is the
-peer of each row, and *harness* the precision that it chooses by itself. A ratio above 1 is a gain
-in speed (tokens/s) or, below 1, in memory (growth of the process at its peak, from before the model
-was built). Peers within 15 % of the best are measured as often as the harness, the others once; the
-interval is Student's t over the logarithms of matched windows. *Real* is the share of a padded
-batch that is no padding: the gain from packing follows from it.
+Each setting of the trainer that a good user would try is tried in a short window: precision, its
+own grouping by length, a sampler with a budget of tokens, attention, optimizer, frozen weights in
+bfloat16, torch_compile, liger; then those that helped, together. The {most} fastest, as far as they
+are within 15 % of the best, are measured in long windows beside *harness*, which stands for the
+precision that it chooses by itself; the fastest of them is the peer of a row. A ratio above 1 is a
+gain in speed (tokens/s) or, below 1, in memory (growth of the process at its peak, from before the
+model was built). The interval is Student's t over the logarithms of matched windows. *Matrix rate*
+is the share that the harness reaches of the rate at which the machine multiplies large bfloat16
+matrices, if only the products count that a step without padding needs.
 """
-_UNGROUPED = """
-**The speeds of this table flatter the harness.** Grouping by length, the trainer sorts
-mega-batches of 50 batches, or a quarter of the pool where that is less; the pool was a window of
-{batches} batches here, so that it grouped next to nothing. Measured apart with a pool of
-1,600 examples and 50 steps (bf16, two cores), where 77 % of its padded batches were real, the gain
-over the trainer grouped by length is 1.8 to 2.1 times for t5-small `lora_ff`, 1.4 for t5-small
-`full` and 2.2 for bart-base `lora_ff`. The other rows were not measured in that way.
+_CONTENDERS = """
+All that was tried. *Real* is the share of padded batches that is no padding. Rates of contenders
+that were not measured in long windows are those of one short window: read 10 % into them.
 """
 _CURVES = """
 The losses of {steps} steps on the embedded task, without dropout, from equal adapters; how far a
@@ -64,8 +64,8 @@ _GPU = """
 
 Measured on: {device}, driver {driver}; {versions}. It multiplies large bfloat16 matrices at
 {rate:.0f} TFLOP/s. All contenders compute in bf16; memory is what tensors took at the peak. *Share*
-is how much of that matrix rate the products of a step without padding reach, *relative* the speed
-compared with full fine-tuning by the same contender, *limit* what FLOPs alone would make of it.
+is how much of that matrix rate the products of a step without padding reach, *relative* the
+harness's speed compared with its full fine-tuning, *limit* what FLOPs alone would make of it.
 """
 
 
@@ -76,12 +76,9 @@ def page(folder: Path) -> str:
     parts = [_HEAD.format(folder=folder.as_posix())]
     if training["quick"] or decoding["quick"]:
         parts.append("\n**These numbers come from a smoke test and say nothing.**\n")
-    parts += [_fingerprint(training["fingerprint"]), _TRAINING]
-    if ungrouped := [case for case in training["cases"] if _is_ungrouped(case)]:
-        batches = min(case["warmup"] + case["steps"] for case in ungrouped)
-        parts.append(_UNGROUPED.format(batches=batches))
-    parts += _training(training["cases"])
-    if curves := training.get("curves"):  # The last to be measured.
+    parts += [_fingerprint(training["fingerprint"]), _TRAINING.format(most=MOST)]
+    parts += _training(_whole(training))
+    if curves := training.get("curves"):
         steps = len(next(iter(curves["losses"].values())))
         parts += [_CURVES.format(steps=steps), *_curves(curves)]
     parts += [_DECODING, *_decoding(decoding["cases"])]
@@ -99,39 +96,48 @@ def _fingerprint(found: dict[str, Any]) -> str:
     return f"\nMeasured on: {found['cpu']}, {found['threads']} threads; {versions}.\n"
 
 
-def _is_ungrouped(case: dict[str, Any]) -> bool:
-    """Whether the pool was too small for the trainer to group by length as it does in earnest."""
-    pool = case.get("pool") or case["warmup"] + case["steps"]
-    return not case["full_length"] and pool < WHOLE_POOL
+def _whole(training: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the cases that were measured to their end."""
+    cases = [case for case in training["cases"] if "speed_ratio" in case]
+    if not cases:
+        raise SystemExit("No case of the training benchmark was measured to its end.")
+    return cases
 
 
 def _training(cases: list[dict[str, Any]]) -> Iterator[str]:
     yield (
-        "\n| shape | recipe | batch | real | peer | harness "
-        "| speed | 95 % | by CPU time | memory |\n"
+        "\n| shape | recipe | batch | peer | harness "
+        "| speed | 95 % | by CPU time | memory | matrix rate |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     )
     for case in cases:
+        ours = case["ours"]
         yield (
             f"| {case['shape']} | `{case['recipe']}` | {case['batch']} "
-            f"| {case['real_share_of_padded']:.0%} | {case['peer']} "
-            f"| {case['ours'].removeprefix('harness, ')} "
+            f"| {case['peer']} | {ours.removeprefix('harness, ')} "
             f"| **{case['speed_ratio']:.2f}** | {_span(case['speed_ratio_ci'])} "
-            f"| {case['speed_ratio_by_processor_time']:.2f} | {case['memory_ratio']:.2f} |\n"
+            f"| {case['speed_ratio_by_processor_time']:.2f} | {case['memory_ratio']:.2f} "
+            f"| {case['share_of_matrix_rate'][ours]:.0%} |\n"
         )
-    yield "\nTokens/s and peak memory of every contender:\n"
+    yield _CONTENDERS
     yield from _contenders(cases)
 
 
 def _contenders(cases: list[dict[str, Any]]) -> Iterator[str]:
-    names = list(cases[0]["tokens_per_s"])
-    yield f"\n| shape | recipe | {' | '.join(names)} |\n| --- | --- |{' --- |' * len(names)}\n"
     for case in cases:
-        cells = (
-            f"{case['tokens_per_s'][name]:,.0f}; {case['peak_bytes'][name] / 2**30:.2f} GiB"
-            for name in names
+        share = case["real_share"]
+        yield (
+            f"\n{case['shape']} `{case['recipe']}`; real: {share['random']:.0%} in random order, "
+            f"{share['grouped']:.0%} grouped, {share['budget']:.0%} by a budget:\n\n"
+            "| | tokens/s | long windows | memory |\n| --- | --- | --- | --- |\n"
         )
-        yield f"| {case['shape']} | `{case['recipe']}` | {' | '.join(cells)} |\n"
+        for name, tried in case["trials"].items():
+            long = case["windows"].get(name, [])
+            rate = case["tokens_per_s"].get(name, tried["tokens"] / tried["wall"])
+            memory = case["peak_bytes"].get(name, tried["memory"])
+            yield f"| {name} | {rate:,.0f} | {len(long) or '-'} | {memory / 2**30:.2f} GiB |\n"
+        for name, reason in case["skipped"].items():
+            yield f"| {name} | not tried: {reason} | - | - |\n"
 
 
 def _curves(curves: dict[str, Any]) -> Iterator[str]:
@@ -142,29 +148,31 @@ def _curves(curves: dict[str, Any]) -> Iterator[str]:
 
 
 def _on_gpu(found: dict[str, Any]) -> Iterator[str]:
-    own, rate = found["fingerprint"], found["matrix_rate"] / 1e12
+    own = found["fingerprint"]
+    rate = max(case["matrix_rate"] for case in _whole(found)) / 1e12
     versions = ", ".join(f"{name} {version}" for name, version in own["versions"].items())
     yield _GPU.format(device=own["device"], driver=own["driver"], versions=versions, rate=rate)
     if found["quick"]:
         yield "\n**These numbers come from a smoke test and say nothing.**\n"
+    cases = _whole(found)
+    fulls = {case["shape"]: case["tokens_per_s"] for case in cases if case["recipe"] == "full"}
     yield (
-        "\n| shape | recipe | batch | real | speed | 95 % | memory | share, peer's "
-        "| relative, peer's | limit |\n"
+        "\n| shape | recipe | batch | peer | speed | 95 % | memory | share, peer's "
+        "| relative | limit |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     )
-    for case in found["cases"]:
+    for case in cases:
         ours, peer = case["ours"], case["peer"]
-        share, relative = case["share_of_matrix_rate"], "- | -"
-        if speeds := case.get("relative_speed"):
-            relative = f"{speeds[ours]:.2f}, {speeds[peer]:.2f} | {case['flop_limit']:.2f}"
+        share, full = case["share_of_matrix_rate"], fulls.get(case["shape"], {}).get(ours)
+        relative = f"{case['tokens_per_s'][ours] / full:.2f}" if full else "-"
         yield (
-            f"| {case['shape']} | `{case['recipe']}` | {case['batch']} "
-            f"| {case['real_share_of_padded']:.0%} | **{case['speed_ratio']:.2f}** "
-            f"| {_span(case['speed_ratio_ci'])} | {case['memory_ratio']:.2f} "
-            f"| {share[ours]:.1%}, {share[peer]:.1%} | {relative} |\n"
+            f"| {case['shape']} | `{case['recipe']}` | {case['batch']} | {peer} "
+            f"| **{case['speed_ratio']:.2f}** | {_span(case['speed_ratio_ci'])} "
+            f"| {case['memory_ratio']:.2f} | {share[ours]:.1%}, {share[peer]:.1%} "
+            f"| {relative} | {case['flop_limit']:.2f} |\n"
         )
-    yield "\nTokens/s and peak memory of every contender:\n"
-    yield from _contenders(found["cases"])
+    yield _CONTENDERS
+    yield from _contenders(cases)
 
 
 def _decoding(cases: list[dict[str, Any]]) -> Iterator[str]:

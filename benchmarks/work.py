@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from dataclasses import asdict, dataclass
@@ -17,7 +18,11 @@ from harness.training.examples import Example, tokenize
 
 MEGA_BATCH = 50  # batches that the trainer sorts by length at a time, or a quarter of the pool
 POOL = 4 * MEGA_BATCH
-LEAST_SHARE = 0.7
+BATCHINGS = ("random", "grouped", "budget")
+LEAST_SHARE = {"grouped": 0.7, "budget": 0.85}
+"""Of the tokens of a peer's padded batches those that must be real, else it is handicapped."""
+SAME_TOKENS = 0.1
+"""By how much the tokens of a step may differ between peers, relatively."""
 
 
 @dataclass(frozen=True)
@@ -55,52 +60,108 @@ class Case:
         """The recipe's compressors."""
         return parse(self.recipe, installed().compressors)
 
-    def batches(self, grouped: bool) -> list[list[Example]]:
-        """Return the batches of a window, the warm-up's first; all contenders see equal examples.
+    def batches(self, batching: str) -> list[list[Example]]:
+        """Return the batches of a window, the warm-up's first.
 
-        They stand for one whole mega-batch: batches at even distances in what the trainer's own
-        sampler makes of a pool of four mega-batches. Who does not group has them in random order.
+        A window stands for a whole pass over one pool of examples: its batches are taken at even
+        distances from what a sampler makes of the pool.
+
+        Args:
+            batching: ``random``, or ``grouped`` by the trainer's own sampler: both are given equal
+                examples, a mega-batch's. Or a ``budget`` of tokens, over the whole pool.
         """
+        if batching == "budget":
+            whole = self.whole_pass(batching)
+            return [*_spread(whole, self.warmup), *_spread(whole, self.steps)]
+        pool = self.whole_pass("grouped")
+        # The sampler puts the longest example of all into the first mega-batch.
+        _, warm, timed, _ = (pool[i : i + MEGA_BATCH] for i in range(0, POOL, MEGA_BATCH))
+        parts = _spread(warm, self.warmup), _spread(timed, self.steps)
+        if batching == "random":
+            parts = _shuffled(parts[0], self.batch), _shuffled(parts[1], self.batch)
+        return [*parts[0], *parts[1]]
+
+    def whole_pass(self, batching: str) -> list[list[Example]]:
+        """Return all batches of the pool, by a sampler that knows lengths."""
         vocabulary = self.backbone.config().vocab_size
         examples = make_examples(POOL * self.batch, vocabulary, self.full_length)
+        if batching == "budget":
+            return within_budget(examples, self.batch)
         order = LengthGroupedSampler(
             self.batch,
             lengths=[len(e.source) for e in examples],
             generator=torch.Generator().manual_seed(0),
         )
-        pool = _in_batches([examples[i] for i in order], self.batch)
-        # The sampler puts the longest example of all into the first mega-batch.
-        _, warm, timed, _ = (pool[i : i + MEGA_BATCH] for i in range(0, POOL, MEGA_BATCH))
-        parts = _spread(warm, self.warmup), _spread(timed, self.steps)
-        if not grouped:
-            parts = _shuffled(parts[0], self.batch), _shuffled(parts[1], self.batch)
-        return [*parts[0], *parts[1]]
+        return _in_batches([examples[i] for i in order], self.batch)
 
     def record(self) -> dict[str, Any]:
-        """Return what a reader must know of it, with how much of a padded batch is real."""
-        examples = [e for batch in self.batches(True) for e in batch]
+        """Return what a reader must know of it, with how much of padded batches is real."""
+        examples = [e for batch in self.batches("grouped") for e in batch]
         return {
             **asdict(self),
             "pool": POOL,
             "mean_source_tokens": statistics.mean(len(e.source) for e in examples),
             "mean_target_tokens": statistics.mean(len(e.target) for e in examples),
-            "real_share_of_padded": real_share(self.batches(False)),
-            "real_share_of_grouped": real_share(self.batches(True)),
+            "real_share": {name: real_share(self.batches(name)) for name in BATCHINGS},
         }
 
     def check(self) -> None:
-        """Fail where the peer is handicapped, or there is nothing to gain by grouping."""
-        share, plain = real_share(self.batches(True)), real_share(self.batches(False))
-        if not self.full_length and not plain < share >= LEAST_SHARE:
+        """Fail where a peer is handicapped, or there is nothing to gain by grouping."""
+        if self.full_length:
+            return
+        share = {name: real_share(self.batches(name)) for name in BATCHINGS}
+        for name in ("grouped", "budget"):
+            if not share["random"] < share[name] >= LEAST_SHARE[name]:
+                raise SystemExit(
+                    f"degenerate: {share[name]:.0%} of the tokens are real where batches are made "
+                    f"by {name}, {share['random']:.0%} in random order; at least "
+                    f"{LEAST_SHARE[name]:.0%}, and more, must be"
+                )
+        grouped, budget = (
+            statistics.mean(map(tokens_of, self.batches(name)[self.warmup :]))
+            for name in ("grouped", "budget")
+        )
+        if not abs(budget / grouped - 1) < SAME_TOKENS:
             raise SystemExit(
-                f"degenerate: {share:.0%} of the grouped peer's tokens are real, {plain:.0%} of "
-                f"those in random order; at least {LEAST_SHARE:.0%}, and more, must be"
+                f"degenerate: a step has {grouped:.0f} tokens grouped, {budget:.0f} by a budget"
             )
+
+
+def within_budget(examples: list[Example], batch: int) -> list[list[Example]]:
+    """Cut sorted examples where a padded batch would exceed a budget of tokens.
+
+    The budget is the largest that makes as many batches as batches of equal counts are, so that
+    a pass has as many steps.
+    """
+    order = sorted(examples, key=lambda e: (len(e.source) // 16, len(e.target)), reverse=True)
+    count = math.ceil(len(examples) / batch)
+    least, most = 1, sum(map(len, (e.source for e in order))) + sum(len(e.target) for e in order)
+    while least < most:
+        middle = (least + most) // 2
+        least, most = (middle + 1, most) if len(_cut(order, middle)) > count else (least, middle)
+    return _cut(order, least)
+
+
+def _cut(order: list[Example], budget: int) -> list[list[Example]]:
+    batches: list[list[Example]] = []
+    source = target = 0
+    for e in order:
+        source, target = max(source, len(e.source)), max(target, len(e.target))
+        if not batches or (source + target) * (len(batches[-1]) + 1) > budget:
+            batches.append([])
+            source, target = len(e.source), len(e.target)
+        batches[-1].append(e)
+    return batches
+
+
+def tokens_of(batch: list[Example]) -> int:
+    """Count tokens without padding."""
+    return sum(len(e.source) + len(e.target) for e in batch)
 
 
 def real_share(batches: list[list[Example]]) -> float:
     """Return the share of the tokens of padded batches that is no padding."""
-    real = sum(len(e.source) + len(e.target) for batch in batches for e in batch)
+    real = sum(map(tokens_of, batches))
     padded = sum(
         len(b) * (max(len(e.source) for e in b) + max(len(e.target) for e in b)) for b in batches
     )
