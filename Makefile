@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-gpu check-prediction check-intervals check-resume test test-slow test-gpu lint clean
+.PHONY: help install demo bench bench-gpu bench-light check-prediction check-intervals check-resume test test-slow test-gpu lint clean
 
 help:  ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ bench: $(INSTALLED)  ## Compare with Seq2SeqTrainer + PEFT; write docs/performan
 
 bench-gpu: $(INSTALLED)  ## Compare training on a CUDA device; goes on where it was stopped.
 	$(BIN)/python benchmarks/training.py --device cuda --out $(BENCH)
+
+bench-light: $(INSTALLED)  ## Time what needs no model: commands, notes, ROUGE, reports. Some minutes.
+	$(BIN)/python benchmarks/startup.py --out $(BENCH)
+	$(BIN)/python benchmarks/notes.py --out $(BENCH)
+	$(BIN)/python benchmarks/rouge.py
+	$(BIN)/python benchmarks/reports.py
 
 check-prediction: $(INSTALLED)  ## Compare predicted with measured memory; write JSON. Some minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prediction.py --out $(BENCH)

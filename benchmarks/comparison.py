@@ -76,7 +76,7 @@ def compare(case: Case, plan: Plan, measured: Measured) -> dict[str, Any]:
     peers = try_peers(case, plan, measured)
     for contender in OURS:
         trial(contender, case, plan, measured)
-    tried = {c.name: measured.trials[c.name].rate for c in peers}
+    tried = {c.name: trial_rate(measured, c, case) for c in peers}
     near = in_the_running({name: r for name, r in tried.items() if not is_excluded(name, plan)})
     near = sorted(near, key=lambda name: -tried[name])[:MOST]
     finalists = [c for c in peers if c.name in near] + [ours]
@@ -101,7 +101,7 @@ def try_peers(case: Case, plan: Plan, measured: Measured) -> list[Contender]:
         return [c for c in contenders if trial(c, case, plan, measured)]
 
     def rate(contender: Contender) -> float:
-        return measured.trials[contender.name].rate
+        return trial_rate(measured, contender, case)
 
     if case.device == "cuda":  # There nobody would pick float32.
         first = tried([Contender(Settings("bfloat16", "grouped"))])
@@ -116,6 +116,12 @@ def try_peers(case: Case, plan: Plan, measured: Measured) -> list[Contender]:
         others += tried([together(base, better)])
     defaults = tried([DEFAULT]) if case.device == "cpu" else []
     return list(dict.fromkeys([*first, *others, *defaults]))
+
+
+def trial_rate(measured: Measured, contender: Contender, case: Case) -> float:
+    """Return what decides who goes on: one window alone must not hang on other work there."""
+    window = measured.trials[contender.name]
+    return window.rate if case.device == "cuda" else window.rate_by_processor
 
 
 def trial(contender: Contender, case: Case, plan: Plan, measured: Measured) -> bool:
@@ -151,7 +157,7 @@ def is_excluded(name: str, plan: Plan) -> bool:
 def summary(windows: dict[str, list[Window]], ours: str) -> dict[str, Any]:
     """Return medians and one contender's ratios to the best peer."""
     rates = {name: [w.rate for w in those] for name, those in windows.items()}
-    processor = {name: [w.tokens / w.processor for w in those] for name, those in windows.items()}
+    processor = {name: [w.rate_by_processor for w in those] for name, those in windows.items()}
     memory = {name: statistics.median(w.memory for w in ws) for name, ws in windows.items()}
     peers = [name for name in windows if name != ours]
     best = max(peers, key=lambda name: statistics.median(rates[name]))

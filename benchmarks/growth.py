@@ -5,12 +5,15 @@ a training step (lora_ff, packed, a T5 of random weights, thin so that long sour
 the median of some steps, and the peak of live tensors, which unlike resident memory does not depend
 on the C allocator, nor on what the process did before. For the number of examples it is the time of
 what a run does once with all of them, before training: tokenization and the choice of batches.
+The hard part is that work really grows: no source is cut, the range is wide, texts are all
+different and of lengths that spread. The benchmark fails where that is not so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import time
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from demands import demand, demand_spread
 from transformers import PreTrainedConfig, T5Config
 
 from harness.backbones.nano import NanoT5
@@ -80,6 +84,9 @@ def measure_step(point: Point) -> tuple[float, int]:
         for _ in range(point.batch)
     ]
 
+    collated = trainee.engine.collate(examples)
+    check_batch(collated.source_tokens, collated.target_tokens, point)
+
     def step() -> None:
         trainee.step([trainee.engine.collate(examples)], TARGET * point.batch)
 
@@ -97,14 +104,48 @@ def measure_examples(count: int) -> float:
     name = "radiology_demo"
     task_class = installed().tasks.find(name).load()
     task = task_class(name, task_class.Options())
-    words = ["there", "is", "a", "small", "nodule", "in", "the", "left", "lung", "today"]
-    texts = [" ".join(words[(i + k) % len(words)] for k in range(90)) for i in range(count)]
+    texts = make_texts(count)
+    check_texts(texts)
     rows = Dataset.from_dict({"source": texts, "target": [text[:80] for text in texts]})
     tokenizer = NanoT5("nano-t5").tokenizer()
     began = time.perf_counter()
     split = tokenize(rows, tokenizer, task)
     freeze(Schedule(split.examples, batch_size=8, accumulation=1, seed=0), ProbeSettings())
-    return time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    demand(len(split.examples) == count, f"{len(split.examples)} examples are left of {count}")
+    return seconds
+
+
+def make_texts(count: int) -> list[str]:
+    """Return texts of 90 words on average."""
+    rng = random.Random(0)
+    words = ["there", "is", "a", "small", "nodule", "in", "the", "left", "lung", "today"]
+    return [" ".join(rng.choices(words, k=rng.randint(20, 160))) for _ in range(count)]
+
+
+def check_texts(texts: list[str]) -> None:
+    """Fail where a cache of texts, or equal lengths, would make the work small."""
+    demand(len(set(texts)) == len(texts), "texts are equal")
+    demand_spread([len(text) for text in texts], "texts")
+
+
+def check_batch(source_tokens: int, target_tokens: int, point: Point) -> None:
+    """Fail where examples were cut."""
+    wanted = point.source * point.batch, TARGET * point.batch
+    demand((source_tokens, target_tokens) == wanted, f"of {point} only {source_tokens} are left")
+
+
+def check_axis(name: str, rows: list[dict[str, Any]], least: float) -> None:
+    """Fail where the range is too narrow for an exponent, or memory does not grow.
+
+    Args:
+        name: what grows.
+        rows: a point each, in order.
+        least: ratio of the last to the first point.
+    """
+    demand(rows[-1]["at"] >= least * rows[0]["at"], f"{name} hardly grows")
+    peaks = [row["bytes"] for row in rows if "bytes" in row]
+    demand(peaks == sorted(set(peaks)), f"memory does not grow with {name}: {peaks}")
 
 
 def exponent(rows: list[dict[str, Any]], value: str) -> float:
@@ -169,6 +210,7 @@ def main() -> None:
     rows = [{"at": count, "seconds": measure_examples(count)} for count in counts]
     axes["examples"] = {"rows": rows}
     for name, found in axes.items():
+        check_axis(name, found["rows"], 2 if options.quick else 8)
         values = [value for value in ("seconds", "bytes") if value in found["rows"][0]]
         found["exponents"] = {value: exponent(found["rows"], value) for value in values}
         print(name, {value: round(e, 2) for value, e in found["exponents"].items()}, flush=True)

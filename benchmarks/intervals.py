@@ -3,7 +3,9 @@
 Runs `harness profile` twice. A cell is a recipe's relative speed; it holds if the second profile's
 value lies within the first's interval, widened by the noise floor: what full fine-tuning differed
 by from itself. Full fine-tuning is a cell too, and its value should be 1. It fails if too few cells
-hold, or if a profile takes too long.
+hold, or if a profile takes too long. The hard part is that intervals are narrow: it fails too where
+they or the noise floor are so wide that anything holds, where recipes do not differ, and where the
+second profile is the first one's numbers again.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from demands import demand
 
 from harness.reporting.profile import Profile
 from harness.reporting.report import Speed
@@ -46,6 +51,25 @@ def cell(first: Speed, second: Speed) -> dict[str, Any]:
         "second": second.relative,
         "holds": widened[0] <= second.relative <= widened[1],
     }
+
+
+WIDEST = 1.5
+"""Ratio of an interval's ends, and the noise floor, from which on holding says nothing."""
+
+
+def check_cells(cells: Mapping[str, Mapping[str, Any]]) -> None:
+    """Fail where cells would hold whatever is measured, or were measured once."""
+    for recipe, found in cells.items():
+        low, high = found["interval"]
+        demand(
+            low > 0 and high / low < WIDEST and found["noise_floor"] < WIDEST,
+            f"{recipe}'s interval, {low:.3f} to {high:.3f}, and its noise floor, "
+            f"{found['noise_floor']:.3f}, hold anything: is the machine busy?",
+        )
+    again = all(found["first"] == found["second"] for found in cells.values())
+    demand(not again, "the second profile has the first one's numbers")
+    values = [found["first"] for found in cells.values()]
+    demand(len(values) == 1 or max(values) > 1.05 * min(values), "recipes are equally fast")
 
 
 def show(recipe: str, found: dict[str, Any]) -> None:
@@ -84,6 +108,7 @@ def main() -> int:
         assert before.speed.schedule_sha256 == after.speed.schedule_sha256
         cells[before.recipe] = cell(before.speed, after.speed)
         show(before.recipe, cells[before.recipe])
+    check_cells(cells)
     failures = sum(not found["holds"] for found in cells.values())
     record = {
         "backbone": options.backbone,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from demands import demand, demand_spread
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -51,6 +52,14 @@ _LISTS = {
     "aten::_foreach_copy_": (0, 1),
 }
 """Which arguments of an operator are walked together; by default every list of tensors."""
+PARTS = {
+    "products": ("mm", "linear"),
+    "attention": ("attention", "softmax"),
+    "backward pass": ("backward",),
+    "clipping": ("norm",),
+    "optimizer": ("adam",),
+}
+"""Part of a step -> words of which one is in an operator's name."""
 
 
 class LaunchCounter(TorchDispatchMode):
@@ -158,3 +167,16 @@ def _of_lists(name: str, args: Any) -> int:
 
 def _is_list(argument: Any) -> bool:
     return isinstance(argument, Sequence) and bool(argument) and isinstance(argument[0], Tensor)
+
+
+def check_step(launches: Mapping[str, int], lengths: Sequence[int]) -> None:
+    """Fail where lengths do not spread, or a part of the step launches nothing.
+
+    Args:
+        launches: operator -> kernels.
+        lengths: of the sources.
+    """
+    demand_spread(lengths, "sources")
+    for part, words in PARTS.items():
+        there = any(word in name for name in launches for word in words)
+        demand(there, f"no kernel of the {part} among {len(launches)} operators")

@@ -1,7 +1,9 @@
 """Kernels that one training step launches on a CUDA device, counted without one.
 
 Run: ``python benchmarks/launches.py``. The step is the harness's own on fake tensors: collate,
-loss, backward, clip, AdamW. Models have the shapes of t5-large and bart-large, without weights.
+loss, backward, clip, AdamW. Models have the shapes of t5-large and bart-large, without weights. The
+hard part is that the whole step is there: it fails where sequences are of one length, or where
+a part of it launches nothing: products, attention, backward pass, clipping, optimizer.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import warnings
 from collections import Counter
 
 import torch
-from launch_counter import LaunchCounter
+from launch_counter import LaunchCounter, check_step
 from transformers import BartConfig, PreTrainedConfig, T5Config
 
 from harness import Backbone
@@ -111,6 +113,7 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
         made = trainee.engine.collate(batch)
         with LaunchCounter() as counter:
             trainee.step([made], tokens, check=True)
+    check_step(counter.launches, [len(e.source) for e in batch])
     return counter.launches
 
 

@@ -44,10 +44,10 @@ curve is at most from that of the trainer in float32:
 _DECODING = """
 ## Prediction
 
-Beam search over the same sources in batches of the same size; transformers' own takes them in the
-order given, in float32 or, by autocast, in bf16, and the faster of the two is what the others are
-compared with. *Same outputs* counts those of transformers in float32. With random weights the
-scores of words are nearly tied, so that any other rounding changes outputs, also transformers' own.
+Beam search over the same sources, sorted by length, in batches of the same size; transformers' own
+in float32 or, by autocast, in bf16, and the faster of the two is what the others are compared with.
+*Same outputs* counts those of transformers in float32. With random weights the scores of words are
+nearly tied, so that any other rounding changes outputs, also transformers' own.
 """
 _GROWTH = """
 ## How cost grows

@@ -3,7 +3,9 @@
 For each backbone, with random weights, and each recipe: what `harness plan` predicts for some
 batches, and what `harness profile` measures on them, each recipe in a process that does nothing
 else. Two numbers: the peak of bytes in tensors, and on a CPU the peak of what is resident of the
-process. It fails if one of them is further off than allowed.
+process. It fails if one of them is further off than allowed. The hard part is what a step holds
+beside its weights: it fails too where batches are all of one length, where a step needs little more
+than is held between steps, or where all recipes need the same.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from demands import demand, demand_spread
 
 from harness.composition import compose
 from harness.measurement.batches import choose_batches, profile_spec, task_of
@@ -38,12 +41,15 @@ def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterat
     backbone = plugins.backbones.find(name).load()(name)
     spec = profile_spec(name, task_name, "cpu", batch, 1, "auto")
     frozen = choose_batches(spec, backbone, task_of(spec, plugins), DataChoice.AUTO).frozen
+    lengths = [len(e.source) for s in frozen.steps for batch in s.micro_batches for e in batch]
+    demand_spread(lengths, "sources")
     for text in recipes:
         recipe = parse(text, plugins.compressors)
         skeleton = compose(backbone.skeleton(), backbone, recipe)
         predicted = predict_memory(spec, backbone, recipe, skeleton, frozen.longest)
         memory = measure_memory_of(spec.model_copy(update={"recipe": str(recipe)}), frozen)
         assert memory.tensor_bytes
+        check_step(text, memory.tensor_bytes, memory.static_bytes)
         yield {
             "backbone": name,
             "recipe": text,
@@ -52,6 +58,27 @@ def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterat
             "tensor_bytes": {"predicted": predicted.tensor_bytes, "measured": memory.tensor_bytes},
             "peak_bytes": {"predicted": predicted.peak_bytes, "measured": memory.peak_bytes},
         }
+
+
+def check_step(recipe: str, peak: int, static: int) -> None:
+    """Fail where a step holds little beside what is held between steps, so that any guess is good.
+
+    Args:
+        recipe: for the reason.
+        peak: bytes in tensors at the peak.
+        static: bytes that are held between steps.
+    """
+    demand(peak > 1.2 * static, f"a step of {recipe} needs {peak / static:.2f} of what rests")
+
+
+def check_recipes(measured: Mapping[str, int]) -> None:
+    """Fail where recipes do not differ in memory.
+
+    Args:
+        measured: recipe -> bytes at the peak; one alone is not compared.
+    """
+    least, most = min(measured.values()), max(measured.values())
+    demand(len(measured) == 1 or most > 1.05 * least, "all recipes need the same memory")
 
 
 def main() -> int:
@@ -77,6 +104,8 @@ def main() -> int:
                 worst = max(worst, abs(ratio - 1))
                 cells.append(f"{predicted / 2**20:8.0f} {measured / 2**20:8.0f} {ratio:4.2f}")
             print(f"{name:12} {row['recipe']:18}", *cells, flush=True)
+        mine = (row for row in rows if row["backbone"] == name)
+        check_recipes({row["recipe"]: row["tensor_bytes"]["measured"] for row in mine})
     cpu = torch.device("cpu")
     nano = installed().backbones.find("nano-t5").load()("nano-t5")
     dtype = choose_dtype("auto", cpu, nano)

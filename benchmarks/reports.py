@@ -25,6 +25,8 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from demands import demand, demand_spread
+
 from harness.metric import Score
 from harness.reporting.folder import PREDICTIONS, REPORT
 from harness.reporting.pairing import CACHE
@@ -94,8 +96,8 @@ def time_calls(results: Path, repeats: int) -> Iterator[float]:
     """Yield the seconds of the first call, and of as many others as are asked for."""
     command = [sys.executable, "-m", "harness", "report", str(results)]
     for call in range(repeats + 1):
-        if (results / CACHE).exists() != bool(call):
-            raise SystemExit(f"Before call {call} comparisons are kept: {not call}.")
+        kept = (results / CACHE).exists()
+        demand(kept == bool(call), f"before call {call} comparisons are kept: {kept}")
         began = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         yield time.perf_counter() - began
@@ -103,21 +105,20 @@ def time_calls(results: Path, repeats: int) -> Iterator[float]:
     groups = Summary.model_validate_json(shown.stdout).groups
     rows = [row for group in groups for row in group.rows if row.recipe != "full"]
     for row in rows:
-        if not all(quality.difference for quality in row.quality.values()):
-            raise SystemExit(f"{row.recipe} was not compared: {row.not_compared or row.missing}.")
+        compared = all(quality.difference for quality in row.quality.values())
+        demand(compared, f"{row.recipe} was not compared: {row.not_compared or row.missing}")
 
 
 def check_input(results: Path, shape: Shape) -> None:
     """Fail unless every run has as many predictions as asked for, unlike those of its peers."""
     files = sorted(results.glob(f"*/{PREDICTIONS}"))
     texts = [path.read_bytes() for path in files]
-    if len(files) != shape.runs or len(set(texts)) != len(texts):
-        raise SystemExit(f"{len(files)} runs have predictions, {len(set(texts))} of them unlike.")
-    if any(text.count(b"\n") != shape.examples for text in texts):
-        raise SystemExit(f"Not every run has {shape.examples} predictions.")
+    unlike = len(set(texts))
+    demand(len(files) == shape.runs == unlike, f"{len(files)} runs predicted, {unlike} unlike")
+    every = all(text.count(b"\n") == shape.examples for text in texts)
+    demand(every, f"not every run has {shape.examples} predictions")
     rows = [json.loads(line) for text in texts for line in text.splitlines()[:20]]
-    if len({len(row["prediction"].split()) for row in rows}) < 5:
-        raise SystemExit("All predictions are of much the same length.")
+    demand_spread([len(row["prediction"].split()) for row in rows], "predictions")
 
 
 def write_group(group: int, examples: int, results: Path) -> None:

@@ -4,149 +4,26 @@ Runs one sweep in peace, and the same into another folder where it is killed, th
 its processes at once and without warning (SIGKILL), in the phases named by --kill-in; each time the
 same command starts it again. Then the two folders are compared: the runs' ids, parameters, scores,
 histories and predictions must be equal to the bit, peak memory within 5 %, and each recipe's
-relative speed within the two intervals, widened by the noise floor.
+relative speed within the two intervals, widened by the noise floor. The hard part is that there is
+something to lose and something to compare: it fails where a sweep cannot be killed with work half
+done, and where runs left in peace failed, predicted nothing or the same.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import psutil
+from demands import demand
+from killing import STEPS_BEFORE, Killer, Sweep
 
 from harness.reporting.aggregation import summarize
-from harness.reporting.folder import HISTORY, JOURNAL, PREDICTIONS, StoredRun, read_runs
+from harness.reporting.folder import HISTORY, PREDICTIONS, StoredRun, read_runs
 from harness.reporting.pairing import Comparisons
 from harness.reporting.summary import Row
 
 RECIPES = "full,lprun,lora_qv,lora_ff,lora_qv+lprun,lora_ff+lprun"
 SAME_MEMORY = 0.05
-STEPS_BEFORE = 3
-"""A training is killed after this many steps at least."""
-
-
-class Sweep:
-    """One sweep into a folder of its own, started as often as need be.
-
-    Args:
-        arguments: of ``harness sweep``.
-        results: where the runs go.
-        log: where everything that it says goes.
-    """
-
-    def __init__(self, arguments: Sequence[str], results: Path, log: Path) -> None:
-        start = [sys.executable, "-u", "-m", "harness", "sweep", "--yes", "--no-probe"]
-        self.command = [*start, *arguments, "--out", str(results)]
-        self.results = results
-        self.log = log
-
-    def run(self, heard: Callable[[str], bool] = lambda line: False) -> int | None:
-        """Run it to its end, or until it is to be killed.
-
-        Args:
-            heard: called with every line that it says; whether to kill it now.
-
-        Returns:
-            Its exit status; None if it was killed.
-        """
-        with (
-            self.log.open("a", encoding="utf-8") as log,
-            subprocess.Popen(
-                self.command,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            ) as process,
-        ):
-            try:
-                assert process.stderr
-                for line in process.stderr:
-                    log.write(line)
-                    log.flush()
-                    print(f"  {line}", end="", flush=True)
-                    if heard(line.rstrip("\n")):
-                        return None
-                return process.wait()
-            finally:
-                kill(process)
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process with all that it started; each worker leads a group of its own."""
-    if process.poll() is not None:
-        return
-    doomed: list[psutil.Process] = []
-    # Stopped first, so that none can start another while they are being killed.
-    while fresh := [p for p in family(process.pid) if p not in doomed]:
-        for each in fresh:
-            signal_if_alive(each, psutil.Process.suspend)
-        doomed += fresh
-    for each in doomed:
-        signal_if_alive(each, psutil.Process.kill)
-    process.wait()
-    _, alive = psutil.wait_procs(doomed, timeout=30)
-    if alive := [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]:
-        raise SystemExit(f"These processes do not end: {alive}")
-
-
-def family(pid: int) -> list[psutil.Process]:
-    """Return a process and its descendants."""
-    try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def signal_if_alive(process: psutil.Process, send: Callable[[psutil.Process], None]) -> None:
-    """Send a signal to a process that may have ended by now."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        send(process)
-
-
-class Killer:
-    """Decides when a sweep dies: in a phase, once there is something to lose.
-
-    Args:
-        phase: of a run.
-        results: the sweep's folder.
-        after: let so many runs end first.
-    """
-
-    def __init__(self, phase: str, results: Path, after: int) -> None:
-        self.phase = phase
-        self.results = results
-        self.after = after
-        self.ended = 0
-
-    def __call__(self, line: str) -> bool:
-        """Hear a line of the log; return when it is time, or False at once if it is not."""
-        self.ended += line.endswith(": ok")
-        if self.ended < self.after or not line.endswith(f": {self.phase}"):
-            return False
-        needed = {"train": (HISTORY, STEPS_BEFORE), "evaluate": (JOURNAL, 1)}
-        name, lines = needed.get(self.phase, ("", 0))
-        limit = time.monotonic() + 600
-        while time.monotonic() < limit:
-            if not name:
-                time.sleep(2)  # A probe leaves no trace before it is over.
-                break
-            found = [path.read_bytes().count(b"\n") for path in self.work(name)]
-            if max(found, default=0) >= lines:
-                break
-            time.sleep(0.05)
-        print(f"Killed in the phase {self.phase}.", flush=True)
-        return True
-
-    def work(self, name: str) -> list[Path]:
-        """Return a file of all runs under way."""
-        return sorted(self.results.glob(f".*.partial/{name}"))
 
 
 def differences(calm: Path, killed: Path) -> list[str]:
@@ -195,6 +72,18 @@ def unlike_runs(one: StoredRun, other: StoredRun) -> list[str]:
     elif abs(memory.peak_bytes / other_memory.peak_bytes - 1) > SAME_MEMORY:
         found.append(f"peak memory {memory.peak_bytes:,} and {other_memory.peak_bytes:,} bytes")
     return found
+
+
+def check_calm(folder: Path) -> None:
+    """Fail where the runs left in peace leave nothing to compare."""
+    runs = stored(folder)
+    demand(len(runs) > 1, f"{len(runs)} runs in {folder}")
+    failed = [run.report.id for run in runs if run.report.status != "ok"]
+    demand(not failed, f"{len(failed)} runs failed, {failed[:1]}")
+    texts = [(run.folder / PREDICTIONS).read_bytes() for run in runs]
+    demand(all(texts) and len(set(texts)) > 1, "runs predict nothing, or the same")
+    histories = [(run.folder / HISTORY).read_bytes().count(b"\n") for run in runs]
+    demand(min(histories) > STEPS_BEFORE, f"a run has {min(histories)} steps, too few to be killed")
 
 
 def rows_of(folder: Path) -> dict[str, Row]:
@@ -266,6 +155,7 @@ def main() -> None:
     if not given.undisturbed:
         print("In peace:", flush=True)
         finish(Sweep(arguments, calm, given.out / "undisturbed.log").run())
+    check_calm(calm)
     sweep = Sweep(arguments, killed, given.out / "killed.log")
     print("Killed on the way:", flush=True)
     for number, phase in enumerate(given.kill_in.split(",")):

@@ -44,6 +44,9 @@ RECIPES = {
     "cuda": ["full", "lprun", "lora_ff", "lora_ff+lprun"],
 }
 
+QUIET = 0.8
+"""Share of its threads' time that a window gets on a machine with nothing else to do."""
+
 
 def main() -> None:
     """Compare, print each case as it is done, and write all to a file."""
@@ -112,11 +115,22 @@ def show(found: dict[str, Any], seconds: float) -> None:
         print(f"  {name:60} {rate:6,.0f} tokens/s {share[name]:5.0%} of the matrix rate {steady}")
     for name, reason in found["skipped"].items():
         print(f"  {name:60} not tried: {reason}")
+    if found["device"] == "cpu" and (busy := busiest(found)) < QUIET:
+        print(f"  The machine was busy: a window had {busy:.0%} of its threads' time. Repeat this.")
     print(
         f"{found['shape']:10} {found['recipe']:14} {found['speed_ratio']:.2f}x the best peer "
         f"({found['peer']}), {found['speed_ratio_by_processor_time']:.2f}x by CPU time, "
         f"{found['memory_ratio']:.2f} of its memory; {seconds:.0f} s gone",
         flush=True,
+    )
+
+
+def busiest(found: dict[str, Any]) -> float:
+    """Return the least share of its threads' time that a long window got from the processor."""
+    return min(
+        window["processor"] / window["wall"] / found["threads"]
+        for windows in found["windows"].values()
+        for window in windows
     )
 
 

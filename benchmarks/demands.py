@@ -1,0 +1,24 @@
+"""What a benchmark demands of its input and of what was done: else it fails, and prints nothing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+
+def demand(holds: bool, otherwise: str) -> None:
+    """End the program with a reason, unless something holds."""
+    if not holds:
+        raise SystemExit(f"degenerate: {otherwise}")
+
+
+def demand_spread(lengths: Sequence[int], of: str) -> None:
+    """End the program where lengths hardly differ.
+
+    Args:
+        lengths: two or more.
+        of: whose they are, for the reason.
+    """
+    mean = statistics.mean(lengths)
+    spread = statistics.pstdev(lengths) / mean if mean else 0
+    demand(spread >= 0.2, f"{of} are of much the same length, {mean:.0f} and {spread:.0%} around")
