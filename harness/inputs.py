@@ -29,13 +29,19 @@ from harness.training.trainee import choose_device, choose_dtype
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run starts from, once everything that a user can get wrong has been looked at."""
+    """What a run starts from, once everything that a user can get wrong has been looked at.
+
+    Attributes:
+        best_metric: chooses the best weights.
+        chooser: computes it.
+    """
 
     backbone: Backbone
     recipe: Recipe
     task: Task[Any]
     metrics: Sequence[Metric]
-    primary: Metric
+    best_metric: str
+    chooser: Metric
     tokenizer: PreTrainedTokenizerBase
     train: TokenizedSplit
     eval: TokenizedSplit
@@ -66,6 +72,8 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     suite = task.metrics()
     named = spec.metrics
     metrics = suite if named is None else [*named_metrics(named, plugins.metrics).values()]
+    best_metric = spec.train.best_metric or task.primary_metric
+    chooser = metric_of([*metrics, *suite], best_metric)
     splits = task.splits(spec.seed)
     tokenizer = backbone.tokenizer()
     backbone.check(spec.weights)
@@ -95,7 +103,8 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
         recipe,
         task,
         metrics,
-        metric_of(suite, task.primary_metric),
+        best_metric,
+        chooser,
         tokenizer,
         train,
         evaluation,

@@ -8,7 +8,8 @@ from typing import Any
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Zhu et al. 2023, section 4.2: the defaults of the settings themselves.
     "paper": {},
-    # Minutes on two CPU cores with a small backbone: few steps, so high rates and a short warm-up.
+    # Minutes on two CPU cores with a small backbone: few steps, so high rates and a warm-up that
+    # is a share of them.
     "quick": {
         "train": {
             "batch_size": 16,
@@ -16,7 +17,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "max_steps": 120,
             "learning_rate": 3e-3,
             "adapter_learning_rate": 2e-2,
-            "warmup_steps": 20,
+            "warmup_steps": 1 / 6,
             "eval_every_epochs": 0.25,
             "eval_examples": 60,
         },

@@ -27,6 +27,7 @@ from harness.measurement.probe import (
     set_beside_limit,
     without_baseline,
 )
+from harness.metric import Score
 from harness.plugins import Plugins
 from harness.reporting.comparison import relate_to_earlier
 from harness.reporting.data_notes import data_notes
@@ -36,6 +37,7 @@ from harness.reporting.writing import write_text
 from harness.spec import BASELINE, RunSpec
 from harness.training.checkpoint import restore
 from harness.training.history import NonFiniteLossError
+from harness.training.learning_rate import warmup_notes
 from harness.training.loop import SNAPSHOT_SECONDS, Observers, train
 from harness.training.processes import ALONE, Processes
 from harness.training.schedule import Schedule
@@ -104,7 +106,8 @@ class Run:
         self.hook.run_started(spec=self.spec)
         self._enter("load")
         inputs = read_inputs(self.spec, self.plugins)
-        self.hook.data_read(event=DataRead((*inputs.backbone.notes, *data_notes(inputs.data))))
+        notes = (*inputs.backbone.notes, *data_notes(inputs.data), *self._training_notes(inputs))
+        self.hook.data_read(event=DataRead(notes))
         run = identity(
             self.asked,
             inputs.backbone,
@@ -158,6 +161,17 @@ class Run:
         self.hook.run_finished(report=report)
         return report, place
 
+    def _training_notes(self, inputs: Inputs) -> list[str]:
+        settings = self.spec.train
+        schedule = self._schedule(inputs)
+        return warmup_notes(settings, schedule.planned_steps(settings.epochs, settings.max_steps))
+
+    def _schedule(self, inputs: Inputs) -> Schedule:
+        settings = self.spec.train
+        return Schedule(
+            inputs.train.examples, settings.batch_size, settings.accumulation, self.spec.seed
+        )
+
     def _enter(self, phase: str, steps: int | None = None) -> None:
         self.phase = phase
         self.hook.phase_started(event=PhaseStarted(phase, steps))
@@ -169,9 +183,7 @@ class Run:
     def _measure_and_train(self, inputs: Inputs, report: Report, folder: RunFolder) -> None:
         """Fill what is still null in the report, and save it after every phase."""
         settings = self.spec.train
-        schedule = Schedule(
-            inputs.train.examples, settings.batch_size, settings.accumulation, self.spec.seed
-        )
+        schedule = self._schedule(inputs)
         frozen = freeze(schedule, self.spec.probe)
         self.spec = settle_checkpointing(self.spec, inputs.backbone, inputs.recipe, frozen.longest)
         self._probe(frozen, report, folder)
@@ -224,7 +236,7 @@ class Run:
     ) -> Training:
         sources = [example.source for example in inputs.eval.examples]
 
-        def evaluate() -> dict[str, float]:
+        def evaluate() -> dict[str, Score]:
             with trainee.released() as model:
                 predictions = generate(
                     model,
@@ -235,16 +247,15 @@ class Run:
                     dtype=trainee.dtype,
                 )
             rows = inputs.eval_rows
-            references = references_of(rows, inputs.primary)
-            scores = inputs.primary.score(rows["source"], predictions, references)
-            return {name: score.value for name, score in scores.items()}
+            references = references_of(rows, inputs.chooser)
+            return inputs.chooser.score(rows["source"], predictions, references)
 
         return train(
             trainee,
             schedule,
             self.spec.train,
             evaluate=evaluate,
-            primary_metric=inputs.task.primary_metric,
+            best_metric=inputs.best_metric,
             folder=folder.work,
             observers=Observers(self._step_done, self._evaluated),
             snapshot_seconds=self.snapshot_seconds,

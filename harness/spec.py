@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from harness.backbone import Weights
 from harness.errors import HarnessError
@@ -25,6 +25,21 @@ VARIED = frozenset({"backbone", "recipe", "task", "seed", "device", "probe", "pr
 """Settings that runs of one table may differ in."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+
+
+def _whole_or_share(steps: float) -> float:
+    if steps >= 1 and steps != int(steps):
+        raise ValueError("is neither a whole number of steps nor a share below 1")
+    return int(steps) if steps >= 1 else steps
 
 
 class TrainSettings(Options):
@@ -42,8 +57,11 @@ class TrainSettings(Options):
     """Peak learning rate of recipes that train the backbone's own weights."""
     adapter_learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate of recipes with an adapter."""
-    warmup_steps: int = Field(1000, ge=0)
-    """Steps of linear warm-up; linear decay to zero follows."""
+    warmup_steps: Annotated[int | float, AfterValidator(_whole_or_share)] = Field(1000, ge=0)
+    """Optimizer steps over which the learning rate rises from 0; a number below 1 is a share of the
+    training's steps. As in transformers, a training that is shorter never reaches the peak."""
+    scheduler: Scheduler = "linear"
+    """Of the learning rate after the warm-up, by transformers' names; constant has no warm-up."""
     beta1: float = Field(0.9, ge=0, lt=1)
     """AdamW; the paper prints 0.1, its released code uses 0.9."""
     beta2: float = Field(0.999, ge=0, lt=1)
@@ -63,6 +81,9 @@ class TrainSettings(Options):
     """Recompute the layers' activations in the backward pass instead of keeping them: the same
     results in a fraction of the memory and about a third more time. auto does so where the
     predicted peak is more than the memory that is free."""
+    best_metric: str | None = None
+    """Keep the weights with which this metric is best on the eval split; by default the task's
+    primary one, which is the first column of its metrics. In the metric's own direction."""
     eval_every_epochs: float = Field(0.3, gt=0)
     """Score the eval split that often."""
     eval_examples: int | None = Field(None, ge=1)

@@ -110,15 +110,21 @@ def not_computed_note(not_computed: dict[str, str]) -> str:
 
 
 def metric_of(metrics: Sequence[Metric], name: str) -> Metric:
-    """Return the metric of a suite that computes a named score.
+    """Return the metric that computes a named score.
 
     Raises:
-        ValueError: none does.
+        HarnessError: none does, or the one that does cannot here.
     """
     for metric in metrics:
         if name in metric.names:
+            if reason := metric.unavailable():
+                raise HarnessError(f"{name} cannot choose the best weights.", reason)
             return metric
-    raise ValueError(f"No metric of the suite computes {name!r}.")
+    known = ", ".join(dict.fromkeys(each for metric in metrics for each in metric.names))
+    raise HarnessError(
+        f"No metric of this run computes {name!r}, which is to choose the best weights.",
+        f"Choose one of: {known}. Or add its metric: --metrics NAME,...",
+    )
 
 
 def data_hash(*splits: Any) -> str:

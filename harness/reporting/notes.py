@@ -67,6 +67,8 @@ def notes(group: Group, members: Members) -> Iterator[str]:
             f"care, and there is no front. They differ in {unlike}."
         )
     yield from data_shares(run.report.data for run in members.runs if run.report.data)
+    trained = [run.report.training for run in members.runs if run.report.training]
+    yield from dict.fromkeys(note for training in trained for note in training.notes)
     if older := members.older:
         were = "run was" if len(older) == 1 else "runs were"
         names = sorted(run.name or run.report.id for run in older)

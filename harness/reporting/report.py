@@ -184,10 +184,14 @@ class Training(Record):
     """Optimizer steps planned."""
     best_step: int
     """Steps after which the weights that were kept were reached."""
-    best_value: float
-    """The task's primary metric on the eval split at that step."""
+    best_metric: str | None = None
+    """Chose these weights. None in reports from before it was noted: the task's primary metric."""
+    best_value: float | None
+    """Of that metric on the eval split at that step; None where it never was a number."""
     learning_rate: float
-    """Peak learning rate."""
+    """Highest learning rate of a step."""
+    notes: list[str] = Field(default_factory=list)
+    """What a reader should know of the training, in sentences."""
     stopped: Literal["finished", "patience"]
     """Why it ended."""
     seconds: float

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import get_linear_schedule_with_warmup
-
 from harness.events import Evaluated, StepDone
+from harness.metric import Score
 from harness.reporting.folder import HISTORY
 from harness.reporting.report import Training
 from harness.reporting.writing import append_line
 from harness.spec import TrainSettings
+from harness.training.best_weights import is_better
 from harness.training.checkpoint import keep, restore
 from harness.training.history import History
+from harness.training.learning_rate import learning_rate_schedule, warmup_notes
 from harness.training.schedule import Schedule, prefetch
-from harness.training.snapshot import Snapshots
+from harness.training.snapshot import Progress, Snapshots
 from harness.training.trainee import Trainee
 
 SNAPSHOT_SECONDS = 300.0
@@ -36,8 +38,8 @@ def train(
     schedule: Schedule,
     settings: TrainSettings,
     *,
-    evaluate: Callable[[], dict[str, float]],
-    primary_metric: str,
+    evaluate: Callable[[], Mapping[str, Score]],
+    best_metric: str,
     folder: Path,
     observers: Observers,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
@@ -51,8 +53,8 @@ def train(
         trainee: the model; changed in place.
         schedule: the order of the examples.
         settings: how long, and when to evaluate.
-        evaluate: scores the eval split; returns metric -> corpus value, higher is better.
-        primary_metric: the one that chooses the best weights.
+        evaluate: scores the eval split.
+        best_metric: the one of these scores that chooses the best weights.
         folder: gets ``history.jsonl``, snapshots and the best weights.
         observers: who is told.
         snapshot_seconds: write a snapshot that often, beside those at evaluations.
@@ -63,8 +65,7 @@ def train(
     per_epoch = schedule.steps_per_epoch
     planned = schedule.planned_steps(settings.epochs, settings.max_steps)
     interval = schedule.steps_between_evaluations(settings.eval_every_epochs)
-    warmup = min(settings.warmup_steps, planned)
-    scheduler = get_linear_schedule_with_warmup(trainee.optimizer, warmup, planned)
+    scheduler = learning_rate_schedule(trainee.optimizer, settings, planned)
     file = folder / HISTORY
     snapshots = Snapshots(folder, trainee, scheduler, snapshot_seconds)
     now = snapshots.now
@@ -79,7 +80,8 @@ def train(
     processes.start(now.step)
     steps = schedule.steps(now.step, left)
     for step, batches in prefetch(steps, trainee.engine.collate, processes.share):
-        rate = scheduler.get_last_lr()[0]
+        rate = float(scheduler.get_last_lr()[0])
+        now.highest_rate = max(now.highest_rate, rate)
         loss = trainee.step(batches, step.target_tokens, check=not checked, number=now.step)
         checked = True
         scheduler.step()
@@ -93,26 +95,44 @@ def train(
         history.catch_up()
         scores = evaluate()
         trainee.model.train()
-        is_best = now.best is None or scores[primary_metric] > now.best.values[primary_metric]
-        event = Evaluated(now.step, now.step / per_epoch, scores, is_best)
-        append_line(file, {"step": now.step, "epoch": round(event.epoch, 4), "eval": scores})
+        event = _compared(scores, best_metric, now, per_epoch)
+        written = {
+            name: value if math.isfinite(value) else None for name, value in event.values.items()
+        }
+        append_line(file, {"step": now.step, "epoch": round(event.epoch, 4), "eval": written})
         observers.evaluated(event)
-        now.best, now.since_best = (event, 0) if is_best else (now.best, now.since_best + 1)
+        now.since_best = 0 if event.best else now.since_best + 1
+        # As long as no value was a number, the latest weights are as good as any.
+        if event.best or now.best is None or math.isnan(now.best.values[best_metric]):
+            now.best = event
         # In this order: kept weights never belong to a later step than the snapshot's best.
         snapshots.save()
-        if is_best:
+        if now.best is event:
             keep(trainee.trained, folder)
         if now.since_best >= settings.patience:
             break
     assert now.best is not None
+    best = now.best.values[best_metric]
     restore(trainee.trained, folder)
     return Training(
         steps=now.step,
         planned_steps=planned,
         best_step=now.best.step,
-        best_value=now.best.values[primary_metric],
-        learning_rate=trainee.learning_rate,
+        best_metric=best_metric,
+        best_value=best if math.isfinite(best) else None,
+        learning_rate=now.highest_rate,
+        notes=warmup_notes(settings, planned),
         stopped="finished" if now.step == planned else "patience",
         seconds=snapshots.seconds,
         processes=processes.size,
     )
+
+
+def _compared(
+    scores: Mapping[str, Score], best_metric: str, now: Progress, per_epoch: int
+) -> Evaluated:
+    """Compare the scores of an evaluation with those of the best one so far."""
+    values = {name: score.value for name, score in scores.items()}
+    best = now.best.values[best_metric] if now.best else math.nan
+    won = is_better(values[best_metric], best, scores[best_metric].higher_is_better)
+    return Evaluated(now.step, now.step / per_epoch, values, won)

@@ -35,7 +35,8 @@ class Progress:
     Attributes:
         step: optimizer steps done.
         best: the evaluation whose weights are kept.
-        since_best: evaluations since then.
+        since_best: evaluations since a value was the best.
+        highest_rate: the highest learning rate of a step.
         history_bytes: length of the history at this step.
         seconds: wall time of all that led here; what was done again does not count twice.
     """
@@ -43,6 +44,7 @@ class Progress:
     step: int = 0
     best: Evaluated | None = None
     since_best: int = 0
+    highest_rate: float = 0.0
     history_bytes: int = 0
     seconds: float = 0.0
 

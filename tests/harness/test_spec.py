@@ -158,6 +158,8 @@ def variants(options: Options) -> Iterator[tuple[str, Options]]:
             other = f"{value}x"
         elif name == "metrics":
             other = ["rouge"]
+        elif name == "best_metric":
+            other = "rouge2"
         else:
             other = {None: 7, int: 9999, float: 0.123, dict: {"key": 1}}[
                 None if value is None else type(value)

@@ -89,8 +89,11 @@ def test_one_example_has_a_value_and_no_interval() -> None:
 def test_the_metric_that_computes_a_score_is_found_by_its_name() -> None:
     overlap = Overlap()
     assert metric_of([Unavailable(), overlap], "shortfall") is overlap
-    with pytest.raises(ValueError, match="computes 'rouge1'"):
+    with pytest.raises(HarnessError, match="computes 'rouge1'") as raised:
         metric_of([overlap], "rouge1")
+    assert "hits, shortfall" in raised.value.hint
+    with pytest.raises(HarnessError, match="cannot choose the best weights"):
+        metric_of([Unavailable()], Unavailable.names[0])
 
 
 TEXTS = st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=4)

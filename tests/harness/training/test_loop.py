@@ -5,21 +5,22 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, T5Config
+from transformers import PreTrainedConfig, T5Config, get_scheduler
 
 from harness import HarnessError
 from harness.backbones.t5 import T5
 from harness.clock import ManualClock
 from harness.events import Evaluated, StepDone
+from harness.metric import Score
 from harness.plugins import installed
 from harness.recipe import parse
 from harness.reporting.report import Training
-from harness.spec import RunSpec, TrainSettings
+from harness.spec import RunSpec, Scheduler, TrainSettings
 from harness.training.examples import Example
 from harness.training.history import NonFiniteLossError
 from harness.training.loop import Observers, train
@@ -73,6 +74,10 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
+def score(value: float, higher_is_better: bool = True) -> Score:
+    return Score.mean([value], "scripted", higher_is_better)
+
+
 def run(
     made: Trainee,
     chosen: TrainSettings,
@@ -80,14 +85,15 @@ def run(
     evaluate: Callable[[], float] = lambda: 0.0,
     seed: int = 0,
     seen: Seen | None = None,
+    higher_is_better: bool = True,
 ) -> Training:
     seen = seen or Seen()
     return train(
         made,
         Schedule(EXAMPLES, chosen.batch_size, chosen.accumulation, seed),
         chosen,
-        evaluate=lambda: {"other": 9.0, "main": evaluate()},
-        primary_metric="main",
+        evaluate=lambda: {"other": score(9), "main": score(evaluate(), higher_is_better)},
+        best_metric="main",
         folder=folder,
         observers=Observers(seen.steps.append, seen.evaluations.append),
     )
@@ -120,6 +126,45 @@ def test_the_best_weights_are_left(tmp_path: Path, recipe: str) -> None:
     assert (tmp_path / "weights.safetensors").is_file()
 
 
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("higher_is_better", "scores", "best"),
+    [
+        (False, [95.9, 94.2, 95.1, 84.3], 3),
+        (False, [1, 3, 2, 1], 0),
+        (True, [NAN, 3, 2, NAN], 1),
+        (False, [NAN, 3, 2, NAN], 2),
+        (True, [2, NAN, 1, 3], 3),
+        (True, [NAN, NAN, NAN, -1], 3),
+    ],
+)
+def test_the_direction_is_the_metrics_and_no_number_never_wins(
+    tmp_path: Path, higher_is_better: bool, scores: list[float], best: int
+) -> None:
+    chosen = settings(eval_every_epochs=0.3, learning_rate=1e-2)
+    made, kept, seen = trainee(chosen), [], Seen()
+    evaluate = scripted(scores, made, kept)
+    result = run(made, chosen, tmp_path, evaluate, seen=seen, higher_is_better=higher_is_better)
+    assert (result.best_step, result.best_value) == ([3, 6, 9, 12][best], scores[best])
+    assert result.best_metric == "main"
+    assert equal(weights(made), kept[best])
+    assert [e.step for e in seen.evaluations if e.best][-1] == result.best_step
+    # Lines that any reader of JSON understands.
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert "NaN" not in "".join(lines)
+
+
+def test_where_no_value_is_a_number_the_last_weights_are_left(tmp_path: Path) -> None:
+    chosen = settings(eval_every_epochs=0.2, learning_rate=1e-2, patience=3)
+    made, kept = trainee(chosen), []
+    result = run(made, chosen, tmp_path, scripted([NAN] * 6, made, kept))
+    assert (result.best_step, result.best_value, result.stopped) == (6, None, "patience")
+    assert equal(weights(made), kept[-1])
+    assert Training.model_validate_json(result.model_dump_json()) == result
+
+
 def test_history_and_observers_see_every_step_and_evaluation(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.5, warmup_steps=4, learning_rate=0.01)
     made, seen = trainee(chosen), Seen()
@@ -141,11 +186,42 @@ def test_history_and_observers_see_every_step_and_evaluation(tmp_path: Path) -> 
     ]
 
 
-def test_a_warm_up_longer_than_the_training_ends_with_it(tmp_path: Path) -> None:
+def test_a_warm_up_longer_than_the_training_never_reaches_the_peak_and_says_so(
+    tmp_path: Path,
+) -> None:
     chosen, seen = settings(warmup_steps=1000, learning_rate=0.01, max_steps=4), Seen()
-    run(trainee(chosen), chosen, tmp_path, seen=seen)
+    result = run(trainee(chosen), chosen, tmp_path, seen=seen)
     rates = [s.values["learning_rate"] for s in seen.steps]
-    assert rates == pytest.approx([0, 0.0025, 0.005, 0.0075])
+    assert rates == pytest.approx([0, 1e-5, 2e-5, 3e-5])
+    assert result.learning_rate == pytest.approx(3e-5)
+    (note,) = result.notes
+    assert "1,000 steps is not over when the training of 4 ends" in note
+    assert "0.3 % of its peak" in note
+
+
+def test_a_warm_up_can_be_a_share_of_the_training(tmp_path: Path) -> None:
+    chosen, seen = settings(warmup_steps=0.3, learning_rate=0.01), Seen()
+    result = run(trainee(chosen), chosen, tmp_path, seen=seen)
+    # ceil(0.3 x 12) = 4
+    rates = [0.01 * min(k / 4, (12 - k) / 8) for k in range(12)]
+    assert [s.values["learning_rate"] for s in seen.steps] == pytest.approx(rates)
+    assert (result.learning_rate, result.notes) == (0.01, [])
+    with pytest.raises(ValueError, match="neither a whole number of steps nor a share"):
+        settings(warmup_steps=1.5)
+
+
+@pytest.mark.parametrize("name", get_args(Scheduler))
+def test_the_learning_rate_follows_the_schedule_of_its_name(tmp_path: Path, name: str) -> None:
+    chosen, seen = settings(scheduler=name, warmup_steps=4, learning_rate=0.01), Seen()
+    run(trainee(chosen), chosen, tmp_path, seen=seen)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.01)
+    peer = get_scheduler(name, optimizer, num_warmup_steps=4, num_training_steps=12)
+    rates = []
+    for _ in range(12):
+        rates.append(peer.get_last_lr()[0])
+        optimizer.step()
+        peer.step()
+    assert [s.values["learning_rate"] for s in seen.steps] == pytest.approx(rates)
 
 
 def test_patience_stops(tmp_path: Path) -> None:
@@ -249,8 +325,8 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(
             made,
             Schedule(EXAMPLES, chosen.batch_size, chosen.accumulation, 0),
             chosen,
-            evaluate=lambda: {"main": scores[seen.steps[-1].step]},
-            primary_metric="main",
+            evaluate=lambda: {"main": score(scores[seen.steps[-1].step])},
+            best_metric="main",
             folder=folder,
             observers=Observers(stop, lambda event: None),
             snapshot_seconds=every,

@@ -1,0 +1,48 @@
+"""The learning rate over a training: warm-up, then a schedule of transformers'."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from harness.spec import TrainSettings
+
+
+def warmup_steps(settings: TrainSettings, planned: int) -> int:
+    """Return over how many steps the learning rate rises; as transformers counts them.
+
+    Args:
+        settings: say it in steps, or as a share of the training.
+        planned: optimizer steps of the training.
+    """
+    asked = settings.warmup_steps
+    return int(asked) if asked >= 1 else math.ceil(planned * asked)
+
+
+def learning_rate_schedule(
+    optimizer: Optimizer, settings: TrainSettings, planned: int
+) -> LRScheduler:
+    """Return transformers' schedule of the settings' name for so many optimizer steps."""
+    from transformers import get_scheduler
+
+    schedule: LRScheduler = get_scheduler(
+        settings.scheduler, optimizer, warmup_steps(settings, planned), planned
+    )
+    return schedule
+
+
+def warmup_notes(settings: TrainSettings, planned: int) -> list[str]:
+    """Say of a warm-up that is no shorter than the training how far the learning rate comes."""
+    steps = warmup_steps(settings, planned)
+    if settings.scheduler == "constant" or steps < planned:
+        return []
+    reached = 100 * (planned - 1) / steps
+    return [
+        f"The warm-up of {steps:,} steps is not over when the training of {planned:,} ends: the "
+        f"learning rate only reaches {reached:.1f} % of its peak. A share of the training as "
+        "warm-up: --set train.warmup_steps=0.1"
+    ]
