@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from hashlib import sha256
@@ -13,7 +14,24 @@ import torch
 import harness
 from harness.reporting.report import Fingerprint
 
-_PACKAGES = ("torch", "transformers", "peft", "accelerate")
+_PACKAGES = ("torch", "transformers", "peft")
+_VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_LAUNCH_BLOCKING",
+    "DNNL_MAX_CPU_ISA",
+    "LD_PRELOAD",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
+"""Of the environment: libraries read them, and compute or allocate otherwise."""
 
 
 def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fingerprint:
@@ -37,6 +55,7 @@ def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fin
         dtype=str(dtype).removeprefix("torch."),
         matmul_precision=torch.get_float32_matmul_precision(),
         attention=_with_backend(attention, device),
+        environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         git=git_state(),
     )
 

@@ -255,6 +255,8 @@ class Fingerprint(Record):
     """torch's float32 matmul precision."""
     attention: str
     """Attention implementation."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables of the environment that make libraries compute or allocate otherwise."""
     git: str | None
     """Commit of the harness's checkout, with +dirty and a hash of the changes if it was changed;
     null outside of one."""

@@ -109,8 +109,9 @@ def write_snapshot(
             else:
                 numbers.setdefault(str(index), {})[key] = value
     tensors["random/torch"] = torch.get_rng_state()
-    for index, state in enumerate(_cuda_states()):
-        tensors[f"random/cuda/{index}"] = state
+    if trainee.device.type == "cuda":
+        # Of the device in use alone: another start may see others beside it.
+        tensors["random/cuda"] = torch.cuda.get_rng_state(trainee.device)
     numpy_state: Any = np.random.get_state(legacy=False)
     numpy_state["state"]["key"] = numpy_state["state"]["key"].tolist()
     header = {
@@ -146,8 +147,8 @@ def read_snapshot(folder: Path, trainee: Trainee, scheduler: LRScheduler) -> Pro
                 state.setdefault(int(index), {})[key] = file.get_tensor(name)
         trainee.optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
         torch.set_rng_state(file.get_tensor("random/torch"))
-        for index in range(len(_cuda_states())):
-            torch.cuda.set_rng_state(file.get_tensor(f"random/cuda/{index}"), index)
+        if trainee.device.type == "cuda":
+            torch.cuda.set_rng_state(file.get_tensor("random/cuda"), trainee.device)
     scheduler.load_state_dict(header["scheduler"])
     version, words, gauss = header["python"]
     random.setstate((version, tuple(words), gauss))
@@ -177,7 +178,3 @@ def _model_tensors(trainee: Trainee) -> Iterator[tuple[str, Tensor]]:
     for name, buffer in trainee.model.named_buffers():
         if name in saved:
             yield f"buffers/{name}", buffer
-
-
-def _cuda_states() -> list[Tensor]:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []

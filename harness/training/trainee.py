@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from harness.backbone import Backbone
 from harness.composition import compose, count_parameters, kept_layers, layers
@@ -33,7 +31,7 @@ class Trainee:
 
     Attributes:
         model: the composed model.
-        accelerator: places the model and runs the backward pass.
+        device: where the model is.
         engine: how batches go through the model.
         optimizer: over the trained parameters.
         trained: qualified name -> trained parameter.
@@ -46,7 +44,7 @@ class Trainee:
     """
 
     model: PreTrainedModel
-    accelerator: Accelerator
+    device: torch.device
     engine: Engine
     optimizer: torch.optim.Optimizer
     trained: dict[str, nn.Parameter]
@@ -56,12 +54,6 @@ class Trainee:
     layers_kept: LayersKept
     parameters: Parameters
     processes: Processes = ALONE
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        device: torch.device = self.accelerator.device
-        return device
 
     def backward(
         self,
@@ -84,7 +76,7 @@ class Trainee:
         for batch in micro_batches:
             loss = self.engine.loss_sum(self.model, batch.to(self.device)) / target_tokens
             passed("forward")
-            self.accelerator.backward(loss)
+            loss.backward()  # type: ignore[no-untyped-call]
             passed("backward")
             total += loss.detach()
         return total
@@ -111,7 +103,7 @@ class Trainee:
 
     def update(self) -> None:
         """Clip the gradients, let the optimizer use them, and drop them."""
-        self.accelerator.clip_grad_norm_(self.trained.values(), self.clip_norm)
+        nn.utils.clip_grad_norm_(self.trained.values(), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -195,14 +187,13 @@ def equip(
 ) -> Trainee:
     """Put a composed model on its device, with an engine and an optimizer; see ``Trainee``."""
     device = choose_device(spec.device)
-    # The precision is the engine's affair, whatever a launcher's configuration says.
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
     dtype = choose_dtype(spec.train.precision, device, backbone)
-    model = model.to(accelerator.device)
+    model = model.to(device)
+    device = next(model.parameters()).device  # With the number of the GPU.
     engine = choose_engine(
         model,
         backbone,
-        device=accelerator.device,
+        device=device,
         dtype=dtype,
         pad_token_id=model.config.pad_token_id,
         packing=spec.train.packing,
@@ -220,10 +211,9 @@ def equip(
         weight_decay=spec.train.weight_decay,
         fused=True,
     )
-    model, optimizer = accelerator.prepare(model, optimizer)
     return Trainee(
         model=model,
-        accelerator=accelerator,
+        device=device,
         engine=engine,
         optimizer=optimizer,
         trained=trained,
@@ -242,7 +232,7 @@ With 256 and more bfloat16 was faster, by a third at least."""
 
 
 def choose_device(asked: str) -> torch.device:
-    """Return the device to train on; ``auto`` is the accelerator if there is one.
+    """Return the device to train on; ``auto`` is the GPU that this process uses, if there is one.
 
     On CUDA it also turns cuDNN's attention off, see ``without_cudnn_attention``.
 

@@ -35,7 +35,7 @@ def test_on_cuda_the_attention_says_whether_cudnn_may_compute_it(
 
 
 def test_versions_are_those_installed() -> None:
-    names = {"torch", "transformers", "peft", "accelerate"}
+    names = {"torch", "transformers", "peft"}
     assert package_versions() == {name: importlib.metadata.version(name) for name in names}
 
 
@@ -47,6 +47,20 @@ def test_threads_and_precision_are_read_anew() -> None:
         assert fingerprint(torch.device("cpu"), torch.float32, "sdpa") != one
     finally:
         torch.set_num_threads(before)
+
+
+def test_variables_that_change_how_libraries_compute_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def found() -> dict[str, str]:
+        return fingerprint(torch.device("cpu"), torch.float32, "sdpa").environment
+
+    before = found()
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    monkeypatch.setenv("PATIENT", "not the fingerprint's affair")
+    changed = {"NVIDIA_TF32_OVERRIDE": "1", "ATEN_CPU_CAPABILITY": "avx2"}
+    assert found() == {**before, **changed}
 
 
 @pytest.fixture

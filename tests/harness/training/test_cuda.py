@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from harness import Backbone
 from harness.evaluation.decoding import generate
 from harness.evaluation.settings import DecodingSettings
 from harness.plugins import installed
 from harness.recipe import parse
+from harness.reporting.folder import SNAPSHOT
 from harness.spec import RunSpec
 from harness.training.attention import _PerSequence
 from harness.training.examples import Example
 from harness.training.fused_attention import fused_attention, takes_rows
 from harness.training.reading import Reading
 from harness.training.rows import Row
+from harness.training.snapshot import Progress, read_snapshot, write_snapshot
 from harness.training.trainee import Trainee, prepare
 
 pytestmark = [
@@ -147,3 +151,17 @@ def test_predictions_are_those_of_the_cpu(backbone: Backbone) -> None:
     expected = generate(model, Ids(), sources, search, shared_beams=True)
     found = generate(model.to("cuda"), Ids(), sources, search, shared_beams=True)
     assert found == expected
+
+
+def test_the_state_holds_the_generator_of_the_device_in_use_alone(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    one = trainee(backbone, "cuda", "lora_ff")
+    schedule = torch.optim.lr_scheduler.ConstantLR(one.optimizer)
+    write_snapshot(tmp_path, one, schedule, Progress())
+    drawn = torch.rand(5, device=one.device)
+    read_snapshot(tmp_path, one, schedule)
+    assert torch.equal(torch.rand(5, device=one.device), drawn)
+    with safe_open(tmp_path / SNAPSHOT, framework="pt") as file:
+        random = {name for name in file.keys() if name.startswith("random/")}  # noqa: SIM118
+    assert random == {"random/torch", "random/cuda"}

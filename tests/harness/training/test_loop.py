@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, T5Config, get_scheduler
 
@@ -366,3 +367,19 @@ def test_patience_that_ran_out_before_the_kill_stays_run_out(
     assert (first.steps, again.steps, again.stopped, seen.steps) == (4, 4, "patience", [])
     # Nothing is measured twice.
     assert (first.seconds, again.seconds) == (14, 14)
+
+
+def test_the_state_on_a_cpu_holds_nothing_of_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: Any) -> Tensor:
+        raise AssertionError("asked a GPU")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("get_rng_state", "get_rng_state_all", "set_rng_state"):
+        monkeypatch.setattr(torch.cuda, name, asked)
+    chosen = settings(eval_every_epochs=0.2, max_steps=4)
+    run(trainee(chosen), chosen, tmp_path)
+    run(trainee(chosen), chosen, tmp_path)
+    with safe_open(tmp_path / "snapshot.safetensors", framework="pt") as file:
+        assert [name for name in file.keys() if name.startswith("random/")] == ["random/torch"]  # noqa: SIM118

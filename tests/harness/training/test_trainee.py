@@ -167,6 +167,33 @@ def test_a_parameter_that_the_optimizer_lacks_is_found(backbone: Backbone) -> No
         made.step(*collated(made), check=True)
 
 
+VARIABLES = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
+    "ACCELERATE_MIXED_PRECISION": "bf16",
+    "ACCELERATE_USE_CPU": "true",
+    "ACCELERATE_TORCH_DEVICE": "meta",
+    "ACCELERATE_DYNAMO_BACKEND": "eager",
+    "ACCELERATE_DOWNCAST_BF16": "true",
+}
+
+
+def test_the_environment_changes_no_number(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained() -> dict[str, Tensor]:
+        made = trainee(backbone, "lora_ff")
+        move_adapters(made.model)
+        for _ in range(2):
+            made.step(*collated(made))
+        return {name: p.detach().clone() for name, p in made.trained.items()}
+
+    quiet = trained()
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    spoken = trained()
+    assert all(torch.equal(quiet[name], spoken[name]) for name in quiet)
+
+
 def test_choosing_the_device() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
