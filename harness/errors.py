@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 
 
@@ -36,6 +38,35 @@ class BusyError(HarnessError):
 
 class NotMeasurableError(Exception):
     """A number that cannot be measured here; its text is the reason that a report gives."""
+
+
+class OutOfMemoryError(Exception):
+    """A process ran out of memory, or was killed for it.
+
+    Attributes:
+        reached: the most bytes that it held (CPU) or that its tensors took (CUDA) before that; None
+            where it could not say, or was another process of a distributed training.
+    """
+
+    reached: int | None = None
+
+
+_NO_MEMORY = re.compile(
+    r"out of memory|can(?:'t|not) allocate memory|_ALLOC(?:ATION)?_FAILED", re.I
+)
+"""Texts of errors of torch's CPU allocator, CUDA, Triton and NCCL, and the status of cuBLAS, cuDNN
+and their like. On a device most memory is taken by torch's allocator, which raises an error of its
+own, but not contexts, handles, kernels and buffers of libraries."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on the device or on the host."""
+    if isinstance(error, (MemoryError, OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # torch's own errors, that of its allocator included, are all of them.
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

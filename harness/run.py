@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import clock
-from harness.errors import HarnessError
+from harness.errors import HarnessError, is_out_of_memory
 from harness.evaluation.decoding import generate
 from harness.evaluation.handover import hand_over
 from harness.evaluation.journal import Journal
@@ -16,9 +16,9 @@ from harness.evaluation.scoring import references_of
 from harness.events import DataRead, Evaluated, PhaseStarted, StepDone
 from harness.identity import identity
 from harness.inputs import Inputs, read_inputs
-from harness.measurement.arm import is_out_of_memory, memory_reached
 from harness.measurement.fingerprint import fingerprint, why_no_driver
 from harness.measurement.fit import settle_checkpointing
+from harness.measurement.memory import WHY_NOT_REACHED, memory_reached
 from harness.measurement.probe import (
     FrozenSchedule,
     freeze,
@@ -42,7 +42,7 @@ from harness.training.loop import SNAPSHOT_SECONDS, Observers, train
 from harness.training.processes import ALONE, Processes
 from harness.training.schedule import Schedule
 from harness.training.snapshot import steps_done
-from harness.training.trainee import Trainee, prepare
+from harness.training.trainee import Trainee, choose_device, prepare
 
 if TYPE_CHECKING:
     from pluggy import HookRelay
@@ -153,8 +153,10 @@ class Run:
             report.failure = Failure(
                 phase=self.phase,
                 message=_first_lines(error),
-                memory_bytes=memory_reached(error) if report.status == "oom" else None,
             )
+            if report.status == "oom":
+                device = choose_device(self.spec.device)
+                report.failure.memory_bytes = memory_reached(error, device)
             report.not_measured |= _why_missing(report, report.failure)
         report.seconds = clock.seconds() - self._began
         place = folder.finish(report)
@@ -342,7 +344,7 @@ def _why_missing(report: Report, failure: Failure) -> dict[str, str]:
     why = f"{report.status} in the phase {failure.phase!r}"
     missing = {part: why for part in parts if getattr(report, part) is None}
     if report.status == "oom" and failure.memory_bytes is None:
-        missing["failure.memory_bytes"] = "the process was killed before it could say"
+        missing["failure.memory_bytes"] = WHY_NOT_REACHED
     return missing
 
 

@@ -16,8 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file, logging
 
 from harness.backbones import weight_files
-from harness.errors import HarnessError
-from harness.measurement.arm import is_out_of_memory
+from harness.errors import HarnessError, is_out_of_memory
 
 
 def read_config(reference: str) -> PreTrainedConfig:

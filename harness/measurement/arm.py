@@ -11,9 +11,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from harness import clock
-from harness.errors import HarnessError, NotMeasurableError
+from harness.errors import (
+    HarnessError,
+    NotMeasurableError,
+    OutOfMemoryError,
+    is_out_of_memory,
+)
 from harness.interrupts import deaf_children
-from harness.measurement.memory import MemoryReading
+from harness.measurement.memory import MemoryReading, memory_reached
 from harness.spec import RunSpec
 from harness.training.schedule import Step, prefetch
 
@@ -23,17 +28,6 @@ if TYPE_CHECKING:
     from harness.measurement.energy import Meter
     from harness.reporting.report import Energy, LayersKept, MemoryParts, Parameters, TimeParts
     from harness.training.trainee import Trainee
-
-
-class OutOfMemoryError(Exception):
-    """A process ran out of memory, or was killed for it.
-
-    Attributes:
-        reached: the most bytes that it held (CPU) or that its tensors took (CUDA) before that; None
-            where it was killed and could not say.
-    """
-
-    reached: int | None = None
 
 
 class Arm:
@@ -153,28 +147,32 @@ class Arm:
 def _serve(pipe: Connection) -> None:
     """Answer requests until the pipe is closed."""
     server: _Server | None = None
+    spec = RunSpec()
     with contextlib.suppress(EOFError, ConnectionError):  # The parent is done, or is gone.
         while True:
             request, arguments = pipe.recv()
             answer: Any
             try:
                 if server is None:
+                    spec = arguments[0]
                     server = _Server(*arguments)
                     answer = server.description()
                 else:
                     answer = getattr(server, request)(*arguments)
             except Exception as error:
-                answer = _portable(error)
+                answer = _portable(error, spec)
             pipe.send(answer)
 
 
-def _portable(error: Exception) -> Exception:
+def _portable(error: Exception, spec: RunSpec) -> Exception:
     """Return what a pipe can carry of an exception, by the classes that a parent tells apart."""
+    from harness.training.trainee import choose_device
+
     if isinstance(error, HarnessError):
         return HarnessError(error.message, error.hint)
     if is_out_of_memory(error):
         portable = OutOfMemoryError(str(error).partition("\n")[0])
-        portable.reached = memory_reached(error)
+        portable.reached = memory_reached(error, choose_device(spec.device))
         return portable
     return RuntimeError(f"{type(error).__name__}: {error}")
 
@@ -267,23 +265,3 @@ class _Server:
 
         if self.trainee.device.type == "cuda":
             torch.cuda.synchronize(self.trainee.device)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on the device or on the host."""
-    import torch
-
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError, OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
-
-
-def memory_reached(error: BaseException) -> int | None:
-    """Return the most bytes that the process which ran out of memory held, where it could say.
-
-    On CUDA those that tensors took of the device, on a CPU those that were resident.
-    """
-    from harness.measurement.memory import peak_so_far
-
-    # An arm that was killed could not say; this process's own memory is not the answer.
-    return error.reached if isinstance(error, OutOfMemoryError) else peak_so_far()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from harness.errors import NotMeasurableError
+from harness.errors import NotMeasurableError, OutOfMemoryError
 from harness.measurement.nvml import process_bytes
 
 _STATUS = Path("/proc/self/status")
@@ -111,11 +111,31 @@ def resident(field: str) -> int:
     raise OSError(f"{_STATUS} has no {field}")
 
 
-def peak_so_far() -> int:
-    """Return the most bytes of tensors on CUDA where it is in use, else of this whole process."""
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return torch.cuda.max_memory_allocated()
+def peak_so_far(device: torch.device) -> int | None:
+    """Return the most bytes that tensors took of a CUDA device, or on a CPU this whole process.
+
+    Initialises nothing: on a device that this process has not used yet it returns None.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) or None
     return resident("VmHWM")
+
+
+WHY_NOT_REACHED = "the process could not say: it was killed, or had nothing on the device yet"
+"""The reason that a report gives where ``memory_reached`` is None."""
+
+
+def memory_reached(error: BaseException, device: torch.device) -> int | None:
+    """Return the most bytes that the process which ran out of memory held, where it could say.
+
+    Args:
+        error: that memory ran out.
+        device: where the process trains; but on the host memory may run out as well.
+    """
+    if isinstance(error, OutOfMemoryError):
+        return error.reached  # This process's own memory is not the answer.
+    on_host = isinstance(error, (MemoryError, OSError)) or "allocate memory" in str(error)
+    return peak_so_far(torch.device("cpu") if on_host else device)
 
 
 def reset_peak() -> None:

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 
 from harness.backbone import Backbone
 from harness.composition import compose
-from harness.errors import HarnessError
-from harness.measurement.arm import Arm, is_out_of_memory
+from harness.errors import HarnessError, is_out_of_memory
+from harness.measurement.arm import Arm
+from harness.measurement.memory import WHY_NOT_REACHED
 from harness.measurement.prediction import try_to_predict
 from harness.measurement.probe import (
     FrozenSchedule,
@@ -88,7 +89,7 @@ def _failed(row: ProfiledRecipe, error: Exception) -> None:
     )
     row.memory_reached = getattr(error, "reached", None)
     if row.status == "oom" and row.memory_reached is None:
-        row.not_measured["memory_reached"] = "the process was killed before it could say"
+        row.not_measured["memory_reached"] = WHY_NOT_REACHED
     for name in ("layers_kept", "parameters", "speed", "memory"):
         if getattr(row, name) is None:
             row.not_measured[name] = f"{row.status} in the phase {row.failure.phase!r}"

@@ -56,7 +56,7 @@ class ProfiledRecipe(Record):
     """Set unless the status is ok."""
     memory_reached: int | None = None
     """Bytes that the process (CPU) or its tensors (CUDA) held when memory ran out, at the most;
-    null unless the status is oom, or where it was killed before it could say."""
+    null unless the status is oom, or where it could not say."""
     attention: str | None = None
     """Attention implementation of the recipe's model; null if it could not be built."""
     layers_kept: LayersKept | None = None

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, OutOfMemoryError, is_out_of_memory
 from harness.training.schedule import Step
 
 _BUCKET_ELEMENTS = 2**24
@@ -64,7 +64,7 @@ class Processes:
         """Let the others get ready for the steps from ``first`` on, and wait until they are.
 
         Raises:
-            MemoryError: one of them ran out of memory.
+            OutOfMemoryError: one of them ran out of memory.
             RuntimeError: one of them cannot.
         """
         if self.size > 1:
@@ -131,14 +131,14 @@ class Processes:
             error: why this process cannot go on; raised here.
 
         Raises:
-            MemoryError: another process ran out of memory.
+            OutOfMemoryError: another process ran out of memory.
             RuntimeError: another process cannot go on; says why.
         """
         import torch.distributed as dist
 
         said = torch.zeros(_MESSAGE_BYTES, dtype=torch.uint8)
         if error is not None:
-            kind = b"m" if isinstance(error, (MemoryError, torch.OutOfMemoryError)) else b"e"
+            kind = b"m" if is_out_of_memory(error) else b"e"
             text = str(error).partition("\n")[0] or type(error).__name__
             data = (kind + text.encode())[:_MESSAGE_BYTES]
             said[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -150,7 +150,7 @@ class Processes:
             data = bytes(message.tolist()).rstrip(b"\0")
             if data:
                 text = f"Process {rank}: {data[1:].decode(errors='ignore')}"
-                raise MemoryError(text) if data[:1] == b"m" else RuntimeError(text)
+                raise OutOfMemoryError(text) if data[:1] == b"m" else RuntimeError(text)
 
     def dismiss(self) -> None:
         """Let the others end."""

@@ -12,11 +12,11 @@ from safetensors import safe_open
 from typer.testing import Result
 
 from harness import HarnessError
+from harness.errors import OutOfMemoryError
 from harness.evaluation.decoding import generate
 from harness.evaluation.predictions import read_predictions
 from harness.evaluation.scoring import score
 from harness.inputs import read_inputs
-from harness.measurement.arm import OutOfMemoryError, memory_reached
 from harness.measurement.fingerprint import fingerprint
 from harness.plugins import installed
 from harness.recipe import parse
@@ -235,13 +235,3 @@ def test_a_baseline_that_cannot_serve_is_refused_before_anything_is_measured(
 )
 def test_every_end_has_a_status(error: BaseException, status: str) -> None:
     assert status_of(error) == status
-
-
-def test_the_memory_reached_is_that_of_the_process_that_ran_out() -> None:
-    killed, told = OutOfMemoryError("killed"), OutOfMemoryError("no memory")
-    told.reached = 7
-    assert memory_reached(killed) is None
-    assert memory_reached(told) == 7
-    here = memory_reached(MemoryError())
-    assert here
-    assert here > 50_000_000  # torch alone is larger.

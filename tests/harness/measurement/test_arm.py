@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-import torch
 
 from harness import HarnessError
-from harness.measurement.arm import Arm, OutOfMemoryError, is_out_of_memory
+from harness.errors import OutOfMemoryError
+from harness.measurement.arm import Arm
 from harness.spec import RunSpec
 from harness.training.examples import Example
 from harness.training.schedule import Step
@@ -110,19 +110,3 @@ def test_an_interrupt_of_the_whole_terminal_does_not_reach_an_arm(make_spec: Mak
     finally:
         ready.set()
         terminal.join()
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (OutOfMemoryError("killed"), True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (ValueError("can't allocate memory"), False),
-        (KeyboardInterrupt(), False),
-    ],
-)
-def test_what_counts_as_out_of_memory(error: BaseException, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected

@@ -131,7 +131,7 @@ def test_loss_and_gradients_are_sums_at_the_first_process_s_weights() -> None:
 @pytest.mark.parametrize(
     ("rank", "error", "said"),
     [
-        (2, "memory", "MemoryError Process 2: no room"),
+        (2, "memory", "OutOfMemoryError Process 2: no room"),
         (1, "other", "RuntimeError Process 1: no sense"),
         (0, "other", "ValueError no sense"),
     ],
