@@ -1,11 +1,11 @@
 """Predicted memory beside measured memory: python benchmarks/prediction.py --help.
 
-For each backbone, with random weights, and each recipe: what `harness plan` predicts for some
-batches, and what `harness profile` measures on them, each recipe in a process that does nothing
-else. Two numbers: the peak of bytes in tensors, and on a CPU the peak of what is resident of the
-process. It fails if one of them is further off than allowed. The hard part is what a step holds
-beside its weights: it fails too where batches are all of one length, where a step needs little more
-than is held between steps, or where all recipes need the same.
+For each backbone, with random weights, and each recipe: what `harness plan` predicts for batches
+drawn around a task's lengths, and what `harness profile` measures on them, each recipe in a process
+that does nothing else. Two numbers: the peak of bytes in tensors, and on a CPU the peak of what is
+resident of the process. It fails if one of them is further off than allowed. The hard part is what
+a step holds beside its weights: it fails too where batches are all of one length, where a step
+needs little more than it begins with, or where all recipes need the same.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterat
     plugins = installed()
     backbone = plugins.backbones.find(name).load()(name)
     spec = profile_spec(name, task_name, "cpu", batch, 1, "auto")
-    frozen = choose_batches(spec, backbone, task_of(spec, plugins), DataChoice.AUTO).frozen
+    frozen = choose_batches(spec, backbone, task_of(spec, plugins), DataChoice.LENGTHS).frozen
     lengths = [len(e.source) for s in frozen.steps for batch in s.micro_batches for e in batch]
     demand_spread(lengths, "sources")
     for text in recipes:
@@ -49,7 +49,8 @@ def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterat
         predicted = predict_memory(spec, backbone, recipe, skeleton, frozen.longest)
         memory = measure_memory_of(spec.model_copy(update={"recipe": str(recipe)}), frozen)
         assert memory.tensor_bytes
-        check_step(text, memory.tensor_bytes, memory.static_bytes)
+        assert memory.parts
+        check_step(text, memory.tensor_bytes, memory.parts.weights + memory.parts.optimizer)
         yield {
             "backbone": name,
             "recipe": text,
@@ -60,15 +61,15 @@ def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterat
         }
 
 
-def check_step(recipe: str, peak: int, static: int) -> None:
+def check_step(recipe: str, peak: int, held: int) -> None:
     """Fail where a step holds little beside what is held between steps, so that any guess is good.
 
     Args:
         recipe: for the reason.
         peak: bytes in tensors at the peak.
-        static: bytes that are held between steps.
+        held: bytes of weights and the optimizer's state.
     """
-    demand(peak > 1.2 * static, f"a step of {recipe} needs {peak / static:.2f} of what rests")
+    demand(peak > 1.2 * held, f"a step of {recipe} needs {peak / held:.2f} of what it begins with")
 
 
 def check_recipes(measured: Mapping[str, int]) -> None:

@@ -91,9 +91,9 @@ def test_growth_needs_texts_that_differ_and_a_wide_range(module: Import) -> None
 
 def test_a_plan_is_tested_on_steps_that_need_more_than_weights(module: Import) -> None:
     prediction = module("prediction")
-    prediction.check_step("full", peak=300, static=100)
-    with fails("a step of full needs 1.10 of what rests"):
-        prediction.check_step("full", peak=110, static=100)
+    prediction.check_step("full", peak=300, held=100)
+    with fails("a step of full needs 1.10 of what it begins with"):
+        prediction.check_step("full", peak=110, held=100)
     with fails("all recipes need the same memory"):
         prediction.check_recipes({"full": 300, "lora_ff": 301})
 
