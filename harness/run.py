@@ -20,6 +20,7 @@ from harness.measurement.fingerprint import fingerprint, why_no_driver
 from harness.measurement.fit import settle_checkpointing
 from harness.measurement.memory import WHY_NOT_REACHED, memory_reached
 from harness.measurement.probe import (
+    NO_BASELINE,
     FrozenSchedule,
     freeze,
     probe_memory,
@@ -279,20 +280,13 @@ class Run:
             done += 1
             self._step_done(StepDone(done))
 
-        try:
-            if report.speed is None:
-                report.speed = probe_speed(spec, frozen, baseline, tick)
-                self._save(report, folder)
-            self._enter("probe memory")
-            report.memory = probe_memory(spec, frozen, baseline)
-        except Exception as error:
-            if baseline is None or not is_out_of_memory(error):
-                raise
-            # It may have been the baseline that did not fit: then there is no ratio to report.
-            report.speed = probe_speed(spec, frozen, None, tick)
-            report.memory = probe_memory(spec, frozen, None)
-            for measured in (report.speed, report.memory):
-                without_baseline(measured, f"{BASELINE} ran out of memory")
+        if report.speed is None:
+            report.speed = probe_speed(spec, frozen, baseline, tick)
+            self._save(report, folder)
+        self._enter("probe memory")
+        report.memory = probe_memory(spec, frozen, baseline)
+        if baseline and report.speed.relative is None and report.memory.relative is None:
+            without_baseline(report.speed, NO_BASELINE)  # Not even alone does it fit.
         self._save(report, folder)
 
     def _step_done(self, event: StepDone) -> None:

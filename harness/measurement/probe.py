@@ -9,15 +9,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from harness.backbone import Backbone
+from harness.errors import is_out_of_memory
 from harness.flops import flop_limit
 from harness.measurement.arm import Arm
 from harness.recipe import Recipe
 from harness.reporting.report import Memory, Speed
-from harness.spec import ProbeSettings, RunSpec
+from harness.spec import BASELINE, ProbeSettings, RunSpec
 from harness.statistics import geometric_mean_interval
 from harness.training.schedule import Schedule, Step, schedule_hash
 
 Tick = Callable[[], None]
+
+NO_BASELINE = f"{BASELINE} ran out of memory"
+NOT_TOGETHER = f"{BASELINE} and this recipe do not fit into memory together"
+"""Reasons why a recipe was measured without its baseline."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,28 @@ def probe_speed(
 ) -> Speed:
     """Time a recipe, beside its baseline if there is one, each in a process of its own.
 
+    Each keeps its memory while the other has its turn. Where the two do not fit together the recipe
+    is timed alone.
+
     Args:
         spec: the recipe's.
         frozen: the steps.
         baseline_spec: full fine-tuning's, or None to measure the recipe alone.
         tick: called after every window.
     """
+    try:
+        return _time(spec, frozen, baseline_spec, tick)
+    except Exception as error:
+        if baseline_spec is None or not is_out_of_memory(error):
+            raise
+    speed = _time(spec, frozen, None, tick)
+    without_baseline(speed, NOT_TOGETHER)
+    return speed
+
+
+def _time(
+    spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, tick: Tick
+) -> Speed:
     with ExitStack() as stack:
         arm = stack.enter_context(Arm(spec, frozen.steps, frozen.longest))
         baseline = None
@@ -174,8 +195,13 @@ def probe_memory(spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec |
     memory = measure_memory_of(spec, frozen)
     if baseline_spec is None:
         without_baseline(memory, "off")
-    else:
+        return memory
+    try:
         memory.relative = memory.peak_bytes / measure_memory_of(baseline_spec, frozen).peak_bytes
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        without_baseline(memory, NO_BASELINE)
     return memory
 
 

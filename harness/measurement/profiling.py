@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self, TypeVar
 
 from harness.backbone import Backbone
 from harness.composition import compose
@@ -12,6 +13,8 @@ from harness.measurement.arm import Arm
 from harness.measurement.memory import WHY_NOT_REACHED
 from harness.measurement.prediction import try_to_predict
 from harness.measurement.probe import (
+    NO_BASELINE,
+    NOT_TOGETHER,
     FrozenSchedule,
     measure_memory_of,
     set_beside_limit,
@@ -21,12 +24,12 @@ from harness.measurement.probe import (
 )
 from harness.recipe import Recipe
 from harness.reporting.profile import ProfiledRecipe
-from harness.reporting.report import Failure, Memory
+from harness.reporting.report import Failure, Memory, Speed
 from harness.spec import BASELINE, RunSpec
 
 Told = Callable[[str], None]
 
-NO_BASELINE = f"{BASELINE} ran out of memory"
+T = TypeVar("T")
 
 
 def profile_recipes(
@@ -38,8 +41,9 @@ def profile_recipes(
 ) -> list[ProfiledRecipe]:
     """Measure each recipe beside full fine-tuning, which stays alive over all of them.
 
-    A recipe that does not fit is a result, and then it is the next one's turn. If it is full
-    fine-tuning that does not fit, the others are measured alone.
+    A recipe that does not fit is a result, and then it is the next one's turn. One that fits only
+    where full fine-tuning does not wait beside it is measured alone, and so are all if it is full
+    fine-tuning that does not fit.
 
     Args:
         spec: the settings; its recipe is not looked at.
@@ -50,9 +54,8 @@ def profile_recipes(
     """
     full_spec = spec.model_copy(update={"recipe": BASELINE})
     rows = []
-    with ExitStack() as stack:
-        told(f"{BASELINE}, the baseline")
-        baseline, baseline_memory = _baseline(full_spec, frozen, stack)
+    told(f"{BASELINE}, the baseline")
+    with _Baseline(full_spec, frozen) as baseline:
         for recipe in recipes:
             told(str(recipe))
             row = ProfiledRecipe(recipe=str(recipe), status="ok")
@@ -72,10 +75,6 @@ def profile_recipes(
                 raise
             except Exception as error:
                 _failed(row, error)
-            if row.memory and baseline_memory:
-                row.memory.relative = row.memory.peak_bytes / baseline_memory.peak_bytes
-            elif row.memory:
-                without_baseline(row.memory, NO_BASELINE)
             if row.speed:
                 set_beside_limit(row.speed, backbone, recipe, frozen)
     return rows
@@ -95,30 +94,86 @@ def _failed(row: ProfiledRecipe, error: Exception) -> None:
             row.not_measured[name] = f"{row.status} in the phase {row.failure.phase!r}"
 
 
-def _baseline(
-    spec: RunSpec, frozen: FrozenSchedule, stack: ExitStack
-) -> tuple[Arm | None, Memory | None]:
-    """Return the warm baseline and its memory, or nothing where it does not fit."""
+class _Baseline:
+    """Full fine-tuning in a warm process that waits while recipes are measured; a context manager.
+
+    It keeps its memory meanwhile. For a recipe that does not fit beside it the process is ended,
+    and started again for the next.
+
+    Attributes:
+        memory: its peak; None where it does not fit.
+    """
+
+    def __init__(self, spec: RunSpec, frozen: FrozenSchedule) -> None:
+        self.memory: Memory | None = None
+        self._spec = spec
+        self._frozen = frozen
+        self._arm: Arm | None = None
+
+    def __enter__(self) -> Self:
+        with _unless_out_of_memory():
+            self.memory = measure_memory_of(self._spec, self._frozen)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._arm is not None:
+            self._arm.kill()  # It may be at work.
+        self.make_room()
+
+    def start(self) -> bool:
+        """Start and warm up the process, unless it waits already; return whether it fits."""
+        if self.memory is None or self._arm is not None:
+            return self.memory is not None
+        with _unless_out_of_memory():
+            self._arm = Arm(self._spec, self._frozen.steps, self._frozen.longest)
+            warm_up(self._arm, self._frozen)
+            return True
+        self.make_room()
+        return False
+
+    def make_room(self) -> None:
+        """End the process."""
+        if self._arm is not None:
+            self._arm.close()
+            self._arm = None
+
+    def beside(self, work: Callable[[Arm | None], T]) -> T:
+        """Do ``work`` beside the process; where memory runs out, again without it."""
+        with _unless_out_of_memory(self._arm is not None):
+            return work(self._arm)
+        self.make_room()
+        return work(None)
+
+
+@contextmanager
+def _unless_out_of_memory(suppress: bool = True) -> Iterator[None]:
+    """Go on behind the block where memory ran out in it."""
     try:
-        memory = measure_memory_of(spec, frozen)
-        arm = stack.enter_context(Arm(spec, frozen.steps, frozen.longest))
-        warm_up(arm, frozen)
+        yield
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not (suppress and is_out_of_memory(error)):
             raise
-        return None, None
-    return arm, memory
 
 
 def _measure(
-    spec: RunSpec, frozen: FrozenSchedule, baseline: Arm | None, row: ProfiledRecipe
+    spec: RunSpec, frozen: FrozenSchedule, baseline: _Baseline, row: ProfiledRecipe
 ) -> None:
     """Fill in a row, as far as it gets."""
-    with Arm(spec, frozen.steps, frozen.longest) as arm:
-        row.attention = arm.attention
-        row.layers_kept = arm.layers_kept
-        row.parameters = arm.parameters
-        row.speed = time_arm(arm, baseline, frozen, lambda: None)
-        if baseline is None:
-            without_baseline(row.speed, NO_BASELINE)
-    row.memory = measure_memory_of(spec, frozen)
+
+    def time(beside: Arm | None) -> Speed:
+        with Arm(spec, frozen.steps, frozen.longest) as arm:
+            row.attention = arm.attention
+            row.layers_kept = arm.layers_kept
+            row.parameters = arm.parameters
+            speed = time_arm(arm, beside, frozen, lambda: None)
+        if beside is None:
+            without_baseline(speed, NOT_TOGETHER if fits else NO_BASELINE)
+        return speed
+
+    fits = baseline.start()
+    row.speed = baseline.beside(time)
+    row.memory = baseline.beside(lambda beside: measure_memory_of(spec, frozen))
+    if baseline.memory:
+        row.memory.relative = row.memory.peak_bytes / baseline.memory.peak_bytes
+    else:
+        without_baseline(row.memory, NO_BASELINE)
