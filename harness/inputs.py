@@ -23,6 +23,7 @@ from harness.reporting.report import Data
 from harness.spec import RunSpec
 from harness.task import Splits, Task
 from harness.training.examples import TokenizedSplit, check_fit, check_useful
+from harness.training.optimizer import require_optimizer
 from harness.training.token_cache import tokenize_once
 from harness.training.trainee import choose_device, choose_dtype
 
@@ -67,6 +68,7 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     choose_dtype(spec.train.precision, device, backbone)
     if spec.probe.baseline not in ("probe", "off"):
         read_baseline(Path(spec.probe.baseline))
+    require_optimizer(spec.train)
     if spec.test.decoder == "ctranslate2":
         require_ctranslate2()
     suite = task.metrics()

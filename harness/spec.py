@@ -35,6 +35,8 @@ Scheduler = Literal[
     "inverse_sqrt",
 ]
 
+Optimizer = Literal["adamw", "adafactor", "adamw_8bit"]
+
 
 def _whole_or_share(steps: float) -> float:
     if steps >= 1 and steps != int(steps):
@@ -62,6 +64,10 @@ class TrainSettings(Options):
     training's steps. As in transformers, a training that is shorter never reaches the peak."""
     scheduler: Scheduler = "linear"
     """Of the learning rate after the warm-up, by transformers' names; constant has no warm-up."""
+    optimizer: Optimizer = "adamw"
+    """adamw, adafactor (T5's own, which keeps a row and a column for each matrix; its rate is the
+    learning rate), or adamw_8bit (needs the package bitsandbytes). Each as transformers' Trainer
+    sets it up."""
     beta1: float = Field(0.9, ge=0, lt=1)
     """AdamW; the paper prints 0.1, its released code uses 0.9."""
     beta2: float = Field(0.999, ge=0, lt=1)
@@ -69,7 +75,13 @@ class TrainSettings(Options):
     epsilon: float = Field(1e-8, gt=0)
     """AdamW."""
     weight_decay: float = Field(0.01, ge=0)
-    """AdamW."""
+    """Of every optimizer: a weight loses so much of itself, times the learning rate, each step."""
+    decay: Literal["all", "matrices"] = "all"
+    """What decays: all trained weights, or all but norms and biases, as with transformers'
+    Trainer."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of a target token's probability that is spread evenly over the vocabulary, in training
+    alone; the reported loss includes it."""
     clip_norm: float = Field(1.0, gt=0)
     """Gradients of a larger norm are scaled down to it."""
     precision: Precision = "auto"

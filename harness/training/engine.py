@@ -65,6 +65,8 @@ class Engine(ABC):
     def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Return the summed negative log-likelihood of the targets in nats, a float32 scalar.
 
+        With label smoothing it is the cross-entropy to the smoothed targets.
+
         A sum, so that the loop can divide by the tokens of a whole optimizer step: the gradient
         must not depend on how the step is cut into micro-batches.
         """
@@ -93,17 +95,24 @@ class PaddedEngine(Engine):
         dtype: bfloat16 computes under autocast, float32 does not.
         device_type: ``cpu`` or ``cuda``.
         multiple: pads up to a multiple of this, for tensor cores (the paper's is 8).
+        label_smoothing: see ``harness.spec.TrainSettings``.
     """
 
     name = "padded"
 
     def __init__(
-        self, pad_token_id: int, dtype: torch.dtype, device_type: str, multiple: int = 1
+        self,
+        pad_token_id: int,
+        dtype: torch.dtype,
+        device_type: str,
+        multiple: int = 1,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.pad_token_id = pad_token_id
         self.dtype = dtype
         self.device_type = device_type
         self.multiple = multiple
+        self.label_smoothing = label_smoothing
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Pad to the right."""
@@ -130,7 +139,11 @@ class PaddedEngine(Engine):
                 use_cache=False,
             ).logits
         return F.cross_entropy(
-            logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+            logits.flatten(0, 1).float(),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
         )
 
     def _autocast(self) -> AbstractContextManager[object]:

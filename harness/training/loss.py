@@ -25,9 +25,14 @@ _CHUNK_BYTES = 2**24
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        smoothing: float,
     ) -> Tensor:
-        wants_states, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        wants_states, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         rows = _CHUNK_BYTES // (len(weight) * 4)
         if wants_weight:
             # Each chunk adds a product of the weight's size: it had better not be smaller itself.
@@ -48,10 +53,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             index = labels[chunk, None]
             # The most likely entry's probability is at least 1 / vocabulary: no underflow there.
             normaliser = logits.amax(1) - probabilities.amax(1).log()
-            total += (normaliser - logits.gather(1, index)[:, 0]).sum()
+            target = logits.gather(1, index)[:, 0]
+            if smoothing:
+                target = torch.lerp(target, logits.mean(1), smoothing)
+            total += (normaliser - target).sum()
             del logits
-            # The gradient of the loss with respect to the logits: probabilities less one-hot.
-            gradient = probabilities.scatter_add_(1, index, normaliser.new_full(index.shape, -1))
+            # The gradient of the loss with respect to the logits: probabilities less the target's,
+            # which is one-hot but for what smoothing spreads.
+            if smoothing:
+                probabilities -= smoothing / probabilities.shape[1]
+            hot = normaliser.new_full(index.shape, smoothing - 1)
+            gradient = probabilities.scatter_add_(1, index, hot)
             if grad_bias is not None:
                 grad_bias += gradient.sum(0)
             gradient = gradient.to(states.dtype)
@@ -69,13 +81,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # Made for this one use: scaled where they lie.
         made = [None if t is None else t.mul_(gradient) for t in ctx.saved_tensors]
-        return (*made, None)
+        return (*made, None, None)
 
 
 def chunked_cross_entropy(
-    states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Return the summed negative log-likelihood of the labels, in nats, float32.
+    """Return the summed cross-entropy to the labels, in nats, float32.
 
     The backward pass can be taken once.
 
@@ -84,6 +100,9 @@ def chunked_cross_entropy(
         weight: of the LM head, shape (vocabulary, width).
         bias: shape (vocabulary,), or None.
         labels: shape (tokens,); every one counts.
+        label_smoothing: share of a label's probability that is spread over the vocabulary.
     """
-    result: Tensor = _ChunkedCrossEntropy.apply(states, weight, bias, labels)  # type: ignore[no-untyped-call]
+    result: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        states, weight, bias, labels, label_smoothing
+    )
     return result

@@ -58,17 +58,24 @@ class PackedEngine(Engine):
         start_token_id: what the decoder is given before the first target token.
         dtype: of matrix products.
         device: where the model is.
+        label_smoothing: see ``harness.spec.TrainSettings``.
     """
 
     name = "packed"
 
     def __init__(
-        self, backbone: Backbone, start_token_id: int, dtype: torch.dtype, device: torch.device
+        self,
+        backbone: Backbone,
+        start_token_id: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.backbone = backbone
         self.start_token_id = start_token_id
         self.dtype = dtype
         self.device = device
+        self.label_smoothing = label_smoothing
         self._changes: ExitStack | None = None
         self._head_weight: Tensor | None = None
         self._groups: list[WeightGroup] = []
@@ -142,7 +149,9 @@ class PackedEngine(Engine):
         (states,) = caught
         weight = head.weight if self._head_weight is None else self._head_weight
         states = states.squeeze(0).to(self.dtype)
-        return chunked_cross_entropy(states, weight, _head_bias(model, head), tensors["labels"])
+        return chunked_cross_entropy(
+            states, weight, _head_bias(model, head), tensors["labels"], self.label_smoothing
+        )
 
     def attention(self, model: PreTrainedModel) -> str:
         """Name the kernels, which differ by device and precision."""
@@ -166,6 +175,7 @@ def choose_engine(
     dtype: torch.dtype,
     pad_token_id: int,
     packing: Literal["auto", "on", "off"],
+    label_smoothing: float = 0.0,
 ) -> Engine:
     """Return the engine that suits a composed model, with the model prepared for it.
 
@@ -176,6 +186,7 @@ def choose_engine(
         dtype: of matrix products.
         pad_token_id: fills padded batches.
         packing: ``auto`` packs where the backbone can, ``on`` insists.
+        label_smoothing: see ``harness.spec.TrainSettings``.
 
     Raises:
         HarnessError: packing is insisted on, and the backbone cannot.
@@ -189,8 +200,9 @@ def choose_engine(
             "Leave --set train.packing=on out; batches are then padded.",
         )
     if packing == "off" or obstacle:
-        return PaddedEngine(pad_token_id, dtype, device.type)
-    engine = PackedEngine(backbone, model.config.decoder_start_token_id, dtype, device)
+        return PaddedEngine(pad_token_id, dtype, device.type, label_smoothing=label_smoothing)
+    start = model.config.decoder_start_token_id
+    engine = PackedEngine(backbone, start, dtype, device, label_smoothing)
     engine.prepare(model)
     _prepared[model] = engine
     return engine

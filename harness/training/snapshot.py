@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def write_snapshot(
     tensors = dict(_model_tensors(trainee))
     numbers: dict[str, dict[str, float]] = {}
     for index, values in optimizer["state"].items():
-        for key, value in values.items():
+        for key, value in _flat(values):
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{index}/{key}"] = value
             else:
@@ -137,14 +137,15 @@ def read_snapshot(folder: Path, trainee: Trainee, scheduler: LRScheduler) -> Pro
         with torch.no_grad():
             for name, tensor in _model_tensors(trainee):
                 tensor.copy_(file.get_tensor(name))
-        state: dict[int, dict[str, Any]] = {
-            int(index): dict(values) for index, values in header["numbers"].items()
-        }
+        state: dict[int, dict[str, Any]] = {}
+        for index, values in header["numbers"].items():
+            for key, value in values.items():
+                _put(state.setdefault(int(index), {}), key, value)
         for name in file.keys():  # noqa: SIM118 - a safetensors file is not iterable
             kind, _, rest = name.partition("/")
             if kind == "optimizer":
                 index, _, key = rest.partition("/")
-                state.setdefault(int(index), {})[key] = file.get_tensor(name)
+                _put(state.setdefault(int(index), {}), key, file.get_tensor(name))
         trainee.optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
         torch.set_rng_state(file.get_tensor("random/torch"))
         if trainee.device.type == "cuda":
@@ -159,6 +160,23 @@ def read_snapshot(folder: Path, trainee: Trainee, scheduler: LRScheduler) -> Pro
     if header["progress"]["best"]:
         progress.best = Evaluated(**header["progress"]["best"])
     return progress
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what nested values hold, each with its path."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}/")
+        else:
+            yield f"{above}{key}", value
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    """Put a value where ``_flat`` found it."""
+    *groups, key = path.split("/")
+    for group in groups:
+        values = values.setdefault(group, {})
+    values[key] = value
 
 
 def steps_done(folder: Path) -> int:

@@ -20,6 +20,7 @@ from harness.reporting.report import LayersKept, Parameters
 from harness.spec import RunSpec
 from harness.training.engine import Batch, Engine
 from harness.training.fused_attention import without_cudnn_attention
+from harness.training.optimizer import make_optimizer
 from harness.training.packing import choose_engine
 from harness.training.processes import ALONE, Processes
 from harness.training.recomputation import recompute_activations
@@ -197,20 +198,14 @@ def equip(
         dtype=dtype,
         pad_token_id=model.config.pad_token_id,
         packing=spec.train.packing,
+        label_smoothing=spec.train.label_smoothing,
     )
     if spec.train.checkpointing == "on":
         recompute_activations(model, backbone, engine.dropping)
     adapted = Stage.ADAPTER in recipe.stages
     rate = spec.train.adapter_learning_rate if adapted else spec.train.learning_rate
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(
-        trained.values(),
-        lr=rate,
-        betas=(spec.train.beta1, spec.train.beta2),
-        eps=spec.train.epsilon,
-        weight_decay=spec.train.weight_decay,
-        fused=True,
-    )
+    optimizer = make_optimizer(model, trained, spec.train, rate)
     return Trainee(
         model=model,
         device=device,

@@ -110,6 +110,22 @@ def test_parts_are_those_that_a_real_step_has(backbone: Backbone, text: str, pac
     assert predicted.parts.total == pytest.approx(real.total, rel=0.1)
 
 
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw_8bit"])
+def test_the_state_of_every_optimizer_is_predicted(optimizer: str) -> None:
+    spec, longest = longest_step("t5-small")
+    train = spec.train.model_copy(update={"optimizer": optimizer})
+    spec = spec.model_copy(update={"train": train})
+    recipe = parse("lora_ff+lprun", installed().compressors)
+    predicted = predict(spec, backbone_of("t5-small"), recipe, longest)
+    trainee = prepare(backbone_of("t5-small"), recipe, spec)
+    batches = [trainee.engine.collate(batch) for batch in longest.micro_batches]
+    trainee.step(batches, longest.target_tokens)
+    real = memory_parts(trainee, batches)
+    trainee.engine.release(trainee.model)
+    assert 0 < real.optimizer < 8 * trainee.parameters.trainable
+    assert predicted.parts.optimizer == real.optimizer
+
+
 class Looking(Compressor[Options]):
     """Reads the values of weights, as pruning by magnitude would."""
 

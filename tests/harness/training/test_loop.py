@@ -304,12 +304,21 @@ class Killed(BaseException):
     """Ends a training as suddenly as a test within one process can."""
 
 
-@pytest.mark.parametrize("recipe", ["full", "lora_ff"])
+@pytest.mark.parametrize(
+    ("recipe", "optimizer"),
+    [("full", "adamw"), ("lora_ff", "adamw"), ("full", "adafactor"), ("full", "adamw_8bit")],
+)
 def test_a_training_killed_again_and_again_ends_in_the_same_bits(
-    tmp_path: Path, recipe: str
+    tmp_path: Path, recipe: str, optimizer: str
 ) -> None:
     chosen = settings(
-        eval_every_epochs=0.3, max_steps=8, learning_rate=1e-2, adapter_learning_rate=1e-2
+        eval_every_epochs=0.3,
+        max_steps=8,
+        learning_rate=1e-2,
+        adapter_learning_rate=1e-2,
+        optimizer=optimizer,
+        decay="matrices",
+        scheduler="cosine",
     )
     # By the step, so that the scores do not depend on how often somebody asked.
     scores = {3: 1.0, 6: 2.0, 8: 0.5}

@@ -10,8 +10,9 @@ from harness.training.loss import chunked_cross_entropy
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 100])
 @pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 def test_loss_and_gradients_are_those_of_whole_logits(
-    monkeypatch: pytest.MonkeyPatch, rows: int, with_bias: bool
+    monkeypatch: pytest.MonkeyPatch, rows: int, with_bias: bool, smoothing: float
 ) -> None:
     torch.manual_seed(0)
     vocabulary, width, tokens = 19, 6, 7
@@ -21,9 +22,10 @@ def test_loss_and_gradients_are_those_of_whole_logits(
     bias = torch.randn(vocabulary, requires_grad=True) if with_bias else None
     labels = torch.randint(vocabulary, (tokens,))
     leaves = [t for t in (states, weight, bias) if t is not None]
-    expected = F.cross_entropy(F.linear(states, weight, bias), labels, reduction="sum")
+    logits = F.linear(states, weight, bias)
+    expected = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
     expected_gradients = torch.autograd.grad(0.3 * expected, leaves)
-    actual = chunked_cross_entropy(states, weight, bias, labels)
+    actual = chunked_cross_entropy(states, weight, bias, labels, smoothing)
     torch.testing.assert_close(actual, expected)
     for ours, theirs in zip(
         torch.autograd.grad(0.3 * actual, leaves), expected_gradients, strict=True
