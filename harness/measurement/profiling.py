@@ -39,6 +39,17 @@ def profile_recipes(
     frozen: FrozenSchedule,
     told: Told,
 ) -> list[ProfiledRecipe]:
+    """Measure all recipes; see ``each_recipe``."""
+    return list(each_recipe(spec, backbone, recipes, frozen, told))
+
+
+def each_recipe(
+    spec: RunSpec,
+    backbone: Backbone,
+    recipes: Sequence[Recipe],
+    frozen: FrozenSchedule,
+    told: Told,
+) -> Iterator[ProfiledRecipe]:
     """Measure each recipe beside full fine-tuning, which stays alive over all of them.
 
     A recipe that does not fit is a result, and then it is the next one's turn. One that fits only
@@ -51,9 +62,11 @@ def profile_recipes(
         recipes: what to measure.
         frozen: the batches.
         told: called with what is done next.
+
+    Yields:
+        What was found of each recipe, as soon as it is there.
     """
     full_spec = spec.model_copy(update={"recipe": BASELINE})
-    rows = []
     told(f"{BASELINE}, the baseline")
     with _Baseline(full_spec, frozen) as baseline:
         for recipe in recipes:
@@ -68,7 +81,6 @@ def profile_recipes(
             elif row.predicted_memory and row.predicted_memory.process_bytes is None:
                 why = "what a process takes of a CUDA device beside tensors is not predicted"
                 row.not_measured["predicted_memory.process_bytes"] = why
-            rows.append(row)
             try:
                 _measure(spec.model_copy(update={"recipe": str(recipe)}), frozen, baseline, row)
             except HarnessError:
@@ -77,7 +89,7 @@ def profile_recipes(
                 _failed(row, error)
             if row.speed:
                 set_beside_limit(row.speed, backbone, recipe, frozen)
-    return rows
+            yield row
 
 
 def _failed(row: ProfiledRecipe, error: Exception) -> None:

@@ -1,0 +1,242 @@
+"""Step 5: where a step's time goes, by torch.profiler: launches, host, and device by kind.
+
+Ours and the trainer's take equal batches. What no kernel fills of an equal step's time without the
+profiler is idle: there the device waits for the processor to launch something.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from gpu.step import StepResult, run_step
+
+WARM = 4
+"""Steps before the one that is looked at."""
+KINDS = (
+    ("attention", r"flash|fmha|attention|softmax"),
+    ("products", r"gemm|gemv|cutlass|cublas|nvjet|xmma|splitk|aten::(addmm|mm|bmm)$"),
+    ("copies", r"memcpy|memset|copy|catarray|gather|scatter|index|fill|aten::(cat|zero_)"),
+    ("optimizer", r"multi_tensor|adam|foreach|lpnorm"),
+)
+"""Kind of a kernel -> what its name has in it; the first that fits. The rest is element-wise."""
+REST = "element-wise"
+MOST_NAMES = 40
+"""Kernels that are listed by name."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel, or one copy, that ran on the device.
+
+    Attributes:
+        name: as the profiler gives it.
+        start: nanoseconds.
+        duration: nanoseconds.
+    """
+
+    name: str
+    start: int
+    duration: int
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of a kernel."""
+    lower = name.lower()
+    return next((kind for kind, words in KINDS if re.search(words, lower)), REST)
+
+
+def sum_up(kernels: Sequence[Kernel], step_seconds: float) -> dict[str, Any]:
+    """Return launches and milliseconds by kind.
+
+    Args:
+        kernels: of one step.
+        step_seconds: of an equal step without the profiler, until the device was done.
+    """
+    milliseconds: Counter[str] = Counter()
+    launches: Counter[str] = Counter()
+    names: Counter[str] = Counter()
+    for kernel in kernels:
+        milliseconds[kind_of(kernel.name)] += kernel.duration / 1e6
+        launches[kind_of(kernel.name)] += 1
+        names[kernel.name] += 1
+    busy = busy_nanoseconds(kernels) / 1e6
+    return {
+        "launches": len(kernels),
+        "launches_by_kind": dict(launches),
+        "device_ms": busy,
+        "idle_ms": max(0.0, step_seconds * 1e3 - busy),
+        "device_ms_by_kind": dict(milliseconds),
+        "most_launched": dict(names.most_common(MOST_NAMES)),
+    }
+
+
+def busy_nanoseconds(kernels: Iterable[Kernel]) -> int:
+    """Return for how long at least one of the kernels ran."""
+    busy = end = 0
+    for kernel in sorted(kernels, key=lambda k: k.start):
+        stop = kernel.start + kernel.duration
+        busy += max(0, stop - max(end, kernel.start))
+        end = max(end, stop)
+    return busy
+
+
+class ProfilingClock:
+    """Stands for the benchmark's clock: lets one step pass under the profiler.
+
+    Args:
+        device: ``cuda`` or ``cpu``.
+        warm: steps before it.
+    """
+
+    def __init__(self, device: str, warm: int = WARM) -> None:
+        self.device = device
+        self.warm = warm
+        self.found: dict[str, Any] = {}
+        self._profiler: Any = None
+        self._began = 0.0
+        self._seconds = 0.0
+
+    def step_done(self, steps: int, tokens: int) -> None:
+        """Note that so many steps are queued; the last warm one is timed without the profiler."""
+        if steps == self.warm - 1:
+            self._wait()
+            self._began = time.perf_counter()
+        elif steps == self.warm:
+            host = time.perf_counter() - self._began
+            self._wait()
+            self._seconds = time.perf_counter() - self._began
+            self.found = {"host_ms": host * 1e3, "step_ms": self._seconds * 1e3}
+            self._start()
+        elif steps == self.warm + 1:
+            self._wait()
+            self._profiler.stop()
+            self.found |= sum_up(self._kernels(), self._seconds) | {"tokens": tokens}
+
+    def read(self, losses: list[Any]) -> dict[str, Any]:
+        """Return what was found."""
+        return {**self.found, "loss": float(losses[-1])}
+
+    def _start(self) -> None:
+        from torch.profiler import ProfilerActivity, profile
+
+        activities = [ProfilerActivity.CPU]
+        if self.device == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        self._profiler = profile(activities=activities)
+        self._profiler.start()
+
+    def _kernels(self) -> list[Kernel]:
+        """Return what ran on the device; on a CPU the operators, without those within others."""
+        from torch.autograd import DeviceType
+
+        if self.device == "cuda":
+            events = self._profiler.profiler.kineto_results.events()
+            return [
+                Kernel(e.name(), e.start_ns(), e.duration_ns())
+                for e in events
+                if e.device_type() == DeviceType.CUDA
+                and not e.is_user_annotation()
+                and not e.name().startswith(("Optimizer.", "ProfilerStep"))
+            ]
+        return [
+            Kernel(e.name, int(e.time_range.start * 1e3), int(e.self_cpu_time_total * 1e3))
+            for e in self._profiler.events()
+            if e.name.startswith("aten::") and e.self_cpu_time_total > 0
+        ]
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+
+
+def run(result: StepResult) -> str:
+    """Look at a step of each contender on each shape and recipe."""
+    from trainer import Settings
+
+    device, tiny = result.request.device, result.request.tiny
+    shapes = ("nano-t5",) if tiny else ("t5-large", "bart-large")
+    recipes = ("lora_ff+lprun",) if tiny else ("lora_ff+lprun", "lora_ff", "full")
+    peer = Settings("bfloat16", "grouped")
+    batch = 1 if tiny else 8
+    for recipe in recipes:
+        for shape in shapes:
+            work = shape, recipe, device, batch
+            result.case(f"{shape} {recipe} harness", partial(ours, *work))
+            result.case(f"{shape} {recipe} trainer", partial(theirs, *work, peer))
+    return "; ".join(filter(None, (in_words(result.cases, shape) for shape in shapes)))
+
+
+def in_words(cases: dict[str, Any], shape: str) -> str:
+    """Return the launches of both contenders, where they are known."""
+    found = [cases.get(f"{shape} lora_ff+lprun {who}", {}) for who in ("harness", "trainer")]
+    if not all("launches" in case for case in found):
+        return ""
+    own, other = (f"{case['launches']:,}" for case in found)
+    return f"{shape} lora_ff+lprun launches {own}, the trainer {other}"
+
+
+def batches_of(case: Any) -> list[Any]:
+    """Return an equal batch for each step up to the one that is looked at."""
+    from work import make_examples
+
+    vocabulary = case.backbone.config().vocab_size
+    return [make_examples(case.batch, vocabulary, full_length=False)] * (WARM + 1)
+
+
+def ours(shape: str, recipe: str, device: str, batch: int) -> dict[str, Any]:
+    """Profile a step of the harness."""
+    import torch
+
+    from gpu.device_weights import new_case
+    from harness.spec import RunSpec
+    from harness.training.trainee import prepare
+
+    case = new_case(shape, recipe, device, batch=batch)
+    spec = RunSpec.model_validate(
+        {
+            "backbone": shape,
+            "recipe": recipe,
+            "weights": "random",
+            "device": device,
+            "train": {"precision": "bfloat16"},
+        }
+    )
+    trainee = prepare(case.backbone, case.parsed, spec)
+    trainee.model.train()
+    clock = ProfilingClock(device)
+    losses: list[torch.Tensor] = []
+    collated = [trainee.engine.collate(examples) for examples in batches_of(case)]
+    for done, made in enumerate(collated, start=1):
+        losses.append(trainee.step([made], made.target_tokens))
+        clock.step_done(done, made.source_tokens + made.target_tokens)
+    return clock.read(losses)
+
+
+def theirs(shape: str, recipe: str, device: str, batch: int, settings: Any) -> dict[str, Any]:
+    """Profile a step of the trainer."""
+    import torch
+    from trainer import build, train
+
+    from gpu.device_weights import new_case
+    from harness.training.trainee import choose_device
+
+    choose_device(device)
+    torch.manual_seed(0)
+    case = new_case(shape, recipe, device, batch=batch)
+    model = build(settings, case.backbone, case.parsed, "random")
+    clock: Any = ProfilingClock(device)
+    found: Any = train(settings, model, batches_of(case), device, clock)
+    return dict(found)
+
+
+if __name__ == "__main__":
+    sys.exit(run_step(run))

@@ -1,0 +1,145 @@
+"""Step 3: the paper's question. How fast is each recipe beside full fine-tuning, and how small?
+
+The measurement is that of ``harness profile``: each recipe in windows that take turns with those of
+full fine-tuning, on equal batches.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gpu.step import StepResult, run_step
+
+RECIPES = ("lora_ff+lprun", "full", "lora_ff", "lprun", "lora_qv+lprun")
+"""The most telling first, for a run that is cut off."""
+FULL_LENGTH = "512/128"
+"""Every source and target has this many tokens."""
+OWN_LENGTHS = "mimic_radiology"
+"""Lengths are drawn around this task's means."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What recipes are compared on.
+
+    Attributes:
+        backbone: registered name; its weights are random.
+        lengths: ``FULL_LENGTH``, or a task's name.
+        batch: examples to a step.
+        recipes: in the order of measurement.
+        steps: optimizer steps to a window.
+        rounds: of four windows.
+    """
+
+    backbone: str
+    lengths: str
+    batch: int = 8
+    recipes: tuple[str, ...] = RECIPES
+    steps: int = 5
+    rounds: int = 4
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.backbone} {self.batch} x {self.lengths}"
+
+
+FULL = tuple(
+    Workload(backbone, lengths)
+    for lengths in (FULL_LENGTH, OWN_LENGTHS)
+    for backbone in ("t5-large", "bart-large")
+)
+TINY = (Workload("nano-t5", OWN_LENGTHS, 1, RECIPES[:1], 1, 2),)
+SECONDS = 45.0
+"""What must be left for a workload to be begun."""
+
+
+def run(result: StepResult) -> str:
+    """Measure each workload, and keep each recipe's row as soon as it is there."""
+    for workload in TINY if result.request.tiny else FULL:
+        measure(workload, result)
+    shown = [
+        f"{name.removesuffix(' lora_ff+lprun')} {speed['relative']:.0%}"
+        for name, case in result.cases.items()
+        if name.endswith(" lora_ff+lprun") and (speed := case.get("row", {}).get("speed"))
+    ]
+    return f"lora_ff+lprun: {', '.join(shown)}" if shown else ""
+
+
+def measure(workload: Workload, result: StepResult) -> None:
+    """Measure the recipes of a workload that are not measured yet."""
+    missing = [
+        recipe
+        for recipe in workload.recipes
+        if "failure" in result.cases.get(f"{workload.name} {recipe}", {"failure": ""})
+    ]
+    if not missing:
+        print(f"{workload.name}: is there", flush=True)
+        return
+    rows = profile(workload, missing, result.request.device)
+    least = 0 if result.request.tiny else SECONDS
+    for recipe in missing:
+        result.case(f"{workload.name} {recipe}", lambda: take(rows), least)
+
+
+def take(rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """Return the next row. That a recipe does not fit is a result.
+
+    Raises:
+        RuntimeError: the recipe failed in any other way.
+    """
+    found = next(rows, None)
+    if found is None:
+        raise RuntimeError("full fine-tuning failed, with which it is compared")
+    if found["row"]["status"] == "error":
+        raise RuntimeError(found["row"]["failure"]["message"])
+    return found
+
+
+def profile(workload: Workload, recipes: list[str], device: str) -> Iterator[dict[str, Any]]:
+    """Yield a row for each recipe: speed, memory, parameters, and what a prediction said."""
+    from work import make_examples
+
+    from harness.measurement.batches import choose_batches, profile_spec, task_of
+    from harness.measurement.data_choice import DataChoice
+    from harness.measurement.probe import freeze
+    from harness.measurement.profiling import each_recipe
+    from harness.plugins import installed
+    from harness.recipe import parse
+    from harness.training.schedule import Schedule
+
+    plugins = installed()
+    task = None if workload.lengths == FULL_LENGTH else workload.lengths
+    spec = profile_spec(
+        workload.backbone,
+        task,
+        device,
+        workload.batch,
+        1,
+        "bfloat16",
+        workload.steps,
+        workload.rounds,
+    )
+    backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
+    if task is None:
+        count = spec.probe.warmup_steps + spec.probe.rounds * spec.probe.steps
+        vocabulary = backbone.config().vocab_size
+        examples = make_examples(count * workload.batch, vocabulary, full_length=True)
+        frozen = freeze(Schedule(examples, workload.batch, 1, spec.seed), spec.probe)
+    else:
+        frozen = choose_batches(spec, backbone, task_of(spec, plugins), DataChoice.LENGTHS).frozen
+    parsed = [parse(recipe, plugins.compressors) for recipe in recipes]
+    for row in each_recipe(spec, backbone, parsed, frozen, print):
+        yield {
+            "workload": workload.name,
+            "mean_source_tokens": frozen.mean_source_tokens,
+            "mean_target_tokens": frozen.mean_target_tokens,
+            "row": row.model_dump(),
+        }
+
+
+if __name__ == "__main__":
+    sys.exit(run_step(run))

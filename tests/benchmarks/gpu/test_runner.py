@@ -1,0 +1,202 @@
+"""The steps of ``make gpu``: each ends, is written down at once, and is not run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+Import = Callable[[str], ModuleType]
+
+STEPS = {
+    "sound": """
+        from gpu.step import run_step
+
+        def run(result):
+            result.case("one", lambda: {"number": 1})
+            return "as it should be"
+
+        raise SystemExit(run_step(run))
+        """,
+    "broken": """
+        print("about to fall")
+        raise ValueError("a kernel did not compile")
+        """,
+    "endless": """
+        import subprocess, sys, time
+        from pathlib import Path
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        Path("child.pid").write_text(str(child.pid))
+        time.sleep(60)
+        """,
+    "partly": """
+        from pathlib import Path
+        from gpu.step import run_step
+
+        def fall():
+            if not Path("mended").exists():
+                raise MemoryError("out of memory\\nand more")
+            return {"number": 2}
+
+        def run(result):
+            for name, measure in (("good", lambda: {"number": 1}), ("bad", fall)):
+                result.case(name, measure)
+            return "two cases"
+
+        raise SystemExit(run_step(run))
+        """,
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path, module: Import, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout whose steps are those above."""
+    benchmarks = tmp_path / "root" / "benchmarks"
+    benchmarks.mkdir(parents=True)
+    for name, code in STEPS.items():
+        lines = code.strip("\n").splitlines()
+        text = "\n".join(text.removeprefix(" " * 8) for text in lines)
+        (benchmarks / f"{name}.py").write_text(text + "\n")
+    real = Path(module("gpu").__file__ or "").parents[1]
+    monkeypatch.setenv("PYTHONPATH", str(real))
+    return benchmarks.parent
+
+
+@pytest.fixture
+def run(root: Path, tmp_path: Path, module: Import) -> Callable[..., int]:
+    """Run steps by name."""
+    runner, card, listed = module("gpu.runner"), module("gpu.card"), module("gpu.step_list")
+
+    def call(*names: str, seconds: float = 60, share: float = 1, out: Path | None = None) -> int:
+        steps = [listed.Step(name, name, share, name) for name in names]
+        found = card.Card("NVIDIA H100 80GB HBM3", "cpu", {"name": "NVIDIA H100 80GB HBM3"})
+        folder = tmp_path / "results" / found.slug
+        status: int = runner.Runner(root, folder, found, steps, True, seconds, out).run()
+        return status
+
+    return call
+
+
+def state(tmp_path: Path) -> dict[str, Any]:
+    folder = tmp_path / "results" / "nvidia-h100-80gb-hbm3"
+    steps: dict[str, Any] = json.loads((folder / "steps.json").read_text())["steps"]
+    return steps
+
+
+def test_a_step_that_falls_costs_no_other(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("broken", "sound") == 1
+    found = state(tmp_path)
+    assert found["broken"]["status"] == "failed"
+    assert "a kernel did not compile" in found["broken"]["summary"]
+    assert found["sound"] | {"seconds": 0} == {
+        "status": "ok",
+        "seconds": 0,
+        "summary": "as it should be",
+    }
+    printed = capsys.readouterr().out.splitlines()
+    assert [text.split()[:3] for text in printed] == [
+        ["1/2", "broken", "failed"],
+        ["2/2", "sound", "ok"],
+    ]
+    folder = tmp_path / "results" / "nvidia-h100-80gb-hbm3"
+    assert "about to fall" in (folder / "broken.log").read_text()
+    assert json.loads((folder / "card.json").read_text())["name"] == "NVIDIA H100 80GB HBM3"
+
+
+def test_what_is_done_is_not_done_again(
+    run: Callable[..., int], root: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results" / "nvidia-h100-80gb-hbm3"
+    assert run("sound", "partly") == 1
+    first = json.loads((folder / "partly.json").read_text())
+    assert first["cases"]["bad"]["failure"] == "MemoryError: out of memory"
+    assert state(tmp_path)["partly"]["summary"] == (
+        "two cases; 1 failed, first bad: MemoryError: out of memory"
+    )
+    (root / "mended").touch()
+    before = (folder / "sound.json").stat().st_mtime_ns
+    assert run("sound", "partly") == 0
+    assert (folder / "sound.json").stat().st_mtime_ns == before
+    assert "good: is there" in (folder / "partly.log").read_text()
+    assert json.loads((folder / "partly.json").read_text())["cases"]["bad"]["number"] == 2
+
+
+def test_other_code_measures_everything_again(
+    run: Callable[..., int], root: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results" / "nvidia-h100-80gb-hbm3"
+    run("sound")
+    before = json.loads((folder / "sound.json").read_text())["code"]
+    (root / "benchmarks" / "other.py").write_text("changed = True\n")
+    run("sound")
+    assert json.loads((folder / "sound.json").read_text())["code"] != before
+    assert "is there" not in (folder / "sound.log").read_text()
+
+
+def test_time_that_runs_out_ends_a_step_and_its_children(
+    run: Callable[..., int], root: Path, tmp_path: Path
+) -> None:
+    assert run("endless", "sound", seconds=26, share=20) == 1
+    found = state(tmp_path)
+    assert found["endless"]["status"] == "unfinished"
+    assert found["endless"]["seconds"] < 15  # 26 less the 20 that are the other's.
+    assert found["sound"]["status"] == "ok"
+    child = Path(f"/proc/{(root / 'child.pid').read_text()}/status")
+    for _ in range(50):
+        if not child.exists() or "zombie" in child.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError("the child lives on")
+
+
+def test_without_time_nothing_is_started(run: Callable[..., int], tmp_path: Path) -> None:
+    assert run("sound", seconds=1) == 1
+    assert state(tmp_path)["sound"]["summary"] == "no time was left for it"
+
+
+def test_the_archive_has_all_results_after_each_step(
+    run: Callable[..., int], tmp_path: Path
+) -> None:
+    run("sound", "broken", out=tmp_path / "out")
+    (archive,) = (tmp_path / "out").iterdir()
+    assert archive.name == "gpu-nvidia-h100-80gb-hbm3.tar.gz"
+    with tarfile.open(archive) as file:
+        names = {Path(name).name for name in file.getnames()}
+    assert names == {"card.json", "steps.json", "sound.json", "sound.log", "broken.log"}
+
+
+def test_an_archive_stays_small(module: Import, tmp_path: Path) -> None:
+    folder = tmp_path / "card"
+    folder.mkdir()
+    (folder / "small.json").write_bytes(b"{}")
+    (folder / "large.json").write_bytes(os.urandom(50_000))
+    (folder / "long.log").write_bytes(os.urandom(400_000))
+    made = module("gpu.archive").write_archive(folder, tmp_path / "out", most=310_000)
+    assert made.stat().st_size < 320_000
+    with tarfile.open(made) as file:
+        sizes = {Path(entry.name).name: entry.size for entry in file.getmembers()}
+    assert sizes == {"small.json": 2, "large.json": 50_000}
+    made = module("gpu.archive").write_archive(folder, tmp_path / "out")
+    with tarfile.open(made) as file:
+        assert {Path(entry.name).name: entry.size for entry in file.getmembers()} == {
+            "small.json": 2,
+            "large.json": 50_000,
+            "long.log": 256 * 2**10,
+        }
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [("NVIDIA H100 80GB HBM3", "nvidia-h100-80gb-hbm3"), ("A40 (µ)/..", "a40"), ("", "unnamed")],
+)
+def test_a_card_names_its_folder(module: Import, name: str, slug: str) -> None:
+    assert module("gpu.card").slug_of(name) == slug

@@ -1,0 +1,92 @@
+"""Each step of ``make gpu`` at a size that a CPU does in seconds, and what it counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+Import = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def run_tiny(module: Import, tmp_path: Path) -> Callable[[str], dict[str, Any]]:
+    """Run a step in this process, and return its record."""
+
+    def call(name: str) -> dict[str, Any]:
+        file = tmp_path / f"{name}.json"
+        step = module(f"gpu.{name}")
+        arguments = ["--result", str(file), "--device", "cpu", "--tiny"]
+        assert module("gpu.step").run_step(step.run, arguments) == 0, file.read_text()
+        record: dict[str, Any] = json.loads(file.read_text())
+        return record
+
+    return call
+
+
+def test_tests_are_counted_by_their_outcome(module: Import, tmp_path: Path) -> None:
+    file = tmp_path / "test_some.py"
+    file.write_text(
+        "import pytest\n"
+        "gpu = pytest.mark.gpu\n"
+        "@gpu\ndef test_good(): pass\n"
+        "@gpu\ndef test_bad(): assert 1 == 2, 'one is not two'\n"
+        "@gpu\n@pytest.mark.slow\ndef test_slow(): assert False\n"
+        "@gpu\n@pytest.mark.skip\ndef test_skipped(): pass\n"
+        "def test_unmarked(): assert False\n"
+    )
+    step = module("gpu.marked_tests")
+    found = step.run_file(file, 60)
+    assert found["passed"] == found["skipped"] == 1
+    assert list(found["failed"]) == ["test_bad"]
+    assert "one is not two" in found["failed"]["test_bad"]
+
+
+def test_all_files_with_marked_tests_are_found(module: Import) -> None:
+    step = module("gpu.marked_tests")
+    names = {path.name for path in step.marked_files(step.ROOT / "tests" / "harness")}
+    assert {"test_cuda.py", "test_fused_attention.py", "test_reading.py"} <= names
+    assert "test_packing.py" not in names
+
+
+def test_device_time_is_summed_by_kind(module: Import) -> None:
+    step = module("gpu.kernels")
+    kernels = [
+        step.Kernel("sm90_xmma_gemm_bf16", 0, 2_000_000),
+        step.Kernel("void pytorch_flash::flash_fwd_kernel", 1_000_000, 3_000_000),
+        step.Kernel("vectorized_elementwise_kernel<add>", 6_000_000, 1_000_000),
+        step.Kernel("Memcpy HtoD (Pinned -> Device)", 6_500_000, 100_000),
+        step.Kernel("multi_tensor_apply_kernel<FusedAdam>", 9_000_000, 500_000),
+    ]
+    found = step.sum_up(kernels, step_seconds=0.010)
+    assert found["launches"] == 5
+    assert found["device_ms_by_kind"] == pytest.approx(
+        {"products": 2, "attention": 3, "element-wise": 1, "copies": 0.1, "optimizer": 0.5}
+    )
+    # 0 to 4, 6 to 7 and 9 to 9.5: what runs at the same time counts once.
+    assert found["device_ms"] == pytest.approx(5.5)
+    assert found["idle_ms"] == pytest.approx(4.5)
+
+
+def test_a_step_of_both_contenders_is_profiled(run_tiny: Callable[[str], dict[str, Any]]) -> None:
+    cases = run_tiny("kernels")["cases"]
+    own, other = (cases[f"nano-t5 lora_ff+lprun {who}"] for who in ("harness", "trainer"))
+    assert own["tokens"] == other["tokens"] > 0
+    for case in (own, other):
+        assert case["device_ms_by_kind"]["products"] > 0
+        assert 0 < case["host_ms"] <= case["step_ms"]
+        assert 5 < case["loss"] < 12
+
+
+@pytest.mark.slow
+def test_recipes_are_measured_beside_full(run_tiny: Callable[[str], dict[str, Any]]) -> None:
+    record = run_tiny("relative_speed")
+    case = record["cases"]["nano-t5 1 x mimic_radiology lora_ff+lprun"]
+    assert case["row"]["status"] == "ok"
+    assert case["row"]["speed"]["relative"] > 0
+    assert case["row"]["memory"]["relative"] > 0
+    assert record["summary"].startswith("lora_ff+lprun: nano-t5 1 x mimic_radiology ")
