@@ -70,7 +70,10 @@ def _notes(
     too_large = {f.available for f in known if f.too_large and f.available}
     if too_large:
         size = f"{min(too_large) / 2**30:.2f}"
-        yield f"! more than the {size} GiB that there are; --on-oom shrink halves its micro-batch."
+        yield (
+            f"! more than the {size} GiB that there are for training; --on-oom shrink halves its "
+            "micro-batch."
+        )
     times_unknown = {cell: f.no_time for cell, f in forecasts.items() if f.no_time}
     memory_unknown = {cell: f.no_memory for cell, f in forecasts.items() if f.no_memory}
     yield from _reasons("time", times_unknown, name, len(forecasts))

@@ -50,6 +50,7 @@ def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fin
         versions={
             "python": platform.python_version(),
             **package_versions(),
+            **_cuda_versions(device),
             "harness": harness.__version__,
         },
         dtype=str(dtype).removeprefix("torch."),
@@ -66,6 +67,15 @@ def _with_backend(attention: str, device: torch.device) -> str:
         return attention
     on = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     return f"{attention}; cuDNN {'on' if on else 'off'}"
+
+
+def _cuda_versions(device: torch.device) -> dict[str, str]:
+    """Return the versions of CUDA and cuDNN that torch computes with there, none on a CPU."""
+    if device.type != "cuda":
+        return {}
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    found = {"cuda": torch.version.cuda, "cudnn": cudnn}
+    return {name: str(version) for name, version in found.items() if version is not None}
 
 
 def why_no_driver(found: Fingerprint) -> dict[str, str]:

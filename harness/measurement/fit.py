@@ -22,6 +22,11 @@ _CGROUP_LIMITS = (
 )
 
 
+HEADROOM = 3 * 2**29
+"""Bytes of a CUDA device that are left free beside predicted tensors: for the contexts of two
+processes, kernels, workspaces of libraries, and pieces that are too small to be used."""
+
+
 def settle_checkpointing(
     spec: RunSpec, backbone: Backbone, recipe: Recipe, longest: Step
 ) -> RunSpec:
@@ -48,20 +53,22 @@ def settle_checkpointing(
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the memory that is free on a device, or None where the system does not say."""
+    """Return the memory that is free for training, or None where the system does not say."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return free
+        return max(free - HEADROOM, 0)
     return _meminfo("MemAvailable")
 
 
 def total_bytes(device: torch.device) -> int | None:
-    """Return all the memory that a device has, or that this process is allowed, if that is known.
+    """Return all the memory that training may take, on an empty device, if that is known.
 
+    On a CPU it is what this process is allowed, on CUDA what the device has less ``HEADROOM``.
     Makes no use of the device, which would take some of it.
     """
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
+        total: int = torch.cuda.get_device_properties(device).total_memory
+        return max(total - HEADROOM, 0)
     limits = [_meminfo("MemTotal")]
     for path in _CGROUP_LIMITS:
         with contextlib.suppress(OSError, ValueError):  # Not there, or "max".

@@ -33,6 +33,7 @@ class MemoryReading:
     tensors: int | None
     process: int | None = None
     retries: int | None = None
+    workspaces: int | None = None
     not_measured: dict[str, str] = field(default_factory=dict)
     """Field of the report -> why it is null."""
 
@@ -66,7 +67,7 @@ def measure_memory(
         reserved=None,
         tensors=held() + peak_of_allocations(step),
         not_measured=dict.fromkeys(
-            ("reserved_bytes", "process_bytes", "allocation_retries"),
+            ("reserved_bytes", "process_bytes", "allocation_retries", "workspace_bytes"),
             "it is a number of the CUDA allocator, and this is a CPU",
         ),
     )
@@ -75,6 +76,7 @@ def measure_memory(
 def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) -> MemoryReading:
     torch.cuda.synchronize(device)
     static = torch.cuda.memory_allocated(device)
+    workspaces = _workspaces(device)
     retries = _retries(device)
     torch.cuda.reset_peak_memory_stats(device)
     for _ in range(steps):
@@ -94,8 +96,16 @@ def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) 
         tensors=None,
         process=process,
         retries=_retries(device) - retries,
+        workspaces=workspaces,
         not_measured=not_measured,
     )
+
+
+def _workspaces(device: torch.device) -> int:
+    """Return the bytes that cuBLAS works in; the next matrix product takes as many again."""
+    held = torch.cuda.memory_allocated(device)
+    torch._C._cuda_clearCublasWorkspaces()
+    return held - torch.cuda.memory_allocated(device)
 
 
 def _retries(device: torch.device) -> int:

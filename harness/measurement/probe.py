@@ -217,6 +217,7 @@ def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
         tensor_bytes=reading.tensors,
         process_bytes=reading.process,
         allocation_retries=reading.retries,
+        workspace_bytes=reading.workspaces,
         parts=parts,
         not_measured=reading.not_measured,
     )

@@ -152,6 +152,9 @@ class Memory(Record):
     allocation_retries: int | None = None
     """CUDA: how often in the window the allocator had to give back what it held and ask again; if
     it is not 0, memory was so short that it cost speed."""
+    workspace_bytes: int | None = None
+    """CUDA: of ``peak_bytes``, what cuBLAS keeps to work in, whatever the recipe; null on a CPU and
+    in older reports."""
     tensor_bytes: int | None = None
     """CPU: most bytes in live tensors, which unlike resident bytes is deterministic."""
     relative: float | None = None
@@ -248,7 +251,7 @@ class Fingerprint(Record):
     threads: int
     """Threads that torch computes with."""
     versions: dict[str, str]
-    """Versions of python, torch, transformers, peft and the harness."""
+    """Versions of python, torch, transformers, peft and the harness; on CUDA of CUDA and cuDNN."""
     dtype: str
     """What matrix products are computed in."""
     matmul_precision: str

@@ -60,6 +60,17 @@ def test_a_known_allocation_reads_as_its_size(device: torch.device) -> None:
     assert "tensor_bytes" in reading.not_measured
 
 
+def test_the_workspaces_of_cublas_are_told_from_the_rest(device: torch.device) -> None:
+    left = torch.ones(512, 512, device=device)
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    reading = measure_memory(lambda: left @ left, 3, device, lambda: 0)
+    assert reading.workspaces
+    assert reading.static == before + reading.workspaces
+    assert reading.peak == pytest.approx(reading.static + left.nbytes, rel=0.05)
+
+
 def test_what_was_before_the_window_is_not_seen(device: torch.device) -> None:
     torch.ones(2 * KNOWN, dtype=torch.uint8, device=device)
     reading = measure(device, 512, 64, 128, 64)

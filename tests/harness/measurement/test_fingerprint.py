@@ -1,6 +1,7 @@
 """What measurements depend on, read from this machine."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -32,6 +33,24 @@ def test_on_cuda_the_attention_says_whether_cudnn_may_compute_it(
     monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: state == "on")
     made = fingerprint(torch.device("cuda"), torch.bfloat16, "sdpa")
     assert made.attention == f"sdpa; cuDNN {state}"
+
+
+def test_on_cuda_the_versions_of_cuda_cudnn_and_driver_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 580.65.06\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91300)
+    made = fingerprint(torch.device("cuda"), torch.bfloat16, "sdpa")
+    assert made.driver == "580.65.06"
+    assert (made.versions["cuda"], made.versions["cudnn"]) == ("13.0", "91300")
+    # On the same machine's CPU they make no difference.
+    on_cpu = fingerprint(torch.device("cpu"), torch.bfloat16, "sdpa")
+    assert on_cpu.versions.keys() == made.versions.keys() - {"cuda", "cudnn"}
 
 
 def test_versions_are_those_installed() -> None:

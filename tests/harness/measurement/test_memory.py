@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.measurement import memory
 from harness.measurement.memory import (
     measure_memory,
     peak_of_allocations,
@@ -69,6 +70,51 @@ def test_static_bytes_hold_what_lives_on() -> None:
     reading = measure_memory(step, 3, CPU, lambda: sum(t.nbytes for t in kept))
     assert reading.static - before == pytest.approx(KNOWN, rel=0.05)
     assert reading.tensors == KNOWN
+
+
+class Allocator:
+    """That of a CUDA device, in which cuBLAS keeps a workspace from its first product on."""
+
+    workspace = 32 * MIB
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kept = 100 * MIB
+        self.in_workspace = 0
+        self.peak = 0
+        self.retries = 5
+        cuda = {
+            "synchronize": lambda device: None,
+            "memory_allocated": lambda device: self.kept + self.in_workspace,
+            "reset_peak_memory_stats": lambda device: setattr(self, "peak", 0),
+            "max_memory_allocated": lambda device: self.peak,
+            "max_memory_reserved": lambda device: 2 * self.peak,
+            "memory_stats": lambda device: {"num_alloc_retries": self.retries},
+        }
+        for name, replacement in cuda.items():
+            monkeypatch.setattr(torch.cuda, name, replacement)
+        name = "_cuda_clearCublasWorkspaces"
+        monkeypatch.setattr(torch._C, name, self.clear, raising=False)
+        monkeypatch.setattr(memory, "process_bytes", lambda device: 3 * self.peak)
+
+    def clear(self) -> None:
+        self.in_workspace = 0
+
+    def step(self) -> None:
+        self.in_workspace = self.workspace
+        self.retries += 1
+        self.peak = max(self.peak, self.kept + self.in_workspace + 8 * MIB)
+
+
+def test_on_cuda_the_workspaces_of_cublas_are_told_from_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = torch.device("cuda")
+    reading = measure_memory(Allocator(monkeypatch).step, 3, device, lambda: 0)
+    assert reading.workspaces == 32 * MIB
+    # They are still part of what a step needs.
+    assert reading.peak == (100 + 32 + 8) * MIB
+    assert reading.static == (100 + 32) * MIB
+    assert reading.retries == 3
 
 
 def test_the_count_of_tensor_bytes_is_exact() -> None:
