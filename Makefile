@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-gpu bench-light gpu gpu-tiny check-prediction check-intervals check-resume test test-slow test-gpu lint clean
+.PHONY: help install demo bench bench-gpu bench-light gpu gpu-tiny gpu-wheels check-prediction check-intervals check-resume test test-slow test-gpu lint clean
 
 help:  ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ gpu: $(INSTALLED)  ## Test and measure on a CUDA device; 8 minutes. OUT=DIR also
 
 gpu-tiny: $(INSTALLED)  ## Rehearse make gpu on the CPU; its numbers say nothing.
 	$(GPU) --tiny --device cpu $(if $(OUT),--out $(OUT))
+
+gpu-wheels: $(INSTALLED)  ## Fetch what scripts/gpu.sh installs on a GPU machine without a network.
+	$(BIN)/python benchmarks/gpu/wheels.py
 
 check-prediction: $(INSTALLED)  ## Compare predicted with measured memory; write JSON. Some minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prediction.py --out $(BENCH)
