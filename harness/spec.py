@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from harness.backbone import Weights
 from harness.errors import HarnessError
@@ -104,6 +104,20 @@ class TrainSettings(Options):
     """Stop after so many evaluations without a better one."""
 
 
+class GreedySettings(DecodingSettings):
+    """How the eval split is predicted during training: greedy and short."""
+
+    # Defaults of fields, not one default object: a setting given alone leaves the others as here.
+    beams: int = Field(1, ge=1)
+    """Hypotheses kept for each example; 1 is greedy search."""
+    max_new_tokens: int = Field(50, ge=1)
+    """Longest prediction in tokens, with its closing token."""
+    no_repeat_ngram: int = Field(0, ge=0)
+    """No n-gram of this many tokens occurs twice in a prediction; 0 allows all."""
+    batch_size: int = Field(32, ge=1)
+    """Examples decoded at once; changes speed and memory, not the search."""
+
+
 class ScoringSettings(DecodingSettings):
     """How the test split is predicted and scored."""
 
@@ -112,6 +126,16 @@ class ScoringSettings(DecodingSettings):
     Numbers of unlike decoders are not compared."""
     examples: int | None = Field(None, ge=1)
     """Score only so many examples of the test split, the same ones in every run."""
+
+    @field_validator("decoder")
+    @classmethod
+    def _can_search_so(cls, value: str, info: ValidationInfo) -> str:
+        if value == "ctranslate2" and info.data.get("early_stopping") == "never":
+            raise ValueError(
+                "it ends an example as soon as as many hypotheses have ended as there are beams, "
+                "and so does not have test.early_stopping=never"
+            )
+        return value
 
 
 class ProbeSettings(Options):
@@ -163,9 +187,7 @@ class RunSpec(Options):
     """The settings to start from; by default what suits the backbone."""
     train: TrainSettings = TrainSettings()
     """Training."""
-    greedy: DecodingSettings = DecodingSettings(
-        beams=1, max_new_tokens=50, no_repeat_ngram=0, batch_size=32
-    )
+    greedy: GreedySettings = GreedySettings()
     """Predictions during training."""
     test: ScoringSettings = ScoringSettings()
     """Predictions of the test split."""

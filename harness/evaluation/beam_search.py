@@ -1,10 +1,8 @@
 """Beam search of an encoder-decoder, with the results of transformers' own and less work.
 
-It is the search of transformers' ``generate`` (early_stopping=False, length_penalty=1): an example
-ends when its best open hypothesis, divided by its length, scores no better than the worst of as
-many finished ones as there are beams. What differs: an example that has ended leaves the batch at
-once, hypotheses share what is cached (see ``cache``), and repeated n-grams are found by comparing
-whole tensors.
+It is the search of transformers' ``generate``, with the same meaning of the settings. What differs:
+an example that has ended leaves the batch at once, hypotheses share what is cached (see ``cache``),
+and repeated n-grams are found by comparing whole tensors.
 """
 
 from __future__ import annotations
@@ -67,7 +65,7 @@ class _Search:
         scores: their summed log-probabilities: [examples, beams].
         slots: in which slot of the cache each of their past steps is: [examples, beams, steps].
         ended: finished hypotheses, best first: [examples, beams, greatest length].
-        ended_scores: their log-probabilities per token.
+        ended_scores: their log-probabilities, divided by their length to the length penalty.
     """
 
     example: Tensor
@@ -100,11 +98,11 @@ def beam_search(
     search = _begin(len(input_ids), settings, special, input_ids.device)
     results = torch.full_like(search.ended[:, 0], special.pad)
     for step in range(settings.max_new_tokens):
-        log_probs = F.log_softmax(decoder.step(search.tokens[..., -1], search.slots), dim=-1)
+        logits = decoder.step(search.tokens[..., -1], search.slots)
+        log_probs = _log_probs(logits, search.tokens, settings)
         _forbid(log_probs, search.tokens, settings, special)
         search = _advance(search, log_probs, settings, special)
-        # Scores only fall from here, lengths grow: this is the best that can still come.
-        open_ = search.scores[:, 0] / (step + 1) > search.ended_scores[:, -1]
+        open_ = _can_improve(search, step + 1, settings)
         if not open_.all():
             closed = ~open_
             results[search.example[closed]] = search.ended[closed, 0]
@@ -170,10 +168,26 @@ def _begin(
     )
 
 
+def _log_probs(logits: Tensor, tokens: Tensor, settings: DecodingSettings) -> Tensor:
+    """Normalise the logits, and penalise the tokens that a hypothesis already holds."""
+    penalty = settings.repetition_penalty
+    if penalty == 1:
+        return F.log_softmax(logits, dim=-1)
+    # As in transformers, whose greedy search never normalises.
+    if settings.beams == 1:
+        return F.log_softmax(_penalised(logits, tokens, penalty), dim=-1)
+    return _penalised(F.log_softmax(logits, dim=-1), tokens, penalty)
+
+
+def _penalised(scores: Tensor, tokens: Tensor, penalty: float) -> Tensor:
+    held = scores.gather(-1, tokens)
+    return scores.scatter(-1, tokens, torch.where(held < 0, held * penalty, held / penalty))
+
+
 def _forbid(
     log_probs: Tensor, tokens: Tensor, settings: DecodingSettings, special: SpecialTokens
 ) -> None:
-    """Rule out repeated n-grams and all but forced tokens, in place."""
+    """Rule out repeated n-grams, too early an end and all but forced tokens, in place."""
     length = tokens.shape[-1]
     size = settings.no_repeat_ngram
     starts = length + 1 - size
@@ -185,6 +199,8 @@ def _forbid(
             seen &= tokens[..., offset : starts + offset] == last
         penalty = torch.zeros_like(seen, dtype=log_probs.dtype).masked_fill_(seen, -torch.inf)
         log_probs.scatter_add_(-1, tokens[..., size - 1 :], penalty)
+    if length <= settings.min_new_tokens:
+        log_probs[..., list(special.end)] = -torch.inf
     for forced, at in ((special.forced_first, 1), (special.forced_last, settings.max_new_tokens)):
         if forced is not None and length == at:
             log_probs.fill_(-torch.inf)
@@ -211,7 +227,8 @@ def _advance(
         closed.fill_(True)
 
     # Only the best may end; the others are there to replace them.
-    ending = (scores / length).masked_fill(~closed, _NEVER)[:, :beams]
+    ending = scores / length**settings.length_penalty
+    ending = ending.masked_fill(~closed, _NEVER)[:, :beams]
     ended_scores, order = torch.cat([search.ended_scores, ending], 1).topk(beams)
     filled = F.pad(tokens[:, :beams], (0, search.ended.shape[-1] - length - 1), value=special.pad)
     ended = _take(torch.cat([search.ended, filled], 1), order)
@@ -227,6 +244,21 @@ def _advance(
         ended=ended,
         ended_scores=ended_scores,
     )
+
+
+def _can_improve(search: _Search, length: int, settings: DecodingSettings) -> Tensor:
+    """Say of each example whether its search goes on after hypotheses of this length.
+
+    Scores only fall from here, and lengths grow up to the greatest one. early_stopping=False judges
+    by the present length nevertheless, which is exact for length penalties up to 0.
+    """
+    worst = search.ended_scores[:, -1]
+    if settings.beams == 1 or settings.early_stopping is True:
+        return worst <= _NEVER  # Fewer have ended than there are beams.
+    if settings.early_stopping == "never" and settings.length_penalty > 0:
+        length = settings.max_new_tokens
+    divisor: float = length**settings.length_penalty
+    return search.scores[:, 0] / divisor > worst
 
 
 def _take(rows: Tensor, indices: Tensor) -> Tensor:

@@ -72,6 +72,10 @@ def translate(
                 max_decoding_length=settings.max_new_tokens,
                 max_input_length=0,
                 no_repeat_ngram_size=settings.no_repeat_ngram,
+                length_penalty=settings.length_penalty,
+                repetition_penalty=settings.repetition_penalty,
+                # Its own default, 1, rules out empty predictions.
+                min_decoding_length=max(1, settings.min_new_tokens),
             )
             made = {}
             for i, result in zip(batch, found, strict=True):

@@ -16,6 +16,7 @@ from harness.evaluation.cache import ATTENTION
 from harness.evaluation.library_search import library_search
 from harness.evaluation.settings import DecodingSettings
 from harness.evaluation.weights import in_float32, linear_weights_in, merged
+from harness.options import written
 
 
 def generate(
@@ -31,9 +32,8 @@ def generate(
 ) -> list[str]:
     """Return a prediction for every source, in the order given.
 
-    Predictions are those of transformers' ``generate`` with ``early_stopping=False`` and
-    ``length_penalty=1``. Of the model's own generation settings only the special tokens count
-    (start, end, padding, forced first and last).
+    Predictions are those of transformers' ``generate`` with the same settings. Of the model's own
+    generation settings only the special tokens count (start, end, padding, forced first and last).
 
     Args:
         model: an encoder-decoder; decodes on its own device. Its mode, weights and attention
@@ -85,9 +85,18 @@ def signature(settings: DecodingSettings, dtype: torch.dtype = torch.float32) ->
 
 
 def describe_search(settings: DecodingSettings) -> list[str]:
-    """Name the settings of the search; how many examples go at a time is not part of it."""
-    fields = set(DecodingSettings.model_fields) - {"batch_size"}
-    return [f"{name}:{value}" for name, value in settings.model_dump(include=fields).items()]
+    """Name the settings of the search; how many examples go at a time is not part of it.
+
+    Settings that came later are named where they are not at their default, which stands for how all
+    was decoded before: signatures of older reports stay comparable.
+    """
+    always = ("beams", "max_new_tokens", "no_repeat_ngram")
+    values = {
+        name: getattr(settings, name)
+        for name, field in DecodingSettings.model_fields.items()
+        if name in always or getattr(settings, name) != field.default
+    }
+    return [f"{name}:{written(value)}" for name, value in values.items() if name != "batch_size"]
 
 
 def _pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

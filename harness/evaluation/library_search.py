@@ -19,14 +19,20 @@ def library_search(
     length penalty or a minimum length.
     """
     own = model.generation_config
+    # Greedy search knows neither, and transformers warns of what it ignores.
+    beam_settings = {
+        "early_stopping": settings.early_stopping,
+        "length_penalty": settings.length_penalty,
+    }
     special = {name: getattr(own, name) for name in own.to_dict() if name.endswith("token_id")}
     model.generation_config = GenerationConfig(
         num_beams=settings.beams,
         max_new_tokens=settings.max_new_tokens,
         no_repeat_ngram_size=settings.no_repeat_ngram,
-        early_stopping=False,
-        length_penalty=1.0,
+        min_new_tokens=settings.min_new_tokens,
+        repetition_penalty=settings.repetition_penalty,
         do_sample=False,
+        **(beam_settings if settings.beams > 1 else {}),
         **special,
     )
     mask = torch.arange(input_ids.shape[1], device=input_ids.device) < lengths[:, None]

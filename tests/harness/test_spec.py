@@ -29,7 +29,13 @@ TRAIN = {
     "precision": st.sampled_from(["auto", "float32", "bfloat16"]),
     "eval_examples": COUNTS,
 }
-DECODING = {"beams": COUNTS, "no_repeat_ngram": st.integers(0, 9)}
+DECODING = {
+    "beams": COUNTS,
+    "no_repeat_ngram": st.integers(0, 9),
+    "length_penalty": st.floats(-2, 10),
+    "repetition_penalty": st.floats(0.01, 100),
+    "early_stopping": st.sampled_from([False, True, "never"]),
+}
 VALUES = st.fixed_dictionaries(
     {},
     optional={
@@ -113,6 +119,18 @@ def test_any_settings_make_a_spec_or_an_error_that_explains(settings: list[str])
         (["train.learning_rate=nan"], "train.learning_rate=nan is not valid"),
         (["train.precision=float16"], "Input should be 'auto', 'float32' or 'bfloat16'"),
         (["test.beams=0"], "test.beams=0 is not valid"),
+        (
+            ["test.min_new_tokens=200", "test.max_new_tokens=150"],
+            "option test.min_new_tokens=200 is not valid: is more than max_new_tokens=150",
+        ),
+        (["greedy.min_new_tokens=60"], "60 is not valid: is more than max_new_tokens=50"),
+        (["test.length_penalty=99"], "length_penalty=99 is not valid: Input should be less than"),
+        (["test.repetition_penalty=0"], "repetition_penalty=0 is not valid: Input should be gre"),
+        (["test.early_stopping=maybe"], "'maybe' is not valid: Input should be False, True or 'ne"),
+        (
+            ["test.decoder=ctranslate2", "test.early_stopping=never"],
+            "test.decoder='ctranslate2' is not valid: it ends an example as soon as",
+        ),
         (["probe.rounds=1"], "probe.rounds=1 is not valid"),
         (["seed=-1"], "seed=-1 is not valid"),
         (["task=7"], "task=7 is not valid: Input should be a valid string"),
@@ -124,6 +142,31 @@ def test_mistakes_are_explained(settings: list[str], complaint: str) -> None:
     with pytest.raises(HarnessError) as raised:
         resolve(parse_settings(settings), "paper")
     assert complaint in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("True", True), ("false", False), ("never", "never"), ("'never'", "never")],
+)
+def test_early_stopping_is_read_as_people_write_it(text: str, value: bool | str) -> None:
+    spec = resolve(parse_settings([f"test.early_stopping={text}"]), "paper")
+    assert spec.test.early_stopping == value
+    assert resolve(tomllib.loads(spec.to_toml()), "paper") == spec
+
+
+def test_one_setting_of_the_greedy_search_leaves_the_others_alone() -> None:
+    plain = resolve({}, "paper").greedy
+    changed = resolve(parse_settings(["greedy.batch_size=4"]), "paper").greedy
+    assert (plain.beams, plain.max_new_tokens, plain.no_repeat_ngram) == (1, 50, 0)
+    assert changed == plain.model_copy(update={"batch_size": 4})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_spec_file_from_before_a_setting_existed_means_its_default(preset: str) -> None:
+    spec = resolve({}, preset)
+    later = {"length_penalty", "min_new_tokens", "repetition_penalty", "early_stopping"}
+    old = spec.model_dump(exclude={"test": later, "greedy": later}, exclude_none=True)
+    assert resolve(old, preset) == spec
 
 
 @pytest.mark.parametrize("preset", PRESETS)

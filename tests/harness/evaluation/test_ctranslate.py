@@ -121,6 +121,48 @@ def test_greedy_predictions_are_ours(build: Any, tokenizer: PreTrainedTokenizerF
         assert torch.equal(parameter, before[name]), name
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"min_new_tokens": 8},
+        {"beams": 4, "early_stopping": True},
+        {"beams": 4, "early_stopping": True, "length_penalty": 2.0},
+    ],
+    ids=["min_new_tokens", "early_stopping", "length_penalty"],
+)
+def test_settings_that_both_have_mean_the_same(
+    changed: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = t5(feed_forward_proj="gated-gelu")
+    generator = torch.Generator().manual_seed(0)
+    sources = [
+        [*torch.randint(5, VOCABULARY, (n,), generator=generator).tolist(), 1] for n in range(1, 21)
+    ]
+    search = GREEDY.model_copy(update={**changed, "batch_size": 20})
+    found = translate(model, tokenizer, sources, search, dtype=torch.float32)
+    expected = generate(model, tokenizer, sources, search, shared_beams=True)
+    plain = translate(model, tokenizer, sources, GREEDY, dtype=torch.float32)
+    # Its scores round otherwise, so that close hypotheses may change places.
+    assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 18
+    assert found != plain
+
+
+def test_the_repetition_penalty_makes_tokens_rarer(tokenizer: PreTrainedTokenizerFast) -> None:
+    sources = [[*range(5, 25), 1]]
+    texts = [
+        translate(
+            bart(),
+            tokenizer,
+            sources,
+            GREEDY.model_copy(update={"repetition_penalty": penalty}),
+            dtype=torch.float32,
+        )[0].split()
+        for penalty in (1.0, 2.0)
+    ]
+    assert [len(text) for text in texts] == [16, 16]
+    assert len(set(texts[0])) < len(set(texts[1]))
+
+
 def test_the_signature_names_the_decoder() -> None:
     name = translate_signature(t5(), GREEDY, torch.float32)
     assert name.startswith("ctranslate2|beams:1|max_new_tokens:16|no_repeat_ngram:0|float32|")

@@ -153,13 +153,14 @@ def _sources(model: PreTrainedModel, lengths: list[int], seed: int = 0) -> list[
 
 def _expected(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Any,
     sources: list[list[int]],
     search: DecodingSettings,
     use_cache: bool = True,
 ) -> list[str]:
     """Decode with the library, all at once."""
-    input_ids = torch.full((len(sources), max(map(len, sources))), tokenizer.pad_token_id)
+    pad = model.generation_config.pad_token_id
+    input_ids = torch.full((len(sources), max(map(len, sources))), pad)
     mask = torch.zeros_like(input_ids)
     for row, ids in enumerate(sources):
         input_ids[row, : len(ids)] = torch.tensor(ids)
@@ -170,12 +171,29 @@ def _expected(
         num_beams=search.beams,
         max_new_tokens=search.max_new_tokens,
         no_repeat_ngram_size=search.no_repeat_ngram,
-        early_stopping=False,
-        length_penalty=1.0,
+        early_stopping=search.early_stopping,
+        length_penalty=search.length_penalty,
+        min_new_tokens=search.min_new_tokens,
+        repetition_penalty=search.repetition_penalty,
         do_sample=False,
         use_cache=use_cache,
     )
     return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
+
+
+class TokenIds:
+    """Stands for a tokenizer: writes every id up to the one that ends the prediction."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.end = model.generation_config.eos_token_id
+
+    def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
+        texts = []
+        for ids in rows.tolist():
+            closed = self.end in ids[1:]
+            length = 1 + ids[1:].index(self.end) + 1 if closed else len(ids)
+            texts.append(" ".join(map(str, ids[:length])))
+        return texts
 
 
 LENGTHS = [7, 20, 1, 13, 4, 20, 2]
@@ -227,6 +245,88 @@ def test_predictions_are_those_of_transformers_whatever_the_settings(
     sources = _sources(model, lengths, seed)
     expected = _expected(model, tokenizer, sources, search)
     assert predict(model, tokenizer, sources, search) == expected
+
+
+def _long_t5(seed: int = 0) -> PreTrainedModel:
+    return _build("LongT5", 3, seed, local_radius=4)
+
+
+# What papers use, what is off, and what has no reason to be used.
+LENGTH_PENALTIES = st.sampled_from([1.0, 0.6, 2.0, 0.0, -1.0]) | st.floats(-2, 10)
+REPETITION_PENALTIES = st.sampled_from([1.0, 1.2, 0.8]) | st.floats(0.3, 4)
+EARLY_STOPPING = st.sampled_from([False, True, "never"])
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    lengths=st.lists(st.integers(1, 24), min_size=1, max_size=4),
+    search=st.integers(1, 24).flatmap(
+        lambda longest: st.builds(
+            DecodingSettings,
+            beams=st.integers(1, 6),
+            max_new_tokens=st.just(longest),
+            no_repeat_ngram=st.integers(0, 4),
+            length_penalty=LENGTH_PENALTIES,
+            min_new_tokens=st.just(0) | st.integers(0, longest),
+            repetition_penalty=REPETITION_PENALTIES,
+            early_stopping=EARLY_STOPPING,
+            batch_size=st.integers(1, 4),
+        )
+    ),
+    build=st.sampled_from([_t5, _t5_gated, _bart, _bart_forced_start, _long_t5]),
+)
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_token_ids_are_those_of_transformers_with_the_settings_of_papers(
+    seed: int,
+    lengths: list[int],
+    search: DecodingSettings,
+    build: Callable[[int], PreTrainedModel],
+) -> None:
+    model = build(seed)
+    sources = _sources(model, lengths, seed)
+    ids = TokenIds(model)
+    expected = _expected(model, ids, sources, search)
+    assert predict(model, ids, sources, search) == expected
+
+
+@pytest.mark.parametrize("build", [lambda: _t5_gated(4), lambda: _bart(0)], ids=["t5", "bart"])
+def test_each_setting_changes_what_is_predicted(build: Callable[[], PreTrainedModel]) -> None:
+    """Otherwise the comparison above would show nothing."""
+    model = build()
+    sources = _sources(model, list(range(1, 25)))
+    ids = TokenIds(model)
+
+    def predicted(**changed: Any) -> list[str]:
+        search = DecodingSettings(
+            beams=4, max_new_tokens=20, no_repeat_ngram=2, batch_size=24, **changed
+        )
+        found = predict(model, ids, sources, search)
+        assert found == _expected(model, ids, sources, search)
+        return found
+
+    plain = predicted()
+    assert predicted(length_penalty=5.0) != plain
+    assert predicted(length_penalty=-2.0) != plain
+    assert predicted(repetition_penalty=2.0) != plain
+    assert predicted(early_stopping=True) != predicted(early_stopping="never")
+    longer = predicted(min_new_tokens=15)
+    assert min(len(text.split()) for text in plain) < 15
+    # Beside the start token, and the closing one where there is one.
+    assert min(len(text.split()) for text in longer) >= 16
+
+
+@pytest.mark.parametrize("shared_beams", [True, False], ids=["own", "librarys"])
+def test_greedy_search_ignores_what_belongs_to_beams(shared_beams: bool, caplog: Any) -> None:
+    model = _bart()
+    sources = _sources(model, LENGTHS)
+    plain = {"beams": 1, "max_new_tokens": 20}
+    ids = TokenIds(model)
+    before, after = (
+        generate(model, ids, sources, DecodingSettings(**plain, **more), shared_beams=shared_beams)
+        for more in ({}, {"length_penalty": 2.0, "early_stopping": "never"})
+    )
+    assert before == after
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("build", [_t5, _t5_gated, _bart])
@@ -368,7 +468,21 @@ def test_signatures_differ_where_predictions_can() -> None:
         signature(DecodingSettings(beams=1)),
         signature(DecodingSettings(max_new_tokens=64)),
         signature(DecodingSettings(no_repeat_ngram=0)),
+        signature(DecodingSettings(length_penalty=2.0)),
+        signature(DecodingSettings(min_new_tokens=10)),
+        signature(DecodingSettings(repetition_penalty=1.2)),
+        signature(DecodingSettings(early_stopping=True)),
+        signature(DecodingSettings(early_stopping="never")),
         signature(DecodingSettings(), torch.bfloat16),
     ]
-    assert len({base, *others}) == 5
+    assert len({base, *others}) == 1 + len(others)
     assert signature(DecodingSettings(batch_size=1)) == base
+
+
+def test_a_signature_names_later_settings_only_where_they_are_not_at_their_default() -> None:
+    """Reports from before there were such settings stay comparable."""
+    search = DecodingSettings(length_penalty=2, min_new_tokens=5, early_stopping=True)
+    assert signature(search).startswith(
+        "beam_search|beams:6|max_new_tokens:128|no_repeat_ngram:3"
+        "|length_penalty:2.0|min_new_tokens:5|early_stopping:true|float32|"
+    )
