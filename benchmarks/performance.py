@@ -19,6 +19,8 @@ _HEAD = """# Performance
 What a user would pick today is transformers' Seq2SeqTrainer with PEFT. This page compares the
 harness with it: the same samples, the same number of steps, random weights of the shapes named.
 It is written by `make bench` from the files in `{folder}`, and not by hand.
+How many kernels a training step launches on a GPU, before and after, stands by recipe in
+[Training on a GPU](gpu.md#kernels-that-a-step-launches).
 """
 _TRAINING = """
 ## Training

@@ -11,6 +11,7 @@ from harness.errors import HarnessError
 from harness.reporting.data_notes import data_shares
 from harness.reporting.folder import SPEC
 from harness.reporting.members import Members
+from harness.reporting.parts import allocation_retries
 from harness.reporting.report import Fingerprint
 from harness.reporting.summary import Group, Row, Summary
 from harness.reporting.wording import LESS_IS_BETTER, heading, meanings, not_measured
@@ -56,6 +57,9 @@ def notes(group: Group, members: Members) -> Iterator[str]:
     yield from _floor(recipes)
     yield from _not_measured(good)
     yield from _wide_speeds(good)
+    for run in members.runs:
+        if retries := allocation_retries(run.report.memory):
+            yield f"{run.report.recipe}, seed {run.report.seed}: {retries}."
     for row in group.rows:
         yield from _of_row(row)
     if len(group.test_examples) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.reporting.report import Energy, MemoryParts, Report, TimeParts
+from harness.reporting.report import Energy, Memory, MemoryParts, Report, TimeParts
 from harness.reporting.wording import percent
 
 
@@ -20,6 +20,8 @@ def parts_lines(report: Report) -> Iterator[str]:
         mebibytes = {part: getattr(memory.parts, part) / 2**20 for part in MemoryParts.model_fields}
         sizes = ", ".join(f"{part} {value:,.0f}" for part, value in mebibytes.items())
         yield f"tensors at the peak, MiB: {sizes}"
+    if retries := allocation_retries(memory):
+        yield f"memory: {retries}"
     if speed and speed.share_of_limit is not None:
         yield (
             f"speed: {percent(speed.relative)} of full fine-tuning's, "
@@ -30,6 +32,17 @@ def parts_lines(report: Report) -> Iterator[str]:
         yield f"speed beside full fine-tuning's: not measured ({why})"
     if speed and speed.energy:
         yield f"energy: {_energy(speed.energy)}"
+
+
+def allocation_retries(memory: Memory | None) -> str | None:
+    """Return what to know and do where CUDA's allocator had to try again, None where it had not."""
+    if not memory or not memory.allocation_retries:
+        return None
+    return (
+        f"{memory.allocation_retries} allocations had to be tried again, which costs speed: memory "
+        "was short, or lay in pieces. PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in the "
+        "environment avoids pieces; smaller micro-batches (train.batch_size) take less"
+    )
 
 
 def _energy(energy: Energy) -> str:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.reporting.paper import paper_device
+from harness.reporting.parts import allocation_retries
 from harness.reporting.profile import PaperComparison, Profile, ProfiledRecipe
 from harness.reporting.report import MemoryParts, TimeParts
 from harness.reporting.wording import not_measured, percent, span
@@ -45,6 +46,9 @@ def profile_tables(profile: Profile) -> list[Table]:
     if energy:
         notes.append("J/ktok: joules above idle power for 1000 tokens.")
     notes += [f"{line}." for line in not_measured({r.recipe: _lacks(r) for r in profile.recipes})]
+    for row in profile.recipes:
+        if retries := allocation_retries(row.memory):
+            notes.append(f"{row.recipe}: {retries}.")
     costs.caption = escape("\n".join(notes))
     parts.caption = (
         "time: % of a step; memory: MiB in tensors, at the peak of a step on the longest batch."

@@ -46,8 +46,8 @@ def train(
 ) -> Training:
     """Fine-tune, and leave the model with the weights that scored best on the eval split.
 
-    Goes on from the folder's snapshot if there is one, and ends with the bits that it would have
-    ended with in one go.
+    Resumes from the folder's snapshot if there is one. On a CPU it ends with the bits that it would
+    have ended with in one go; on CUDA the backward pass adds in any order, and last digits differ.
 
     Args:
         trainee: the model; changed in place.

@@ -27,7 +27,8 @@ def recompute_activations(
 ) -> None:
     """Let each layer of both stacks compute its activations twice while training.
 
-    Loss and gradients are the same to the bit: random numbers are drawn from the same state again.
+    Loss and gradients are the same, on a CPU to the bit: random numbers are drawn from the same
+    state again.
     Evaluation and generation are as before.
 
     Args:

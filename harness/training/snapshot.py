@@ -1,4 +1,4 @@
-"""The state of a training on disk: all that it needs to go on to the same bits.
+"""The state of a training on disk: all that it needs to go on, on a CPU to the same bits.
 
 One safetensors file holds the trained weights, the optimizer's state and the generators' states as
 tensors, and whatever is no tensor as JSON in its header. One file can be replaced in one step, so

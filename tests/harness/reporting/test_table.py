@@ -12,6 +12,7 @@ from harness.reporting.aggregation import summarize
 from harness.reporting.columns import Line, in_columns
 from harness.reporting.folder import StoredRun
 from harness.reporting.pairing import Comparisons
+from harness.reporting.parts import parts_lines
 from harness.reporting.report import Report
 from harness.reporting.summary import Estimate
 from harness.reporting.table import table
@@ -85,6 +86,19 @@ def test_the_notes_say_how_to_read_it(make_report: MakeReport) -> None:
     assert "sampling of test examples only, not the spread between seeds" in shown
     assert "R-1, R-2, R-L: ROUGE F1; in percent." in shown
     assert "Measured against itself" not in show(make_report())
+
+
+def test_allocations_that_were_tried_again_come_with_advice(make_report: MakeReport) -> None:
+    short, well = make_report(recipe="lprun"), make_report()
+    assert short.memory
+    assert well.memory
+    short.memory.allocation_retries, well.memory.allocation_retries = 3, 0
+    shown = " ".join(show(short, well).split())
+    assert "lprun, seed 0: 3 allocations had to be tried again" in shown
+    assert "expandable_segments:True" in shown
+    assert shown.count("tried again") == 1
+    assert any(line.startswith("memory: 3 allocations") for line in parts_lines(short))
+    assert not any(line.startswith("memory:") for line in parts_lines(well))
 
 
 def test_only_headings_that_are_shown_are_explained(make_report: MakeReport) -> None:

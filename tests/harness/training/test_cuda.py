@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
@@ -165,3 +166,25 @@ def test_the_state_holds_the_generator_of_the_device_in_use_alone(
     with safe_open(tmp_path / SNAPSHOT, framework="pt") as file:
         random = {name for name in file.keys() if name.startswith("random/")}  # noqa: SIM118
     assert random == {"random/torch", "random/cuda"}
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-5), ("bfloat16", 1e-2)])
+def test_equal_steps_have_gradients_that_differ_in_their_last_digits_alone(
+    backbone: Backbone,
+    precision: str,
+    bound: float,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Equal bits are not promised on CUDA: its backward passes add in any order."""
+    one = trainee(backbone, "cuda", "full", precision)
+    one.model.eval()
+    made = []
+    for _ in range(5):
+        one.backward([one.engine.collate(EXAMPLES)], TOKENS)
+        gradients = [p.grad.flatten() for p in one.trained.values() if p.grad is not None]
+        made.append(torch.cat(gradients))
+        one.optimizer.zero_grad()
+    first, *others = made
+    spread = max(float((other - first).norm() / first.norm()) for other in others)
+    record_property("relative spread of gradients", spread)
+    assert spread < bound

@@ -66,6 +66,17 @@ def test_a_step_never_waits_and_launches_no_more_than_before(
     check(quick[case], case)
 
 
+@pytest.mark.parametrize("shape", ["t5", "bart"])
+def test_trained_weights_are_cast_in_lists_and_not_one_by_one(
+    quick: dict[str, Any], shape: str
+) -> None:
+    found = quick[f"{shape}/full/bfloat16"]
+    assert found["_foreach_copy_"] > 0
+    # Autocast copies each trained matrix, 6 in a layer of the encoder and 10 in one of the decoder,
+    # and its gradient back.
+    assert found["_to_copy"] < 2 * 6 * (6 + 10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SLOW)
 def test_a_step_in_float32_never_waits_and_launches_no_more_than_before(
