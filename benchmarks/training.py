@@ -80,6 +80,7 @@ def main() -> None:
             "pool": POOL,
             "rounds": options.rounds,
             "trial_steps": options.trial_steps,
+            "compile": options.compile,
         },
     )
 
@@ -127,11 +128,12 @@ def show(found: dict[str, Any], seconds: float) -> None:
 
 def busiest(found: dict[str, Any]) -> float:
     """Return the least share of its threads' time that a long window got from the processor."""
-    return min(
+    least: float = min(
         window["processor"] / window["wall"] / found["threads"]
         for windows in found["windows"].values()
         for window in windows
     )
+    return least
 
 
 def parse_arguments() -> argparse.Namespace:
