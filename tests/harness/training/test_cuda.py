@@ -20,11 +20,11 @@ from harness.reporting.folder import SNAPSHOT
 from harness.spec import RunSpec
 from harness.training.attention import _PerSequence
 from harness.training.examples import Example
-from harness.training.fused_attention import fused_attention, takes_rows
+from harness.training.fused_attention import fused_attention, padded_within, takes_rows
 from harness.training.reading import Reading
 from harness.training.rows import Row
 from harness.training.snapshot import Progress, read_snapshot, write_snapshot
-from harness.training.trainee import Trainee, prepare
+from harness.training.trainee import Trainee, choose_device, prepare
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,6 +35,7 @@ EXAMPLES = [
     Example([5 + i % 7 for i in range(n)] + [1], [9 + i % 5 for i in range(m)] + [1])
     for n, m in [(30, 14), (9, 3), (1, 20), (35, 8)]
 ]
+DEVICE = torch.device("cuda")
 TOKENS = sum(len(e.target) for e in EXAMPLES)
 
 
@@ -135,6 +136,50 @@ def test_flash_attention_drops_probabilities() -> None:
     result = fused_attention(zeros, zeros, ones, None, row, row, 1.0, 0.2, False).float()
     assert float(result.mean()) == pytest.approx(1, abs=0.01)
     assert float(result.std()) > 0.01
+
+
+@pytest.fixture
+def _as_in_training() -> None:
+    choose_device("cuda")  # Turns kernels off that PyTorch would choose.
+
+
+def row_of(*lengths: int) -> Row:
+    offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=DEVICE)
+    return Row(lengths, torch.cat([torch.arange(n) for n in lengths]).to(DEVICE), offsets)
+
+
+@pytest.mark.usefixtures("_as_in_training")
+@pytest.mark.parametrize("p", [0.1, 0.3])
+def test_padded_attention_drops_as_many_probabilities_as_it_is_told(p: float) -> None:
+    """With equal scores and the identity as values, a result is the probabilities themselves."""
+    heads, length, count = 8, 64, 16
+    row = row_of(*[length] * count)
+    zeros = torch.zeros(length * count, heads, length, dtype=torch.bfloat16, device=DEVICE)
+    values = torch.eye(length, dtype=torch.bfloat16, device=DEVICE).repeat(count, 1)
+    values = values[:, None].expand(-1, heads, -1).contiguous()
+    bias = torch.zeros(1, heads, length, length, dtype=torch.bfloat16, device=DEVICE)
+    result = padded_within(zeros, zeros, values, bias, row, row, 1.0, p, False)
+    # The standard error is 0.0006 at the most; some kernels know multiples of 1/16 alone.
+    assert float((result == 0).float().mean()) == pytest.approx(p, abs=0.005)
+
+
+@pytest.mark.usefixtures("_as_in_training")
+@pytest.mark.parametrize("longest", [63, 64, 192, 320])
+@pytest.mark.parametrize("trained_bias", [False, True])
+def test_padded_attention_has_finite_gradients_at_every_length(
+    longest: int, trained_bias: bool
+) -> None:
+    heads, width = 4, 64
+    row = row_of(longest, 1, longest // 2)
+    torch.manual_seed(0)
+    shape = (sum(row.lengths), heads, width)
+    made = [torch.randn(shape, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)]
+    leaves = [tensor.requires_grad_() for tensor in made]
+    bias = torch.randn(1, heads, longest, longest, device=DEVICE, requires_grad=trained_bias)
+    result = padded_within(*leaves, bias, row, row, width**-0.5, 0.1, False)
+    wanted = [*leaves, *([bias] if trained_bias else [])]
+    for gradient in torch.autograd.grad(result.float().sum(), wanted):
+        assert gradient.isfinite().all()
 
 
 class Ids:
