@@ -16,10 +16,10 @@ from typing import Any
 
 from gpu.archive import write_archive
 from gpu.card import Card
+from gpu.readme import STATE, write_readme
 from gpu.step_list import Step
 from harness.reporting.writing import write_text
 
-STATE = "steps.json"
 DONE, FAILED, UNFINISHED = 0, 1, 3
 """What a step's process ends with: all its cases are there, one failed, time ran out."""
 STATUS = {DONE: "ok", FAILED: "failed", UNFINISHED: "unfinished"}
@@ -149,12 +149,13 @@ class Runner:
 
     def _refresh(self) -> None:
         """Refresh what shows all results; a failure here must cost no step."""
-        if self.out is None:
-            return
         try:
-            write_archive(self.folder, self.out)
-        except OSError as error:
-            print(f"The archive was not written: {error}", file=sys.stderr, flush=True)
+            # A rehearsal has a page of its own.
+            write_readme(self.folder if self.tiny else self.folder.parent)
+            if self.out is not None:
+                write_archive(self.folder, self.out)
+        except Exception as error:
+            print(f"Page or archive was not written: {error}", file=sys.stderr, flush=True)
 
     def _write(self, name: str, record: dict[str, Any]) -> None:
         write_text(self.folder / name, json.dumps(record, indent=1) + "\n")

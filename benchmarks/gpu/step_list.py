@@ -27,6 +27,10 @@ class Step:
 
 STEPS = (
     Step("tests", "gpu.marked_tests", 60, "the tests that need a GPU"),
-    Step("speed", "gpu.relative_speed", 210, "speed and memory of recipes"),
-    Step("kernels", "gpu.kernels", 30, "launches and device time of a step"),
+    Step("equality", "gpu.equality", 45, "losses, gradients and predictions are the library's"),
+    Step("speed", "gpu.relative_speed", 180, "speed and memory of recipes beside full fine-tuning"),
+    Step("peer", "gpu.peer", 80, "training beside Seq2SeqTrainer + PEFT"),
+    Step("kernels", "gpu.kernels", 35, "launches and device time of a step"),
+    Step("decoding", "gpu.decoding_speed", 40, "beam search beside transformers' own"),
+    Step("run", "gpu.whole_run", 40, "a whole run of the embedded model"),
 )

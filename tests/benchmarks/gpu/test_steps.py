@@ -90,3 +90,41 @@ def test_recipes_are_measured_beside_full(run_tiny: Callable[[str], dict[str, An
     assert case["row"]["speed"]["relative"] > 0
     assert case["row"]["memory"]["relative"] > 0
     assert record["summary"].startswith("lora_ff+lprun: nano-t5 1 x mimic_radiology ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "shown"),
+    [
+        ("peer", "tokens/s over the trainer's: nano-t5 lora_ff+lprun "),
+        ("decoding_speed", "the library's time over ours: nano-t5 "),
+        ("whole_run", "status ok, ROUGE-1 "),
+    ],
+)
+def test_the_other_steps_come_to_their_end(
+    run_tiny: Callable[[str], dict[str, Any]], step: str, shown: str
+) -> None:
+    assert run_tiny(step)["summary"].startswith(shown)
+
+
+def test_losses_gradients_and_predictions_are_the_librarys(
+    run_tiny: Callable[[str], dict[str, Any]],
+) -> None:
+    record = run_tiny("equality")
+    assert record["summary"] == "2 equal, 0 different"
+    assert record["different"] == []
+    case = record["cases"]["nano-t5 lora_ff+lprun"]
+    assert case["distances"]["float32"]["gradients"] < 1e-4
+    # Of a comparison of a thing with itself bfloat16 would know nothing.
+    assert case["distances"]["bfloat16"]["gradients"] > 1e-3
+
+
+def test_distances_are_relative(module: Import) -> None:
+    import torch
+
+    step = module("gpu.equality")
+    expected = torch.tensor(2.0), {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([4.0])}
+    found = torch.tensor(2.2), {"a": torch.tensor([3.0, 0.5]), "b": torch.tensor([4.0])}
+    assert step.distances(expected, found) == pytest.approx({"loss": 0.1, "gradients": 0.1})
+    with pytest.raises(RuntimeError, match="only one of both steps gives b a gradient"):
+        step.distances(expected, (found[0], {"a": found[1]["a"]}))

@@ -1,0 +1,69 @@
+"""Beam search, ours and transformers' own, on one model and the same sources."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from work import demo_batches
+
+from gpu.device_weights import on_device
+from harness import Backbone
+from harness.evaluation.decoding import generate
+from harness.evaluation.settings import DecodingSettings
+from harness.plugins import installed
+from harness.training.trainee import choose_device
+
+Rows = list[list[int]]
+
+
+class Ids:
+    """Stands for a tokenizer: what is compared are token ids."""
+
+    def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
+        """Write ids, without the special ones, which are the lowest in both families."""
+        return [" ".join(str(i) for i in row if i > 3) for row in rows.tolist()]
+
+
+def model_and_sources(
+    shape: str, device: str, count: int
+) -> tuple[PreTrainedModel, Backbone, Rows]:
+    """Return a model with the best weights at hand, and sources for it."""
+    place = choose_device(device)
+    backbone = on_device(installed().backbones.find(shape).load()(shape), device)
+    torch.manual_seed(0)
+    trained = shape == "nano-t5"  # The one whose weights are part of the package.
+    model = backbone.load("pretrained" if trained else "random").eval().to(place)
+    if trained:
+        batches = demo_batches(backbone, 1, count)
+        return model, backbone, [batch[0].source for batch in batches]
+    draw = random.Random(0)
+    end = model.generation_config.eos_token_id
+    lengths = [min(512, 2 + int(draw.gammavariate(2, 130 / 2))) for _ in range(count)]
+    words = range(5, model.config.vocab_size)
+    return model, backbone, [[*draw.choices(words, k=n - 1), end] for n in lengths]
+
+
+def predict(
+    model: PreTrainedModel,
+    backbone: Backbone,
+    sources: Sequence[Sequence[int]],
+    shared_beams: bool,
+    dtype: str,
+    tokens: int,
+) -> list[str]:
+    """Predict with six beams.
+
+    Args:
+        shared_beams: ours; else transformers' own, given sources of like lengths together, which
+            is more than ``Seq2SeqTrainer.predict`` does for it.
+        tokens: the longest prediction.
+    """
+    settings = DecodingSettings(max_new_tokens=tokens)
+    tokenizer: Any = Ids()
+    shared = shared_beams and backbone.shared_beams
+    computed_in = getattr(torch, dtype)
+    return generate(model, tokenizer, sources, settings, shared_beams=shared, dtype=computed_in)

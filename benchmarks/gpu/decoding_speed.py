@@ -1,0 +1,69 @@
+"""Step 6: decoding with six beams, ours and transformers' own, there and back."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from gpu.step import StepResult, run_step
+
+
+def run(result: StepResult) -> str:
+    """Time both searches on each shape."""
+    device, tiny = result.request.device, result.request.tiny
+    shapes = ("nano-t5",) if tiny else ("t5-large", "bart-large")
+    count, tokens = (2, 4) if tiny else (16, 128)
+    for shape in shapes:
+        result.case(shape, partial(compare, shape, device, count, tokens))
+    ratios = [f"{n} {c['ratio']:.1f}x" for n, c in result.cases.items() if "ratio" in c]
+    return f"the library's time over ours: {', '.join(ratios)}" if ratios else ""
+
+
+def compare(shape: str, device: str, count: int, tokens: int) -> dict[str, Any]:
+    """Return seconds of both searches in bfloat16 and how many predictions are the same."""
+    from gpu.beams import model_and_sources, predict
+
+    model, backbone, sources = model_and_sources(shape, device, count)
+    searches = {"harness": True, "transformers": False}
+    seconds: dict[str, list[float]] = {name: [] for name in searches}
+    texts = {}
+    for shared in searches.values():  # What is loaded at the first use is nobody's time.
+        predict(model, backbone, sources[:1], shared, "bfloat16", 2)
+    for name in (*searches, *reversed(searches)):
+        wait(device)
+        began = time.perf_counter()
+        texts[name] = predict(model, backbone, sources, searches[name], "bfloat16", tokens)
+        wait(device)
+        seconds[name].append(time.perf_counter() - began)
+    return {
+        "examples": count,
+        "beams": 6,
+        "max_new_tokens": tokens,
+        "seconds_of_windows": seconds,
+        "examples_per_s": {n: count / statistics.median(s) for n, s in seconds.items()},
+        "ratio": ratio(seconds["transformers"], seconds["harness"]),
+        "same": sum(a == b for a, b in zip(*texts.values(), strict=True)),
+    }
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    """Return the geometric mean of the ratios of matched windows."""
+    logarithms = [math.log(a / b) for a, b in zip(theirs, ours, strict=True)]
+    return math.exp(statistics.mean(logarithms))
+
+
+def wait(device: str) -> None:
+    """Wait for the device."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    sys.exit(run_step(run))

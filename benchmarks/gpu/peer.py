@@ -1,0 +1,104 @@
+"""Step 4: training beside Seq2SeqTrainer + PEFT at its best settings, in windows that take turns.
+
+Which settings are the best is measured: batches that the trainer groups by length, or that a
+sampler cuts by a token budget; for adapters also with the frozen weights in bfloat16. All of them
+use bfloat16, fused AdamW and PyTorch's own attention. ``torch_compile`` is tried once, if time is
+left.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from functools import partial
+from typing import Any
+
+from gpu.step import StepResult, run_step
+
+COMPILE_SECONDS = 100.0
+"""What must be left to try torch_compile, whose first steps take minutes."""
+CASE_SECONDS = 25.0
+WORK = (
+    ("t5-large", "lora_ff+lprun"),
+    ("bart-large", "lora_ff+lprun"),
+    ("t5-large", "full"),
+    ("bart-large", "full"),
+)
+
+
+def run(result: StepResult) -> str:
+    """Compare each shape and recipe, and compile once."""
+    tiny, device = result.request.tiny, result.request.device
+    work = (("nano-t5", "lora_ff+lprun"),) if tiny else WORK
+    for shape, recipe in work:
+        least = 0 if tiny else CASE_SECONDS
+        result.case(f"{shape} {recipe}", partial(compare, shape, recipe, device, tiny), least)
+    if not tiny:
+        shape, recipe = WORK[0]
+        if result.seconds_left > COMPILE_SECONDS:
+            name = f"{shape} {recipe} torch_compile"
+            result.case(name, partial(compiled, shape, recipe, device, result.seconds_left - 10))
+        else:
+            result.record["torch_compile"] = "not tried: too little time was left"
+    shown = [f"{n} {c['speed_ratio']:.2f}x" for n, c in result.cases.items() if "speed_ratio" in c]
+    return f"tokens/s over the trainer's: {', '.join(shown)}" if shown else ""
+
+
+def compare(shape: str, recipe: str, device: str, tiny: bool) -> dict[str, Any]:
+    """Return the rates of all contenders, and ours over the best peer's."""
+    from comparison import summary
+    from contenders import OURS, Contender, can_round_weights, run_window
+    from solitude import alone
+    from trainer import Settings
+
+    from gpu.device_weights import new_case
+
+    size = {"batch": 1, "warmup": 1, "steps": 2} if tiny else {"warmup": 10, "steps": 20}
+    case = new_case(shape, recipe, device, **size)
+    ours = next(c for c in OURS if c.dtype == "bfloat16")
+    base = Contender(Settings("bfloat16", "grouped"))
+    settings = [base.settings]
+    if not tiny:
+        settings.append(Settings("bfloat16", "budget"))
+        if can_round_weights(base, case.parsed):
+            settings.append(Settings("bfloat16", "budget", low_weights=True))
+    contenders = [ours, *map(Contender, settings)]
+    windows: dict[str, list[Any]] = {}
+    skipped: dict[str, str] = {}
+    for contender in (*contenders, *reversed(contenders)):
+        if contender.name in skipped:
+            continue
+        try:
+            found = alone(run_window, contender, case)
+        except Exception as error:  # One peer's settings cost no other's.
+            if contender is ours or contender.settings == base.settings:
+                raise
+            skipped[contender.name] = str(error)
+            windows.pop(contender.name, None)
+            continue
+        windows.setdefault(contender.name, []).append(found)
+    steps = {name: [w.wall / case.steps for w in those] for name, those in windows.items()}
+    return {
+        **summary(windows, ours.name),
+        "milliseconds_per_step": {n: 1e3 * statistics.median(s) for n, s in steps.items()},
+        "skipped": skipped,
+        "last_losses": {name: those[-1].losses[-1] for name, those in windows.items()},
+    }
+
+
+def compiled(shape: str, recipe: str, device: str, seconds: float) -> dict[str, Any]:
+    """Return the rate of the trainer with torch_compile."""
+    from contenders import Contender, run_window
+    from solitude import alone
+    from trainer import Settings
+
+    from gpu.device_weights import new_case
+
+    case = new_case(shape, recipe, device, warmup=10, steps=20)
+    contender = Contender(Settings("bfloat16", "grouped", compiled=True))
+    found = alone(run_window, contender, case, limit=seconds)
+    return {"tokens_per_s": found.rate, "peak_bytes": found.memory}
+
+
+if __name__ == "__main__":
+    sys.exit(run_step(run))
