@@ -87,6 +87,19 @@ def busy_nanoseconds(kernels: Iterable[Kernel]) -> int:
     return busy
 
 
+def device_kernels(profiler: Any) -> list[Kernel]:
+    """Return the kernels and copies that ran on the device while a profiler was active."""
+    from torch.autograd import DeviceType
+
+    return [
+        Kernel(e.name(), e.start_ns(), e.duration_ns())
+        for e in profiler.profiler.kineto_results.events()
+        if e.device_type() == DeviceType.CUDA
+        and not e.is_user_annotation()
+        and not e.name().startswith(("Optimizer.", "ProfilerStep"))
+    ]
+
+
 class ProfilingClock:
     """Stands for the benchmark's clock: lets one step pass under the profiler.
 
@@ -134,17 +147,8 @@ class ProfilingClock:
 
     def _kernels(self) -> list[Kernel]:
         """Return what ran on the device; on a CPU the operators, without those within others."""
-        from torch.autograd import DeviceType
-
         if self.device == "cuda":
-            events = self._profiler.profiler.kineto_results.events()
-            return [
-                Kernel(e.name(), e.start_ns(), e.duration_ns())
-                for e in events
-                if e.device_type() == DeviceType.CUDA
-                and not e.is_user_annotation()
-                and not e.name().startswith(("Optimizer.", "ProfilerStep"))
-            ]
+            return device_kernels(self._profiler)
         return [
             Kernel(e.name, int(e.time_range.start * 1e3), int(e.self_cpu_time_total * 1e3))
             for e in self._profiler.events()

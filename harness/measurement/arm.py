@@ -188,7 +188,8 @@ class _Server:
         plugins = installed()
         self.backbone: Backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
         recipe = parse(spec.recipe, plugins.compressors)
-        self.trainee: Trainee = prepare(self.backbone, recipe, spec)
+        # What weights are cannot change what a step costs.
+        self.trainee: Trainee = prepare(self.backbone, recipe, spec, drawn_on_device=True)
         self.trainee.model.train()
         self.steps = steps
         self.longest = longest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -140,13 +140,24 @@ class Trainee:
             )
 
 
-def prepare(backbone: Backbone, recipe: Recipe, spec: RunSpec) -> Trainee:
+def prepare(
+    backbone: Backbone, recipe: Recipe, spec: RunSpec, *, drawn_on_device: bool = False
+) -> Trainee:
     """Load the backbone, apply the recipe, and make the result ready for training.
 
     Seeds all global generators, so that equal specs start from equal models.
+
+    Args:
+        backbone: the spec's.
+        recipe: the spec's.
+        spec: the settings.
+        drawn_on_device: random weights are drawn on the device, where a large model takes a second
+            and not a minute. They are not those that a CPU draws.
     """
     set_seed(spec.seed)
-    model = backbone.load(spec.weights)
+    there = drawn_on_device and spec.weights == "random"
+    with choose_device(spec.device) if there else nullcontext():
+        model = backbone.load(spec.weights)
     original = count_parameters(model).total
     before = layers(model, backbone)
     model = compose(model, backbone, recipe)

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import PreTrainedModel
 
 from harness import Backbone
+from harness.backbone import Weights
 from harness.evaluation.decoding import generate
 from harness.evaluation.settings import DecodingSettings
 from harness.plugins import installed
@@ -233,3 +235,26 @@ def test_equal_steps_have_gradients_that_differ_in_their_last_digits_alone(
     spread = max(float((other - first).norm() / first.norm()) for other in others)
     record_property("relative spread of gradients", spread)
     assert spread < bound
+
+
+def test_weights_can_be_drawn_on_the_device(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, devices = backbone.load, set()
+
+    def load_and_look(weights: Weights) -> PreTrainedModel:
+        model = load(weights)
+        devices.update(p.device.type for p in model.parameters())
+        return model
+
+    monkeypatch.setattr(backbone, "load", load_and_look)
+    spec = RunSpec.model_validate({"weights": "random", "device": "cuda"})
+    recipe = parse("lora_ff+lprun", installed().compressors)
+    losses = []
+    for _ in range(2):
+        one = prepare(backbone, recipe, spec, drawn_on_device=True)
+        one.model.eval()
+        losses.append(float(one.backward([one.engine.collate(EXAMPLES)], TOKENS)))
+    assert devices == {"cuda"}
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert 0 < losses[0] < 20

@@ -229,3 +229,14 @@ def test_choosing_the_precision(backbone: Backbone, monkeypatch: pytest.MonkeyPa
     assert choose_dtype("auto", cpu, wide) == torch.float32
     with pytest.raises(HarnessError, match="overflows in bfloat16"):
         choose_dtype("bfloat16", cpu, wide)
+
+
+def test_drawing_weights_on_the_device_changes_nothing_on_a_cpu(backbone: Backbone) -> None:
+    spec = RunSpec(recipe="lora_ff", weights="random", device="cpu")
+    recipe = parse("lora_ff", installed().compressors)
+    plain, there = (
+        prepare(backbone, recipe, spec, drawn_on_device=flag).model.state_dict()
+        for flag in (False, True)
+    )
+    assert plain.keys() == there.keys()
+    assert all(torch.equal(tensor, there[name]) for name, tensor in plain.items())
