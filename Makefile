@@ -18,6 +18,8 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	# Its pins are older than anything else here can use, so without its dependencies.
 	$(BIN)/pip install --quiet --no-deps summac==0.0.4
+	# Apart: where peft finds it, every process takes twice as long to start.
+	$(BIN)/pip install --quiet --no-deps --target .venv/bitsandbytes 'bitsandbytes>=0.49,<1'
 	touch $@
 
 demo: $(INSTALLED)  ## Fine-tune the embedded model on the embedded task and show the report.

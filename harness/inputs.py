@@ -12,8 +12,9 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from harness.backbone import Backbone
+from harness.errors import HarnessError
 from harness.evaluation.ctranslate import require_ctranslate2
-from harness.evaluation.scoring import data_hash, metric_of, named_metrics
+from harness.evaluation.scoring import data_hash, metric_of, named_metrics, references_of
 from harness.metric import Metric
 from harness.options import validate
 from harness.plugins import Plugins
@@ -88,6 +89,8 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     for split in tokenized:
         check_fit(split, backbone)
         check_useful(split, tokenizer, task)
+    if reason := chooser.unreadable(references_of(eval_rows, chooser)):
+        raise HarnessError(f"{best_metric} cannot choose the best weights.", reason)
     data = Data(
         train=len(train.examples),
         eval=len(evaluation.examples),

@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from harness.options import Options, validate, written
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from harness.registry import Registry
 
     FloatArray = NDArray[np.float64]
 
@@ -86,11 +90,16 @@ class Metric(ABC):
         needs_sources: whether the sources have a part in the scores.
         several_references: whether ``score`` takes a list of texts in place of a reference, where
             an example has several; to a metric that does not, such data are not given.
+        Options: what can be chosen by ``--metrics name:option=value``. The class of a metric with
+            options of its own is built with them, or without arguments for the defaults.
+        chosen: the metric as ``--metrics`` takes it, where options were chosen.
     """
 
     names: tuple[str, ...]
     needs_sources: ClassVar[bool] = False
     several_references: ClassVar[bool] = False
+    Options: ClassVar[type[Options]] = Options
+    chosen: str | None = None
 
     def unavailable(self) -> str | None:
         """Say why this metric cannot be computed here and what would mend it, or ``None``.
@@ -101,8 +110,35 @@ class Metric(ABC):
         """
         return None
 
+    def unreadable(self, references: Sequence[str | list[str]]) -> str | None:
+        """Say why texts like these cannot be scored and what would mend it, or ``None``.
+
+        A metric that would drop most of the references' characters, or not divide them, says so
+        here. Its scores are then missing with the reason, where they would be 0.
+        """
+        return None
+
     @abstractmethod
     def score(
         self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
     ) -> dict[str, Score]:
         """Score all examples; the three sequences run in parallel and are not empty."""
+
+
+def make_metric(text: str, registry: Registry) -> Metric:
+    """Build a metric from its name and options, as in ``rouge:tokenizer=unicode``.
+
+    Raises:
+        HarnessError: bad grammar, an unknown metric or option, or a value that does not fit.
+    """
+    from harness.recipe import read_part
+
+    name, given = read_part(text)
+    kind: type[Metric] = registry.find(name).load()
+    options = validate(kind.Options, given, f"metric {name!r}")
+    values = options.model_dump(mode="json", exclude_defaults=True)
+    if not values:
+        return kind()
+    metric = kind(options)  # type: ignore[call-arg]
+    metric.chosen = f"{name}:{','.join(f'{key}={written(values[key])}' for key in sorted(values))}"
+    return metric

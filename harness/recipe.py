@@ -63,19 +63,19 @@ def parse(text: str, registry: Registry) -> Recipe:
     return Recipe(tuple(sorted(compressors.values(), key=lambda c: (c.stage, c.name))))
 
 
-def split_recipes(text: str) -> list[str]:
-    """Split recipes that are listed with commas, as in ``full,lora_ff:r=8,alpha=16,lprun``.
+def split_parts(text: str) -> list[str]:
+    """Split what is listed with commas and may have options: ``full,lora_ff:r=8,alpha=16,lprun``.
 
     Options are listed with commas too; what tells them apart is that an option starts with
     ``key=``.
     """
-    recipes: list[str] = []
+    parts: list[str] = []
     for item in text.split(","):
-        if recipes and _OPTION.match(item):
-            recipes[-1] += f",{item}"
-        else:
-            recipes.append(item.strip())
-    return recipes
+        if parts and _OPTION.match(item):
+            parts[-1] += f",{item}"
+        elif item.strip():
+            parts.append(item.strip())
+    return parts
 
 
 def read_part(text: str) -> tuple[str, dict[str, str]]:

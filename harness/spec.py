@@ -17,6 +17,7 @@ from harness.errors import HarnessError
 from harness.evaluation.settings import DecodingSettings
 from harness.options import Options, validate
 from harness.presets import PRESETS
+from harness.recipe import split_parts
 
 BASELINE = "full"
 """The recipe that every other one is compared with."""
@@ -154,11 +155,6 @@ class ProbeSettings(Options):
     """Optimizer steps to the memory window, each on the longest batch."""
 
 
-def names_in(text: str) -> list[str]:
-    """Return the names of a list that is written with commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 class RunSpec(Options):
     """One backbone x recipe x task x seed, with all settings resolved."""
 
@@ -176,9 +172,10 @@ class RunSpec(Options):
     """Where to train."""
     metrics: Annotated[
         list[str] | None,
-        BeforeValidator(lambda value: names_in(value) if isinstance(value, str) else value),
+        BeforeValidator(lambda value: split_parts(value) if isinstance(value, str) else value),
     ] = None
-    """Score with these, by their registered names; by default with the task's suite. One that
+    """Score with these, by their registered names, with options as in ``rouge:tokenizer=unicode``
+    (harness list metrics NAME); by default with the task's suite. One that
     cannot be computed here is an error before anything is trained, where one of the suite is
     reported as not computed."""
     seed: int = Field(0, ge=0)

@@ -1,8 +1,9 @@
 """What a data set's texts are like: the columns of Zhu et al. 2023, table 1.
 
 A *word* is what white space separates. A *sentence* ends with ``.``, ``!`` or ``?`` before white
-space or the end of the text, unless only one character stands before it, as in "1." or "J."; words
-after the last such end are one more. For *novel n-grams* words are runs of letters and digits in
+space or the end of the text, unless only one character stands before it, as in "1." or "J."; the
+marks of Chinese, Japanese, Hindi and Arabic end one always; words after the last such end are one
+more. For *novel n-grams* words are runs of letters and digits in
 lower case: the share of a target's distinct n-grams that its source does not hold, averaged over
 the examples whose target has any.
 """
@@ -13,8 +14,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_WORD = re.compile(r"\w+")
-_SENTENCE_END = re.compile(r"(?<=[^\s.!?]{2})[.!?]+[\"')\]]*(?=\s|$)")
+import regex
+
+_WORD = regex.compile(r"[\p{L}\p{M}\p{N}_]+")
+_SENTENCE_END = re.compile(
+    r"(?<=[^\s.!?]{2})[.!?]+[\"')\]]*(?=\s|$)|[\u3002\uff01\uff1f\u0964\u0965\u061f]+"
+)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Before any Hugging Face library is imported: no test may reach for the network.
@@ -82,6 +83,16 @@ def make_model(backbone: Backbone) -> Callable[[], PreTrainedModel]:
         return backbone.load("random")
 
     return make
+
+
+@pytest.fixture
+def eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find bitsandbytes, which ``make install`` puts where only these tests look for it."""
+    from transformers.utils import is_bitsandbytes_available
+
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / ".venv" / "bitsandbytes")
+    pytest.importorskip("bitsandbytes")
+    is_bitsandbytes_available.cache_clear()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ class Kind(StrEnum):
     EXECUTORS = "executors"
 
 
-_WITH_OPTIONS = {Kind.COMPRESSORS, Kind.TASKS, Kind.EXECUTORS}
+_WITH_OPTIONS = {Kind.COMPRESSORS, Kind.TASKS, Kind.METRICS, Kind.EXECUTORS}
 
 
 def list_plugins(

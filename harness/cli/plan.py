@@ -59,11 +59,11 @@ def plan(
     from harness.measurement.prediction import process_bytes
     from harness.plan import plan as make_plans
     from harness.plugins import installed
-    from harness.recipe import parse, split_recipes
+    from harness.recipe import parse, split_parts
     from harness.training.trainee import choose_device
 
     plugins = installed()
-    recipes = [parse(text, plugins.compressors) for text in split_recipes(compressor)]
+    recipes = [parse(text, plugins.compressors) for text in split_parts(compressor)]
     found = plugins.backbones.find(backbone).load()(backbone)
     options = data_options.given(
         source_column=source_column,

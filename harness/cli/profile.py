@@ -112,12 +112,12 @@ def _profile(
     from harness.measurement.prediction import process_bytes
     from harness.measurement.profiling import profile_recipes
     from harness.plugins import installed
-    from harness.recipe import parse, split_recipes
+    from harness.recipe import parse, split_parts
     from harness.reporting.profile import Profile
     from harness.training.trainee import choose_device, choose_dtype
 
     plugins = installed()
-    recipes = [parse(text, plugins.compressors) for text in split_recipes(compressor)]
+    recipes = [parse(text, plugins.compressors) for text in split_parts(compressor)]
     backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
     task = task_of(spec, plugins)
     device = choose_device(spec.device)

@@ -56,9 +56,9 @@ def score(
     from harness.evaluation import scoring
     from harness.evaluation.prediction_files import Fields, read_any_predictions
     from harness.plugins import installed
-    from harness.spec import names_in
+    from harness.recipe import split_parts
 
-    chosen = scoring.named_metrics(names_in(metrics), installed().metrics)
+    chosen = scoring.named_metrics(split_parts(metrics), installed().metrics)
     fields = Fields(prediction_column, reference_column, source_column)
     rows, notes = read_any_predictions(file, references, fields, Dialect(encoding, delimiter))
     for note in notes:
@@ -72,12 +72,21 @@ def score(
                 "out of --metrics.",
             )
     scores = scoring.score(chosen.values(), rows)
-    for name, reason in scores.not_computed.items():
+    if not scores.computed:
+        name, reason = next(iter(scores.not_computed.items()))
         raise HarnessError(f"{name} cannot be computed.", reason)
     if as_json:
-        typer.echo(json.dumps(_record(scores.computed, len(rows)), allow_nan=False))
+        record = {**_record(scores.computed, len(rows)), "not_computed": scores.not_computed}
+        typer.echo(json.dumps(record, allow_nan=False))
     else:
         _print(scores.computed, len(rows))
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in scores.not_computed.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        typer.echo(f"Not computed: {', '.join(names)}. {reason}", err=True)
+    if scores.not_computed:
+        raise typer.Exit(1)
 
 
 def _predictions_in(folder: Path) -> Path:

@@ -150,7 +150,7 @@ def _plan(
 ) -> SweepFile:
     from harness.errors import HarnessError
     from harness.options import validate
-    from harness.recipe import split_recipes
+    from harness.recipe import split_parts
     from harness.sweep.grid import SweepFile, read_sweep
 
     def split(text: str) -> list[str]:
@@ -160,7 +160,7 @@ def _plan(
     if backbone is not None:
         grid["backbone"] = split(backbone)
     if compressor is not None:
-        grid["compressor"] = split_recipes(compressor)
+        grid["compressor"] = split_parts(compressor)
     if task is not None:
         grid["task"] = split(task)
     if file is None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from harness.errors import HarnessError
 from harness.evaluation.predictions import Row
-from harness.metric import Metric, Score
+from harness.metric import Metric, Score, make_metric
 from harness.registry import Registry
 from harness.reporting.report import Value
 from harness.statistics import bootstrap_interval
@@ -21,15 +21,17 @@ class Scores:
 
     Attributes:
         computed: metric -> score.
+        chosen: score -> the metric with its options, where some were chosen.
         not_computed: metric -> why, and what would mend it.
     """
 
     computed: dict[str, Score] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
     not_computed: dict[str, str] = field(default_factory=dict)
 
     def values(self) -> dict[str, Value]:
         """Return corpus values with their intervals, as the report holds them."""
-        return {name: _value(score) for name, score in self.computed.items()}
+        return {name: _value(score, self.chosen.get(name)) for name, score in self.computed.items()}
 
     def of_example(self, index: int) -> dict[str, float]:
         """Return every metric's value of one example."""
@@ -51,6 +53,7 @@ def score(metrics: Iterable[Metric], rows: Sequence[Row]) -> Scores:
         reason = metric.unavailable()
         if several and not takes_several(metric):
             reason = reason or "It has no convention for several references of one example."
+        reason = reason or metric.unreadable(references)
         if reason is None:
             try:
                 # Strings only, unless the metric takes lists.
@@ -58,6 +61,8 @@ def score(metrics: Iterable[Metric], rows: Sequence[Row]) -> Scores:
                 if clusters is not None:
                     made = {name: one.clustered(clusters) for name, one in made.items()}
                 scores.computed.update(made)
+                if metric.chosen:
+                    scores.chosen.update(dict.fromkeys(made, metric.chosen))
                 continue
             except HarnessError as error:
                 reason = " ".join(filter(None, (error.message, error.hint)))
@@ -86,14 +91,14 @@ def references_of(examples: Any, metric: Metric) -> list[Any]:
 
 
 def named_metrics(names: Iterable[str], registry: Registry) -> dict[str, Metric]:
-    """Build the metrics that a user asked for by name.
+    """Build the metrics that a user asked for by name, with their options.
 
     Raises:
         HarnessError: there is no name, one is not registered, or a metric cannot be computed here.
     """
     chosen: dict[str, Metric] = {}
     for name in dict.fromkeys(names):
-        metric: Metric = registry.find(name).load()()
+        metric = make_metric(name, registry)
         if reason := metric.unavailable():
             raise HarnessError(f"{name} cannot be computed.", reason)
         chosen[name] = metric
@@ -141,7 +146,7 @@ def data_hash(*splits: Any) -> str:
     return digest.hexdigest()
 
 
-def _value(score: Score) -> Value:
+def _value(score: Score, chosen: str | None) -> Value:
     several = len(score.statistics) > 1
     interval = bootstrap_interval(score, seed=0) if several else None
     return Value(
@@ -149,4 +154,5 @@ def _value(score: Score) -> Value:
         ci=(interval.low, interval.high) if interval else None,
         signature=score.signature,
         higher_is_better=score.higher_is_better,
+        metric=chosen,
     )

@@ -6,12 +6,14 @@ floor says how much of what training adds is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.metric import Score
 from harness.reporting.folder import StoredRun
 from harness.reporting.scores import (
     RunScores,
     by_cluster,
-    metric_named,
+    metric_for,
     read_prediction_rows,
     references_in,
 )
@@ -27,11 +29,21 @@ _CHEAP = (
     "chrf",
 )
 """What takes seconds; others may ask a model for every example."""
+_LONGEST_WORD = 20
+"""Characters, on average, that are still taken for a word."""
 
 
-def lead(source: str, reference: str) -> str:
-    """Return the first words of the source, as many as the reference has."""
-    return " ".join(source.split()[: len(reference.split())])
+def lead(source: str, references: Sequence[str]) -> str:
+    """Return the beginning of the source, as long as the mean of an example's references.
+
+    Length is in words, or in characters where white space divides a reference into pieces that are
+    no words: of more than twenty characters on average, as in Chinese or Thai.
+    """
+    characters = sum(map(len, references))
+    words = sum(len(reference.split()) for reference in references)
+    if characters > _LONGEST_WORD * words:
+        return source[: round(characters / len(references))]
+    return " ".join(source.split()[: round(words / len(references))])
 
 
 def score_floor(run: StoredRun) -> RunScores:
@@ -46,15 +58,15 @@ def score_floor(run: StoredRun) -> RunScores:
         floor.missing.update(dict.fromkeys(run.report.quality, "the sources are not stored"))
         return floor
     sources, references = [str(row["source"]) for row in rows], references_in(rows)
-    firsts = [each[0] if isinstance(each, list) else each for each in references]
-    leads = list(map(lead, sources, firsts))
+    several = [each if isinstance(each, list) else [each] for each in references]
+    leads = list(map(lead, sources, several))
     made: dict[str, Score] = {}
     for name, value in run.report.quality.items():
         if name not in _CHEAP:
             floor.missing[name] = "the lead is not scored by metrics that may take a model"
             continue
         if name not in made:
-            metric = metric_named(name)
+            metric = metric_for(name, value)
             if isinstance(metric, str):
                 floor.missing[name] = metric
                 continue

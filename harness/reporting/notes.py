@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ def notes(group: Group, members: Members) -> Iterator[str]:
             "The runs were not made on equal ground: compare speed and memory between them with "
             f"care, and there is no front. They differ in {unlike}."
         )
+    yield from _unreadable(run.report.not_computed for run in members.runs)
     yield from data_shares(run.report.data for run in members.runs if run.report.data)
     trained = [run.report.training for run in members.runs if run.report.training]
     yield from dict.fromkeys(note for training in trained for note in training.notes)
@@ -124,6 +125,17 @@ def _not_measured(rows: Sequence[Row]) -> Iterator[str]:
     }
     for sentence in not_measured(lacking):
         yield f"{sentence}."
+
+
+def _unreadable(not_computed: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """Yield which scores are missing as the metric's options do not suit the texts."""
+    scores: dict[str, dict[str, None]] = {}
+    for missing in not_computed:
+        for name, reason in missing.items():
+            if "--metrics" in reason:
+                scores.setdefault(reason, {})[name] = None
+    for reason, names in scores.items():
+        yield f"Not computed: {', '.join(names)}. {reason}."
 
 
 def _wide_speeds(rows: Sequence[Row]) -> Iterator[str]:

@@ -176,6 +176,8 @@ class Value(Record):
     """Pins the implementation; values of unlike signatures are never compared."""
     higher_is_better: bool
     """The direction."""
+    metric: str | None = None
+    """The metric and its options, as ``--metrics`` takes them; null where none were chosen."""
 
 
 class Training(Record):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.metric import Metric, Score
+from harness.metric import Metric, Score, make_metric
 from harness.reporting.folder import PREDICTIONS
 from harness.reporting.report import Report, Value
 
@@ -102,10 +102,16 @@ def read_prediction_rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def metric_named(name: str) -> Metric | str:
-    """Return the metric that yields a score, or why there is none."""
+def metric_for(name: str, value: Value) -> Metric | str:
+    """Return the metric that yields a reported value, or why there is none."""
     from harness.plugins import installed
 
+    if value.metric is not None:
+        try:
+            chosen = make_metric(value.metric, installed().metrics)
+        except HarnessError as error:
+            return str(error)
+        return chosen.unavailable() or chosen
     for entry in installed().metrics:
         metric: Metric = entry.load()()
         if name in metric.names:
@@ -118,7 +124,7 @@ def _score_again(
 ) -> Score | str:
     """Return the score, or why there is none; ``made`` holds and gets all that a metric yields."""
     if name not in made:
-        metric = metric_named(name)
+        metric = metric_for(name, value)
         if isinstance(metric, str):
             return metric
         sources, predictions = ([str(row.get(field, "")) for row in rows] for field in _TEXTS)

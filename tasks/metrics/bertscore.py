@@ -7,8 +7,9 @@ import importlib.util
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from harness import HarnessError, Metric, Score
 from tasks.metrics.checkpoint import Checkpoint
@@ -21,7 +22,8 @@ class BertScore(Metric):
     """BERTScore F1 (Zhang et al. 2020), raw and, where the package has a baseline, rescaled.
 
     The model is loaded for one ``score`` and freed after it, so that it weighs on no other phase
-    of a run. Blank texts score 0 before rescaling.
+    of a run. Blank texts score 0 before rescaling. Of several references the best one counts, as in
+    the package.
 
     Args:
         model: a local folder or hub id; by default ``$HARNESS_BERTSCORE_MODEL``, else
@@ -32,6 +34,8 @@ class BertScore(Metric):
         device: by default a GPU where there is one.
         batch_size: texts that are embedded at once.
     """
+
+    several_references: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -58,19 +62,29 @@ class BertScore(Metric):
         return None
 
     def score(
-        self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
+        self,
+        sources: Sequence[str],
+        predictions: Sequence[str],
+        references: Sequence[str | list[str]],
     ) -> dict[str, Score]:
         """Score all examples; the sources are not used."""
         if reason := self.unavailable():
             raise HarnessError("BERTScore cannot be computed.", reason)
         layer = self._layer()
         assert layer is not None
-        pairs = list(zip(predictions, references, strict=True))
-        raw = self._f1(pairs, layer)
+        several = [[each] if isinstance(each, str) else each for each in references]
+        pairs = [
+            (prediction, reference)
+            for prediction, each in zip(predictions, several, strict=True)
+            for reference in each
+        ]
+        left = iter(self._f1(pairs, layer))
+        raw = [max(islice(left, len(each))) for each in several]
+        best = "|references:best" if any(not isinstance(each, str) for each in references) else ""
         signature = (
             f"model:{self.checkpoint.name}|weights:sha256-{self.checkpoint.digest()}"
             f"|layer:{layer}|measure:f1|idf:no|bert-score:{_version('bert-score')}"
-            f"|transformers:{_version('transformers')}"
+            f"|transformers:{_version('transformers')}{best}"
         )
         scores = {"bertscore": Score.mean([100 * f for f in raw], f"bertscore|{signature}")}
         baseline = _baseline_f1(self._baselines(), layer)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
-import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
+from typing import ClassVar, Literal
 
-from harness import Metric, Score
-from tasks.metrics.porter import porter_stemmer
-
-_TOKEN = re.compile("[a-z0-9]+")
+from harness import Metric, Options, Score
+from tasks.metrics import sentences, tokenizers
+from tasks.metrics.tokenizers import SacreBleuName, Tokenizer
 
 Tokens = list[str]
+
+
+class RougeOptions(Options):
+    """What tokens and sentences are."""
+
+    tokenizer: Literal["reference", "unicode"] | SacreBleuName = "reference"
+    """reference keeps stemmed runs of a-z and 0-9; unicode runs of letters of any script (single
+    characters where words are not divided); the others are sacreBLEU's, in lower case."""
+    sentences: Literal["lines", "split"] = "lines"
+    """What rougeLsum takes as sentences: lines, or what a sentence splitter finds in them, as in
+    transformers' scripts."""
 
 
 class Rouge(Metric):
@@ -23,29 +33,100 @@ class Rouge(Metric):
     The values equal those of ``rouge_score.RougeScorer(..., use_stemmer=True)`` 0.1.2. They come
     sooner because each distinct word is stemmed once, and because the table of the longest common
     subsequence is held as one integer a row, so that a row is a handful of integer operations
-    (Hyyrö 2004). ROUGE-Lsum takes lines as sentences, as the package does unless told otherwise.
+    (Hyyrö 2004). ROUGE-Lsum takes lines as sentences, as the package does unless told otherwise. Of
+    several references each of the four takes the best one, as the package's ``score_multi`` does.
     """
 
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+    several_references: ClassVar[bool] = True
+    Options = RougeOptions
+
+    def __init__(self, options: RougeOptions | None = None) -> None:
+        self.options = options or RougeOptions()
+
+    def unavailable(self) -> str | None:
+        """Say what the tokenizer lacks here, or ``None``."""
+        return tokenizers.missing_for(self.options.tokenizer)
+
+    def unreadable(self, references: Sequence[str | list[str]]) -> str | None:
+        """Say so where the tokenizer drops most letters, or does not divide most words."""
+        texts, tokenize = tokenizers.texts_of(references), self._tokenizer()
+        name = self.options.tokenizer
+        dropped = tokenizers.dropped_share(texts, tokenize)
+        if dropped > 0.5:
+            return (
+                f"ROUGE's tokenizer {name!r} drops {100 * dropped:.0f} % of the references' "
+                "letters and digits. Take one for their script: --metrics rouge:tokenizer=unicode"
+            )
+        if tokenizers.undivided_share(texts, tokenize) > 0.5:
+            return (
+                f"ROUGE's tokenizer {name!r} does not divide the references into words. Take one "
+                "that does: --metrics rouge:tokenizer=unicode"
+            )
+        return None
 
     def score(
-        self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
+        self,
+        sources: Sequence[str],
+        predictions: Sequence[str],
+        references: Sequence[str | list[str]],
     ) -> dict[str, Score]:
         """Score all examples; the sources are not used."""
-        rows = [
-            rouge(prediction, reference)
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
+        compute = partial(
+            rouge, tokenize=self._tokenizer(), split=self.options.sentences == "split"
+        )
+        rows = []
+        for prediction, expected in zip(predictions, references, strict=True):
+            several = [expected] if isinstance(expected, str) else expected
+            found = [compute(prediction, reference) for reference in several]
+            rows.append([max(values) for values in zip(*found, strict=True)])
+        best = any(not isinstance(each, str) for each in references)
         return {
-            name: Score.mean([100 * row[column] for row in rows], _signature(name))
+            name: Score.mean([100 * row[column] for row in rows], self._signature(name, best))
             for column, name in enumerate(self.names)
         }
 
+    def _tokenizer(self) -> Tokenizer:
+        name = self.options.tokenizer
+        if name == "reference":
+            return tokenizers.reference_tokens
+        if name == "unicode":
+            return tokenizers.any_script_tokens
+        return tokenizers.lower_sacrebleu_tokens(name)
 
-def rouge(prediction: str, reference: str) -> tuple[float, float, float, float]:
-    """Return the F1 of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, between 0 and 1."""
-    predicted_lines = [_tokenize(line) for line in prediction.split("\n")]
-    reference_lines = [_tokenize(line) for line in reference.split("\n")]
+    def _signature(self, name: str, best: bool) -> str:
+        tokenizer = self.options.tokenizer
+        parts = [name, "measure:f1"]
+        if tokenizer in ("reference", "unicode"):
+            parts.append(f"stemmer:porter-nltk-{importlib.metadata.version('nltk')}")
+        if tokenizer == "unicode":
+            parts.append(f"tokenizer:unicode-regex-{importlib.metadata.version('regex')}")
+        elif tokenizer != "reference":
+            version = importlib.metadata.version("sacrebleu")
+            parts += ["stemmer:none", f"tokenizer:lower-{tokenizer}-sacrebleu-{version}"]
+        if name == "rougeLsum":
+            split = self.options.sentences == "split"
+            parts.append(f"sentences:{sentences.SIGNATURE if split else 'lines'}")
+        parts += ["references:best"] if best else []
+        return "|".join([*parts, "aggregate:mean", "rouge-score:0.1.2"])
+
+
+def rouge(
+    prediction: str,
+    reference: str,
+    tokenize: Tokenizer = tokenizers.reference_tokens,
+    split: bool = False,
+) -> tuple[float, float, float, float]:
+    """Return the F1 of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, between 0 and 1.
+
+    Args:
+        prediction: of one example.
+        reference: of the same.
+        tokenize: divides a text without line breaks.
+        split: take as sentences what a splitter finds in lines, not the lines.
+    """
+    predicted_lines = [tokenize(line) for line in _sentences(prediction, split)]
+    reference_lines = [tokenize(line) for line in _sentences(reference, split)]
     # A line break separates words, so the tokens of the text are those of its lines.
     predicted = [token for line in predicted_lines for token in line]
     expected = [token for line in reference_lines for token in line]
@@ -66,20 +147,11 @@ def rouge(prediction: str, reference: str) -> tuple[float, float, float, float]:
     )
 
 
-def _signature(name: str) -> str:
-    sentences = "|sentences:lines" if name == "rougeLsum" else ""
-    stemmer = f"porter-nltk-{importlib.metadata.version('nltk')}"
-    return f"{name}|measure:f1|stemmer:{stemmer}{sentences}|aggregate:mean|rouge-score:0.1.2"
-
-
-def _tokenize(text: str) -> Tokens:
-    return [_stem(word) for word in _TOKEN.findall(text.lower())]
-
-
-@functools.lru_cache(maxsize=1 << 18)
-def _stem(word: str) -> str:
-    # The original ROUGE script leaves words of up to three characters as they are.
-    return str(porter_stemmer().stem(word)) if len(word) > 3 else word
+def _sentences(text: str, split: bool) -> list[str]:
+    lines = text.split("\n")
+    if not split:
+        return lines
+    return [found for line in lines for found in sentences.split_sentences(line)] or [""]
 
 
 def _f1(hits: int, total: int) -> float:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness import HarnessError, Stage
 from harness.plugins import installed
-from harness.recipe import Recipe, parse, split_recipes
+from harness.recipe import Recipe, parse, split_parts
 
 BOOLEANS = st.sampled_from(["true", "false"])
 KEEP = st.sampled_from(["all", "top", "every", "1-3.5.7", "2"])
@@ -73,7 +73,7 @@ def test_order_never_matters(recipe: list[Any], random: Any) -> None:
 
 @given(st.lists(parts().map(write), min_size=1))
 def test_listed_recipes_are_told_from_listed_options(recipes: list[str]) -> None:
-    assert split_recipes(",".join(recipes)) == recipes
+    assert split_parts(",".join(recipes)) == recipes
 
 
 def test_stages_decide_the_order_of_work() -> None:

@@ -111,6 +111,7 @@ def test_parts_are_those_that_a_real_step_has(backbone: Backbone, text: str, pac
 
 
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw_8bit"])
+@pytest.mark.usefixtures("eight_bits")
 def test_the_state_of_every_optimizer_is_predicted(optimizer: str) -> None:
     spec, longest = longest_step("t5-small")
     train = spec.train.model_copy(update={"optimizer": optimizer})

@@ -44,3 +44,13 @@ def test_runs_that_differ_have_their_largest_share() -> None:
 def test_nothing_is_said_where_nothing_was_left_out() -> None:
     assert list(data_shares([Data(**data())])) == []
     assert list(data_shares([Data(**data(train=0, eval=0, test=0, rows=0))])) == []
+
+
+def test_a_table_names_scores_that_are_missing_and_the_option_that_mends_them(
+    tmp_path: Path, write_run: Callable[..., Path], harness: Callable[..., Result]
+) -> None:
+    reason = "The tokenizer drops 100 % of the letters: --metrics rouge:tokenizer=unicode"
+    missing = {"rouge1": reason, "rouge2": reason, "bertscore": "there is no model"}
+    write_run(tmp_path, {"chrf": [1.0, 2.0]}, not_computed=missing)
+    shown = harness("report", str(tmp_path), columns=400).stdout
+    assert f"Not computed: rouge1, rouge2. {reason}." in shown

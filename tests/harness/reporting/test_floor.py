@@ -85,9 +85,14 @@ def lprun(summary: Summary) -> Row:
 
 
 def test_the_lead_has_as_many_words_as_the_reference() -> None:
-    assert lead("One  two\nthree four", "a b c") == "One two three"
-    assert lead("One two", "a b c") == "One two"
-    assert lead("One two", "") == ""
+    assert lead("One  two\nthree four", ["a b c"]) == "One two three"
+    assert lead("One two", ["a b c"]) == "One two"
+    assert lead("One two", [""]) == ""
+    # As long as several references are on average.
+    assert lead("One two three four", ["a", "a b c"]) == "One two"
+    # White space divides no Chinese words.
+    chinese = "患者主诉胸痛三天，伴有呼吸困难，既往有高血压病史，否认药物过敏。"
+    assert lead(chinese, [chinese[5:30]]) == chinese[:25]
 
 
 def test_the_floor_is_what_the_leads_score(tmp_path: Path, write_run: WriteRun) -> None:
@@ -117,7 +122,7 @@ def test_what_is_kept_above_the_floor_is_that_of_the_statistics(
     ]
     summary = summary_of(tmp_path)
     row = lprun(summary)
-    leads = [lead(each["source"], each["reference"]) for each in rows]
+    leads = [lead(each["source"], [each["reference"]]) for each in rows]
     references = [each["reference"] for each in rows]
     for metric, name in ((Rouge(), "rouge1"), (Bleu(), "bleu")):
         floor = metric.score([], leads, references)[name]

@@ -308,6 +308,7 @@ class Killed(BaseException):
     ("recipe", "optimizer"),
     [("full", "adamw"), ("lora_ff", "adamw"), ("full", "adafactor"), ("full", "adamw_8bit")],
 )
+@pytest.mark.usefixtures("eight_bits")
 def test_a_training_killed_again_and_again_ends_in_the_same_bits(
     tmp_path: Path, recipe: str, optimizer: str
 ) -> None:

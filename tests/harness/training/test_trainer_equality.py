@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from transformers import (
     T5Config,
 )
 
-from harness import Backbone
+from harness import Backbone, HarnessError
 from harness.backbones.bart import Bart
 from harness.backbones.t5 import T5
 from harness.plugins import installed
@@ -28,6 +29,7 @@ from harness.recipe import parse
 from harness.spec import RunSpec, TrainSettings
 from harness.training.examples import Example
 from harness.training.learning_rate import learning_rate_schedule
+from harness.training.optimizer import require_optimizer
 from harness.training.trainee import prepare
 
 STEPS, BATCH, RATE, DECAY = 10, 4, 1e-3, 0.3
@@ -169,6 +171,7 @@ def distance(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> flo
         ("bart", "adamw_8bit"),
     ],
 )
+@pytest.mark.usefixtures("eight_bits")
 def test_optimizers_are_the_trainers(family: str, optimizer: str, tmp_path: Path) -> None:
     found = ours_and_theirs(family, tmp_path, THEIRS[optimizer], optimizer=optimizer)
     assert found <= 1e-6
@@ -196,3 +199,13 @@ def test_without_the_trainers_exceptions_norms_and_biases_decay_too(
 
 def test_an_adapter_decays_as_with_the_trainer(tmp_path: Path) -> None:
     assert ours_and_theirs("t5", tmp_path, THEIRS["adamw"], recipe="lora_ff:dropout=0.0") <= 1e-6
+
+
+def test_an_optimizer_whose_library_is_missing_is_an_error_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(HarnessError, match="needs the package bitsandbytes") as raised:
+        require_optimizer(TrainSettings(optimizer="adamw_8bit"))
+    assert "seq2seq-harness[bitsandbytes]" in raised.value.hint
+    require_optimizer(TrainSettings(optimizer="adafactor"))

@@ -96,6 +96,17 @@ def test_rescales_with_the_baseline_of_the_model_that_a_folder_is_named_after(
     assert rescaled.signature != scores["bertscore"].signature
 
 
+def test_of_several_references_the_best_counts(roberta: Path) -> None:
+    metric = BertScore(str(roberta), num_layers=2, device="cpu")
+    several: list[str | list[str]] = [[REFERENCES[0], PREDICTIONS[0]], REFERENCES[1]]
+    made = metric.score([""] * 2, PREDICTIONS[:2], several)["bertscore"]
+    alone = metric.score([""] * 2, PREDICTIONS[:2], REFERENCES[:2])["bertscore"]
+    other = metric.score([""], PREDICTIONS[:1], PREDICTIONS[:1])["bertscore"]
+    expected = [max(alone.examples[0], other.examples[0]), alone.examples[1]]
+    assert made.examples == pytest.approx(expected, abs=1e-3)
+    assert made.signature == f"{alone.signature}|references:best"
+
+
 def test_blank_texts_score_zero_and_disturb_no_others(roberta: Path) -> None:
     metric = BertScore(str(roberta), num_layers=2)
     alone = metric.score([""], ["the lungs are clear"], ["clear lungs"])["bertscore"]

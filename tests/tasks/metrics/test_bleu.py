@@ -5,7 +5,7 @@ import pytest
 import sacrebleu
 
 from harness import Score
-from tasks.metrics.bleu import Bleu, Chrf
+from tasks.metrics.bleu import Bleu, BleuOptions, Chrf
 
 PREDICTIONS = [
     "No acute cardiopulmonary process.",
@@ -86,3 +86,35 @@ def test_signatures_pin_the_implementation() -> None:
         assert f"version:{sacrebleu.__version__}" in signature
     assert "tok:13a" in signatures["bleu"]
     assert "tok:13a" in signatures["bleu4_precision"]
+
+
+def test_several_references_are_those_of_the_package() -> None:
+    several: list[str | list[str]] = [
+        [REFERENCES[0], "No process."],
+        REFERENCES[1],
+        ["Pneumonia.", "Right lower lobe pneumonia.", REFERENCES[2]],
+        REFERENCES[3],
+        [REFERENCES[4]],
+    ]
+    lists = [[each] if isinstance(each, str) else each for each in several]
+    streams = [[each[i] if i < len(each) else None for each in lists] for i in range(3)]
+    made = Bleu().score([""] * 5, PREDICTIONS, several) | Chrf().score(
+        [""] * 5, PREDICTIONS, several
+    )
+    bleu = sacrebleu.corpus_bleu(PREDICTIONS, streams)  # type: ignore[arg-type]
+    assert made["bleu"].value == pytest.approx(bleu.score)
+    assert made["bleu4_precision"].value == pytest.approx(bleu.precisions[3])
+    chrf = sacrebleu.corpus_chrf(PREDICTIONS, streams)  # type: ignore[arg-type]
+    assert made["chrf"].value == pytest.approx(chrf.score)
+    for name in made:
+        assert "nrefs:var" in made[name].signature
+    assert made["bleu"].value > scores()["bleu"].value
+
+
+@pytest.mark.parametrize("tokenizer", ["intl", "char", "zh", "none"])
+def test_the_tokenizer_is_the_packages(tokenizer: str) -> None:
+    options = BleuOptions.model_validate({"tokenize": tokenizer})
+    made = Bleu(options).score([""] * 5, PREDICTIONS, REFERENCES)["bleu"]
+    expected = sacrebleu.corpus_bleu(PREDICTIONS, [REFERENCES], tokenize=tokenizer)
+    assert made.value == pytest.approx(expected.score)
+    assert f"tok:{tokenizer}|" in made.signature

@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from tasks.metrics.rouge import Rouge, rouge
+from tasks.metrics.rouge import Rouge, RougeOptions, rouge
 
 NAMES = list(Rouge.names)
 PACKAGE = RougeScorer(NAMES, use_stemmer=True)
@@ -65,3 +65,31 @@ def test_scores_are_percentages_and_the_corpus_value_is_their_mean() -> None:
 def test_sequences_of_unequal_length_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         Rouge().score(["", ""], ["a", "b"], ["a"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(documents, st.lists(documents, min_size=1, max_size=3)), min_size=1))
+def test_of_several_references_each_score_takes_the_best(
+    pairs: list[tuple[str, list[str]]],
+) -> None:
+    predictions, references = [p for p, _ in pairs], [r for _, r in pairs]
+    scores = Rouge().score(["" for _ in pairs], predictions, references)
+    expected = [PACKAGE.score_multi(r, p) for p, r in pairs]
+    for name in NAMES:
+        assert scores[name].examples == pytest.approx([100 * e[name].fmeasure for e in expected])
+        assert "|references:best|" in scores[name].signature
+
+
+def test_sentences_are_lines_or_split() -> None:
+    """As transformers' scripts do it: a sentence a line, then the package's own rougeLsum."""
+    prediction = "The lungs are clear. No effusion. Heart size is normal."
+    reference = "Heart size is normal. The lungs are clear. No effusion is seen."
+    by_line = package(prediction.replace(". ", ".\n"), reference.replace(". ", ".\n"))[3]
+    split = Rouge(RougeOptions(sentences="split")).score([""], [prediction], [reference])
+    whole = Rouge().score([""], [prediction], [reference])
+    assert split["rougeLsum"].examples == pytest.approx([100 * by_line])
+    assert whole["rougeLsum"].examples == whole["rougeL"].examples
+    assert split["rougeLsum"].value > whole["rougeLsum"].value
+    assert split["rougeL"].examples == whole["rougeL"].examples
+    assert "sentences:punkt-fixed-lists" in split["rougeLsum"].signature
+    assert split["rougeL"].signature == whole["rougeL"].signature

@@ -17,6 +17,8 @@ from tasks.metrics.sentences import split_sentences
         ["Is there pain?", "Yes!", "J. R. Smith agrees."],
         ["no capitals here.", "another one."],
         ["no full stop"],
+        ["रोगी को दर्द है।", "सांस ठीक है।"],
+        ["هل هناك ألم؟", "لا"],
         [],
     ],
 )
@@ -28,3 +30,11 @@ def test_splits_where_a_reader_would(sentences: list[str]) -> None:
 def test_loses_no_character_but_white_space(text: str) -> None:
     joined = "".join(split_sentences(text))
     assert "".join(joined.split()) == "".join(text.split())
+
+
+def test_chinese_needs_no_white_space() -> None:
+    assert split_sentences("肺部清晰。未见胸腔积液！心影正常") == [
+        "肺部清晰。",
+        "未见胸腔积液！",
+        "心影正常",
+    ]
