@@ -9,6 +9,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from visible_device import VARIABLE, first_visible
+
+os.environ[VARIABLE] = first_visible(os.environ)
 # The server of processes is not told where this module's neighbours are.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from visible_device import VARIABLE, first_visible
+
 from gpu.archive import write_archive
 from gpu.card import Card
 from gpu.readme import STATE, write_readme
@@ -119,6 +121,7 @@ class Runner:
         return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            VARIABLE: first_visible(os.environ),
             "PYTHONUNBUFFERED": "1",
             "HF_HUB_OFFLINE": "1",
             # Asking for a device then leaves CUDA alone, so that a process can still be forked.

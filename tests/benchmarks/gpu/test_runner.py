@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import tarfile
@@ -201,3 +202,26 @@ def test_an_archive_stays_small(module: Import, tmp_path: Path) -> None:
 )
 def test_a_card_names_its_folder(module: Import, name: str, slug: str) -> None:
     assert module("gpu.card").slug_of(name) == slug
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(None, "0"), ("", ""), ("2,3", "2"), ("MIG-1/2,MIG-3", "MIG-1/2")]
+)
+def test_contenders_see_one_device(
+    module: Import, monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+) -> None:
+    if before is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    assert module("visible_device").first_visible(os.environ) == after
+    importlib.reload(module("solitude"))  # What the trainer's processes are started by.
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == after
+
+
+def test_make_test_sees_no_device() -> None:
+    """Tests that let the device be chosen are those of the CPU."""
+    makefile = (Path(__file__).parents[3] / "Makefile").read_text()
+    for mark in ("not slow and not gpu", "slow and not gpu"):
+        (command,) = [text for text in makefile.splitlines() if f'-m "{mark}"' in text]
+        assert command.strip().startswith("CUDA_VISIBLE_DEVICES= ")

@@ -1,0 +1,16 @@
+"""One device for all contenders, where a machine has several.
+
+With more than one in sight the trainer would wrap its model in ``DataParallel``, and be another
+contender.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+def first_visible(environment: Mapping[str, str]) -> str:
+    """Return the value of ``CUDA_VISIBLE_DEVICES`` that leaves one device of an environment's."""
+    return environment.get(VARIABLE, "0").partition(",")[0]
