@@ -20,9 +20,11 @@ import random
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 
 import torch
 from launch_counter import LaunchCounter, check_step
+from trainer import with_peft
 from transformers import BartConfig, PreTrainedConfig, T5Config
 
 from harness import Backbone
@@ -33,8 +35,9 @@ from harness.plugins import installed
 from harness.recipe import parse
 from harness.reporting.report import LayersKept
 from harness.spec import RunSpec
+from harness.training.engine import PaddedEngine
 from harness.training.examples import Example
-from harness.training.trainee import Trainee, equip, parameters_of
+from harness.training.trainee import equip, parameters_of
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
 SHAPES = ("t5-large", "bart-large")
@@ -109,7 +112,7 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
         trainee = equip(model, backbone, parsed, spec, kept, counts)
         assert trainee.device.type == "cuda"
         trainee.model.train()
-        _make_state(trainee)
+        _make_state(trainee.trained.values(), trainee.optimizer)
         made = trainee.engine.collate(batch)
         with LaunchCounter() as counter:
             trainee.step([made], tokens, check=True)
@@ -117,12 +120,46 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
     return counter.launches
 
 
-def _make_state(trainee: Trainee) -> None:
+def count_trainer(shape: str, recipe: str, precision: str) -> Counter[str]:
+    """Return kernels by operator of one step of Seq2SeqTrainer + PEFT on the same examples.
+
+    The step is written out: the trainer's own loop reads numbers from the device, which fake
+    tensors do not have. It pads, computes under autocast, clips, and takes a step of fused AdamW.
+    See ``count`` for the arguments.
+    """
+    backbone = _backbone(shape)
+    batch = examples(backbone.config().vocab_size)
+    parsed = parse(recipe, installed().compressors)
+    model = with_peft(backbone.skeleton(), backbone, parsed)
+    padded = PaddedEngine(0, torch.float32, "cpu").collate(batch)
+    shapes = {name: tensor.shape for name, tensor in padded.tensors.items()}
+    low = precision == "bfloat16"
+    with pretend():
+        move(model)
+        model.train()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+        _make_state(trained, optimizer)
+        with LaunchCounter() as counter:
+            tensors = {
+                name: torch.empty(shape, dtype=torch.long).to("cuda", non_blocking=True)
+                for name, shape in shapes.items()
+            }
+            with torch.autocast("cuda", torch.bfloat16, enabled=low):
+                loss = model(**tensors, use_cache=False).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0, foreach=True)
+            optimizer.step()
+            optimizer.zero_grad()
+    return counter.launches
+
+
+def _make_state(trained: Iterable[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
     """Let the optimizer make its state, which it does in the first step alone."""
-    for parameter in trainee.trained.values():
+    for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
-    trainee.optimizer.step()
-    trainee.optimizer.zero_grad()
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def _backbone(shape: str) -> Backbone:
@@ -141,14 +178,16 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=SHAPES, help=f"also {', '.join(THIN)}")
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--precisions", nargs="+", default=["bfloat16"])
+    parser.add_argument("--trainer", action="store_true", help="count Seq2SeqTrainer + PEFT's")
     parser.add_argument("--json", action="store_true", help="one line of JSON a case")
     parser.add_argument("--operators", type=int, default=0, help="how many operators to show")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    counted = count_trainer if options.trainer else count
     for shape in options.shapes:
         for recipe in options.recipes:
             for precision in options.precisions:
-                launches = count(shape, recipe, precision)
+                launches = counted(shape, recipe, precision)
                 total = launches.total()
                 if options.json:
                     case = {"shape": shape, "recipe": recipe, "precision": precision}

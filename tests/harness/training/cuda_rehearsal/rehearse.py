@@ -1,6 +1,6 @@
 """Child process of the rehearsal: what it finds on fake CUDA tensors, as lines of JSON.
 
-Arguments: ``waits``, or cases as SHAPE/RECIPE/PRECISION.
+Arguments: ``waits``, or cases as SHAPE/RECIPE/PRECISION, of the trainer after ``trainer:``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[4] / "benchmarks"))
 
-from launches import count  # noqa: I001 - it loads the guard, before torch.
+from launches import count, count_trainer  # noqa: I001 - it loads the guard, before torch.
 import torch
 from fake_cuda import pretend
 from launch_counter import LaunchCounter
+
+
+TRAINER = "trainer:"
 
 
 def waits() -> dict[str, str]:
@@ -56,7 +59,12 @@ def main() -> None:
     """Print the results of the cases, one line each."""
     warnings.simplefilter("ignore")
     for case in sys.argv[1:]:
-        found = waits() if case == "waits" else dict(count(*case.split("/")))
+        if case == "waits":
+            found: dict[str, object] = {**waits()}
+        elif case.startswith(TRAINER):
+            found = dict(count_trainer(*case.removeprefix(TRAINER).split("/")))
+        else:
+            found = dict(count(*case.split("/")))
         sys.stdout.write(json.dumps({"case": case, "found": found}) + "\n")
 
 

@@ -29,6 +29,7 @@ LIMIT_OF_CASE = {
     for recipe, limit in zip(RECIPES, limits, strict=True)
 }
 QUICK = [c for c in LIMIT_OF_CASE if c.endswith("/bfloat16") or "/lora_ff+lprun/" in c]
+BESIDE_TRAINER = [f"{s}/{r}/bfloat16" for s in ("t5", "bart") for r in ("full", "lora_ff+lprun")]
 WAITING = ["item", "bool", "nonzero", "masked", "masked put", "down", "up", "copied down"]
 SLOW = [c for c in LIMIT_OF_CASE if c not in QUICK]
 
@@ -44,7 +45,7 @@ def rehearse(*cases: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def quick() -> dict[str, Any]:
-    return rehearse("waits", *QUICK)
+    return rehearse("waits", *QUICK, *(f"trainer:{case}" for case in BESIDE_TRAINER))
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,15 @@ def test_trained_weights_are_cast_in_lists_and_not_one_by_one(
     # Autocast copies each trained matrix, 6 in a layer of the encoder and 10 in one of the decoder,
     # and its gradient back.
     assert found["_to_copy"] < 2 * 6 * (6 + 10)
+
+
+@pytest.mark.parametrize("case", BESIDE_TRAINER)
+def test_clearly_fewer_kernels_than_the_trainer(quick: dict[str, Any], case: str) -> None:
+    trainer = quick[f"trainer:{case}"]
+    # The whole step is there too.
+    assert trainer["_fused_adamw_"] > 0
+    assert trainer["_foreach_norm"] > 0
+    assert sum(quick[case].values()) < 0.75 * sum(trainer.values())
 
 
 @pytest.mark.slow
