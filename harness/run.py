@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import clock
 from harness.errors import HarnessError, is_out_of_memory
 from harness.evaluation.decoding import generate
-from harness.evaluation.handover import hand_over
+from harness.evaluation.handover import hand_over, load_trained
 from harness.evaluation.journal import Journal
 from harness.evaluation.phase import predict_and_score
 from harness.evaluation.scoring import references_of
@@ -232,7 +233,16 @@ class Run:
             )
             self._save(report, folder)
         self._enter("hand-over")
-        report.handover = hand_over(trainee.model, inputs.recipe, inputs.test.examples[:2])
+        report.handover = hand_over(
+            trainee.model,
+            inputs.recipe,
+            inputs.test.examples[:2],
+            trainee.dtype,
+            partial(load_trained, inputs.backbone, inputs.recipe, self.spec, trainee.trained),
+        )
+        if report.handover.float32_logit_difference is None:
+            name = "handover.float32_logit_difference"
+            report.not_measured[name] = "the model was evaluated in float32"
 
     def _train(
         self, inputs: Inputs, trainee: Trainee, schedule: Schedule, folder: RunFolder

@@ -52,7 +52,7 @@ def generate(
         Texts without special tokens and surrounding white space.
     """
     predictions = dict(known or {})
-    with merged(model), _computing_in(model, dtype), _predicting(model, shared_beams) as search:
+    with merged(model), computing_in(model, dtype), _predicting(model, shared_beams) as search:
         for batch in batches(sources, settings.batch_size, predictions):
             ids, lengths = _pad([sources[i] for i in batch], model.generation_config.pad_token_id)
             best = search(model, ids.to(model.device), lengths.to(model.device), settings)
@@ -127,7 +127,8 @@ def _predicting(model: PreTrainedModel, shared_beams: bool) -> Iterator[Search]:
 
 
 @contextmanager
-def _computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
+def computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
+    """Compute matrix products in ``dtype`` for a while, and logits in float32."""
     if dtype == torch.float32:
         with linear_weights_in(model, dtype):
             yield

@@ -239,6 +239,9 @@ class HandOver(Record):
     largest_logit_difference: float
     """Between the trained model and the same with its adapters folded into plain layers, on one
     batch in float32."""
+    float32_logit_difference: float | None = None
+    """Between the model as it was evaluated and the backbone in float32 with the saved weights, on
+    one batch. Null where it was evaluated in float32, and in older reports."""
 
 
 class Fingerprint(Record):
