@@ -27,6 +27,8 @@ KINDS = (
 )
 """Kind of a kernel -> what its name has in it; the first that fits. The rest is element-wise."""
 REST = "element-wise"
+SECONDS = 5.0
+"""What must be left for a step to be looked at."""
 MOST_NAMES = 40
 """Kernels that are listed by name."""
 
@@ -174,8 +176,8 @@ def run(result: StepResult) -> str:
     for recipe in recipes:
         for shape in shapes:
             work = shape, recipe, device, batch
-            result.case(f"{shape} {recipe} harness", partial(ours, *work))
-            result.case(f"{shape} {recipe} trainer", partial(theirs, *work, peer))
+            result.case(f"{shape} {recipe} harness", partial(ours, *work), SECONDS)
+            result.case(f"{shape} {recipe} trainer", partial(theirs, *work, peer), SECONDS)
     return "; ".join(filter(None, (in_words(result.cases, shape) for shape in shapes)))
 
 

@@ -24,8 +24,9 @@ def run(result: StepResult) -> str:
     found = [case for case in result.cases.values() if "failure" not in case]
     bad = [name for case in found for name in case["failed"]]
     counts = {key: sum(case[key] for case in found) for key in ("passed", "skipped")}
-    if bad:
-        result.record["failed"] = bad
+    result.wrong += bad
+    if result.request.device == "cuda" and not counts["passed"]:
+        result.wrong.append("no test ran on the device")
     return (
         f"{counts['passed']} passed, {len(bad)} failed, {counts['skipped']} skipped"
         f"{', first ' + bad[0] if bad else ''}"

@@ -100,7 +100,7 @@ def take(rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
 
 
 def profile(workload: Workload, recipes: list[str], device: str) -> Iterator[dict[str, Any]]:
-    """Yield a row for each recipe: speed, memory, parameters, and what a prediction said."""
+    """Yield a row for each recipe: speed, memory and parameters."""
     from work import make_examples
 
     from harness.measurement.batches import choose_batches, profile_spec, task_of
@@ -132,7 +132,7 @@ def profile(workload: Workload, recipes: list[str], device: str) -> Iterator[dic
     else:
         frozen = choose_batches(spec, backbone, task_of(spec, plugins), DataChoice.LENGTHS).frozen
     parsed = [parse(recipe, plugins.compressors) for recipe in recipes]
-    for row in each_recipe(spec, backbone, parsed, frozen, print):
+    for row in each_recipe(spec, backbone, parsed, frozen, print, predicting=False):
         yield {
             "workload": workload.name,
             "mean_source_tokens": frozen.mean_source_tokens,

@@ -54,6 +54,8 @@ class StepResult:
             if {key: before.get(key) for key in head} == head:
                 self.record = before
         self.unfinished = False
+        self.wrong: list[str] = []
+        """What was found to be wrong, without being a failure to measure it."""
 
     @property
     def cases(self) -> dict[str, Any]:
@@ -104,9 +106,10 @@ class StepResult:
         if failures:
             name, why = next(iter(failures.items()))
             summary = f"{summary}; {len(failures)} failed, first {name}: {why}"
+        self.record["wrong"] = self.wrong
         self.record["summary"] = summary.removeprefix("; ")
         self.save()
-        if failures:
+        if failures or self.wrong:
             return FAILED
         return UNFINISHED if self.unfinished else DONE
 

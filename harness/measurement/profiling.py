@@ -49,6 +49,8 @@ def each_recipe(
     recipes: Sequence[Recipe],
     frozen: FrozenSchedule,
     told: Told,
+    *,
+    predicting: bool = True,
 ) -> Iterator[ProfiledRecipe]:
     """Measure each recipe beside full fine-tuning, which stays alive over all of them.
 
@@ -62,6 +64,7 @@ def each_recipe(
         recipes: what to measure.
         frozen: the batches.
         told: called with what is done next.
+        predicting: also predict memory from shapes, which takes seconds for a large model.
 
     Yields:
         What was found of each recipe, as soon as it is there.
@@ -72,15 +75,10 @@ def each_recipe(
         for recipe in recipes:
             told(str(recipe))
             row = ProfiledRecipe(recipe=str(recipe), status="ok")
-            skeleton = compose(backbone.skeleton(), backbone, recipe)
-            row.predicted_memory, why = try_to_predict(
-                spec, backbone, recipe, skeleton, frozen.longest
-            )
-            if why is not None:
-                row.not_measured["predicted_memory"] = why
-            elif row.predicted_memory and row.predicted_memory.process_bytes is None:
-                why = "what a process takes of a CUDA device beside tensors is not predicted"
-                row.not_measured["predicted_memory.process_bytes"] = why
+            if predicting:
+                _predict(row, spec, backbone, recipe, frozen)
+            else:
+                row.not_measured["predicted_memory"] = "it was not asked for"
             try:
                 _measure(spec.model_copy(update={"recipe": str(recipe)}), frozen, baseline, row)
             except HarnessError:
@@ -90,6 +88,23 @@ def each_recipe(
             if row.speed:
                 set_beside_limit(row.speed, backbone, recipe, frozen)
             yield row
+
+
+def _predict(
+    row: ProfiledRecipe,
+    spec: RunSpec,
+    backbone: Backbone,
+    recipe: Recipe,
+    frozen: FrozenSchedule,
+) -> None:
+    """Note what ``harness plan`` says of a recipe's memory, or why it says nothing."""
+    skeleton = compose(backbone.skeleton(), backbone, recipe)
+    row.predicted_memory, why = try_to_predict(spec, backbone, recipe, skeleton, frozen.longest)
+    if why is not None:
+        row.not_measured["predicted_memory"] = why
+    elif row.predicted_memory and row.predicted_memory.process_bytes is None:
+        why = "what a process takes of a CUDA device beside tensors is not predicted"
+        row.not_measured["predicted_memory.process_bytes"] = why
 
 
 def _failed(row: ProfiledRecipe, error: Exception) -> None:
