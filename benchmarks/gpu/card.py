@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from harness.errors import HarnessError
+
 LIMIT = 120
 """Seconds for the answer: the first import on a cold disk takes long."""
 
@@ -91,4 +93,7 @@ def describe(device: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(describe(sys.argv[1])))
+    try:
+        print(json.dumps(describe(sys.argv[1])))
+    except HarnessError as error:
+        sys.exit(error.message)

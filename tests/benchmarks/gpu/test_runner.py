@@ -225,3 +225,13 @@ def test_make_test_sees_no_device() -> None:
     for mark in ("not slow and not gpu", "slow and not gpu"):
         (command,) = [text for text in makefile.splitlines() if f'-m "{mark}"' in text]
         assert command.strip().startswith("CUDA_VISIBLE_DEVICES= ")
+
+
+def test_a_machine_without_a_card_is_told_so(
+    module: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = module("gpu.card")
+    monkeypatch.setenv("PYTHONPATH", str(Path(card.__file__ or "").parents[1]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(card.CardError, match=r"There is no CUDA device here.\n.*gpu-tiny"):
+        card.ask_for_card("cuda")
