@@ -324,8 +324,9 @@ def test_what_a_sentence_names_exists(span: str) -> None:
     if words[0] == "make":
         assert re.search(rf"(?m)^{words[1]}:", (ROOT / "Makefile").read_text())
     elif words[0] == "--set":
-        if len(words) > 1 and "NAME" not in words[1]:
-            assert resolve(parse_settings(words[1:]), "quick")
+        settings = [word for word in words if word != "--set"]
+        if settings and not any("NAME" in setting for setting in settings):
+            assert resolve(parse_settings(settings), "quick")
     elif words[0] == "pip":
         test_pip_is_given_extras_that_exist(span)
     elif words[0] == "harness":

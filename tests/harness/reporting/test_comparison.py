@@ -54,6 +54,7 @@ OTHER = {
     "dtype": "bfloat16",
     "matmul_precision": "high",
     "attention": "eager",
+    "environment": {"NVIDIA_TF32_OVERRIDE": "1"},
     "git": None,
 }
 
