@@ -25,10 +25,10 @@ from solitude import NoResultError, alone
 from trainer import Settings, why_no_liger
 from work import Case, tokens_of
 
-from harness.composition import compose
-from harness.flops import flop_limit, training_flops
-from harness.statistics import geometric_mean_interval
-from harness.training.trainee import choose_dtype
+from harness.model.composition import compose
+from harness.model.flops import flop_limit, training_flops
+from harness.statistics.intervals import geometric_mean_interval
+from harness.training.trainer import choose_dtype
 
 CURVES = (
     DEFAULT,

@@ -12,11 +12,11 @@ from torch import nn
 from trainer import COMPILED_WARMUP, LEARNING_RATE, Batches, Settings, build, train
 from work import Case, demo_batches
 
-from harness.backbone import Weights
-from harness.recipe import Recipe
-from harness.spec import RunSpec
+from harness.api.backbone import Weights
+from harness.spec.recipe import Recipe
+from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step, prefetch
-from harness.training.trainee import choose_device, prepare
+from harness.training.trainer import choose_device, prepare
 
 
 @dataclass(frozen=True)

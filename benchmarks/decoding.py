@@ -29,14 +29,14 @@ from demands import demand, demand_spread
 from transformers import PreTrainedModel
 
 from harness import Backbone
+from harness.api.plugins import installed
 from harness.backbones.nano import NanoT5
+from harness.data.examples import tokenize
 from harness.evaluation.decoding import generate, signature
-from harness.evaluation.settings import DecodingSettings
 from harness.measurement.fingerprint import fingerprint
-from harness.plugins import installed
-from harness.reporting.writing import write_text
-from harness.statistics import geometric_mean_interval
-from harness.training.examples import tokenize
+from harness.records.atomic import write_text
+from harness.spec.decoding import DecodingSettings
+from harness.statistics.intervals import geometric_mean_interval
 
 FILE = "decoding.json"
 Rows = list[list[int]]

@@ -26,18 +26,18 @@ from datasets import Dataset
 from demands import demand, demand_spread
 from transformers import PreTrainedConfig, T5Config
 
+from harness.api.plugins import installed
 from harness.backbones.nano import NanoT5
 from harness.backbones.t5 import T5
+from harness.data.examples import Example, tokenize
 from harness.measurement.fingerprint import fingerprint
 from harness.measurement.memory import peak_of_allocations
-from harness.measurement.probe import freeze
-from harness.plugins import installed
-from harness.recipe import parse
-from harness.reporting.writing import write_text
-from harness.spec import ProbeSettings, RunSpec
-from harness.training.examples import Example, tokenize
+from harness.records.atomic import write_text
+from harness.running.probe import freeze
+from harness.spec.recipe import parse
+from harness.spec.run_spec import ProbeSettings, RunSpec
 from harness.training.schedule import Schedule
-from harness.training.trainee import prepare
+from harness.training.trainer import prepare
 
 FILE, CHART = "growth.json", "growth.svg"
 TARGET = 64

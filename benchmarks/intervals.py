@@ -21,9 +21,9 @@ from typing import Any
 
 from demands import demand
 
-from harness.reporting.profile import Profile
-from harness.reporting.report import Speed
-from harness.reporting.writing import write_text
+from harness.records.atomic import write_text
+from harness.records.profile import Profile
+from harness.records.report import Speed
 
 FILE = "intervals.json"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from demands import demand
 
-from harness.reporting.folder import HISTORY, JOURNAL
+from harness.records.run_folder import HISTORY, JOURNAL
 
 STEPS_BEFORE = 3
 """A training is killed after this many steps at least."""

@@ -28,16 +28,16 @@ from trainer import with_peft
 from transformers import BartConfig, PreTrainedConfig, T5Config
 
 from harness import Backbone
+from harness.api.plugins import installed
 from harness.backbones.bart import Bart
 from harness.backbones.t5 import T5
-from harness.composition import compose
-from harness.plugins import installed
-from harness.recipe import parse
-from harness.reporting.report import LayersKept
-from harness.spec import RunSpec
-from harness.training.engine import PaddedEngine
-from harness.training.examples import Example
-from harness.training.trainee import equip, parameters_of
+from harness.data.examples import Example
+from harness.model.composition import compose
+from harness.records.report import LayersKept
+from harness.spec.recipe import parse
+from harness.spec.run_spec import RunSpec
+from harness.training.engines.padded import PaddedEngine
+from harness.training.trainer import equip, parameters_of
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
 SHAPES = ("t5-large", "bart-large")

@@ -25,7 +25,7 @@ from pathlib import Path
 from demands import demand, demand_spread
 from pyarrow import parquet
 
-from harness.reporting.writing import write_text
+from harness.records.atomic import write_text
 from tasks.mimic.notes import COLUMNS
 from tasks.mimic.prepare import EXAMPLES, HASHES
 

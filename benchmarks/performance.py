@@ -10,7 +10,7 @@ from typing import Any
 
 from comparison import MOST
 
-from harness.reporting.writing import write_text
+from harness.records.atomic import write_text
 
 GROWTH = "growth.svg"
 ON_GPU = "training-cuda.json"

@@ -20,16 +20,16 @@ from typing import Any
 import torch
 from demands import demand, demand_spread
 
-from harness.composition import compose
-from harness.measurement.batches import choose_batches, profile_spec, task_of
-from harness.measurement.data_choice import DataChoice
+from harness.api.plugins import installed
+from harness.costs.batches import choose_batches, profile_spec, task_of
+from harness.costs.data_choice import DataChoice
+from harness.costs.memory_estimate import predict_memory, process_bytes
 from harness.measurement.fingerprint import fingerprint
-from harness.measurement.prediction import predict_memory, process_bytes
-from harness.measurement.probe import measure_memory_of
-from harness.plugins import installed
-from harness.recipe import parse
-from harness.reporting.writing import write_text
-from harness.training.trainee import choose_dtype
+from harness.model.composition import compose
+from harness.records.atomic import write_text
+from harness.running.probe import measure_memory_of
+from harness.spec.recipe import parse
+from harness.training.trainer import choose_dtype
 
 FILE = "prediction.json"
 RECIPES = ["full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun"]

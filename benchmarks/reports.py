@@ -27,12 +27,12 @@ from typing import NamedTuple
 
 from demands import demand, demand_spread
 
-from harness.metric import Score
-from harness.reporting.folder import PREDICTIONS, REPORT
-from harness.reporting.pairing import CACHE
-from harness.reporting.report import Report
+from harness.api.metric import Score
+from harness.records.atomic import write_lines
+from harness.records.report import Report
+from harness.records.run_folder import PREDICTIONS, REPORT
+from harness.reporting.paired_comparison import CACHE
 from harness.reporting.summary import Summary
-from harness.reporting.writing import write_lines
 from tasks.metrics import Bleu, Rouge
 
 RECIPES = {"full": 0.8, "lprun": 0.78, "lora_qv": 0.6, "lora_qv+lprun": 0.5, "lora_ff": 0.65}

@@ -17,9 +17,9 @@ from pathlib import Path
 from demands import demand
 from killing import STEPS_BEFORE, Killer, Sweep
 
+from harness.records.run_folder import HISTORY, PREDICTIONS, StoredRun, read_runs
 from harness.reporting.aggregation import summarize
-from harness.reporting.folder import HISTORY, PREDICTIONS, StoredRun, read_runs
-from harness.reporting.pairing import Comparisons
+from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.summary import Row
 
 RECIPES = "full,lprun,lora_qv,lora_ff,lora_qv+lprun,lora_ff+lprun"

@@ -23,7 +23,7 @@ from typing import Any
 
 from demands import demand
 
-from harness.reporting.writing import write_text
+from harness.records.atomic import write_text
 
 FILE = "startup.json"
 GOAL = 0.5

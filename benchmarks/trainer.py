@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from harness import Backbone
-from harness.backbone import Weights
-from harness.recipe import Recipe
-from harness.training.engine import PaddedEngine
-from harness.training.examples import Example
+from harness.api.backbone import Weights
+from harness.data.examples import Example
+from harness.spec.recipe import Recipe
+from harness.training.engines.padded import PaddedEngine
 
 LEARNING_RATE = 1e-4
 COMPILED_WARMUP = 4

@@ -30,12 +30,12 @@ from comparison import Plan, compare, curves
 from measured import Measured, is_of, start
 from work import POOL, Case
 
-from harness.hashing import code_hash
+from harness.api.plugins import installed
+from harness.data.hashing import code_hash
 from harness.measurement.fingerprint import fingerprint
-from harness.plugins import installed
-from harness.reporting.writing import write_text
-from harness.training.attention import kernels
-from harness.training.trainee import choose_device
+from harness.records.atomic import write_text
+from harness.training.engines.attention import kernels
+from harness.training.trainer import choose_device
 
 FILES = {"cpu": "training.json", "cuda": "training-cuda.json"}
 SHAPES = {"cpu": ["t5-small", "bart-base"], "cuda": ["t5-large", "bart-large"]}

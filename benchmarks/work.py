@@ -12,9 +12,9 @@ import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from harness import Backbone
-from harness.plugins import installed
-from harness.recipe import Recipe, parse
-from harness.training.examples import Example, tokenize
+from harness.api.plugins import installed
+from harness.data.examples import Example, tokenize
+from harness.spec.recipe import Recipe, parse
 
 MEGA_BATCH = 50  # batches that the trainer sorts by length at a time, or a quarter of the pool
 POOL = 4 * MEGA_BATCH

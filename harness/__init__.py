@@ -3,8 +3,13 @@
 This is the public API, for plugins and scripts alike. Importing it never imports torch.
 """
 
-from harness.backbone import STACKS, Backbone, Role, Stack, Weights
-from harness.compressor import Compressor, Stage
+from harness.api.backbone import STACKS, Backbone, Role, Stack, Weights
+from harness.api.compressor import Compressor, Stage
+from harness.api.hookspecs import hookimpl
+from harness.api.metric import Metric, Score
+from harness.api.options import Options
+from harness.api.registry import Register
+from harness.api.task import LengthProfile, Preparation, Prepared, Splits, Task
 from harness.data.dialect import Dialect
 from harness.data.files import read_table
 from harness.data.folders import SPLIT_NAMES, pick_splits, read_folder
@@ -13,11 +18,6 @@ from harness.data.kinds import stem
 from harness.data.table import Table, holds_lists, references_column, text_column
 from harness.data.turns import Joining, exchanges, turn_column
 from harness.errors import HarnessError
-from harness.hookspecs import hookimpl
-from harness.metric import Metric, Score
-from harness.options import Options
-from harness.registry import Register
-from harness.task import LengthProfile, Preparation, Prepared, Splits, Task
 
 __version__ = "0.1.0"
 

@@ -1,6 +1,6 @@
 """``python -m harness`` is the console script."""
 
-from harness.own_packages import forget_current_folder
+from harness.api.own_packages import forget_current_folder
 
 forget_current_folder()
 

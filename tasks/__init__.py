@@ -1,7 +1,7 @@
 """Built-in tasks, registered like any third party's."""
 
 from harness import Register, hookimpl
-from tasks.paths import is_data_path, is_hub_reference
+from harness.data.references import is_data_path, is_hub_reference
 
 _PUBLIC = (
     ("xsum", "XSum", "XSum: news -> one sentence"),

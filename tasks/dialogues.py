@@ -19,8 +19,8 @@ from harness import (
     read_table,
     text_column,
 )
-from tasks.local import VARIABLE, data_folder, find_file
-from tasks.pairs import usable_pairs
+from harness.data.data_folder import VARIABLE, data_folder, find_file
+from harness.data.pairs import usable_pairs
 
 _SOURCE = "input"
 _TARGETS = ("output", "answer_icliniq")
@@ -68,8 +68,8 @@ class Dialogues(Task[DialogueOptions]):
         """Read all dialogues and split them; the run's seed has no effect."""
         from datasets import Dataset
 
-        from tasks.leakage import count_leakage, hash_texts
-        from tasks.splits import split_rows
+        from harness.data.leakage import count_leakage, hash_texts
+        from harness.data.splits import split_rows
 
         table = self._read()
         target = self._target_column(table)
@@ -158,7 +158,7 @@ class ICliniq(Dialogues):
 
 
 def _from_hub(reference: str) -> Table:
-    from tasks.hub import load_from_hub
+    from harness.data.hub_dataset import load_from_hub
 
     columns: dict[str, list[object]] = {}
     for split in load_from_hub(reference).values():

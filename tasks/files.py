@@ -12,7 +12,7 @@ from harness import (
     read_table,
     stem,
 )
-from tasks.tabular import TableOptions, TableTask
+from harness.data.table_task import TableOptions, TableTask
 
 
 class FileOptions(TableOptions):

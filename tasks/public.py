@@ -8,9 +8,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from harness import SPLIT_NAMES, HarnessError, LengthProfile, Splits, Table, pick_splits
-from tasks.hub import load_from_hub
-from tasks.paths import HUB
-from tasks.tabular import TableOptions, TableTask
+from harness.data.hub_dataset import load_from_hub
+from harness.data.references import HUB
+from harness.data.table_task import TableOptions, TableTask
 
 _KNOWN = {name for names in SPLIT_NAMES.values() for name in names}
 

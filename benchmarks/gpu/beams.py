@@ -12,10 +12,10 @@ from work import demo_batches
 
 from gpu.device_weights import on_device
 from harness import Backbone
+from harness.api.plugins import installed
 from harness.evaluation.decoding import generate
-from harness.evaluation.settings import DecodingSettings
-from harness.plugins import installed
-from harness.training.trainee import choose_device
+from harness.spec.decoding import DecodingSettings
+from harness.training.trainer import choose_device
 
 Rows = list[list[int]]
 

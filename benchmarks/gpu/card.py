@@ -76,8 +76,8 @@ def describe(device: str) -> dict[str, Any]:
     import torch
 
     from harness.measurement.fingerprint import fingerprint
-    from harness.training.attention import kernels
-    from harness.training.trainee import choose_device
+    from harness.training.engines.attention import kernels
+    from harness.training.trainer import choose_device
 
     place = choose_device(device)
     made = fingerprint(place, torch.bfloat16, kernels(place, torch.bfloat16))

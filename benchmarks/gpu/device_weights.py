@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from work import Case
 
 from harness import Backbone
-from harness.backbone import Weights
+from harness.api.backbone import Weights
 
 
 def on_device(backbone: Backbone, device: str) -> Backbone:

@@ -70,8 +70,8 @@ def gradients(shape: str, recipe: str, device: str, precision: str, packing: str
     import torch
 
     from gpu.device_weights import new_case
-    from harness.spec import RunSpec
-    from harness.training.trainee import prepare
+    from harness.spec.run_spec import RunSpec
+    from harness.training.trainer import prepare
 
     case = new_case(shape, recipe, device)
     settings = {"precision": precision, "packing": packing}

@@ -203,8 +203,8 @@ def ours(shape: str, recipe: str, device: str, batch: int) -> dict[str, Any]:
     import torch
 
     from gpu.device_weights import new_case
-    from harness.spec import RunSpec
-    from harness.training.trainee import prepare
+    from harness.spec.run_spec import RunSpec
+    from harness.training.trainer import prepare
 
     case = new_case(shape, recipe, device, batch=batch)
     spec = RunSpec.model_validate(
@@ -233,7 +233,7 @@ def theirs(shape: str, recipe: str, device: str, batch: int, settings: Any) -> d
     from trainer import build, train
 
     from gpu.device_weights import new_case
-    from harness.training.trainee import choose_device
+    from harness.training.trainer import choose_device
 
     choose_device(device)
     torch.manual_seed(0)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gpu.step_list import STEPS
+from harness.records.atomic import write_text
 from harness.reporting.paper import paper_cell
-from harness.reporting.writing import write_text
 
 STATE = "steps.json"
 ESTIMATES = Path(__file__).with_name("estimates.json")

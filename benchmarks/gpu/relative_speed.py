@@ -103,12 +103,12 @@ def profile(workload: Workload, recipes: list[str], device: str) -> Iterator[dic
     """Yield a row for each recipe: speed, memory and parameters."""
     from work import make_examples
 
-    from harness.measurement.batches import choose_batches, profile_spec, task_of
-    from harness.measurement.data_choice import DataChoice
-    from harness.measurement.probe import freeze
-    from harness.measurement.profiling import each_recipe
-    from harness.plugins import installed
-    from harness.recipe import parse
+    from harness.api.plugins import installed
+    from harness.costs.batches import choose_batches, profile_spec, task_of
+    from harness.costs.data_choice import DataChoice
+    from harness.costs.profile import each_recipe
+    from harness.running.probe import freeze
+    from harness.spec.recipe import parse
     from harness.training.schedule import Schedule
 
     plugins = installed()

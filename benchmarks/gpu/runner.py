@@ -20,7 +20,7 @@ from gpu.archive import write_archive
 from gpu.card import Card
 from gpu.readme import STATE, write_readme
 from gpu.step_list import Step
-from harness.reporting.writing import write_text
+from harness.records.atomic import write_text
 
 DONE, FAILED, UNFINISHED = 0, 1, 3
 """What a step's process ends with: all its cases are there, one failed, time ran out."""

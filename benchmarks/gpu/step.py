@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu.runner import DONE, FAILED, UNFINISHED
-from harness.reporting.writing import write_text
+from harness.records.atomic import write_text
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from harness.backbone import STACKS, Backbone, Role, Stack, Weights
+from harness.api.backbone import STACKS, Backbone, Role, Stack, Weights
 from harness.backbones import weight_files
 from harness.backbones.adapter import WEIGHTS, merge_adapter
 from harness.backbones.hub import fetch, quietly, read_config, snapshot
@@ -34,8 +34,8 @@ from harness.backbones.token_ids import (
     complete_token_ids,
     needed_embeddings,
 )
+from harness.data.hashing import folder_hash
 from harness.errors import HarnessError
-from harness.hashing import folder_hash
 
 
 class Pretrained(Backbone):

@@ -16,9 +16,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from harness.data.hashing import file_hash
 from harness.errors import HarnessError
-from harness.hashing import file_hash
-from harness.training.checkpoint import write_tensors
+from harness.training.trained_weights import write_tensors
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"

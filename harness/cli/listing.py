@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness.options import describe
-from harness.plugins import installed
-from harness.registry import Entry, Registry
+from harness.api.options import describe
+from harness.api.plugins import installed
+from harness.api.registry import Entry, Registry
 
 
 class Kind(StrEnum):

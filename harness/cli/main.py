@@ -10,6 +10,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from harness import HarnessError, __version__
+from harness.api.plugins import installed
 from harness.cli.listing import list_plugins
 from harness.cli.plan import plan
 from harness.cli.prepare import prepare
@@ -20,7 +21,6 @@ from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.stats import stats
 from harness.cli.sweep import sweep
-from harness.plugins import installed
 
 
 class Commands(TyperGroup):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import data_options
-from harness.measurement.data_choice import DataChoice
+from harness.costs.data_choice import DataChoice
 
 if TYPE_CHECKING:
-    from harness.plan import Plan
+    from harness.costs.plan import Plan
 
 
 def plan(
@@ -54,13 +54,13 @@ def plan(
     Needs no weights and no network. Example: harness plan --backbone t5-large
     --compressor lora_ff+lprun
     """
+    from harness.api.plugins import installed
+    from harness.costs.batches import Batches, choose_batches, profile_spec, task_of
+    from harness.costs.memory_estimate import process_bytes
+    from harness.costs.plan import plan as make_plans
     from harness.errors import HarnessError
-    from harness.measurement.batches import Batches, choose_batches, profile_spec, task_of
-    from harness.measurement.prediction import process_bytes
-    from harness.plan import plan as make_plans
-    from harness.plugins import installed
-    from harness.recipe import parse, split_parts
-    from harness.training.trainee import choose_device
+    from harness.spec.recipe import parse, split_parts
+    from harness.training.trainer import choose_device
 
     plugins = installed()
     recipes = [parse(text, plugins.compressors) for text in split_parts(compressor)]
@@ -103,7 +103,7 @@ def _print(plans: list[Plan]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from harness.reporting.report import MemoryParts
+    from harness.records.report import MemoryParts
 
     first = plans[0]
     table = Table(title=f"{first.backbone}: {first.parameters.original:,} parameters", box=None)

@@ -43,8 +43,8 @@ def prepare(
         TimeRemainingColumn,
     )
 
-    from harness.plugins import installed
-    from harness.task import Preparation, Task
+    from harness.api.plugins import installed
+    from harness.api.task import Preparation, Task
 
     task_class: type[Task[Any]] = installed().tasks.find(task).load()
     console = Console(stderr=True, highlight=False)

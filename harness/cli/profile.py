@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli import data_options
-from harness.measurement.data_choice import DataChoice
+from harness.costs.data_choice import DataChoice
 
 if TYPE_CHECKING:
-    from harness.reporting.profile import Profile
-    from harness.spec import RunSpec
+    from harness.records.profile import Profile
+    from harness.spec.run_spec import RunSpec
 
 
 def profile(
@@ -63,8 +63,8 @@ def profile(
     """
     from rich.console import Console
 
+    from harness.costs.batches import profile_spec
     from harness.errors import HarnessError
-    from harness.measurement.batches import profile_spec
 
     if compare not in (None, "paper"):
         raise HarnessError(f"Nothing called {compare!r} to compare with.", "Use --compare paper")
@@ -87,7 +87,7 @@ def profile(
         made.paper = beside_paper(made)
     text = made.model_dump_json(indent=2)
     if out is not None:
-        from harness.reporting.writing import write_text
+        from harness.records.atomic import write_text
 
         write_text(out, text + "\n")
     if as_json:
@@ -107,14 +107,14 @@ def _profile(
     target_tokens: int | None,
     told: Callable[[str], None],
 ) -> Profile:
-    from harness.measurement.batches import choose_batches, task_of
+    from harness.api.plugins import installed
+    from harness.costs.batches import choose_batches, task_of
+    from harness.costs.memory_estimate import process_bytes
+    from harness.costs.profile import profile_recipes
     from harness.measurement.fingerprint import fingerprint, why_no_driver
-    from harness.measurement.prediction import process_bytes
-    from harness.measurement.profiling import profile_recipes
-    from harness.plugins import installed
-    from harness.recipe import parse, split_parts
-    from harness.reporting.profile import Profile
-    from harness.training.trainee import choose_device, choose_dtype
+    from harness.records.profile import Profile
+    from harness.spec.recipe import parse, split_parts
+    from harness.training.trainer import choose_device, choose_dtype
 
     plugins = installed()
     recipes = [parse(text, plugins.compressors) for text in split_parts(compressor)]

@@ -17,9 +17,9 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from harness.events import DataRead, Evaluated, PhaseStarted, StepDone
-from harness.hookspecs import hookimpl
-from harness.reporting.report import Report
+from harness.api.events import DataRead, Evaluated, PhaseStarted, StepDone
+from harness.api.hookspecs import hookimpl
+from harness.records.report import Report
 
 
 class Progress:

@@ -76,7 +76,7 @@ def recommend(
 
 
 def _lines(made: Recommendation) -> Iterator[str]:
-    from harness.reporting.columns import printable
+    from harness.reporting.text_columns import printable
 
     where = printable(f"{made.backbone} on {made.task}")
     for verdict in made.verdicts:

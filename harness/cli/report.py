@@ -12,8 +12,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.reporting.folder import StoredRun
-    from harness.reporting.report import Report
+    from harness.records.report import Report
+    from harness.records.run_folder import StoredRun
     from harness.reporting.summary import Summary
 
 PAPER = "paper"
@@ -65,7 +65,7 @@ def report(
     if out is None:
         typer.echo(text, nl=False)
     else:
-        from harness.reporting.writing import write_text
+        from harness.records.atomic import write_text
 
         write_text(out, click.unstyle(text))
         typer.echo(f"Written: {out}", err=True)
@@ -79,7 +79,7 @@ def load(results: Path) -> list[StoredRun]:
     """
     from harness.cli.waiting import Waiting
     from harness.errors import HarnessError
-    from harness.reporting.folder import read_runs
+    from harness.records.run_folder import read_runs
 
     with Waiting("Reading runs") as waiting:
         runs, skipped = read_runs(results, waiting.tick)
@@ -102,7 +102,7 @@ def summarized(results: Path, runs: Sequence[StoredRun], metrics: str | None) ->
     from harness.cli.waiting import Waiting
     from harness.errors import HarnessError, did_you_mean
     from harness.reporting.aggregation import grouped, summarize
-    from harness.reporting.pairing import Comparisons
+    from harness.reporting.paired_comparison import Comparisons
 
     chosen = None
     if metrics is not None:
@@ -134,9 +134,9 @@ def terminal_table(summary: Summary) -> str:
 
 def one_run(folder: Path, report: Report) -> str:
     """Return the table of a single run."""
+    from harness.records.run_folder import StoredRun
     from harness.reporting.aggregation import summarize
-    from harness.reporting.folder import StoredRun
-    from harness.reporting.pairing import Comparisons
+    from harness.reporting.paired_comparison import Comparisons
 
     summary = summarize([StoredRun(folder, report)], Comparisons(None))
     return terminal_table(summary)

@@ -12,7 +12,7 @@ from harness.cli import data_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.trackers import Tracker
+    from harness.running.trackers import Tracker
     from harness.training.processes import Processes
 
 
@@ -80,10 +80,10 @@ def run(
     in the spec.toml that a run leaves in its folder. A run that was stopped goes on where it was
     when the same command is given again.
     """
-    from harness.launch import is_launched, launch
-    from harness.plugins import installed
-    from harness.spec import RunSpec, overlay, parse_settings, read_toml, resolve
-    from harness.trackers import FOLDER, find_tracker
+    from harness.api.plugins import installed
+    from harness.running.launch import is_launched, launch
+    from harness.running.trackers import FOLDER, find_tracker
+    from harness.spec.run_spec import RunSpec, overlay, parse_settings, read_toml, resolve
 
     trackers = [find_tracker(name, out / FOLDER) for name in dict.fromkeys(track or [])]
     plugins = installed()
@@ -125,8 +125,8 @@ def run(
 def _execute_together(
     spec: Any, out: Path, trackers: Sequence[Tracker], snapshot_every: float
 ) -> None:
-    from harness.follow import follow
-    from harness.plugins import installed
+    from harness.api.plugins import installed
+    from harness.running.followers import follow
     from harness.training.processes import join
 
     with join(spec.device) as processes:
@@ -150,11 +150,11 @@ def _execute(
     from rich.console import Console
     from rich.markup import escape
 
+    from harness.api.plugins import installed
     from harness.cli.progress import Progress
     from harness.cli.report import one_run
     from harness.evaluation.scoring import not_computed_note
-    from harness.plugins import installed
-    from harness.reporting.parts import parts_lines
+    from harness.reporting.cost_breakdown import parts_lines
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -172,7 +172,7 @@ def _execute(
             observers.enter_context(observer)
             plugins.manager.register(observer)
             observers.callback(plugins.manager.unregister, observer)
-        from harness.run import Run
+        from harness.running.run import Run
 
         run = Run(spec, plugins, out, snapshot_seconds=snapshot_every, processes=processes)
         report, folder = run.execute()

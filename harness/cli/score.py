@@ -12,7 +12,7 @@ from harness.cli import data_options
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from harness.metric import Score
+    from harness.api.metric import Score
 
 
 def score(
@@ -52,11 +52,11 @@ def score(
     """
     if file.is_dir():
         file = _predictions_in(file)
+    from harness.api.plugins import installed
     from harness.data.dialect import Dialect
     from harness.evaluation import scoring
     from harness.evaluation.prediction_files import Fields, read_any_predictions
-    from harness.plugins import installed
-    from harness.recipe import split_parts
+    from harness.spec.recipe import split_parts
 
     chosen = scoring.named_metrics(split_parts(metrics), installed().metrics)
     fields = Fields(prediction_column, reference_column, source_column)
@@ -95,7 +95,7 @@ def _predictions_in(folder: Path) -> Path:
     Raises:
         HarnessError: it holds no run, or several.
     """
-    from harness.reporting.folder import PREDICTIONS, find_runs
+    from harness.records.run_folder import PREDICTIONS, find_runs
 
     runs = list(find_runs(folder))
     if not runs:
@@ -138,7 +138,7 @@ def _print(scores: dict[str, Score], count: int) -> None:
 
 
 def _interval(score: Score) -> str:
-    from harness.statistics import bootstrap_interval
+    from harness.statistics.intervals import bootstrap_interval
 
     if len(score.statistics) < 2:
         return "one example"

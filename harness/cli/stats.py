@@ -11,8 +11,8 @@ import typer
 from harness.cli import data_options
 
 if TYPE_CHECKING:
-    from harness.task import Splits
-    from harness.text_statistics import TextStatistics
+    from harness.api.task import Splits
+    from harness.data.text_statistics import TextStatistics
 
 
 def stats(
@@ -48,8 +48,8 @@ def stats(
 
     Example: harness stats radiology_demo
     """
-    from harness.plugins import installed
-    from harness.text_statistics import describe_texts
+    from harness.api.plugins import installed
+    from harness.data.text_statistics import describe_texts
 
     task_class = installed().tasks.find(task).load()
     named = data_options.given(
@@ -74,8 +74,8 @@ def stats(
 
 def _count_cut(backbone: str, task: Any, splits: Splits) -> tuple[int, int]:
     """Return how many sources and how many targets are longer than the task's limits."""
-    from harness.plugins import installed
-    from harness.training.token_cache import tokenize_once
+    from harness.api.plugins import installed
+    from harness.data.token_cache import tokenize_once
 
     tokenizer = installed().backbones.find(backbone).load()(backbone).tokenizer()
     parts = [
@@ -85,9 +85,9 @@ def _count_cut(backbone: str, task: Any, splits: Splits) -> tuple[int, int]:
 
 
 def _options(task: str, task_class: Any, named: dict[str, str], settings: list[str]) -> Any:
+    from harness.api.options import validate
     from harness.errors import HarnessError
-    from harness.options import validate
-    from harness.spec import parse_settings
+    from harness.spec.run_spec import parse_settings
 
     values = parse_settings(settings)
     if other := sorted(values.keys() - {"task_options"}):

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from harness.sweep.forecast import Forecast
-    from harness.sweep.grid import SweepFile
-    from harness.sweep.preview import Surveyed
-    from harness.sweep.sweep import Outcome
+    from harness.sweeps.forecast import Forecast
+    from harness.sweeps.grid import SweepFile
+    from harness.sweeps.preview import Surveyed
+    from harness.sweeps.sweep import Outcome
 
 
 class OnOom(StrEnum):
@@ -90,15 +90,15 @@ def sweep(
     """
     from rich.console import Console
 
+    from harness.api.plugins import installed
     from harness.cli.sweep_preview import show
     from harness.cli.sweep_view import SweepView
     from harness.errors import HarnessError
-    from harness.plugins import installed
-    from harness.spec import overlay, parse_settings
-    from harness.sweep.executor import open_executor
-    from harness.sweep.grid import specs
-    from harness.sweep.preview import survey
-    from harness.sweep.sweep import Sweep
+    from harness.spec.run_spec import overlay, parse_settings
+    from harness.sweeps.executor import open_executor
+    from harness.sweeps.grid import specs
+    from harness.sweeps.preview import survey
+    from harness.sweeps.sweep import Sweep
 
     console = Console(stderr=True, highlight=False)
     plan = _plan(file, backbone, compressor, task, seeds)
@@ -148,10 +148,10 @@ def _plan(
     task: str | None,
     seeds: int | None,
 ) -> SweepFile:
+    from harness.api.options import validate
     from harness.errors import HarnessError
-    from harness.options import validate
-    from harness.recipe import split_parts
-    from harness.sweep.grid import SweepFile, read_sweep
+    from harness.spec.recipe import split_parts
+    from harness.sweeps.grid import SweepFile, read_sweep
 
     def split(text: str) -> list[str]:
         return [item.strip() for item in text.split(",") if item.strip()]
@@ -179,7 +179,7 @@ def _forecasts(
 ) -> dict[str, Forecast]:
     from rich.markup import escape
 
-    from harness.sweep.forecast import forecast
+    from harness.sweeps.forecast import forecast
 
     with console.status("", refresh_per_second=2) as status:
 

@@ -12,8 +12,8 @@ from rich.text import Text
 from harness.cli.sweep_view import duration, names
 
 if TYPE_CHECKING:
-    from harness.sweep.forecast import Forecast
-    from harness.sweep.sweep import Cell
+    from harness.sweeps.forecast import Forecast
+    from harness.sweeps.sweep import Cell
 
 
 def show(console: Console, cells: Sequence[Cell], forecasts: Mapping[str, Forecast]) -> None:

@@ -17,8 +17,8 @@ from rich.text import Text
 from harness import clock
 
 if TYPE_CHECKING:
-    from harness.sweep.executor import Event
-    from harness.sweep.sweep import Cell
+    from harness.sweeps.executor import Event
+    from harness.sweeps.sweep import Cell
 
 _STYLES = {"ok": "green", "waiting": "dim", "busy": "yellow", "done before": "dim"}
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from harness.evaluation.cache import BeamCache
-from harness.evaluation.settings import DecodingSettings
+from harness.evaluation.beam_cache import BeamCache
+from harness.spec.decoding import DecodingSettings
 
 # Low enough to lose against any real score, and finite, so that sums stay numbers.
 _NEVER = -1e9

@@ -21,8 +21,8 @@ from transformers.utils import logging
 
 from harness.errors import HarnessError
 from harness.evaluation.decoding import batches, describe_search
-from harness.evaluation.settings import DecodingSettings
 from harness.evaluation.weights import merged
+from harness.spec.decoding import DecodingSettings
 
 if TYPE_CHECKING:
     from ctranslate2 import Translator

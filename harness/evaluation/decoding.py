@@ -10,13 +10,13 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.attention import attention_implementation
+from harness.api.options import written
+from harness.evaluation.beam_cache import ATTENTION
 from harness.evaluation.beam_search import beam_search
-from harness.evaluation.cache import ATTENTION
 from harness.evaluation.library_search import library_search
-from harness.evaluation.settings import DecodingSettings
 from harness.evaluation.weights import in_float32, linear_weights_in, merged
-from harness.options import written
+from harness.model.attention_switch import attention_implementation
+from harness.spec.decoding import DecodingSettings
 
 
 def generate(

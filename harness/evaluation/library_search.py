@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from harness.evaluation.settings import DecodingSettings
+from harness.spec.decoding import DecodingSettings
 
 
 def library_search(

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from harness.api.metric import Metric, Score, make_metric
+from harness.api.registry import Registry
 from harness.errors import HarnessError
 from harness.evaluation.predictions import Row
-from harness.metric import Metric, Score, make_metric
-from harness.registry import Registry
-from harness.reporting.report import Value
-from harness.statistics import bootstrap_interval
+from harness.records.report import Value
+from harness.statistics.intervals import bootstrap_interval
 
 
 @dataclass(frozen=True)

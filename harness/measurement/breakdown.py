@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from harness import clock
-from harness.measurement.ledger import Ledger, StorageOf
-from harness.reporting.report import MemoryParts, TimeParts
-from harness.training.engine import Batch
+from harness.measurement.tensor_tracker import Ledger, StorageOf
+from harness.records.report import MemoryParts, TimeParts
+from harness.training.engines.padded import Batch
 from harness.training.schedule import Step, prefetch
-from harness.training.trainee import Trainee
+from harness.training.trainer import Trainee
 
 
 def time_parts(trainee: Trainee, steps: Sequence[Step]) -> TimeParts:

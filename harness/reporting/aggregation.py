@@ -7,17 +7,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
-from harness.holm import holm
+from harness.records.report import Fingerprint
+from harness.records.run_folder import StoredRun
 from harness.reporting.collector import without_collector
-from harness.reporting.folder import StoredRun
-from harness.reporting.front import pareto_front
 from harness.reporting.members import Members
 from harness.reporting.notes import notes, unlike_settings
-from harness.reporting.pairing import Comparisons
-from harness.reporting.report import Fingerprint
+from harness.reporting.paired_comparison import Comparisons
+from harness.reporting.pareto import pareto_front
 from harness.reporting.row import make_row
 from harness.reporting.summary import Estimate, Group, Quality, Row, Summary
-from harness.spec import BASELINE
+from harness.spec.run_spec import BASELINE
+from harness.statistics.holm import holm
 
 METRICS = (
     "rouge1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from harness.reporting.report import Data
+from harness.records.report import Data
 
 
 def data_notes(data: Data) -> list[str]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.api.metric import Score
 from harness.errors import HarnessError
-from harness.metric import Score
-from harness.reporting.floor import score_floor
-from harness.reporting.folder import StoredRun
+from harness.records.run_folder import StoredRun
+from harness.reporting.lead_baseline import score_floor
 from harness.reporting.outcome import Outcome, Paired, Request
 from harness.reporting.scores import RunScores, read_scores
 from harness.reporting.summary import Estimate
-from harness.resampling import Bootstrap
-from harness.seed_mean import Interval
-from harness.statistics import Comparison, compare, mean_interval
+from harness.statistics.intervals import Comparison, compare, mean_interval
+from harness.statistics.resampling import Bootstrap
+from harness.statistics.seed_mean import Interval
 
 _floors: dict[tuple[str, ...], RunScores] = {}
 """The floors of the test examples that this process met last, which groups may share."""

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from harness.reporting.folder import StoredRun
+from harness.records.run_folder import StoredRun
 from harness.reporting.outcome import Request, Seed
-from harness.spec import BASELINE
+from harness.spec.run_spec import BASELINE
 
 
 class Members(NamedTuple):

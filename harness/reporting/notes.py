@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.records.report import Fingerprint
+from harness.records.run_folder import SPEC
+from harness.reporting.cost_breakdown import allocation_retries
 from harness.reporting.data_notes import data_shares
-from harness.reporting.folder import SPEC
 from harness.reporting.members import Members
-from harness.reporting.parts import allocation_retries
-from harness.reporting.report import Fingerprint
 from harness.reporting.summary import Group, Row, Summary
 from harness.reporting.wording import LESS_IS_BETTER, heading, meanings, not_measured
-from harness.spec import BASELINE, VARIED, read_toml
+from harness.spec.run_spec import BASELINE, VARIED, read_toml
 
 _NAMED = 3
 """Runs that a note names."""

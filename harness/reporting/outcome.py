@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from harness.reporting.folder import StoredRun
-from harness.reporting.report import Record
+from harness.records.report import Record
+from harness.records.run_folder import StoredRun
 from harness.reporting.summary import Estimate
 
 FORM = 3

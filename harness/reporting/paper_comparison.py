@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from harness.records.profile import PaperComparison, Profile, ProfiledRecipe
 from harness.reporting.paper import paper_cell
-from harness.reporting.profile import PaperComparison, Profile, ProfiledRecipe
 
 
 def beside_paper(profile: Profile) -> list[PaperComparison]:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from rich.markup import escape
 from rich.table import Table
 
+from harness.records.profile import PaperComparison, Profile, ProfiledRecipe
+from harness.records.report import MemoryParts, TimeParts
+from harness.reporting.cost_breakdown import allocation_retries
 from harness.reporting.paper import paper_device
-from harness.reporting.parts import allocation_retries
-from harness.reporting.profile import PaperComparison, Profile, ProfiledRecipe
-from harness.reporting.report import MemoryParts, TimeParts
 from harness.reporting.wording import not_measured, percent, span
 
 _MIB = 2**20

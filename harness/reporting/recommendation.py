@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.reporting.report import Record
+from harness.records.report import Record
 from harness.reporting.summary import Estimate, Group, Quality, Row
 from harness.reporting.wording import bounds, count, heading, memory, percent
-from harness.spec import BASELINE
+from harness.spec.run_spec import BASELINE
 
 Cost = Literal["speed", "memory", "parameters"]
 """What makes a recipe cheap: little training time, little memory, few trained parameters."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from harness.reporting.folder import StoredRun
+from harness.records.report import Memory, Speed, Value
+from harness.records.run_folder import StoredRun
 from harness.reporting.mean_speed import mean_speed
 from harness.reporting.outcome import Paired, Request
-from harness.reporting.pairing import Comparisons
-from harness.reporting.report import Memory, Speed, Value
+from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.summary import Estimate, Quality, Row
-from harness.spec import BASELINE
+from harness.spec.run_spec import BASELINE
 
 
 def make_row(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.api.metric import Metric, Score, make_metric
 from harness.errors import HarnessError
-from harness.metric import Metric, Score, make_metric
-from harness.reporting.folder import PREDICTIONS
-from harness.reporting.report import Report, Value
+from harness.records.report import Report, Value
+from harness.records.run_folder import PREDICTIONS
 
 _ROUNDED = 1e-3
 """How far a mean of stored scores, which are rounded to four digits, may be from the report's."""
@@ -104,7 +104,7 @@ def read_prediction_rows(folder: Path) -> list[dict[str, Any]]:
 
 def metric_for(name: str, value: Value) -> Metric | str:
     """Return the metric that yields a reported value, or why there is none."""
-    from harness.plugins import installed
+    from harness.api.plugins import installed
 
     if value.metric is not None:
         try:

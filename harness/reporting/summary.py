@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.reporting.report import Fingerprint, Record, Status
+from harness.records.report import Fingerprint, Record, Status
 
 SIGNIFICANT = 0.05
 """Adjusted p-values below this are marked."""

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
-from harness.reporting.columns import Line, in_columns, printable
 from harness.reporting.notes import legend
 from harness.reporting.summary import Group, Row, Summary
+from harness.reporting.text_columns import Line, in_columns, printable
 from harness.reporting.wording import (
     ONE_SEED,
     bounds,

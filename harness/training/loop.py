@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.events import Evaluated, StepDone
-from harness.metric import Score
-from harness.reporting.folder import HISTORY
-from harness.reporting.report import Training
-from harness.reporting.writing import append_line
-from harness.spec import TrainSettings
+from harness.api.events import Evaluated, StepDone
+from harness.api.metric import Score
+from harness.records.atomic import append_line
+from harness.records.report import Training
+from harness.records.run_folder import HISTORY
+from harness.spec.run_spec import TrainSettings
 from harness.training.best_weights import is_better
-from harness.training.checkpoint import keep, restore
-from harness.training.history import History
 from harness.training.learning_rate import learning_rate_schedule, warmup_notes
+from harness.training.log import History
 from harness.training.schedule import Schedule, prefetch
-from harness.training.snapshot import Progress, Snapshots
-from harness.training.trainee import Trainee
+from harness.training.state import Progress, Snapshots
+from harness.training.trained_weights import keep, restore
+from harness.training.trainer import Trainee
 
 SNAPSHOT_SECONDS = 300.0
 """How much work a killed run loses at most, beside that since its last evaluation."""

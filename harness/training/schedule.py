@@ -11,8 +11,8 @@ from hashlib import sha256
 
 import numpy as np
 
-from harness.training.engine import Batch
-from harness.training.examples import Example
+from harness.data.examples import Example
+from harness.training.engines.padded import Batch
 
 _AHEAD = 2
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from harness import HarnessError, Preparation, Prepared
-from tasks.leakage import hash_text
+from harness.data.leakage import hash_text
 from tasks.mimic.notes import Note, read_notes
 from tasks.mimic.sections import BUILT_IN, SectionReader, read_titles
 
@@ -25,7 +25,7 @@ COUNTS = "counts.json"
 SYNTHETIC = "notes.csv.gz"
 
 HASHES = ("hash", "band_1", "band_2")
-"""Columns of ``tasks.leakage.hash_text``; computed here once rather than in every run."""
+"""Columns of ``harness.data.leakage.hash_text``; computed here once rather than in every run."""
 
 _SCHEMA = pa.schema(
     [

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from harness import HarnessError, Options
-from harness.options import validate
+from harness.api.options import validate
 
 BUILT_IN = Path(__file__).with_name("sections.toml")
 

@@ -19,7 +19,7 @@ from harness import (
     Splits,
     Task,
 )
-from tasks.local import VARIABLE, data_folder
+from harness.data.data_folder import VARIABLE, data_folder
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -63,9 +63,9 @@ class Mimic(Task[MimicOptions]):
         from datasets import Dataset
         from datasets.table import InMemoryTable
 
-        from tasks.leakage import count_leakage
+        from harness.data.leakage import count_leakage
+        from harness.data.splits import split_rows
         from tasks.mimic.prepare import HASHES
-        from tasks.splits import split_rows
 
         folder = self._folder()
         table, left_out = self._read(folder)

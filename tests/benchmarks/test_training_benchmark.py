@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.plugins import installed
-from harness.recipe import parse
+from harness.api.plugins import installed
+from harness.spec.recipe import parse
 
 Import = Callable[[str], ModuleType]
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from harness import Backbone
-from harness.composition import compose, count_parameters
-from harness.plugins import installed
-from harness.recipe import parse
+from harness.api.plugins import installed
+from harness.model.composition import compose, count_parameters
+from harness.spec.recipe import parse
 
 IDS = torch.tensor([[5, 7, 11, 13, 17, 1], [8, 9, 31, 42, 44, 1]])
 

@@ -9,9 +9,9 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
 from harness import Backbone, Role
-from harness.composition import compose, count_parameters
-from harness.plugins import installed
-from harness.recipe import Recipe, parse
+from harness.api.plugins import installed
+from harness.model.composition import compose, count_parameters
+from harness.spec.recipe import Recipe, parse
 
 FF: tuple[Role, ...] = ("ffn.in", "ffn.out")
 QV: tuple[Role, ...] = ("self_attn.q", "self_attn.v", "cross_attn.q", "cross_attn.v")

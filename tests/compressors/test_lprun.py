@@ -11,9 +11,9 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from compressors.lprun import kept_layers
 from harness import STACKS, Backbone, HarnessError
-from harness.composition import compose
-from harness.plugins import installed
-from harness.recipe import parse
+from harness.api.plugins import installed
+from harness.model.composition import compose
+from harness.spec.recipe import parse
 
 RECIPES = [
     "lprun",

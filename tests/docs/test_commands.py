@@ -23,13 +23,13 @@ import typer
 from typer.testing import Result
 
 from harness import hookimpl
+from harness.api.events import PhaseStarted
+from harness.api.options import validate
+from harness.api.plugins import installed
 from harness.cli.main import app
-from harness.events import PhaseStarted
-from harness.options import validate
-from harness.plugins import installed
-from harness.recipe import read_part
-from harness.spec import parse_settings, resolve
-from harness.sweep.grid import SweepFile, specs
+from harness.spec.recipe import read_part
+from harness.spec.run_spec import parse_settings, resolve
+from harness.sweeps.grid import SweepFile, specs
 
 Harness = Callable[..., Result]
 
@@ -216,7 +216,7 @@ def test_a_harness_command_works_or_says_what_it_needs(
     def give_up(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.measurement.profiling.profile_recipes", give_up)
+    monkeypatch.setattr("harness.costs.profile.profile_recipes", give_up)
     user = CtrlC()
     installed().manager.register(user)
     try:

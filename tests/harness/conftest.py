@@ -13,13 +13,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 if TYPE_CHECKING:
-    from harness.reporting.report import Report
+    from harness.records.report import Report
 
 
 @pytest.fixture(scope="session")
 def make_report() -> Callable[..., Report]:
     """Build the report of a good run; keywords replace its top-level fields."""
-    from harness.reporting.report import Report
+    from harness.records.report import Report
 
     def make(**changes: Any) -> Report:
         quality = {
@@ -107,8 +107,8 @@ def write_run(make_report: Callable[..., Report]) -> Callable[..., Path]:
 
     The keyword ``lower_is_better`` names the metrics of which less is better.
     """
-    from harness.reporting.folder import RunFolder
-    from harness.reporting.writing import write_lines
+    from harness.records.atomic import write_lines
+    from harness.records.run_folder import RunFolder
 
     def write(
         results: Path,

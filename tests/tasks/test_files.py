@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from harness import HarnessError
+from harness.data.references import is_data_path
 from tasks.files import FileOptions, FileTask
-from tasks.paths import is_data_path
 
 ROWS = [{"source": f"text {i}", "target": f"summary {i}"} for i in range(20)]
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from harness import HarnessError
-from harness.options import validate
-from harness.plugins import installed
+from harness.api.options import validate
+from harness.api.plugins import installed
 from tasks.public import HubOptions, HubTask
 
 NAMES = ["xsum", "cnn_dailymail", "samsum", "dialogsum"]
@@ -65,7 +65,7 @@ def test_any_id_is_a_task_and_its_name_is_the_id():
 
 def test_finding_a_task_of_the_hub_imports_no_heavy_module():
     code = (
-        "import sys; from harness.plugins import installed; import tasks.public; "
+        "import sys; from harness.api.plugins import installed; import tasks.public; "
         "installed().tasks.find('hub:a/b'); print({'datasets', 'torch'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

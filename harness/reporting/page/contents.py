@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.reporting.folder import HISTORY, StoredRun
+from harness.records.run_folder import HISTORY, StoredRun
 from harness.reporting.scores import read_prediction_rows
 from harness.reporting.summary import Group
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import __version__
 from harness.errors import HarnessError
-from harness.reporting.folder import StoredRun
+from harness.records.run_folder import StoredRun
 from harness.reporting.notes import legend
 from harness.reporting.page import contents
 from harness.reporting.summary import Group, Summary

@@ -19,13 +19,13 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from harness import Backbone, HarnessError
+from harness.api.plugins import installed
 from harness.backbones.pretrained import Pretrained
-from harness.composition import compose, count_parameters
-from harness.flops import training_flops
-from harness.plan import plan
-from harness.plugins import installed
-from harness.recipe import parse
-from harness.spec import RunSpec, TrainSettings
+from harness.costs.plan import plan
+from harness.model.composition import compose, count_parameters
+from harness.model.flops import training_flops
+from harness.spec.recipe import parse
+from harness.spec.run_spec import RunSpec, TrainSettings
 
 IDS = torch.tensor([[5, 7, 11, 1]])
 

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from harness.backbones.nano_t5.denoising import corrupt, lead, rewrite
-from harness.backbones.nano_t5.pretrain import build, deepen
-from harness.backbones.nano_t5.text import EOS, SENTINELS, VOCABULARY, WINDOW, Text
+from nano_t5.denoising import corrupt, lead, rewrite
+from nano_t5.pretrain import build, deepen
+from nano_t5.text import EOS, SENTINELS, VOCABULARY, WINDOW, Text
 
 SENTINEL = VOCABULARY - SENTINELS
 seeds = st.integers(0, 2**32 - 1)

@@ -12,11 +12,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from harness import STACKS, Backbone, HarnessError
+from harness.api.plugins import installed
 from harness.backbones.bart import Bart
 from harness.backbones.shapes import SHAPES
 from harness.backbones.t5 import T5
-from harness.composition import count_parameters
-from harness.plugins import installed
+from harness.model.composition import count_parameters
 
 IDS = torch.tensor([[5, 7, 11, 1]])
 

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 from typer.testing import Result
 
+from harness.api.plugins import installed
 from harness.cli.sweep_view import SweepView
-from harness.plugins import installed
+from harness.records.report import Data
 from harness.reporting.data_notes import data_notes
-from harness.reporting.report import Data
-from harness.spec import RunSpec
-from harness.sweep.sweep import Cell
+from harness.spec.run_spec import RunSpec
+from harness.sweeps.sweep import Cell
 
 LONG = "no acute cardiopulmonary abnormality is seen today " * 20
 

@@ -23,7 +23,7 @@ from harness.backbones.bart import Bart
 from harness.backbones.t5 import T5
 from harness.evaluation.ctranslate import require_ctranslate2, translate, translate_signature
 from harness.evaluation.decoding import generate
-from harness.evaluation.settings import DecodingSettings
+from harness.spec.decoding import DecodingSettings
 
 pytest.importorskip("ctranslate2")
 

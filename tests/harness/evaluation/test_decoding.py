@@ -16,7 +16,7 @@ from harness import Backbone
 from harness.backbones.bart import Bart
 from harness.backbones.t5 import T5
 from harness.evaluation.decoding import generate, signature
-from harness.evaluation.settings import DecodingSettings
+from harness.spec.decoding import DecodingSettings
 
 VOCABULARY = 60
 T5_SHAPE = {

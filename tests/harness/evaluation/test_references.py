@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from harness.api.metric import Metric, Score
 from harness.evaluation.predictions import Row
 from harness.evaluation.scoring import data_hash, references_of, score
-from harness.metric import Metric, Score
 from harness.reporting.scores import by_cluster
-from harness.statistics import bootstrap_interval
+from harness.statistics.intervals import bootstrap_interval
 
 
 class Hits(Metric):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness import HarnessError, Metric, Score
 from harness.evaluation.predictions import Row
 from harness.evaluation.scoring import data_hash, metric_of, not_computed_note, score
-from harness.statistics import bootstrap_interval
+from harness.statistics.intervals import bootstrap_interval
 
 
 class Overlap(Metric):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from transformers import T5Config
 
-from harness.plugins import installed
-from harness.spec import RunSpec
-from harness.training.examples import Example
+from harness.api.plugins import installed
+from harness.data.examples import Example
+from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule
 
 ENTRY_POINTS = "[harness]\nknown-costs = known_costs\n"

@@ -12,19 +12,19 @@ from pydantic import BaseModel
 from typer.testing import Result
 
 from harness import Options, hookimpl
-from harness.events import PhaseStarted
-from harness.measurement.probe import freeze
-from harness.measurement.profiling import profile_recipes
-from harness.plugins import installed
-from harness.recipe import Recipe, parse
-from harness.reporting.comparison import relate_to_earlier
-from harness.reporting.folder import RunFolder, find_runs, read_report
-from harness.reporting.parts import parts_lines
-from harness.reporting.profile import Profile
+from harness.api.events import PhaseStarted
+from harness.api.plugins import installed
+from harness.costs.profile import profile_recipes
+from harness.data.examples import Example
+from harness.records.profile import Profile
+from harness.records.report import Report, Speed
+from harness.records.run_folder import RunFolder, find_runs, read_report
+from harness.reporting.cost_breakdown import parts_lines
 from harness.reporting.profile_table import profile_tables
-from harness.reporting.report import Report, Speed
-from harness.spec import RunSpec
-from harness.training.examples import Example
+from harness.running.baseline import relate_to_earlier
+from harness.running.probe import freeze
+from harness.spec.recipe import Recipe, parse
+from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule
 
 Harness = Callable[..., Result]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.measurement.arm import Arm
-from harness.measurement.batches import drawn_batches, profile_spec, task_of
-from harness.plugins import installed
-from harness.reporting.profile import Profile
-from harness.task import LengthProfile
+from harness.api.plugins import installed
+from harness.api.task import LengthProfile
+from harness.costs.batches import drawn_batches, profile_spec, task_of
+from harness.measurement.process import Arm
+from harness.records.profile import Profile
 
 BACKBONE, TASK, SMALL = "t5-small", "radiology_demo", "lora_ff:r=4"
 SIZE = 60_506_624

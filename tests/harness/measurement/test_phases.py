@@ -12,10 +12,10 @@ import pytest
 from transformers import T5Config
 
 from harness import clock
+from harness.api.plugins import GROUP, discover
 from harness.backbones.nano import NanoT5
-from harness.plugins import GROUP, discover
-from harness.run import Run
-from harness.spec import RunSpec
+from harness.running.run import Run
+from harness.spec.run_spec import RunSpec
 
 SLEPT = 0.5
 """Seconds of a training step, on a clock on which all else takes no time."""

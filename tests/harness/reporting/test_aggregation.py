@@ -10,14 +10,14 @@ import pytest
 from scipy import stats
 
 from harness import HarnessError, Score
-from harness.holm import holm
+from harness.records.report import Report
+from harness.records.run_folder import StoredRun, read_report, read_runs
 from harness.reporting.aggregation import summarize
-from harness.reporting.folder import StoredRun, read_report, read_runs
-from harness.reporting.pairing import Comparisons
-from harness.reporting.report import Report
+from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.scores import read_scores
 from harness.reporting.summary import Group, Row, Summary
-from harness.statistics import compare
+from harness.statistics.holm import holm
+from harness.statistics.intervals import compare
 from tasks.metrics import Bleu
 
 WriteRun = Callable[..., Path]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
+from harness.records.run_folder import read_runs
 from harness.reporting.aggregation import summarize
-from harness.reporting.folder import read_runs
 from harness.reporting.page.charts import tradeoff
-from harness.reporting.pairing import Comparisons
+from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.summary import Group, Row
 
 Harness = Callable[..., Result]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.records.run_folder import read_runs
 from harness.reporting.aggregation import summarize
 from harness.reporting.documents import latex, markdown, table_csv
-from harness.reporting.folder import read_runs
-from harness.reporting.pairing import Comparisons
+from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.summary import Summary
 
 HOSTILE = "a|b & c_d#<script>*x*\\y{z}$`\n=1"

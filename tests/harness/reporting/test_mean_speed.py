@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from harness.records.run_folder import read_runs
 from harness.reporting.aggregation import summarize
-from harness.reporting.folder import read_runs
 from harness.reporting.mean_speed import Ratio, mean_speed, t_quantile
-from harness.reporting.pairing import Comparisons
+from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.summary import Group
 
 WriteRun = Callable[..., Path]

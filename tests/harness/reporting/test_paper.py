@@ -4,9 +4,9 @@ from collections import defaultdict
 
 import pytest
 
-from harness.plugins import installed
-from harness.recipe import parse
+from harness.api.plugins import installed
 from harness.reporting.paper import PaperCell, paper_cell, paper_cells
+from harness.spec.recipe import parse
 
 
 def test_every_table_is_there_with_all_its_rows() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from harness.records.run_folder import read_runs
 from harness.reporting.aggregation import summarize
-from harness.reporting.folder import read_runs
-from harness.reporting.pairing import Comparisons
+from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.reference import beside_other, beside_paper
 from harness.reporting.summary import Summary
 from harness.reporting.wording import reference_lines, signed

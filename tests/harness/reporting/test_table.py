@@ -8,14 +8,14 @@ import click
 import pytest
 from rich.cells import cell_len
 
+from harness.records.report import Report
+from harness.records.run_folder import StoredRun
 from harness.reporting.aggregation import summarize
-from harness.reporting.columns import Line, in_columns
-from harness.reporting.folder import StoredRun
-from harness.reporting.pairing import Comparisons
-from harness.reporting.parts import parts_lines
-from harness.reporting.report import Report
+from harness.reporting.cost_breakdown import parts_lines
+from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.summary import Estimate
 from harness.reporting.table import table
+from harness.reporting.text_columns import Line, in_columns
 
 MakeReport = Callable[..., Report]
 

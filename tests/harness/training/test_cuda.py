@@ -13,20 +13,20 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from harness import Backbone
-from harness.backbone import Weights
+from harness.api.backbone import Weights
+from harness.api.plugins import installed
+from harness.data.examples import Example
 from harness.evaluation.decoding import generate
-from harness.evaluation.settings import DecodingSettings
-from harness.plugins import installed
-from harness.recipe import parse
-from harness.reporting.folder import SNAPSHOT
-from harness.spec import RunSpec
-from harness.training.attention import _PerSequence
-from harness.training.examples import Example
-from harness.training.fused_attention import fused_attention, padded_within, takes_rows
-from harness.training.reading import Reading
-from harness.training.rows import Row
-from harness.training.snapshot import Progress, read_snapshot, write_snapshot
-from harness.training.trainee import Trainee, choose_device, prepare
+from harness.records.run_folder import SNAPSHOT
+from harness.spec.decoding import DecodingSettings
+from harness.spec.recipe import parse
+from harness.spec.run_spec import RunSpec
+from harness.training.async_scalar import Reading
+from harness.training.engines.attention import _PerSequence
+from harness.training.engines.fused_attention import fused_attention, padded_within, takes_rows
+from harness.training.engines.rows import Row
+from harness.training.state import Progress, read_snapshot, write_snapshot
+from harness.training.trainer import Trainee, choose_device, prepare
 
 pytestmark = [
     pytest.mark.gpu,

@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, T5Config, get_scheduler
 
 from harness import HarnessError
+from harness.api.events import Evaluated, StepDone
+from harness.api.metric import Score
+from harness.api.plugins import installed
 from harness.backbones.t5 import T5
 from harness.clock import ManualClock
-from harness.events import Evaluated, StepDone
-from harness.metric import Score
-from harness.plugins import installed
-from harness.recipe import parse
-from harness.reporting.report import Training
-from harness.spec import RunSpec, Scheduler, TrainSettings
-from harness.training.examples import Example
-from harness.training.history import NonFiniteLossError
+from harness.data.examples import Example
+from harness.records.report import Training
+from harness.spec.recipe import parse
+from harness.spec.run_spec import RunSpec, Scheduler, TrainSettings
+from harness.training.log import NonFiniteLossError
 from harness.training.loop import Observers, train
 from harness.training.schedule import Schedule
-from harness.training.trainee import Trainee, prepare
+from harness.training.trainer import Trainee, prepare
 
 rng = random.Random(0)
 SOURCES = [[*rng.choices(range(3, 48), k=6), 1] for _ in range(39)]

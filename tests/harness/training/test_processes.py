@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.training.examples import Example
+from harness.data.examples import Example
 from harness.training.processes import ALONE, Processes
 from harness.training.schedule import Schedule
 

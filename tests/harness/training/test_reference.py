@@ -15,11 +15,11 @@ from torch import nn
 from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from harness import Backbone
-from harness.composition import compose
-from harness.plugins import installed
-from harness.recipe import parse
-from harness.training.examples import Example
-from harness.training.packing import PackedEngine, choose_engine
+from harness.api.plugins import installed
+from harness.data.examples import Example
+from harness.model.composition import compose
+from harness.spec.recipe import parse
+from harness.training.engines.packed import PackedEngine, choose_engine
 
 STEPS = 50
 BATCH = 4

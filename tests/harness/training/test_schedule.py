@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.training.engine import Batch, PaddedEngine
-from harness.training.examples import Example
+from harness.data.examples import Example
+from harness.training.engines.padded import Batch, PaddedEngine
 from harness.training.schedule import Schedule, Step, prefetch, schedule_hash
 
 COUNTS = st.integers(1, 30)

@@ -22,15 +22,15 @@ from transformers import (
 )
 
 from harness import Backbone, HarnessError
+from harness.api.plugins import installed
 from harness.backbones.bart import Bart
 from harness.backbones.t5 import T5
-from harness.plugins import installed
-from harness.recipe import parse
-from harness.spec import RunSpec, TrainSettings
-from harness.training.examples import Example
+from harness.data.examples import Example
+from harness.spec.recipe import parse
+from harness.spec.run_spec import RunSpec, TrainSettings
 from harness.training.learning_rate import learning_rate_schedule
 from harness.training.optimizer import require_optimizer
-from harness.training.trainee import prepare
+from harness.training.trainer import prepare
 
 STEPS, BATCH, RATE, DECAY = 10, 4, 1e-3, 0.3
 

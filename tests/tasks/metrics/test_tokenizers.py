@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from typer.testing import Result
 
 from harness import Metric
+from harness.api.metric import make_metric
+from harness.api.plugins import installed
 from harness.evaluation.predictions import Row
 from harness.evaluation.scoring import score
-from harness.metric import make_metric
-from harness.plugins import installed
 from tasks.metrics.tokenizers import (
     any_script_tokens,
     dropped_share,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from harness import HarnessError, Preparation
-from tasks.leakage import hash_text
+from harness.data.leakage import hash_text
 from tasks.mimic.notes import COLUMNS
 from tasks.mimic.prepare import COUNTS, EXAMPLES, HASHES
 from tasks.mimic.synthetic import write_notes

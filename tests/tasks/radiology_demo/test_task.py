@@ -8,7 +8,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from harness import HarnessError
-from harness.options import validate
+from harness.api.options import validate
 from tasks.radiology_demo.report import write_impression, write_reports
 from tasks.radiology_demo.task import RadiologyDemo, RadiologyDemoOptions
 

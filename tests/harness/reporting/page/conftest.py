@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.records.run_folder import read_runs
 from harness.reporting.aggregation import summarize
-from harness.reporting.folder import read_runs
 from harness.reporting.page.render import page
-from harness.reporting.pairing import Comparisons
+from harness.reporting.paired_comparison import Comparisons
 
 HOSTILE = (
     "</script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'>\"'`${1}{{7*7}}"

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from harness.records.run_folder import read_runs
 from harness.reporting.aggregation import summarize
-from harness.reporting.folder import read_runs
 from harness.reporting.page import contents
 from harness.reporting.page.render import page
-from harness.reporting.pairing import Comparisons
+from harness.reporting.paired_comparison import Comparisons
 
 
 class Elements(HTMLParser):

@@ -1,0 +1,146 @@
+"""Finding plugins: one entry-point group, for built-ins and third parties alike."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint
+from types import ModuleType
+
+import pluggy
+
+from harness.api import hookspecs
+from harness.api.own_packages import check_own, own_packages_first
+from harness.api.registry import Origin, Register, Registry
+from harness.errors import HarnessError
+
+GROUP = "harness"
+_OWN_DISTRIBUTION = "seq2seq-harness"
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that could not be loaded, and why; the others work on."""
+
+    name: str
+    origin: Origin
+    reason: str
+
+
+@dataclass
+class Plugins:
+    """Everything that is registered, and the hooks of all loaded plugins."""
+
+    manager: pluggy.PluginManager
+    backbones: Registry = field(default_factory=lambda: Registry("backbone"))
+    compressors: Registry = field(default_factory=lambda: Registry("compressor"))
+    tasks: Registry = field(default_factory=lambda: Registry("task"))
+    metrics: Registry = field(default_factory=lambda: Registry("metric"))
+    executors: Registry = field(default_factory=lambda: Registry("executor"))
+    broken: list[BrokenPlugin] = field(default_factory=list)
+    origins: set[Origin] = field(default_factory=set)
+
+    @property
+    def registries(self) -> dict[str, Registry]:
+        """Registries by the plural of their kind, as ``harness list`` names them."""
+        return {
+            "backbones": self.backbones,
+            "compressors": self.compressors,
+            "tasks": self.tasks,
+            "metrics": self.metrics,
+            "executors": self.executors,
+        }
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user must know about plugins that did not load or collide."""
+        skipped = [f"Skipped plugin {b.name!r} of {b.origin}: {b.reason}" for b in self.broken]
+        return skipped + [c for r in self.registries.values() for c in r.collisions]
+
+    def register(self, plugin: object, name: str, origin: Origin) -> None:
+        """Register one plugin; if any of its hooks fails, none of its names is kept."""
+        self.manager.register(plugin, name=name)
+        others = [other for other in self.manager.get_plugins() if other is not plugin]
+        staged = {kind: Registry(registry.kind) for kind, registry in self.registries.items()}
+        try:
+            for kind, registry in staged.items():
+                hook = self.manager.subset_hook_caller(f"register_{kind}", remove_plugins=others)
+                hook(register=Register(registry, origin))
+        except Exception as error:
+            self.manager.unregister(plugin)
+            self.broken.append(BrokenPlugin(name, origin, _reason(error)))
+            return
+        for kind, registry in staged.items():
+            self.registries[kind].merge(registry)
+        self.origins.add(origin)
+
+
+def discover(entry_points: Iterable[EntryPoint]) -> Plugins:
+    """Load plugins from entry points; third parties' that fail are in ``Plugins.broken``.
+
+    Raises:
+        HarnessError: a built-in plugin cannot be loaded.
+    """
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    plugins = Plugins(manager)
+    # Own plugins first and the rest by name, so that listings and messages never depend on the
+    # order in which packages were installed.
+    for point in sorted(entry_points, key=lambda p: (not _is_own(p), p)):
+        try:
+            module = _load(point)
+        except Exception as error:
+            if _is_own(point):
+                raise _own_plugin_error(point, error) from error
+            plugins.broken.append(BrokenPlugin(point.name, _origin(point), _reason(error)))
+            continue
+        plugins.register(module, point.name, _origin(point))
+    return plugins
+
+
+@functools.cache
+def installed() -> Plugins:
+    """Return the plugins of this environment; found once a process."""
+    plugins = discover(importlib.metadata.entry_points(group=GROUP))
+    if not any(origin.package == _OWN_DISTRIBUTION for origin in plugins.origins):
+        raise HarnessError(
+            "The harness's own plugins are not installed.",
+            "Install the package rather than only putting it on the path: pip install -e .",
+        )
+    return plugins
+
+
+def _is_own(point: EntryPoint) -> bool:
+    return _origin(point).package == _OWN_DISTRIBUTION
+
+
+def _load(point: EntryPoint) -> ModuleType:
+    if not _is_own(point):
+        module: ModuleType = point.load()
+        return module
+    with own_packages_first():
+        module = point.load()
+    check_own(module)
+    return module
+
+
+def _own_plugin_error(point: EntryPoint, error: Exception) -> HarnessError:
+    if isinstance(error, HarnessError):
+        return error
+    return HarnessError(
+        f"The harness's own plugin {point.name!r} cannot be loaded from {point.value!r}: "
+        f"{_reason(error)}",
+        "Install the package again: pip install --force-reinstall --no-deps seq2seq-harness",
+    )
+
+
+def _origin(point: EntryPoint) -> Origin:
+    if point.dist is None:
+        return Origin("unknown", "0")
+    return Origin(point.dist.name, point.dist.version)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,136 @@
+"""The interface of a task: data splits, lengths, and the metrics that fit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Generic
+
+from harness.api.compressor import OptionsT
+from harness.api.metric import Metric
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data of a task: three datasets with the text columns id, source and target.
+
+    Attributes:
+        skipped: why rows were left out -> how many, over all splits.
+        leakage: kind of likeness -> pairs of sources in different splits that are so alike; empty
+            where the task does not count them.
+        notes: what was guessed while reading, and the option that decides it.
+    """
+
+    train: Dataset
+    eval: Dataset
+    test: Dataset
+    skipped: dict[str, int] = field(default_factory=dict)
+    leakage: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What ``harness prepare`` was asked for.
+
+    Attributes:
+        out: the folder to make; it appears whole or not at all.
+        notes: the raw file.
+        synthetic: in place of the raw file, write so many made-up notes in its format and use them.
+        seed: of the made-up notes.
+        sections: a file of section titles, in place of the task's own.
+        tick: called when reading begins, and now and then, with the notes read so far and the share
+            of the file, 0 to 1.
+    """
+
+    out: Path
+    notes: Path | None = None
+    synthetic: int | None = None
+    seed: int = 0
+    sections: Path | None = None
+    tick: Callable[[int, float], None] = lambda notes, share: None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of the notes of a raw file.
+
+    Attributes:
+        kept: how many are in the data set.
+        left_out: why others are not -> how many.
+    """
+
+    kept: int
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class LengthProfile:
+    """Typical lengths, for probes without data.
+
+    Attributes:
+        source_mean: mean length of a source in tokens.
+        target_mean: mean length of a target in tokens.
+    """
+
+    source_mean: float
+    target_mean: float
+
+
+class Task(ABC, Generic[OptionsT]):
+    """Data, lengths and metrics.
+
+    Attributes:
+        name: short name for tables and run ids.
+        options: the validated options.
+        prefix: put before every source (T5's task prefix).
+        max_source_length: tokens; longer sources are cut, and counted.
+        max_target_length: tokens; longer targets are cut for training, and counted.
+        eval_share: share of the eval split that is scored during training.
+        length_profile: for probes without data.
+        primary_metric: chooses the best checkpoint.
+    """
+
+    Options: type[OptionsT]
+    prefix: str = ""
+    max_source_length: int = 512
+    max_target_length: int = 128
+    eval_share: ClassVar[float] = 1.0
+    length_profile: ClassVar[LengthProfile] = LengthProfile(130, 60)
+    primary_metric: ClassVar[str] = "rouge1"
+
+    def __init__(self, reference: str, options: OptionsT) -> None:
+        self.reference = reference
+        self.options = options
+
+    @property
+    def name(self) -> str:
+        """A short name for tables and run ids."""
+        return self.reference
+
+    @abstractmethod
+    def splits(self, seed: int) -> Splits:
+        """Load the data; ``seed`` matters only where the task makes the splits itself.
+
+        Raises:
+            HarnessError: data is missing or malformed; the hint names each way to supply it.
+        """
+
+    @classmethod
+    def prepare(cls, preparation: Preparation) -> Prepared:
+        """Turn a raw file into the folder that ``splits`` reads; for tasks that have such a file.
+
+        Raises:
+            HarnessError: this task has none, the file is missing or broken, or the disk is full.
+        """
+        raise HarnessError("This task needs no preparation.", "harness run --task NAME")
+
+    @abstractmethod
+    def metrics(self) -> Sequence[Metric]:
+        """Return the metric suite; it holds the primary metric."""

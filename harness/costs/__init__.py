@@ -1,0 +1,1 @@
+"""Costs of a recipe that are known before it is trained: plan, profile, memory estimate."""

@@ -1,0 +1,183 @@
+"""The batches that recipes are measured on, from a task's own data or from its typical lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from harness.api.backbone import Backbone
+from harness.api.options import validate
+from harness.api.task import LengthProfile, Task
+from harness.costs.data_choice import DataChoice
+from harness.costs.synthetic import draw_examples
+from harness.data.examples import Example, tokenize
+from harness.errors import HarnessError
+from harness.records.profile import BatchesOf
+from harness.running.probe import FrozenSchedule, freeze
+from harness.spec.run_spec import RunSpec, resolve
+from harness.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from harness.api.plugins import Plugins
+
+
+_STEPS = 35
+"""The longest batch is found among the examples of at least so many steps, those of the default
+profile, so that memory does not depend on how long speed is measured."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What recipes are planned or measured on.
+
+    Attributes:
+        frozen: the batches.
+        of: where they come from.
+        why_no_data: why the task's own data were not used; None if they were.
+    """
+
+    frozen: FrozenSchedule
+    of: BatchesOf
+    why_no_data: str | None
+
+
+def profile_spec(
+    backbone: str,
+    task: str | None,
+    device: str,
+    batch_size: int,
+    accumulation: int,
+    precision: str,
+    steps: int = 8,
+    rounds: int = 4,
+    task_options: Mapping[str, str] | None = None,
+) -> RunSpec:
+    """Return the settings under which recipes are planned and profiled: random weights.
+
+    Raises:
+        HarnessError: a value that does not fit.
+    """
+    settings: dict[str, Any] = {
+        "backbone": backbone,
+        "weights": "random",
+        "device": device,
+        "train": {"batch_size": batch_size, "accumulation": accumulation, "precision": precision},
+        "probe": {"steps": steps, "rounds": rounds},
+        "task_options": dict(task_options or {}),
+    }
+    return resolve(settings if task is None else {**settings, "task": task}, "paper")
+
+
+def task_of(spec: RunSpec, plugins: Plugins) -> Task[Any]:
+    """Return the task of a spec.
+
+    Raises:
+        HarnessError: there is none of that name, or an option is not one of its.
+    """
+    task_class = plugins.tasks.find(spec.task).load()
+    options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
+    task: Task[Any] = task_class(spec.task, options)
+    return task
+
+
+def choose_batches(
+    spec: RunSpec,
+    backbone: Backbone,
+    task: Task[Any],
+    data: DataChoice,
+    source_tokens: int | None = None,
+    target_tokens: int | None = None,
+) -> Batches:
+    """Return batches of a task's own data or of its lengths; ``plan`` and ``profile`` ask alike.
+
+    Args:
+        spec: the settings.
+        backbone: the spec's.
+        task: the spec's.
+        data: what to take.
+        source_tokens: mean source length in place of the task's; implies lengths.
+        target_tokens: mean target length, likewise.
+
+    Raises:
+        HarnessError: own data were asked for, and they or the tokenizer are not at hand.
+    """
+    if data is DataChoice.LENGTHS or source_tokens or target_tokens:
+        why = "lengths were asked for"
+    else:
+        # Unless it was asked for by name, a download must never start by itself.
+        with nullcontext() if data is DataChoice.OWN else offline():
+            try:
+                return Batches(own_batches(spec, backbone, task), "the task's own data", None)
+            except HarnessError as error:
+                if data is DataChoice.OWN:
+                    raise
+                why = error.message
+    lengths = lengths_of(task, source_tokens, target_tokens)
+    drawn = drawn_batches(spec, backbone, task, lengths)
+    return Batches(drawn, "drawn from the task's length profile", why)
+
+
+def lengths_of(
+    task: Task[Any], source_tokens: int | None, target_tokens: int | None
+) -> LengthProfile:
+    """Return a task's typical lengths, or what the user says in their place."""
+    return LengthProfile(
+        source_tokens or task.length_profile.source_mean,
+        target_tokens or task.length_profile.target_mean,
+    )
+
+
+def drawn_batches(
+    spec: RunSpec, backbone: Backbone, task: Task[Any], lengths: LengthProfile
+) -> FrozenSchedule:
+    """Draw batches around some mean lengths, cut at the task's limits; needs no data."""
+    examples = draw_examples(
+        lengths,
+        task.max_source_length,
+        task.max_target_length,
+        backbone.config().vocab_size,
+        _count(spec),
+        spec.seed,
+    )
+    return _frozen(spec, examples)
+
+
+def own_batches(spec: RunSpec, backbone: Backbone, task: Task[Any]) -> FrozenSchedule:
+    """Return batches of the task's training data; of a large set, a seeded sample.
+
+    Raises:
+        HarnessError: the data or the tokenizer are not at hand.
+    """
+    tokenizer = backbone.tokenizer()
+    rows = task.splits(spec.seed).train
+    chosen = Random(spec.seed).sample(range(len(rows)), min(_count(spec), len(rows)))
+    return _frozen(spec, tokenize(rows.select(chosen), tokenizer, task).examples)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Let the hub's clients answer from their caches alone; they look at these at every call."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def _count(spec: RunSpec) -> int:
+    """Return how many examples to take: what a probe needs, or more if it is a short one."""
+    steps = spec.probe.warmup_steps + spec.probe.rounds * spec.probe.steps
+    return max(steps, _STEPS) * spec.train.batch_size * spec.train.accumulation
+
+
+def _frozen(spec: RunSpec, examples: Sequence[Example]) -> FrozenSchedule:
+    train = spec.train
+    schedule = Schedule(examples, train.batch_size, train.accumulation, spec.seed)
+    return freeze(schedule, spec.probe)

@@ -1,0 +1,110 @@
+"""Peak memory of a recipe before anything is loaded: the training step itself, on shapes alone."""
+
+from __future__ import annotations
+
+import gc
+from functools import cache
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from harness.api.backbone import Backbone
+from harness.costs.shape_tensors import ShapesOnly, storage_of_shape
+from harness.errors import HarnessError
+from harness.measurement.breakdown import memory_parts
+from harness.measurement.memory import resident, trim_heap
+from harness.model.composition import count_parameters
+from harness.records.profile import PredictedMemory
+from harness.records.report import LayersKept
+from harness.spec.recipe import Recipe
+from harness.spec.run_spec import RunSpec
+from harness.training.schedule import Step
+from harness.training.trainer import choose_device, equip, parameters_of
+
+
+def try_to_predict(
+    spec: RunSpec, backbone: Backbone, recipe: Recipe, model: PreTrainedModel, longest: Step
+) -> tuple[PredictedMemory | None, str | None]:
+    """Return the prediction, or nothing and the reason; see ``predict_memory``."""
+    try:
+        return predict_memory(spec, backbone, recipe, model, longest), None
+    except HarnessError:
+        raise
+    except Exception as error:
+        # A compressor may be anyone's, and may do what only real tensors can.
+        first_line = str(error).partition("\n")[0]
+        return None, f"{type(error).__name__}: {first_line}"
+
+
+def predict_memory(
+    spec: RunSpec, backbone: Backbone, recipe: Recipe, model: PreTrainedModel, longest: Step
+) -> PredictedMemory:
+    """Work out the peak over a step, with the code that trains: its engine, its optimizer.
+
+    Whatever a compressor adds or changes is counted, third-party ones included, as long as it does
+    not look at the values of tensors.
+
+    Args:
+        spec: the settings; its recipe is not looked at.
+        backbone: the spec's.
+        recipe: what to predict for.
+        model: the skeleton composed by it, which must not be used any more.
+        longest: the step with the longest batch.
+
+    Raises:
+        Exception: whatever code raises that needs values, or that a skeleton does not suit.
+    """
+    device = choose_device(spec.device)
+    parameters = parameters_of(model, count_parameters(model).total)
+    layers_kept = LayersKept(encoder=[], decoder=[])  # Of no account here.
+    shapes = ShapesOnly(device)
+    shapes.adopt(model)
+    with shapes:
+        trainee = equip(model, backbone, recipe, spec, layers_kept, parameters)
+    trainee.model.train()
+    batches = [trainee.engine.collate(batch) for batch in longest.micro_batches]
+    with shapes:
+        # So that the optimizer has its state, as after the first step.
+        for parameter in trainee.trained.values():
+            parameter.grad = torch.empty_like(parameter)
+        trainee.update()
+        parts = memory_parts(trainee, batches, storage_of_shape)
+    process = None if device.type == "cuda" else process_bytes()
+    return PredictedMemory(
+        peak_bytes=parts.total + (process or 0),
+        tensor_bytes=parts.total,
+        process_bytes=process,
+        parts=parts,
+        engine=trainee.engine.name,
+        dtype=str(trainee.dtype).removeprefix("torch."),
+        batch_size=max(map(len, longest.micro_batches)),
+        source_tokens=longest.source_tokens,
+        target_tokens=longest.target_tokens,
+    )
+
+
+@cache
+def process_bytes() -> int:
+    """Return what a training process on a CPU holds beside tensors.
+
+    It is measured on this one, which loads the same libraries: a small model takes a step, and then
+    the kernels are loaded too, the threads run and the libraries have their buffers. Call it before
+    anything large is read.
+    """
+    with torch.random.fork_rng(devices=[]):
+        for low in (False, True):
+            _train(torch.autocast("cpu", torch.bfloat16, enabled=low))
+    gc.collect()
+    trim_heap()
+    return resident("VmRSS")
+
+
+def _train(precision: torch.autocast) -> None:
+    """Take a step of a model of half a megabyte."""
+    model = nn.TransformerEncoderLayer(d_model=64, nhead=2, dim_feedforward=512, batch_first=True)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    with precision:
+        loss = model(torch.randn(4, 64, 64)).float().square().mean()
+    loss.backward()
+    optimizer.step()

@@ -1,0 +1,206 @@
+"""Speed and memory of recipes on this device, without weights, data or training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self, TypeVar
+
+from harness.api.backbone import Backbone
+from harness.costs.memory_estimate import try_to_predict
+from harness.errors import HarnessError, is_out_of_memory
+from harness.measurement.memory import WHY_NOT_REACHED
+from harness.measurement.process import Arm
+from harness.model.composition import compose
+from harness.records.profile import ProfiledRecipe
+from harness.records.report import Failure, Memory, Speed
+from harness.running.probe import (
+    NO_BASELINE,
+    NOT_TOGETHER,
+    FrozenSchedule,
+    measure_memory_of,
+    set_beside_limit,
+    time_arm,
+    warm_up,
+    without_baseline,
+)
+from harness.spec.recipe import Recipe
+from harness.spec.run_spec import BASELINE, RunSpec
+
+Told = Callable[[str], None]
+
+T = TypeVar("T")
+
+
+def profile_recipes(
+    spec: RunSpec,
+    backbone: Backbone,
+    recipes: Sequence[Recipe],
+    frozen: FrozenSchedule,
+    told: Told,
+) -> list[ProfiledRecipe]:
+    """Measure all recipes; see ``each_recipe``."""
+    return list(each_recipe(spec, backbone, recipes, frozen, told))
+
+
+def each_recipe(
+    spec: RunSpec,
+    backbone: Backbone,
+    recipes: Sequence[Recipe],
+    frozen: FrozenSchedule,
+    told: Told,
+    *,
+    predicting: bool = True,
+) -> Iterator[ProfiledRecipe]:
+    """Measure each recipe beside full fine-tuning, which stays alive over all of them.
+
+    A recipe that does not fit is a result, and then it is the next one's turn. One that fits only
+    where full fine-tuning does not wait beside it is measured alone, and so are all if it is full
+    fine-tuning that does not fit.
+
+    Args:
+        spec: the settings; its recipe is not looked at.
+        backbone: the spec's.
+        recipes: what to measure.
+        frozen: the batches.
+        told: called with what is done next.
+        predicting: also predict memory from shapes, which takes seconds for a large model.
+
+    Yields:
+        What was found of each recipe, as soon as it is there.
+    """
+    full_spec = spec.model_copy(update={"recipe": BASELINE})
+    told(f"{BASELINE}, the baseline")
+    with _Baseline(full_spec, frozen) as baseline:
+        for recipe in recipes:
+            told(str(recipe))
+            row = ProfiledRecipe(recipe=str(recipe), status="ok")
+            if predicting:
+                _predict(row, spec, backbone, recipe, frozen)
+            else:
+                row.not_measured["predicted_memory"] = "it was not asked for"
+            try:
+                _measure(spec.model_copy(update={"recipe": str(recipe)}), frozen, baseline, row)
+            except HarnessError:
+                raise
+            except Exception as error:
+                _failed(row, error)
+            if row.speed:
+                set_beside_limit(row.speed, backbone, recipe, frozen)
+            yield row
+
+
+def _predict(
+    row: ProfiledRecipe,
+    spec: RunSpec,
+    backbone: Backbone,
+    recipe: Recipe,
+    frozen: FrozenSchedule,
+) -> None:
+    """Note what ``harness plan`` says of a recipe's memory, or why it says nothing."""
+    skeleton = compose(backbone.skeleton(), backbone, recipe)
+    row.predicted_memory, why = try_to_predict(spec, backbone, recipe, skeleton, frozen.longest)
+    if why is not None:
+        row.not_measured["predicted_memory"] = why
+    elif row.predicted_memory and row.predicted_memory.process_bytes is None:
+        why = "what a process takes of a CUDA device beside tensors is not predicted"
+        row.not_measured["predicted_memory.process_bytes"] = why
+
+
+def _failed(row: ProfiledRecipe, error: Exception) -> None:
+    """Say how a recipe ended, and that this is why it lacks what it lacks."""
+    row.status = "oom" if is_out_of_memory(error) else "error"
+    row.failure = Failure(
+        phase="probe speed" if row.speed is None else "probe memory", message=str(error)
+    )
+    row.memory_reached = getattr(error, "reached", None)
+    if row.status == "oom" and row.memory_reached is None:
+        row.not_measured["memory_reached"] = WHY_NOT_REACHED
+    for name in ("layers_kept", "parameters", "speed", "memory"):
+        if getattr(row, name) is None:
+            row.not_measured[name] = f"{row.status} in the phase {row.failure.phase!r}"
+
+
+class _Baseline:
+    """Full fine-tuning in a warm process that waits while recipes are measured; a context manager.
+
+    It keeps its memory meanwhile. For a recipe that does not fit beside it the process is ended,
+    and started again for the next.
+
+    Attributes:
+        memory: its peak; None where it does not fit.
+    """
+
+    def __init__(self, spec: RunSpec, frozen: FrozenSchedule) -> None:
+        self.memory: Memory | None = None
+        self._spec = spec
+        self._frozen = frozen
+        self._arm: Arm | None = None
+
+    def __enter__(self) -> Self:
+        with _unless_out_of_memory():
+            self.memory = measure_memory_of(self._spec, self._frozen)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._arm is not None:
+            self._arm.kill()  # It may be at work.
+        self.make_room()
+
+    def start(self) -> bool:
+        """Start and warm up the process, unless it waits already; return whether it fits."""
+        if self.memory is None or self._arm is not None:
+            return self.memory is not None
+        with _unless_out_of_memory():
+            self._arm = Arm(self._spec, self._frozen.steps, self._frozen.longest)
+            warm_up(self._arm, self._frozen)
+            return True
+        self.make_room()
+        return False
+
+    def make_room(self) -> None:
+        """End the process."""
+        if self._arm is not None:
+            self._arm.close()
+            self._arm = None
+
+    def beside(self, work: Callable[[Arm | None], T]) -> T:
+        """Do ``work`` beside the process; where memory runs out, again without it."""
+        with _unless_out_of_memory(self._arm is not None):
+            return work(self._arm)
+        self.make_room()
+        return work(None)
+
+
+@contextmanager
+def _unless_out_of_memory(suppress: bool = True) -> Iterator[None]:
+    """Go on behind the block where memory ran out in it."""
+    try:
+        yield
+    except Exception as error:
+        if not (suppress and is_out_of_memory(error)):
+            raise
+
+
+def _measure(
+    spec: RunSpec, frozen: FrozenSchedule, baseline: _Baseline, row: ProfiledRecipe
+) -> None:
+    """Fill in a row, as far as it gets."""
+
+    def time(beside: Arm | None) -> Speed:
+        with Arm(spec, frozen.steps, frozen.longest) as arm:
+            row.attention = arm.attention
+            row.layers_kept = arm.layers_kept
+            row.parameters = arm.parameters
+            speed = time_arm(arm, beside, frozen, lambda: None)
+        if beside is None:
+            without_baseline(speed, NOT_TOGETHER if fits else NO_BASELINE)
+        return speed
+
+    fits = baseline.start()
+    row.speed = baseline.beside(time)
+    row.memory = baseline.beside(lambda beside: measure_memory_of(spec, frozen))
+    if baseline.memory:
+        row.memory.relative = row.memory.peak_bytes / baseline.memory.peak_bytes
+    else:
+        without_baseline(row.memory, NO_BASELINE)

@@ -1,0 +1,192 @@
+"""Examples as token ids, and what was cut to make them fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api.task import Task
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from harness.api.backbone import Backbone
+
+_CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair of texts as token ids, each ended by the tokenizer's end of sequence."""
+
+    source: list[int]
+    target: list[int]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Sequences end to end, in four bytes a token: lists of Python's integers take ten times that.
+
+    Attributes:
+        ids: of all sequences; int32, in memory or mapped from a file.
+        ends: where each sequence ends; int64.
+    """
+
+    ids: NDArray[np.int32]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> Tokens:
+        """Lay rows end to end."""
+        ids = np.array([token for row in rows for token in row], np.int32)
+        return cls(ids, np.cumsum([len(row) for row in rows], dtype=np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Tokens]) -> Tokens:
+        """Lay the sequences of all parts end to end."""
+        before = np.cumsum([0, *(len(part.ids) for part in parts)])
+        ends = [part.ends + start for part, start in zip(parts, before, strict=False)]
+        ids = [part.ids for part in parts]
+        empty = cls.of([])
+        return cls(np.concatenate([empty.ids, *ids]), np.concatenate([empty.ends, *ends]))
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest sequence; 0 if there is none."""
+        return int(np.diff(self.ends, prepend=0).max(initial=0))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> list[int]:
+        begin = self.ends[index - 1] if index else 0
+        row: list[int] = self.ids[begin : self.ends[index]].tolist()
+        return row
+
+
+class Examples(Sequence[Example]):
+    """Examples made as they are asked for.
+
+    Args:
+        sources: their token ids.
+        targets: likewise.
+    """
+
+    def __init__(self, sources: Tokens, targets: Tokens) -> None:
+        self.sources = sources
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        return Example(self.sources[index], self.targets[index])
+
+
+@dataclass(frozen=True)
+class TokenizedSplit:
+    """A split ready for training.
+
+    Attributes:
+        examples: in the order of the split.
+        cut_sources: how many sources were longer than the task's limit and lost their end.
+        cut_targets: how many targets were; only training sees the cut ones, scores never do.
+    """
+
+    examples: Examples
+    cut_sources: int
+    cut_targets: int
+
+
+def tokenize(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]) -> TokenizedSplit:
+    """Turn a split into token ids; the library does so in parallel.
+
+    Args:
+        split: has the text columns source and target.
+        tokenizer: the backbone's.
+        task: for its prefix and its limits in tokens.
+    """
+    sources: list[Tokens] = []
+    targets: list[Tokens] = []
+    cut_sources = cut_targets = 0
+    for start in range(0, len(split), _CHUNK):
+        rows = split[start : start + _CHUNK]
+        texts = [task.prefix + text for text in rows["source"]]
+        ids, cut = _encode(texts, tokenizer, task.max_source_length)
+        sources.append(Tokens.of(ids))
+        cut_sources += cut
+        ids, cut = _encode(rows["target"], tokenizer, task.max_target_length)
+        targets.append(Tokens.of(ids))
+        cut_targets += cut
+    examples = Examples(Tokens.joined(sources), Tokens.joined(targets))
+    return TokenizedSplit(examples, cut_sources, cut_targets)
+
+
+def check_fit(split: TokenizedSplit, backbone: Backbone) -> None:
+    """Make sure that no sequence is longer than the backbone has positions for.
+
+    Raises:
+        HarnessError: one is.
+    """
+    limit = backbone.longest_sequence()
+    sides = (("source", split.examples.sources), ("target", split.examples.targets))
+    for side, tokens in sides:
+        if limit is not None and tokens.longest > limit:
+            raise HarnessError(
+                f"A {side} has {tokens.longest:,} tokens, and {backbone.name} has positions for "
+                f"{limit:,}.",
+                f"Cut it: --set task_options.max_{side}_length={limit}",
+            )
+
+
+def check_useful(
+    split: TokenizedSplit, tokenizer: PreTrainedTokenizerBase, task: Task[Any]
+) -> None:
+    """Make sure that the limits of length leave some text of some source, and of some target.
+
+    Raises:
+        HarnessError: nothing is left but the prefix and the tokens that every sequence has.
+    """
+    sides = (
+        ("source", split.examples.sources, split.cut_sources, task.prefix.rstrip()),
+        ("target", split.examples.targets, split.cut_targets, ""),
+    )
+    for side, tokens, cut, prefix in sides:
+        bare = len(tokenizer(prefix, verbose=False).input_ids)
+        if cut == len(tokens) and tokens.longest <= bare:
+            limit = task.max_source_length if side == "source" else task.max_target_length
+            beside = f"the prefix {task.prefix!r} and the tokens" if prefix else "the tokens"
+            raise HarnessError(
+                f"All {cut:,} {side}s are cut at {limit} tokens, which {beside} that end a text "
+                "take up: nothing useful is left.",
+                f"Raise the limit: --set task_options.max_{side}_length=N",
+            )
+
+
+def _encode(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int
+) -> tuple[list[list[int]], int]:
+    """Return ids of at most ``limit`` tokens, and how many texts were longer.
+
+    What is cut keeps its closing token: a model whose targets lack it would never learn to stop.
+    """
+    ids: list[list[int]] = tokenizer(list(texts), verbose=False).input_ids
+    longer = [row for row in ids if len(row) > limit]
+    for row in longer:
+        row[limit - 1 :] = row[-1:]
+    return ids, len(longer)

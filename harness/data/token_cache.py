@@ -1,0 +1,101 @@
+"""Token ids kept between runs, in a folder that the user names for them.
+
+Token ids are as confidential as the text they are made of, so that nothing is kept unless
+``$HARNESS_CACHE`` names a folder. What is kept is read by mapping the file, so that runs at the
+same time share one copy in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.api.task import Task
+from harness.data.examples import Examples, TokenizedSplit, Tokens, tokenize
+from harness.errors import HarnessError
+from harness.evaluation.scoring import data_hash
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+FOLDER = "HARNESS_CACHE"
+_COUNTS = "counts.json"
+
+
+def tokenize_once(
+    split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]
+) -> TokenizedSplit:
+    """Turn a split into token ids, or read what an earlier run has made of the same.
+
+    Raises:
+        HarnessError: the cache cannot be written, or what is in it cannot be read.
+    """
+    root = os.environ.get(FOLDER)
+    if not root:
+        return tokenize(split, tokenizer, task)
+    folder = Path(root).expanduser() / "tokens" / _key(split, tokenizer, task)
+    try:
+        if not folder.is_dir():
+            _store(tokenize(split, tokenizer, task), folder)
+        return _load(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise HarnessError(
+            f"The cache of tokens {folder} cannot be used: {error}.",
+            f"Remove that folder, or name another place: export {FOLDER}=FOLDER",
+        ) from error
+
+
+def _key(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]) -> str:
+    """Hash all that the token ids depend on."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend else json.dumps(sorted(tokenizer.get_vocab().items()))
+    parts = [
+        data_hash(split),
+        type(tokenizer).__name__,
+        rules,
+        json.dumps(tokenizer.special_tokens_map, default=str, sort_keys=True),
+        task.prefix,
+        task.max_source_length,
+        task.max_target_length,
+    ]
+    return sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def _store(made: TokenizedSplit, folder: Path) -> None:
+    """Write the folder aside and move it into place: another run may be doing the same."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    sources, targets = made.examples.sources, made.examples.targets
+    try:
+        for side, tokens in (("source", sources), ("target", targets)):
+            np.save(work / f"{side}_ids.npy", tokens.ids)
+            np.save(work / f"{side}_ends.npy", tokens.ends)
+        counts = {"cut_sources": made.cut_sources, "cut_targets": made.cut_targets}
+        (work / _COUNTS).write_text(json.dumps(counts))
+        work.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _load(folder: Path) -> TokenizedSplit:
+    def tokens(side: str) -> Tokens:
+        ids, ends = (
+            np.load(folder / f"{side}_{part}.npy", mmap_mode="r", allow_pickle=False)
+            for part in ("ids", "ends")
+        )
+        return Tokens(ids, ends)
+
+    counts = json.loads((folder / _COUNTS).read_text())
+    examples = Examples(tokens("source"), tokens("target"))
+    return TokenizedSplit(examples, counts["cut_sources"], counts["cut_targets"])

@@ -1,0 +1,268 @@
+"""One arm of a comparison: a recipe in a process of its own that takes steps on request."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from harness import clock
+from harness.errors import (
+    HarnessError,
+    NotMeasurableError,
+    OutOfMemoryError,
+    is_out_of_memory,
+)
+from harness.interrupts import deaf_children
+from harness.measurement.memory import MemoryReading, memory_reached
+from harness.spec.run_spec import RunSpec
+from harness.training.schedule import Step, prefetch
+
+if TYPE_CHECKING:
+    from harness.api.backbone import Backbone
+    from harness.measurement.energy import Meter
+    from harness.records.report import Energy, LayersKept, MemoryParts, Parameters, TimeParts
+    from harness.spec.decoding import DecodingSettings
+    from harness.training.trainer import Trainee
+
+
+class Arm:
+    """A recipe in its own fresh process; a context manager.
+
+    Two arms can take turns on the same steps (A B B A) without sharing an allocator, a thread
+    pool or a cache; the one that waits is blocked in a read and takes no processor time.
+
+    Args:
+        spec: says which recipe, on which backbone, with which settings.
+        steps: the frozen schedule that windows refer to.
+        longest: the step that memory is measured on.
+
+    Raises:
+        OutOfMemoryError: also by every method.
+        HarnessError: also by every method; what the process itself complained about.
+    """
+
+    def __init__(self, spec: RunSpec, steps: Sequence[Step], longest: Step) -> None:
+        # A fresh interpreter, not a fork: a fork would share pages and inherit thread state.
+        context = multiprocessing.get_context("spawn")
+        # The profiler that counts tensor bytes would otherwise write to the user's terminal.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        self._pipe, child = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child,), daemon=True)
+        with deaf_children():
+            self._process.start()
+        child.close()
+        self.recipe = spec.recipe
+        self.engine: str
+        self.attention: str
+        self.layers_kept: LayersKept
+        self.parameters: Parameters
+        try:
+            self.engine, self.attention, self.layers_kept, self.parameters = self._ask(
+                "prepare", spec, list(steps), longest
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def window(self, first: int, count: int) -> float:
+        """Take ``count`` steps of the schedule from step ``first`` on; return the seconds."""
+        seconds: float = self._ask("window", first, count)
+        return seconds
+
+    def start_meter(self) -> None:
+        """Sample idle power, where there is a counter, and count the energy of windows from now."""
+        self._ask("start_meter")
+
+    def energy(self, tokens: int) -> Energy:
+        """Return the energy of the windows since ``start_meter``, in which so many tokens went."""
+        energy: Energy = self._ask("energy", tokens)
+        return energy
+
+    def memory(self, steps: int) -> MemoryReading:
+        """Measure the peak over ``steps`` steps on the longest batch."""
+        reading: MemoryReading = self._ask("memory", steps)
+        return reading
+
+    def time_parts(self, first: int, count: int) -> TimeParts:
+        """Return where the time of ``count`` steps goes, from step ``first`` on."""
+        parts: TimeParts = self._ask("time_parts", first, count)
+        return parts
+
+    def memory_parts(self) -> MemoryParts:
+        """Return what the tensors of the longest step are for; after ``memory``."""
+        parts: MemoryParts = self._ask("memory_parts")
+        return parts
+
+    def decode(self, sources: Sequence[Sequence[int]], settings: DecodingSettings) -> float:
+        """Predict for some sources; return the seconds."""
+        seconds: float = self._ask("decode", sources, settings)
+        return seconds
+
+    def kill(self) -> None:
+        """End the process at once; from any thread: whoever waits for an answer gets an error."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:  # It may be at work, and nobody will read the answer.
+            self.kill()
+        self.close()
+
+    def _ask(self, request: str, *arguments: object) -> Any:
+        try:
+            self._pipe.send((request, arguments))
+            answer = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join(10)
+            code = self._process.exitcode
+            if code == -9:
+                raise OutOfMemoryError(f"The process of {self.recipe} was killed.") from error
+            raise RuntimeError(f"The process of {self.recipe} ended with code {code}.") from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+def _serve(pipe: Connection) -> None:
+    """Answer requests until the pipe is closed."""
+    server: _Server | None = None
+    spec = RunSpec()
+    with contextlib.suppress(EOFError, ConnectionError):  # The parent is done, or is gone.
+        while True:
+            request, arguments = pipe.recv()
+            answer: Any
+            try:
+                if server is None:
+                    spec = arguments[0]
+                    server = _Server(*arguments)
+                    answer = server.description()
+                else:
+                    answer = getattr(server, request)(*arguments)
+            except Exception as error:
+                answer = _portable(error, spec)
+            pipe.send(answer)
+
+
+def _portable(error: Exception, spec: RunSpec) -> Exception:
+    """Return what a pipe can carry of an exception, by the classes that a parent tells apart."""
+    from harness.training.trainer import choose_device
+
+    if isinstance(error, HarnessError):
+        return HarnessError(error.message, error.hint)
+    if is_out_of_memory(error):
+        portable = OutOfMemoryError(str(error).partition("\n")[0])
+        portable.reached = memory_reached(error, choose_device(spec.device))
+        return portable
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+class _Server:
+    """What lives in the process of an arm."""
+
+    def __init__(self, spec: RunSpec, steps: Sequence[Step], longest: Step) -> None:
+        from harness.api.plugins import installed
+        from harness.spec.recipe import parse
+        from harness.training.trainer import prepare
+
+        plugins = installed()
+        self.backbone: Backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
+        recipe = parse(spec.recipe, plugins.compressors)
+        # What weights are cannot change what a step costs.
+        self.trainee: Trainee = prepare(self.backbone, recipe, spec, drawn_on_device=True)
+        self.trainee.model.train()
+        self.steps = steps
+        self.longest = longest
+        self.meter: Meter | None = None
+        self.why_no_meter = "it was not asked for"
+
+    def description(self) -> tuple[str, str, LayersKept, Parameters]:
+        """Say what was built."""
+        trainee = self.trainee
+        attention = trainee.engine.attention(trainee.model)
+        return trainee.engine.name, attention, trainee.layers_kept, trainee.parameters
+
+    def window(self, first: int, count: int) -> float:
+        self._wait()
+        with self.meter.window() if self.meter else contextlib.nullcontext():
+            began = clock.seconds()
+            for step, batches in prefetch(
+                self.steps[first : first + count], self.trainee.engine.collate
+            ):
+                self.trainee.step(batches, step.target_tokens)
+            self._wait()
+            return clock.seconds() - began
+
+    def start_meter(self) -> None:
+        from harness.measurement.energy import Meter, open_counter
+
+        try:
+            self.meter = Meter(open_counter(self.trainee.device))
+        except NotMeasurableError as error:
+            self.why_no_meter = str(error)
+
+    def energy(self, tokens: int) -> Energy:
+        from harness.measurement.energy import no_energy
+
+        return self.meter.energy(tokens) if self.meter else no_energy(self.why_no_meter)
+
+    def memory(self, steps: int) -> MemoryReading:
+        from harness.measurement.memory import bytes_alive, measure_memory, return_freed_blocks
+
+        trainee = self.trainee
+        return_freed_blocks()
+
+        def step() -> None:
+            for step, batches in prefetch([self.longest], trainee.engine.collate):
+                trainee.step(batches, step.target_tokens)
+
+        return measure_memory(step, steps, trainee.device, bytes_alive)
+
+    def time_parts(self, first: int, count: int) -> TimeParts:
+        from harness.measurement.breakdown import time_parts
+
+        return time_parts(self.trainee, self.steps[first : first + count])
+
+    def memory_parts(self) -> MemoryParts:
+        from harness.measurement.breakdown import memory_parts
+
+        collate = self.trainee.engine.collate
+        return memory_parts(self.trainee, [collate(b) for b in self.longest.micro_batches])
+
+    def decode(self, sources: Sequence[Sequence[int]], settings: DecodingSettings) -> float:
+        from harness.evaluation.decoding import generate
+
+        tokenizer = self.backbone.tokenizer()
+        shared, dtype = self.backbone.shared_beams, self.trainee.dtype
+        self._wait()
+        began = clock.seconds()
+        with self.trainee.released() as model:
+            generate(model, tokenizer, sources, settings, shared_beams=shared, dtype=dtype)
+        self._wait()
+        return clock.seconds() - began
+
+    def _wait(self) -> None:
+        import torch
+
+        if self.trainee.device.type == "cuda":
+            torch.cuda.synchronize(self.trainee.device)

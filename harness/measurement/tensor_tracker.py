@@ -1,0 +1,105 @@
+"""A ledger of tensors: what is alive at the peak of a training step, by what it is for."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.records.report import MemoryParts
+
+StorageOf = Callable[[Tensor], torch.UntypedStorage]
+PARTS = tuple(MemoryParts.model_fields)
+
+
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, books the storage of every tensor that an operator returns, until it is freed.
+
+    It sees what operators return, on any device, and not what a kernel takes for itself.
+
+    Args:
+        held: part -> tensors that live already. Others that turn up count as weights where they
+            hold floating-point numbers: a copy of weights in another precision.
+        vocabulary: entries of the LM head; floating-point tensors as wide are logits, or their
+            gradient.
+        storage_of: returns the storage behind a tensor.
+    """
+
+    def __init__(
+        self,
+        held: Mapping[str, Iterable[Tensor]],
+        vocabulary: int,
+        storage_of: StorageOf = Tensor.untyped_storage,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.part = "activations"
+        self._vocabulary = vocabulary
+        self._storage_of = storage_of
+        self._known: dict[int, int] = {}
+        self._parts: list[str] = []
+        self._events: list[tuple[int, int]] = []
+        for part, tensors in held.items():
+            for tensor in tensors:
+                self._book(tensor, part)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Book what went in and is not known, and what comes out."""
+        for tensor in tensors_in(args):
+            self._book(tensor, "weights" if tensor.is_floating_point() else "other")
+        result = func(*args, **(kwargs or {}))
+        for tensor in tensors_in((result,)):
+            wide = tensor.is_floating_point() and tensor.shape[-1:] == (self._vocabulary,)
+            self._book(tensor, "logits" if wide else self.part)
+        return result
+
+    def are_gradients(self, gradients: Iterable[Tensor]) -> None:
+        """Say which tensors turned out to be gradients of weights."""
+        for gradient in gradients:
+            key = self._known.get(id(self._storage_of(gradient)))
+            if key is not None:
+                self._parts[key] = "gradients"
+
+    def peak(self) -> dict[str, int]:
+        """Return bytes by part at the moment when they were most; their sum is the peak."""
+        keys, changes = np.array(self._events, dtype=np.int64).reshape(-1, 2).T
+        index = {part: number for number, part in enumerate(PARTS)}
+        part_of = np.array([index[part] for part in self._parts], dtype=np.int64)[keys]
+        end = int(changes.cumsum().argmax()) + 1
+        return {
+            part: int(changes[:end][part_of[:end] == number].sum())
+            for part, number in index.items()
+        }
+
+    def _book(self, tensor: Tensor, part: str) -> None:
+        storage = self._storage_of(tensor)
+        if id(storage) in self._known:
+            return
+        key = len(self._parts)
+        self._known[id(storage)] = key
+        self._parts.append(part)
+        size = storage.nbytes()
+        self._events.append((key, size))
+        weakref.finalize(storage, self._free, id(storage), size).atexit = False
+
+    def _free(self, identity: int, size: int) -> None:
+        self._events.append((self._known.pop(identity), -size))
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among an operator's arguments or results, lists included."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_in(value)

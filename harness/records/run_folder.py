@@ -1,0 +1,267 @@
+"""The folder of a run: written aside by one process at a time, moved into place when whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from harness.errors import BusyError, HarnessError
+from harness.records.atomic import write_text
+from harness.records.report import SCHEMA_VERSION, Report
+from harness.records.walk import walk
+from harness.reporting.collector import without_collector
+
+REPORT = "report.json"
+SPEC = "spec.toml"
+PREDICTIONS = "predictions.jsonl"
+HISTORY = "history.jsonl"
+PROGRESS = "progress.json"
+SNAPSHOT = "snapshot.safetensors"
+JOURNAL = "predictions.partial.jsonl"
+
+
+def run_id(backbone: str, recipe: str, task: str, seed: int, digest: str) -> str:
+    """Return the name of a run's folder: readable, and unique by the digest."""
+    text = f"{backbone}-{recipe}-{task}-s{seed}-{digest}"
+    # Never hidden: a backbone in the folder "." must not hide its runs from ``find_runs``.
+    return re.sub(r"[^\w.+=-]+", "-", text).lstrip(".-")
+
+
+class RunFolder:
+    """Where a run writes; what a later report reads is only what ``finish`` moved into place.
+
+    Its owner holds a lock, which the system takes from it when it dies, however it does.
+
+    Args:
+        results: the folder of all runs; made if need be.
+        run: the run's id.
+
+    Raises:
+        BusyError: another process holds it.
+        HarnessError: the folder cannot be written.
+    """
+
+    def __init__(self, results: Path, run: str) -> None:
+        self.final = results / run
+        self.work = results / f".{run}.partial"
+        # Not bound to a thread: what opens the folder need not be what closes it.
+        self._lock = FileLock(results / f".{run}.lock", thread_local=False)
+        try:
+            results.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+            self.work.mkdir(exist_ok=True)
+        except OSError as error:
+            raise HarnessError(
+                f"The results folder {str(results)!r} cannot be written: {error.strerror}.",
+                "Name another one with --out FOLDER",
+            ) from error
+
+    def take_up(self) -> Report | None:
+        """Go on with an earlier attempt that was stopped.
+
+        Returns:
+            Its report as far as it came, and ``work`` holds its files; None if there is nothing to
+            go on with, and ``work`` is empty.
+        """
+        stopped = (self.final / PROGRESS).exists() and not is_done(self.final)
+        if stopped and not (self.work / PROGRESS).exists():
+            shutil.rmtree(self.work)
+            self.final.rename(self.work)
+        try:
+            return Report.model_validate_json((self.work / PROGRESS).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, ValidationError):
+            shutil.rmtree(self.work)
+            self.work.mkdir()
+            return None
+
+    @property
+    def has_history(self) -> bool:
+        """Whether an optimizer step was taken."""
+        history = self.work / HISTORY
+        return history.exists() and history.stat().st_size > 0
+
+    def save(self, report: Report) -> None:
+        """Note what was found so far, for ``take_up``."""
+        write_text(self.work / PROGRESS, report.model_dump_json(indent=2) + "\n")
+
+    def discard(self) -> None:
+        """Leave nothing behind, nor a results folder that holds nothing."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.release()
+        with contextlib.suppress(OSError):
+            self.work.parent.rmdir()
+
+    def finish(self, report: Report) -> Path:
+        """Add the report, move the folder into place and let go of it; return where it is.
+
+        An earlier result of the same run is replaced, but never a good one by a failure. What is
+        only needed to go on is deleted when all went well.
+        """
+        write_text(self.work / REPORT, report.model_dump_json(indent=2) + "\n")
+        if report.status != "ok" and is_done(self.final):
+            self.release()
+            return self.work
+        replaced = self.final.with_name(f".{self.final.name}.replaced")
+        if self.final.exists():
+            self.final.rename(replaced)
+        self.work.rename(self.final)
+        shutil.rmtree(replaced, ignore_errors=True)
+        if report.status == "ok":
+            # Only now: killed before, the run would go on from them and find that all is done.
+            for name in (SNAPSHOT, JOURNAL, PROGRESS):
+                (self.final / name).unlink(missing_ok=True)
+        self.release()
+        return self.final
+
+    def release(self) -> None:
+        """Let others have the folder."""
+        if self._lock.is_locked:
+            # While it is still held: whoever waits for this very file finds that it is gone.
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+    def _acquire(self) -> None:
+        path = Path(self._lock.lock_file)
+        try:
+            # Not at once: whoever tidies up holds a lock for a moment.
+            self._lock.acquire(timeout=0.2, poll_interval=0.02)
+        except Timeout as error:
+            owner = path.read_text("utf-8") if path.exists() else ""
+            raise BusyError(
+                f"Another process{f' ({owner})' if owner else ''} is at work on the run "
+                f"{self.final.name!r}.",
+                "Wait for it, or end it: what it has done is kept.",
+            ) from error
+        path.write_text(f"{os.getpid()} on {socket.gethostname()}", "utf-8")
+
+
+@contextlib.contextmanager
+def claim(results: Path, run: str) -> Iterator[None]:
+    """Hold a run on behalf of a sweep, wherever its process is.
+
+    Raises:
+        BusyError: another sweep holds it.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f".{run}.claim"
+    try:
+        with FileLock(path, timeout=0, thread_local=False):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+    except Timeout as error:
+        raise BusyError(f"Another sweep is at work on the run {run!r}.", "Wait for it.") from error
+
+
+def wait_for(results: Path, run: str) -> None:
+    """Sleep until neither a sweep nor a process of a run holds it."""
+    for kind in ("claim", "lock"):
+        path = results / f".{run}.{kind}"
+        if path.exists():
+            with FileLock(path, poll_interval=1):
+                path.unlink(missing_ok=True)
+
+
+def tidy(results: Path) -> None:
+    """Remove the lock files of processes that died; those that are held stay.
+
+    A lock file is only ever removed by who holds it, and who was waiting for that very file gets
+    a new one: filelock looks whether what it has locked is still there.
+    """
+    for path in results.glob(".*"):
+        if path.suffix in (".claim", ".lock"):
+            with contextlib.suppress(Timeout), FileLock(path, timeout=0, thread_local=False):
+                path.unlink(missing_ok=True)
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a folder holds a run that ended well."""
+    try:
+        return read_report(folder).status == "ok"
+    except HarnessError:
+        return False
+
+
+def read_report(folder: Path) -> Report:
+    """Read the report of a run's folder.
+
+    Raises:
+        HarnessError: there is none, or it is not of this version's form.
+    """
+    path = folder / REPORT
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise HarnessError(
+            f"There is no run in {str(folder)!r}: it has no {REPORT}.",
+            "Name a folder that `harness run` wrote.",
+        ) from error
+    except (OSError, ValidationError) as error:
+        raise HarnessError(
+            f"{str(path)!r} is not a report of schema version {SCHEMA_VERSION}: "
+            f"{str(error).partition(chr(10))[0]}.",
+            "Run it again with this version of the harness.",
+        ) from error
+
+
+def find_runs(
+    results: Path, on_unreadable: Callable[[HarnessError], None] = lambda _: None
+) -> Iterator[Path]:
+    """Yield the folders of finished runs in a results folder, at any depth, by name.
+
+    Args:
+        results: the folder of all runs, or a run itself.
+        on_unreadable: is called for each folder that cannot be listed.
+
+    Raises:
+        HarnessError: there is no such folder, or it is far too large to be one of results.
+    """
+    if not results.is_dir():
+        raise HarnessError(
+            f"There is no results folder {str(results)!r}.",
+            "Make a run first: harness run",
+        )
+    yield from walk(results, REPORT, on_unreadable)
+
+
+class StoredRun(NamedTuple):
+    """A finished run, where it is, and its folder relative to that of all runs."""
+
+    folder: Path
+    report: Report
+    name: str = ""
+
+
+def read_runs(
+    results: Path, tick: Callable[[], None] = lambda: None
+) -> tuple[list[StoredRun], list[HarnessError]]:
+    """Read all finished runs of a folder, and say which could not be read.
+
+    Args:
+        results: the folder of all runs.
+        tick: called after each run.
+
+    Raises:
+        HarnessError: there is no such folder.
+    """
+    runs: list[StoredRun] = []
+    skipped: list[HarnessError] = []
+    with without_collector():
+        for folder in find_runs(results, skipped.append):
+            try:
+                name = folder.relative_to(results).as_posix()
+                runs.append(StoredRun(folder, read_report(folder), name))
+            except HarnessError as error:
+                skipped.append(error)
+            tick()
+    return runs, skipped

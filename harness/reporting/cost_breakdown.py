@@ -1,0 +1,54 @@
+"""Where a run's step time and memory go, in a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.records.report import Energy, Memory, MemoryParts, Report, TimeParts
+from harness.reporting.wording import percent
+
+
+def parts_lines(report: Report) -> Iterator[str]:
+    """Yield what a report knows: shares of a step, memory by what it is for, limit and energy."""
+    speed, memory = report.speed, report.memory
+    if speed and speed.parts:
+        seconds = {part: getattr(speed.parts, part) for part in TimeParts.model_fields}
+        total = sum(seconds.values())
+        shares = ", ".join(f"{part} {percent(value / total)}" for part, value in seconds.items())
+        yield f"step: {shares}"
+    if memory and memory.parts:
+        mebibytes = {part: getattr(memory.parts, part) / 2**20 for part in MemoryParts.model_fields}
+        sizes = ", ".join(f"{part} {value:,.0f}" for part, value in mebibytes.items())
+        yield f"tensors at the peak, MiB: {sizes}"
+    if retries := allocation_retries(memory):
+        yield f"memory: {retries}"
+    if speed and speed.share_of_limit is not None:
+        yield (
+            f"speed: {percent(speed.relative)} of full fine-tuning's, "
+            f"{percent(speed.share_of_limit)} of the {percent(speed.flop_limit_relative)} "
+            "that its matrix products allow"
+        )
+    elif speed and (why := speed.not_measured.get("share_of_limit")):
+        yield f"speed beside full fine-tuning's: not measured ({why})"
+    if speed and speed.energy:
+        yield f"energy: {_energy(speed.energy)}"
+
+
+def allocation_retries(memory: Memory | None) -> str | None:
+    """Return what to know and do where CUDA's allocator had to try again, None where it had not."""
+    if not memory or not memory.allocation_retries:
+        return None
+    return (
+        f"{memory.allocation_retries} allocations had to be tried again, which costs speed: memory "
+        "was short, or lay in pieces. PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in the "
+        "environment avoids pieces; smaller micro-batches (train.batch_size) take less"
+    )
+
+
+def _energy(energy: Energy) -> str:
+    if energy.joules_per_1000_tokens is None or energy.idle_watts is None:
+        return f"not measured ({energy.not_measured['joules']})"
+    return (
+        f"{energy.joules_per_1000_tokens:.3g} J for 1000 tokens by {energy.source.upper()}, beside "
+        f"the {energy.idle_watts:.0f} W of an idle device"
+    )

@@ -1,0 +1,103 @@
+"""The phase of a run that predicts its test split and scores the predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from harness.evaluation.ctranslate import translate, translate_signature
+from harness.evaluation.decoding import generate, signature
+from harness.evaluation.partial_predictions import Journal
+from harness.evaluation.predictions import read_predictions
+from harness.evaluation.scoring import score
+from harness.records.atomic import write_lines
+from harness.records.report import Report
+from harness.running.inputs import Inputs
+from harness.spec.run_spec import ScoringSettings
+
+
+def predict_and_score(
+    inputs: Inputs,
+    model: PreTrainedModel,
+    dtype: torch.dtype,
+    settings: ScoringSettings,
+    *,
+    journal: Journal,
+    path: Path,
+    report: Report,
+    told: Callable[[int], None],
+) -> None:
+    """Predict the test split, write the predictions, score what was written, and report it.
+
+    Args:
+        inputs: of the run.
+        model: trained.
+        dtype: what matrix products are computed in.
+        settings: of the search.
+        journal: holds what was predicted before, and gets what is predicted now.
+        path: of the file of predictions.
+        report: gets the scores.
+        told: called with the number of examples predicted so far.
+    """
+
+    def on_batch(made: dict[int, str]) -> None:
+        journal.add(made)
+        told(len(journal.known))
+
+    if journal.known:
+        told(len(journal.known))
+    sources = [example.source for example in inputs.test.examples]
+    if settings.decoder == "ctranslate2":
+        decoding = translate_signature(model, settings, dtype)
+        predictions = translate(
+            model,
+            inputs.tokenizer,
+            sources,
+            settings,
+            dtype=dtype,
+            known=journal.known,
+            on_batch=on_batch,
+        )
+    else:
+        decoding = signature(settings, dtype)
+        predictions = generate(
+            model,
+            inputs.tokenizer,
+            sources,
+            settings,
+            shared_beams=inputs.backbone.shared_beams,
+            dtype=dtype,
+            known=journal.known,
+            on_batch=on_batch,
+        )
+    lines = [
+        {**_texts(row), "prediction": prediction}
+        for row, prediction in zip(inputs.test_rows, predictions, strict=True)
+    ]
+    # Before they are scored: scoring may fail, and can be done again from the file alone.
+    write_lines(path, lines)
+    scores = score(inputs.metrics, read_predictions(path))
+    report.decoding = decoding
+    report.quality = scores.values()
+    report.not_computed = scores.not_computed
+    report.not_measured |= {
+        f"quality.{name}.ci": "there is only one test example"
+        for name, value in report.quality.items()
+        if value.ci is None
+    }
+    write_lines(path, ({**line, "scores": scores.of_example(i)} for i, line in enumerate(lines)))
+
+
+def _texts(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what a line of predictions says of its example."""
+    references = row.get("references") or [row["target"]]
+    texts = {
+        "id": row["id"],
+        "source": row["source"],
+        "reference": references if len(references) > 1 else references[0],
+    }
+    return {**texts, "cluster": row["cluster"]} if "cluster" in row else texts

@@ -1,0 +1,136 @@
+"""What a run starts from: plugins, data and tokens, looked at before anything costs time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from harness.api.backbone import Backbone
+from harness.api.metric import Metric
+from harness.api.options import validate
+from harness.api.plugins import Plugins
+from harness.api.task import Splits, Task
+from harness.data.examples import TokenizedSplit, check_fit, check_useful
+from harness.data.token_cache import tokenize_once
+from harness.errors import HarnessError
+from harness.evaluation.ctranslate import require_ctranslate2
+from harness.evaluation.scoring import data_hash, metric_of, named_metrics, references_of
+from harness.records.report import Data
+from harness.running.baseline import read_baseline
+from harness.spec.recipe import Recipe, parse
+from harness.spec.run_spec import RunSpec
+from harness.training.optimizer import require_optimizer
+from harness.training.trainer import choose_device, choose_dtype
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run starts from, once everything that a user can get wrong has been looked at.
+
+    Attributes:
+        best_metric: chooses the best weights.
+        chooser: computes it.
+    """
+
+    backbone: Backbone
+    recipe: Recipe
+    task: Task[Any]
+    metrics: Sequence[Metric]
+    best_metric: str
+    chooser: Metric
+    tokenizer: PreTrainedTokenizerBase
+    train: TokenizedSplit
+    eval: TokenizedSplit
+    test: TokenizedSplit
+    eval_rows: Dataset
+    test_rows: Dataset
+    data: Data
+
+
+def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
+    """Find the plugins, load the data and turn them into tokens.
+
+    Raises:
+        HarnessError: anything that is not as it must be.
+    """
+    # Cheap mistakes first: names and options before data, data before weights.
+    recipe = parse(spec.recipe, plugins.compressors)
+    backbone: Backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
+    task_class = plugins.tasks.find(spec.task).load()
+    options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
+    task: Task[Any] = task_class(spec.task, options)
+    device = choose_device(spec.device)
+    choose_dtype(spec.train.precision, device, backbone)
+    if spec.probe.baseline not in ("probe", "off"):
+        read_baseline(Path(spec.probe.baseline))
+    require_optimizer(spec.train)
+    if spec.test.decoder == "ctranslate2":
+        require_ctranslate2()
+    suite = task.metrics()
+    named = spec.metrics
+    metrics = suite if named is None else [*named_metrics(named, plugins.metrics).values()]
+    best_metric = spec.train.best_metric or task.primary_metric
+    chooser = metric_of([*metrics, *suite], best_metric)
+    splits = task.splits(spec.seed)
+    tokenizer = backbone.tokenizer()
+    backbone.check(spec.weights)
+    eval_count, test_count = scored_counts(spec, task, splits)
+    eval_rows, test_rows = _sample(splits.eval, eval_count), _sample(splits.test, test_count)
+    train, evaluation, test = (
+        tokenize_once(rows, tokenizer, task) for rows in (splits.train, eval_rows, test_rows)
+    )
+    tokenized = (train, evaluation, test)
+    for split in tokenized:
+        check_fit(split, backbone)
+        check_useful(split, tokenizer, task)
+    if reason := chooser.unreadable(references_of(eval_rows, chooser)):
+        raise HarnessError(f"{best_metric} cannot choose the best weights.", reason)
+    data = Data(
+        train=len(train.examples),
+        eval=len(evaluation.examples),
+        test=len(test.examples),
+        skipped=splits.skipped,
+        leakage=splits.leakage,
+        cut_sources=sum(split.cut_sources for split in tokenized),
+        cut_targets=sum(split.cut_targets for split in tokenized),
+        sha256=data_hash(splits.train, splits.eval, splits.test),
+        rows=len(splits.train) + len(splits.eval) + len(splits.test),
+        notes=list(splits.notes),
+    )
+    return Inputs(
+        backbone,
+        recipe,
+        task,
+        metrics,
+        best_metric,
+        chooser,
+        tokenizer,
+        train,
+        evaluation,
+        test,
+        eval_rows,
+        test_rows,
+        data,
+    )
+
+
+def scored_counts(spec: RunSpec, task: Task[Any], splits: Splits) -> tuple[int, int]:
+    """Return how many examples of the eval and of the test split are scored at a time."""
+    share = max(1, round(task.eval_share * len(splits.eval)))
+    return (
+        min(spec.train.eval_examples or share, len(splits.eval)),
+        min(spec.test.examples or len(splits.test), len(splits.test)),
+    )
+
+
+def _sample(rows: Dataset, count: int) -> Dataset:
+    """Return ``count`` rows in their order; the same ones in every run."""
+    if count == len(rows):
+        return rows
+    return rows.select(sorted(Random(0).sample(range(len(rows)), count)))

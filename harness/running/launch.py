@@ -1,0 +1,91 @@
+"""Starting one run in several processes: torch's own launcher starts and watches them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import HarnessError
+from harness.records.run_folder import SPEC
+
+if TYPE_CHECKING:
+    from harness.spec.run_spec import RunSpec
+
+_ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
+
+
+def is_launched() -> bool:
+    """Whether a launcher (torchrun, accelerate) started this process as one of a group.
+
+    Raises:
+        HarnessError: it asks for a way of sharing the model that the harness does not have.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return False
+    for engine in _ENGINES if os.environ["RANK"] == "0" else ():
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() in ("true", "1"):
+            raise HarnessError(
+                f"A run cannot shard its model: the accelerate configuration asks for {engine}.",
+                "Choose plain multi-GPU in it (distributed_type: MULTI_GPU). For memory, "
+                "--set train.checkpointing=on, a smaller train.batch_size with more "
+                "train.accumulation, or a recipe that trains less.",
+            )
+    return True
+
+
+def launch(processes: int, spec: RunSpec, arguments: Sequence[str]) -> int:
+    """Run ``harness run`` in several processes of this machine, and wait for them.
+
+    Args:
+        processes: how many; each gets a GPU, or its part of the processor's cores.
+        spec: resolved.
+        arguments: of the command, beside the spec.
+
+    Returns:
+        The exit status of the first process, which speaks for all.
+
+    Raises:
+        HarnessError: another process died, and took the run with it.
+    """
+    import logging
+    import uuid
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # What went wrong is said by the first process; the launcher would add a table of its own.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+    )
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, SPEC)
+            file.write_text(spec.to_toml(), "utf-8")
+            # -P: the current folder may hold modules named like the harness's.
+            words = ["-P", "-m", "harness", "run", str(file), *arguments]
+            elastic_launch(config, sys.executable)(*words)
+    except SignalException as signal:
+        return 128 + int(signal.sigval)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if rank != 0:
+            raise HarnessError(
+                f"Process {rank} ended with status {failure.exitcode}, and the run with it.",
+                "Give the same command again: it goes on from its last snapshot.",
+            ) from error
+        return failure.exitcode if failure.exitcode > 0 else 1
+    return 0

@@ -1,0 +1,248 @@
+"""The short probe of a run: speed and memory of the recipe, beside full fine-tuning."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from harness.api.backbone import Backbone
+from harness.errors import is_out_of_memory
+from harness.measurement.process import Arm
+from harness.model.flops import flop_limit
+from harness.records.report import Memory, Speed
+from harness.spec.recipe import Recipe
+from harness.spec.run_spec import BASELINE, ProbeSettings, RunSpec
+from harness.statistics.intervals import geometric_mean_interval
+from harness.training.schedule import Schedule, Step, schedule_hash
+
+Tick = Callable[[], None]
+
+NO_BASELINE = f"{BASELINE} ran out of memory"
+NOT_TOGETHER = f"{BASELINE} and this recipe do not fit into memory together"
+"""Reasons why a recipe was measured without its baseline."""
+
+
+@dataclass(frozen=True)
+class FrozenSchedule:
+    """The steps that every arm of a probe takes.
+
+    Attributes:
+        warmup: steps before the clock starts.
+        window: steps in a timed window.
+        rounds: rounds of windows.
+        steps: the warm-up, then one window's steps for each round.
+        longest: the examples with the most tokens, as one optimizer step.
+    """
+
+    warmup: int
+    window: int
+    rounds: int
+    steps: Sequence[Step]
+    longest: Step
+
+    @property
+    def mean_source_tokens(self) -> float:
+        """Tokens of a source, on average over the steps."""
+        return sum(s.source_tokens for s in self.steps) / sum(s.examples for s in self.steps)
+
+    @property
+    def mean_target_tokens(self) -> float:
+        """Tokens of a target, likewise."""
+        return sum(s.target_tokens for s in self.steps) / sum(s.examples for s in self.steps)
+
+
+def freeze(schedule: Schedule, settings: ProbeSettings) -> FrozenSchedule:
+    """Take a probe's steps from the start of a run's own schedule."""
+    count = settings.warmup_steps + settings.rounds * settings.steps
+    return FrozenSchedule(
+        settings.warmup_steps,
+        settings.steps,
+        settings.rounds,
+        list(schedule.steps(0, count)),
+        longest_step(schedule),
+    )
+
+
+def longest_step(schedule: Schedule) -> Step:
+    """Return the examples with the most tokens as one optimizer step."""
+    size = schedule.batch_size
+    chosen = heapq.nlargest(
+        schedule.step_size, schedule.examples, key=lambda e: len(e.source) + len(e.target)
+    )
+    return Step(tuple(tuple(chosen[start : start + size]) for start in range(0, len(chosen), size)))
+
+
+def probe_speed(
+    spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, tick: Tick
+) -> Speed:
+    """Time a recipe, beside its baseline if there is one, each in a process of its own.
+
+    Each keeps its memory while the other has its turn. Where the two do not fit together the recipe
+    is timed alone.
+
+    Args:
+        spec: the recipe's.
+        frozen: the steps.
+        baseline_spec: full fine-tuning's, or None to measure the recipe alone.
+        tick: called after every window.
+    """
+    try:
+        return _time(spec, frozen, baseline_spec, tick)
+    except Exception as error:
+        if baseline_spec is None or not is_out_of_memory(error):
+            raise
+    speed = _time(spec, frozen, None, tick)
+    without_baseline(speed, NOT_TOGETHER)
+    return speed
+
+
+def _time(
+    spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, tick: Tick
+) -> Speed:
+    with ExitStack() as stack:
+        arm = stack.enter_context(Arm(spec, frozen.steps, frozen.longest))
+        baseline = None
+        if baseline_spec is not None:
+            baseline = stack.enter_context(Arm(baseline_spec, frozen.steps, frozen.longest))
+            warm_up(baseline, frozen)
+        return time_arm(arm, baseline, frozen, tick)
+
+
+def time_arm(arm: Arm, baseline: Arm | None, frozen: FrozenSchedule, tick: Tick) -> Speed:
+    """Time an arm, in windows interleaved A B B A with those of a warm baseline.
+
+    Every round times the same steps four times, so that each ratio compares equal work, and a
+    machine that slows down or speeds up while it is measured favours neither side.
+    """
+    extra_seconds = warm_up(arm, frozen)
+    arm.start_meter()
+    ours: list[float] = []
+    theirs: list[float] = []
+    for index in range(frozen.rounds):
+        order = [arm, arm] if baseline is None else [baseline, arm, arm, baseline]
+        for each in order:
+            seconds = each.window(frozen.warmup + index * frozen.window, frozen.window)
+            (ours if each is arm else theirs).append(seconds)
+            tick()
+    timed = frozen.steps[frozen.warmup :]
+    tokens = 2 * sum(step.source_tokens + step.target_tokens for step in timed)
+    samples = 2 * sum(step.examples for step in timed)
+    speed = Speed(
+        tokens_per_s=tokens / sum(ours),
+        samples_per_s=samples / sum(ours),
+        baseline="",
+        engine=arm.engine,
+        schedule_sha256=schedule_hash(frozen.steps),
+        window_seconds=ours,
+        warmup_extra_seconds=extra_seconds,
+        energy=arm.energy(tokens),
+    )
+    if baseline is None:
+        without_baseline(speed, "off")
+    else:
+        ratios = [full / mine for full, mine in zip(theirs, ours, strict=True)]
+        interval = geometric_mean_interval(ratios)
+        speed.relative = interval.value
+        speed.relative_ci = (interval.low, interval.high)
+        speed.noise_floor = noise_floor(theirs)
+        speed.baseline = f"{baseline.recipe} on the same batches, interleaved"
+    speed.parts = arm.time_parts(frozen.warmup, frozen.window)
+    return speed
+
+
+def without_baseline(measured: Speed | Memory, why: str) -> None:
+    """Note that there is nothing to compare with, and why."""
+    reason = f"no baseline: {why}"
+    measured.not_measured["relative"] = reason
+    if isinstance(measured, Speed):
+        measured.baseline = why
+        measured.not_measured |= {"relative_ci": reason, "noise_floor": reason}
+
+
+def warm_up(arm: Arm, frozen: FrozenSchedule) -> float:
+    """Repeat the same steps until they take no less time than the time before.
+
+    First steps allocate, choose kernels and may compile. The rule ends at the first repetition
+    that gains less than 5 %, and at the latest after five.
+
+    Returns:
+        The seconds that all repetitions took beyond as many of the fastest.
+    """
+    seconds = [arm.window(0, frozen.warmup)]
+    for _ in range(5):
+        seconds.append(arm.window(0, frozen.warmup))
+        if seconds[-1] > 0.95 * seconds[-2]:
+            break
+    return sum(seconds) - len(seconds) * min(seconds)
+
+
+def noise_floor(windows: Sequence[float]) -> float:
+    """Return how far equal work on equal code was apart, as a ratio of at least 1.
+
+    Args:
+        windows: seconds of the baseline's windows; each two in a row timed the same steps.
+    """
+    pairs = zip(windows[::2], windows[1::2], strict=True)
+    distances = [abs(math.log(first / second)) for first, second in pairs]
+    return math.exp(sum(distances) / len(distances))
+
+
+def probe_memory(spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None) -> Memory:
+    """Measure the peak memory of a recipe and of its baseline, one process after the other."""
+    memory = measure_memory_of(spec, frozen)
+    if baseline_spec is None:
+        without_baseline(memory, "off")
+        return memory
+    try:
+        memory.relative = memory.peak_bytes / measure_memory_of(baseline_spec, frozen).peak_bytes
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        without_baseline(memory, NO_BASELINE)
+    return memory
+
+
+def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
+    """Measure the peak memory of a recipe in a process that does nothing else."""
+    with Arm(spec, frozen.steps, frozen.longest) as arm:
+        reading = arm.memory(spec.probe.memory_steps)
+        parts = arm.memory_parts()
+    return Memory(
+        peak_bytes=reading.peak,
+        static_bytes=reading.static,
+        reserved_bytes=reading.reserved,
+        tensor_bytes=reading.tensors,
+        process_bytes=reading.process,
+        allocation_retries=reading.retries,
+        workspace_bytes=reading.workspaces,
+        parts=parts,
+        not_measured=reading.not_measured,
+    )
+
+
+def set_beside_limit(
+    speed: Speed, backbone: Backbone, recipe: Recipe, frozen: FrozenSchedule
+) -> None:
+    """Note the FLOP limit of a recipe's relative speed, and what share of it was reached.
+
+    Args:
+        speed: relative to full fine-tuning, if that could be measured.
+        backbone: the backbone.
+        recipe: the recipe that was timed.
+        frozen: the steps that were timed.
+    """
+    lengths = round(frozen.mean_source_tokens), round(frozen.mean_target_tokens)
+    try:
+        speed.flop_limit_relative = flop_limit(backbone, recipe, *lengths)
+    except RuntimeError as error:  # A compressor may do what only real weights allow.
+        first_line = str(error).partition("\n")[0]
+        why = f"the recipe cannot be traced by shapes: {first_line}"
+        speed.not_measured |= {"flop_limit_relative": why, "share_of_limit": why}
+        return
+    if speed.relative is None:
+        speed.not_measured["share_of_limit"] = speed.not_measured["relative"]
+    else:
+        speed.share_of_limit = speed.relative / speed.flop_limit_relative

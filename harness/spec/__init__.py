@@ -1,0 +1,1 @@
+"""The specification of a run: recipe, settings of training, measurement and decoding."""

@@ -1,0 +1,1 @@
+"""Intervals, resampling and corrections of p-values."""

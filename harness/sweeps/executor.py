@@ -1,0 +1,192 @@
+"""Where the runs of a sweep happen: the interface, and this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeAlias
+
+from pydantic import BaseModel, Field
+
+from harness.api.compressor import OptionsT
+from harness.api.options import Options, validate
+from harness.api.plugins import Plugins
+from harness.spec.recipe import read_part
+from harness.spec.run_spec import RunSpec
+
+Event: TypeAlias = dict[str, Any]
+"""What a worker says: ``event`` names its kind; see ``harness.sweeps.worker``."""
+
+_GRACE_SECONDS = 60.0
+"""How much later than its timeout a worker that does not end by itself is killed."""
+_LAST_LINES = 20
+_VMSTAT = Path("/proc/vmstat")
+
+
+class Job(BaseModel):
+    """What a worker is asked to do."""
+
+    spec: RunSpec
+    """The run."""
+    results: Path
+    """Where its folder goes."""
+    timeout: float | None = None
+    """Seconds it may take."""
+    micro_batch: int | None = None
+    """See ``harness.running.run.Run``."""
+    snapshot_seconds: float = 300
+    """See ``harness.running.run.Run``."""
+
+
+class Ending(BaseModel):
+    """How a worker's process ended."""
+
+    code: int
+    """Exit status; negative is the number of the signal that killed it."""
+    last_words: str = ""
+    """The end of what it wrote to standard error."""
+    out_of_memory: bool = False
+    """Whether the kernel killed a process for memory while this one was running."""
+
+
+class Executor(ABC, Generic[OptionsT]):
+    """Runs workers, each in a fresh process.
+
+    Args:
+        options: validated, of the class's own ``Options``.
+    """
+
+    Options: type[OptionsT]
+    here: ClassVar[bool] = False
+    """Whether its workers run on this machine, so that what is measured here holds for them."""
+
+    def __init__(self, options: OptionsT) -> None:
+        self.options = options
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """How many workers at once; measurements want one a machine, or one a device."""
+
+    @abstractmethod
+    def run(self, job: Job, tell: Callable[[Event], None]) -> Ending:
+        """Run one worker to its end; called in a thread of its own, in which it may block.
+
+        Args:
+            job: for the worker.
+            tell: called with every event, as it happens.
+        """
+
+    def stop(self) -> None:
+        """Let all workers end soon: they save what they have. May be called from any thread."""
+
+
+class LocalOptions(Options):
+    """Options of ``local``."""
+
+    jobs: int = Field(1, ge=1)
+    """Runs at once; more than one disturb each other's measurements."""
+
+
+class Local(Executor[LocalOptions]):
+    """Runs workers on this machine."""
+
+    Options = LocalOptions
+    here = True
+
+    def __init__(self, options: LocalOptions) -> None:
+        super().__init__(options)
+        self._running: set[subprocess.Popen[str]] = set()
+
+    @property
+    def slots(self) -> int:
+        """As the options say."""
+        return self.options.jobs
+
+    def run(self, job: Job, tell: Callable[[Event], None]) -> Ending:
+        """Start a fresh interpreter, and block in reading what it says."""
+        killed_before = _kills()
+        words: deque[str] = deque(maxlen=_LAST_LINES)
+        with _worker() as process:
+            self._running.add(process)
+            assert process.stdin
+            assert process.stdout
+            assert process.stderr
+            stderr = process.stderr
+            listener = threading.Thread(target=lambda: words.extend(stderr), daemon=True)
+            listener.start()
+            limit = threading.Timer((job.timeout or 0) + _GRACE_SECONDS, process.kill)
+            if job.timeout:
+                limit.start()
+            try:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(job.model_dump_json() + "\n")
+                    process.stdin.flush()
+                for line in process.stdout:
+                    tell(json.loads(line))
+                code = process.wait()
+            finally:
+                limit.cancel()
+                self._running.discard(process)
+            listener.join(1)
+        return Ending(code=code, last_words="".join(words), out_of_memory=_kills() > killed_before)
+
+    def stop(self) -> None:
+        """Close what the workers read from: it is how they notice that nobody waits for them."""
+        for process in tuple(self._running):
+            with contextlib.suppress(OSError):
+                assert process.stdin
+                process.stdin.close()
+
+
+def open_executor(reference: str, plugins: Plugins) -> Executor[Any]:
+    """Return the executor that is written like a compressor, as in ``local:jobs=2``.
+
+    Raises:
+        HarnessError: an unknown name or option.
+    """
+    name, options = read_part(reference)
+    kind: type[Executor[Any]] = plugins.executors.find(name).load()
+    return kind(validate(kind.Options, options, f"executor {name!r}"))
+
+
+@contextlib.contextmanager
+def _worker() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        # -P: the current folder may hold modules named like the harness's.
+        [sys.executable, "-P", "-m", "harness.sweeps.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        # The terminal's interrupt is for the sweep, which then stops its workers in order.
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+        process.wait()
+
+
+def _kills() -> int:
+    """Return how many processes the kernel has killed for memory (Linux), 0 if it does not say."""
+    with contextlib.suppress(OSError):
+        for line in _VMSTAT.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

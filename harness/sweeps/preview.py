@@ -1,0 +1,107 @@
+"""The cells of a sweep, and what is known of them before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.api.backbone import Backbone
+from harness.api.options import validate
+from harness.api.plugins import Plugins
+from harness.api.task import Splits, Task
+from harness.data.examples import Example
+from harness.errors import HarnessError
+from harness.evaluation.scoring import data_hash
+from harness.records.run_folder import find_runs, is_done, read_report
+from harness.running.identity import identity
+from harness.spec.recipe import Recipe, parse
+from harness.spec.run_spec import RunSpec
+from harness.sweeps.sweep import Cell
+from harness.training.schedule import Schedule
+
+
+class Surveyed(NamedTuple):
+    """A cell and what it is made of."""
+
+    cell: Cell
+    backbone: Backbone
+    recipe: Recipe
+    task: Task[Any]
+    splits: Splits
+    """Those of the first seed: each seed's are as large."""
+
+    @property
+    def kind(self) -> str:
+        """What cells share that differ only in their seed."""
+        recipe = self.cell.recipe
+        return self.cell.spec.model_copy(update={"seed": 0, "recipe": recipe}).digest()
+
+
+def survey(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> list[Surveyed]:
+    """Find out what each run is, and whether it is done.
+
+    Args:
+        specs: of the runs.
+        plugins: what there is.
+        results: folder of all runs.
+
+    Raises:
+        HarnessError: data or tokenizers that are not there; better now than in the middle.
+    """
+    hashes: dict[tuple[str, int], str] = {}
+    first_splits: dict[str, Splits] = {}
+    backbones: dict[str, Backbone] = {}
+    found = []
+    for spec in specs:
+        if spec.backbone not in backbones:
+            backbones[spec.backbone] = plugins.backbones.find(spec.backbone).load()(spec.backbone)
+            backbones[spec.backbone].tokenizer()
+        backbone = backbones[spec.backbone]
+        task_class = plugins.tasks.find(spec.task).load()
+        options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
+        task: Task[Any] = task_class(spec.task, options)
+        data = f"{spec.task}\0{options.model_dump_json()}"
+        if (data, spec.seed) not in hashes:
+            splits = task.splits(spec.seed)
+            hashes[data, spec.seed] = data_hash(splits.train, splits.eval, splits.test)
+            first_splits.setdefault(data, splits)
+        splits = first_splits[data]
+        recipe = parse(spec.recipe, plugins.compressors)
+        run = identity(spec, backbone, recipe, task, hashes[data, spec.seed], plugins)
+        steps = counted(spec, len(splits.train)).planned_steps(
+            spec.train.epochs, spec.train.max_steps
+        )
+        cell = Cell(spec, run, str(recipe), steps, is_done(results / run))
+        found.append(Surveyed(cell, backbone, recipe, task, splits))
+    return found
+
+
+def counted(spec: RunSpec, examples: int) -> Schedule:
+    """Return a run's schedule as far as the number of examples decides it."""
+    return Schedule(
+        [Example([], [])] * examples, spec.train.batch_size, spec.train.accumulation, spec.seed
+    )
+
+
+def earlier_seconds(surveyed: Iterable[Surveyed], results: Path) -> Mapping[str, float]:
+    """Return cell's id -> seconds that the same took before, with another seed.
+
+    Runs count that were planned for as many steps and settings; of several the last.
+    """
+    took: dict[tuple[str, str, str, str | None, int], float] = {}
+    if results.is_dir():
+        for folder in find_runs(results):
+            try:
+                report = read_report(folder)
+            except HarnessError:
+                continue
+            if report.status == "ok" and report.training:
+                key = (report.backbone, report.recipe, report.task, report.settings)
+                took[*key, report.training.planned_steps] = report.seconds
+    known = {}
+    for cell, backbone, recipe, task, _ in surveyed:
+        key = (backbone.name, str(recipe), task.name, cell.spec.settings_digest())
+        if seconds := took.get((*key, cell.steps)):
+            known[cell.id] = seconds
+    return known

@@ -1,0 +1,206 @@
+"""Sweeps over a Ray cluster: a run is a task that starts the same fresh process on some node."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import queue
+import shutil
+import socket
+import tarfile
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from pydantic import Field
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError
+
+from harness.api.options import Options
+from harness.errors import HarnessError
+from harness.records.run_folder import RunFolder, is_done
+from harness.sweeps.executor import Ending, Event, Executor, Job, Local, LocalOptions
+
+_ANSWER_SECONDS = 10.0
+"""A cluster that takes longer to take a connection is not there."""
+
+
+class RayOptions(Options):
+    """Options of ``ray``."""
+
+    address: str | None = None
+    """Of the cluster; by default the one that this machine is part of, else one made here."""
+    jobs: int = Field(4, ge=1)
+    """Runs asked for at once; Ray starts as many as there are resources for."""
+    cpus: float = Field(1, ge=0)
+    """Processors that a run asks for; ask for all of a node's to measure undisturbed."""
+    gpus: float = Field(0, ge=0)
+    """GPUs that a run asks for."""
+    retries: int = Field(3, ge=0)
+    """How often a run starts again after its node or its task died."""
+
+
+class Ray(Executor[RayOptions]):
+    """Runs workers wherever the cluster has room.
+
+    A node that sees the results folder works in it, so that a run goes on from its snapshot when
+    its node dies. Any other works in a folder of its own and sends it back when the run is over.
+    """
+
+    Options = RayOptions
+
+    def __init__(self, options: RayOptions) -> None:
+        super().__init__(options)
+        # Nothing leaves the machine: Ray by itself would report how it is used.
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        if not ray.is_initialized():
+            connect(options.address or os.environ.get("RAY_ADDRESS"))
+        self._tasks: set[Any] = set()
+
+    @property
+    def slots(self) -> int:
+        """As the options say."""
+        return self.options.jobs
+
+    def run(self, job: Job, tell: Callable[[Event], None]) -> Ending:
+        """Run a worker as a task, and again if the task is lost with its node."""
+        job = job.model_copy(update={"results": job.results.resolve()})
+        with _marker(job.results) as marker:
+            for attempt in range(self.options.retries + 1):
+                try:
+                    return self._attempt(job, marker, tell)
+                except TaskCancelledError:
+                    return Ending(code=130, last_words="The sweep was interrupted.")
+                except RayTaskError as error:  # Not lost, but broken: it would break again.
+                    return Ending(code=1, last_words=str(error))
+                except RayError as error:
+                    lost = type(error).__name__
+                    tell({"event": "lost", "message": lost, "attempt": attempt + 1})
+        return Ending(code=1, last_words=f"The task was lost {attempt + 1} times: {lost}")
+
+    def _attempt(self, job: Job, marker: Path, tell: Callable[[Event], None]) -> Ending:
+        # Ray's own retries would replay what was already told.
+        task = ray.remote(num_cpus=self.options.cpus, num_gpus=self.options.gpus, max_retries=0)(
+            work
+        )
+        items = task.options(num_returns="streaming").remote(job.model_dump_json(), str(marker))
+        self._tasks.add(items)
+        ending = Ending(code=1)
+        try:
+            for item in items:
+                kind, value = ray.get(item)
+                if kind == "event":
+                    tell(value)
+                elif kind == "ending":
+                    ending = Ending.model_validate_json(value)
+                else:
+                    bring_home(value, job.results)
+        finally:
+            self._tasks.discard(items)
+        return ending
+
+    def stop(self) -> None:
+        """Cancel all tasks; each ends its worker."""
+        for task in tuple(self._tasks):
+            with contextlib.suppress(RayError):
+                ray.cancel(task)
+
+
+def connect(address: str | None) -> None:
+    """Join a cluster, or start one of this machine alone.
+
+    Args:
+        address: as Ray takes it: host:port, ray://host:port, auto or local.
+
+    Raises:
+        HarnessError: no cluster answers there.
+    """
+    try:
+        # Ray itself would knock for minutes.
+        host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+        if colon and port.isdecimal():
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+        ray.init(address=address, log_to_driver=False, include_dashboard=False)
+    except (OSError, ValueError, OverflowError) as error:
+        where = f" at {address}" if address else ""
+        raise HarnessError(
+            f"No Ray cluster answers{where}: {error}".rstrip(),
+            "Start one there with `ray start --head`, or name another: "
+            "--executor ray:address=HOST:PORT. If it is there, it may want its token: copy its "
+            "~/.ray/auth_token and set RAY_AUTH_MODE=token. Without an address a cluster of this "
+            "machine is started for the sweep.",
+        ) from error
+
+
+def work(text: str, marker: str) -> Iterator[tuple[str, Any]]:
+    """Run a worker on this node; yield its events, then how it ended, and its files if need be."""
+    job = Job.model_validate_json(text)
+    shared = Path(marker).exists()
+    folder = job.results if shared else Path(tempfile.mkdtemp(prefix="harness-"))
+    told: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
+    local = Local(LocalOptions())
+
+    def attend() -> None:
+        try:
+            ending = local.run(
+                job.model_copy(update={"results": folder}), lambda event: told.put(("event", event))
+            )
+            if not shared:
+                told.put(("files", packed(folder)))
+            told.put(("ending", ending.model_dump_json()))
+        finally:
+            told.put(None)
+
+    thread = threading.Thread(target=attend)
+    thread.start()
+    try:
+        # Not `yield from`: Ray sends into the generator, which a plain iterator cannot take.
+        for item in iter(told.get, None):  # noqa: UP028
+            yield item
+    finally:
+        local.stop()
+        thread.join()
+        if not shared:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def packed(results: Path) -> bytes:
+    """Return a results folder's finished runs as a tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for folder in sorted(results.glob("[!.]*")):
+            archive.add(folder, folder.name)
+    return buffer.getvalue()
+
+
+def bring_home(files: bytes, results: Path) -> None:
+    """Put the runs of an archive where they belong, each whole or not at all."""
+    with (
+        tempfile.TemporaryDirectory(dir=results, prefix=".arrived-") as arrived,
+        tarfile.open(fileobj=io.BytesIO(files)) as archive,
+    ):
+        archive.extractall(arrived, filter="data")
+        for folder in Path(arrived).iterdir():
+            place = RunFolder(results, folder.name)
+            if is_done(place.final) and not is_done(folder):
+                place.discard()
+                continue
+            shutil.rmtree(place.final, ignore_errors=True)
+            folder.rename(place.final)
+            place.discard()
+
+
+@contextlib.contextmanager
+def _marker(results: Path) -> Iterator[Path]:
+    """Make a file by which a node can tell that it sees the same folder."""
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f".shared-{uuid.uuid4().hex}"
+    path.touch()
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)

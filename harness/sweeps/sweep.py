@@ -1,0 +1,206 @@
+"""A sweep: every cell to its end, whatever becomes of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import BusyError
+from harness.records.report import Failure, Report, Status
+from harness.records.run_folder import RunFolder, claim, is_done, tidy, wait_for
+from harness.spec.run_spec import RunSpec
+from harness.sweeps.executor import Ending, Event, Executor, Job
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+        spec: of the run.
+        id: the run's, as this machine sees it.
+        recipe: in canonical form.
+        steps: optimizer steps planned.
+        done: whether the results hold it already.
+    """
+
+    spec: RunSpec
+    id: str
+    recipe: str
+    steps: int
+    done: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell.
+
+    Attributes:
+        cell: which one.
+        status: as in its report.
+        message: why it did not end well.
+        micro_batch: what the batch was cut to so that it fits, if it was.
+    """
+
+    cell: Cell
+    status: Status
+    message: str | None = None
+    micro_batch: int | None = None
+
+
+Tell = Callable[[Cell, Event], None]
+
+
+class Sweep:
+    """Runs the cells that are not done.
+
+    Args:
+        results: folder of all runs.
+        executor: where they run.
+        tell: told what happens in each cell, from several threads.
+        timeout: seconds that a run may take.
+        on_oom: ``shrink`` runs a cell that ran out of memory again, with smaller micro-batches.
+        snapshot_seconds: see ``harness.running.run.Run``.
+    """
+
+    def __init__(
+        self,
+        results: Path,
+        executor: Executor[Any],
+        tell: Tell,
+        *,
+        timeout: float | None = None,
+        on_oom: Literal["fail", "shrink"] = "fail",
+        snapshot_seconds: float = 300,
+    ) -> None:
+        self.results = results
+        self.executor = executor
+        self.tell = tell
+        self.timeout = timeout
+        self.on_oom = on_oom
+        self.snapshot_seconds = snapshot_seconds
+        self._stopped = False
+
+    def run(self, cells: Sequence[Cell]) -> list[Outcome]:
+        """Run all cells; return an outcome for each, in their order.
+
+        A cell that another sweep is at work on is left to it, and looked at again at the end. On
+        an interrupt the workers save what they have before it goes on its way.
+        """
+        outcomes: dict[str, Outcome] = {}
+        with ThreadPoolExecutor(self.executor.slots) as pool:
+            try:
+                waiting = list(cells)
+                while waiting:
+                    for cell, outcome in zip(waiting, pool.map(self._cell, waiting), strict=True):
+                        if outcome:
+                            outcomes[cell.id] = outcome
+                    waiting = [cell for cell in waiting if cell.id not in outcomes]
+                    if waiting:
+                        wait_for(self.results, waiting[0].id)
+            except KeyboardInterrupt:
+                self._stopped = True
+                self.executor.stop()
+                pool.shutdown(cancel_futures=True)
+                raise
+            finally:
+                tidy(self.results)
+        return [outcomes[cell.id] for cell in cells]
+
+    def _cell(self, cell: Cell) -> Outcome | None:
+        """Run a cell; None if another process is at work on it."""
+        if cell.done:
+            return Outcome(cell, "ok")
+        try:
+            with claim(self.results, cell.id):
+                return self._until_it_fits(cell)
+        except BusyError:
+            self.tell(cell, {"event": "busy"})
+            return None
+
+    def _until_it_fits(self, cell: Cell) -> Outcome | None:
+        if is_done(self.results / cell.id):  # By another sweep, since this one looked.
+            self.tell(cell, {"event": "finished", "status": "ok"})
+            return Outcome(cell, "ok")
+        outcome = self._attempt(cell, None)
+        size = cell.spec.train.batch_size
+        while outcome and outcome.status == "oom" and self.on_oom == "shrink" and size > 1:
+            size = smaller(size)
+            self.tell(cell, {"event": "shrunk", "micro_batch": size})
+            outcome = self._attempt(cell, size)
+        return outcome
+
+    def _attempt(self, cell: Cell, micro_batch: int | None) -> Outcome | None:
+        if self._stopped:
+            return Outcome(cell, "interrupted", "The sweep was interrupted.")
+        last: Event = {}
+        phase = "load"
+
+        def listen(event: Event) -> None:
+            nonlocal last, phase
+            last = event
+            phase = event.get("phase", phase)
+            self.tell(cell, event)
+
+        job = Job(
+            spec=cell.spec,
+            results=self.results,
+            timeout=self.timeout,
+            micro_batch=micro_batch,
+            snapshot_seconds=self.snapshot_seconds,
+        )
+        ending = self.executor.run(job, listen)
+        match last.get("event"):
+            case "busy":
+                return None
+            case "mistake":
+                return Outcome(cell, "error", last["message"])
+            case "finished" if "folder" in last:
+                return Outcome(cell, last["status"], last["message"], micro_batch)
+        if self._stopped:
+            return Outcome(cell, "interrupted", "The sweep was interrupted.")
+        # It wrote no report.
+        if last.get("event") == "finished":
+            status, message = last["status"], last["message"]
+        else:
+            status, message = crash(ending, self.timeout)
+        self._record(cell, status, Failure(phase=phase, message=message))
+        self.tell(cell, {"event": "finished", "status": status, "message": message})
+        return Outcome(cell, status, message, micro_batch)
+
+    def _record(self, cell: Cell, status: Status, failure: Failure) -> None:
+        """Write the report that a process which died could not write itself."""
+        folder = RunFolder(self.results, cell.id)
+        report = folder.take_up() or Report(
+            id=cell.id,
+            status=status,
+            backbone=cell.spec.backbone,
+            recipe=cell.recipe,
+            task=cell.spec.task,
+            seed=cell.spec.seed,
+            settings=cell.spec.settings_digest(),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=0,
+        )
+        report.status, report.failure = status, failure
+        folder.finish(report)
+
+
+def crash(ending: Ending, timeout: float | None) -> tuple[Status, str]:
+    """Say what became of a worker that ended without a word."""
+    if ending.code == -9 and ending.out_of_memory:
+        return "oom", "The system killed the process because memory ran out."
+    if ending.code == -9 and timeout:
+        return "timeout", f"It did not end within {timeout:g} seconds and was killed."
+    said = [line for line in ending.last_words.splitlines() if line.strip()]
+    how = f"was killed by signal {-ending.code}" if ending.code < 0 else f"ended as {ending.code}"
+    return "error", f"The process {how}{f': {said[-1]}' if said else '.'}"
+
+
+def smaller(size: int) -> int:
+    """Return half a micro-batch, or the largest divisor below it, so that the step stays whole."""
+    return next(part for part in range(size // 2, 0, -1) if size % part == 0)

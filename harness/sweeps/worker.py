@@ -1,0 +1,105 @@
+"""The process of one run of a sweep: a job on standard input, events on standard output.
+
+Each event is a line of JSON. ``data``, ``phase`` and ``step`` are those of a run's observers; the
+last one is ``finished`` with the report's status, ``busy`` if another process is at work on it, or
+``mistake`` with what the user must mend. When standard input ends, so does the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import IO
+
+from harness.api.events import DataRead, PhaseStarted, StepDone
+from harness.api.hookspecs import hookimpl
+from harness.api.plugins import installed
+from harness.errors import BusyError, HarnessError
+from harness.sweeps.executor import Event, Job
+
+
+class Stream:
+    """Tells what happens in a run, as lines of JSON."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def tell(self, event: Event) -> None:
+        """Write one event; who does not listen any more does not matter."""
+        try:
+            self._file.write(json.dumps(event) + "\n")
+            self._file.flush()
+        except BrokenPipeError:
+            pass
+
+    @hookimpl
+    def data_read(self, event: DataRead) -> None:
+        """The data are read."""
+        if event.notes:
+            self.tell({"event": "data", "notes": list(event.notes)})
+
+    @hookimpl
+    def phase_started(self, event: PhaseStarted) -> None:
+        """A phase begins."""
+        self.tell({"event": "phase", "phase": event.phase, "steps": event.steps})
+
+    @hookimpl
+    def step_done(self, event: StepDone) -> None:
+        """A step is done."""
+        self.tell({"event": "step", "step": event.step})
+
+
+def main() -> None:
+    """Do the job."""
+    # Libraries may print: what is meant for the sweep gets a descriptor of its own.
+    stream = Stream(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)
+    job = Job.model_validate_json(sys.stdin.readline())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    plugins = installed()
+    plugins.manager.register(stream)
+    stream.tell({"event": "phase", "phase": "start", "steps": None})
+    from harness.running.run import Run, RunTimeoutError
+
+    def time_is_over(number: int, frame: FrameType | None) -> None:
+        raise RunTimeoutError(f"It took longer than {job.timeout:g} seconds.")
+
+    if job.timeout:
+        signal.signal(signal.SIGALRM, time_is_over)
+        signal.setitimer(signal.ITIMER_REAL, job.timeout)
+    run = Run(
+        job.spec,
+        plugins,
+        job.results,
+        repeat=False,
+        snapshot_seconds=job.snapshot_seconds,
+        micro_batch=job.micro_batch,
+    )
+    try:
+        report, folder = run.execute()
+    except BusyError as error:
+        stream.tell({"event": "busy", "message": str(error)})
+    except HarnessError as error:
+        stream.tell({"event": "mistake", "message": str(error)})
+    except RunTimeoutError as error:
+        stream.tell({"event": "finished", "status": "timeout", "message": str(error)})
+    else:
+        message = report.failure.message if report.failure else None
+        told = {"status": report.status, "folder": str(folder), "message": message}
+        stream.tell({"event": "finished", "phase": run.phase, **told})
+
+
+def _end_with_input() -> None:
+    # Past Python's own buffer, whose lock a thread must not hold while the interpreter ends.
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""How a batch goes through a model: the interface, and the way that suits every model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from transformers import PreTrainedModel
+
+from harness.data.examples import Example
+
+IGNORED = -100
+"""Label of positions that carry no loss."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The tensors of a micro-batch, and what they hold.
+
+    Attributes:
+        tensors: what the engine's ``loss_sum`` reads; integers, on one device.
+        source_tokens: tokens of the sources, without padding.
+        target_tokens: tokens that carry loss.
+        examples: how many there are.
+    """
+
+    tensors: dict[str, Tensor]
+    source_tokens: int
+    target_tokens: int
+    examples: int
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device; the copy may still be under way."""
+        moved = {name: t.to(device, non_blocking=True) for name, t in self.tensors.items()}
+        return replace(self, tensors=moved)
+
+
+def pinned(tensors: dict[str, Tensor], device_type: str) -> dict[str, Tensor]:
+    """Move tensors where a GPU can fetch them by itself while the processor goes on."""
+    if device_type != "cuda":
+        return tensors
+    return {name: tensor.pin_memory() for name, tensor in tensors.items()}
+
+
+class Engine(ABC):
+    """Turns examples into batches, and a batch into a loss.
+
+    Attributes:
+        name: how the report calls it.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Build a batch on the CPU; may run in another thread."""
+
+    @abstractmethod
+    def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        """Return the summed negative log-likelihood of the targets in nats, a float32 scalar.
+
+        With label smoothing it is the cross-entropy to the smoothed targets.
+
+        A sum, so that the loop can divide by the tokens of a whole optimizer step: the gradient
+        must not depend on how the step is cut into micro-batches.
+        """
+
+    def attention(self, model: PreTrainedModel) -> str:
+        """Name the attention that a prepared model trains with, for the report."""
+        name: str = model.config._attn_implementation
+        return name
+
+    def dropping(self) -> AbstractContextManager[object]:
+        """What dropout of this engine needs around a forward pass, whenever there is one."""
+        return nullcontext()
+
+    def prepare(self, model: PreTrainedModel) -> None:  # noqa: B027
+        """Change the model in place for this engine's forward pass; twice is as good as once."""
+
+    def release(self, model: PreTrainedModel) -> None:  # noqa: B027
+        """Undo ``prepare``, so that generating, merging and saving work as on any model."""
+
+
+class PaddedEngine(Engine):
+    """Pads every sequence to the longest of its batch; right for any encoder-decoder.
+
+    Args:
+        pad_token_id: fills the sources.
+        dtype: bfloat16 computes under autocast, float32 does not.
+        device_type: ``cpu`` or ``cuda``.
+        multiple: pads up to a multiple of this, for tensor cores (the paper's is 8).
+        label_smoothing: see ``harness.spec.run_spec.TrainSettings``.
+    """
+
+    name = "padded"
+
+    def __init__(
+        self,
+        pad_token_id: int,
+        dtype: torch.dtype,
+        device_type: str,
+        multiple: int = 1,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self.pad_token_id = pad_token_id
+        self.dtype = dtype
+        self.device_type = device_type
+        self.multiple = multiple
+        self.label_smoothing = label_smoothing
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Pad to the right."""
+        sources = _pad([e.source for e in examples], self.pad_token_id, self.multiple)
+        labels = _pad([e.target for e in examples], IGNORED, self.multiple)
+        lengths = torch.tensor([len(e.source) for e in examples])
+        mask = (torch.arange(sources.shape[1]) < lengths[:, None]).long()
+        tensors = {"input_ids": sources, "attention_mask": mask, "labels": labels}
+        return Batch(
+            pinned(tensors, self.device_type),
+            source_tokens=int(lengths.sum()),
+            target_tokens=sum(len(e.target) for e in examples),
+            examples=len(examples),
+        )
+
+    def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        """Sum over all positions that are not padding."""
+        labels = batch.tensors["labels"]
+        with self._autocast():
+            logits = model(
+                input_ids=batch.tensors["input_ids"],
+                attention_mask=batch.tensors["attention_mask"],
+                decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=labels),
+                use_cache=False,
+            ).logits
+        return F.cross_entropy(
+            logits.flatten(0, 1).float(),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device_type, self.dtype)
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int, multiple: int) -> Tensor:
+    longest = max(map(len, rows))
+    width = -(-longest // multiple) * multiple
+    padded = torch.full((len(rows), width), value, dtype=torch.long)
+    for row, ids in zip(padded, rows, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return padded

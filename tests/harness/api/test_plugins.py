@@ -1,0 +1,163 @@
+"""Third-party packages, really built and installed by pip, beside the built-in ones."""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import HarnessError
+from harness.api.plugins import GROUP, Plugins, discover, installed
+from harness.spec.recipe import parse
+
+PACKAGES = Path(__file__).parents[2] / "plugins"
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Package -> the folder that pip installed it into."""
+    installed_to = {}
+    for name in ("bitfit", "broken", "collider"):
+        # Built from a copy: setuptools leaves its traces in the source.
+        source = shutil.copytree(PACKAGES / name, tmp_path_factory.mktemp("source") / name)
+        installed_to[name] = tmp_path_factory.mktemp(name)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+        target = ["--no-build-isolation", "--target", str(installed_to[name]), str(source)]
+        subprocess.run([*pip, *target], check=True)
+    return installed_to
+
+
+@pytest.fixture
+def find(
+    sites: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Plugins]]:
+    """Discover the built-in plugins and the named packages, in this process."""
+
+    def find(*names: str) -> Plugins:
+        for name in names:
+            monkeypatch.syspath_prepend(sites[name])
+        importlib.invalidate_caches()
+        return discover(importlib.metadata.entry_points(group=GROUP))
+
+    yield find
+    for module in [name for name in sys.modules if name.startswith("harness_")]:
+        del sys.modules[module]
+
+
+def call_harness(*arguments: str, sites: list[Path]) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([*map(str, sites), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def listed(output: str) -> dict[str, Any]:
+    return {entry["name"]: entry for entry in json.loads(output)["compressors"]["names"]}
+
+
+def test_the_command_line_lists_an_installed_plugin_and_plans_with_it(
+    sites: dict[str, Path],
+) -> None:
+    result = call_harness("list", "compressors", "--json", sites=[sites["bitfit"]])
+    assert result.stderr == ""
+    compressors = listed(result.stdout)
+    assert compressors["bitfit"]["origin"] == {"package": "harness-bitfit", "version": "1.2.0"}
+    assert "lora_ff" in compressors
+
+    plan = ["plan", "--backbone", "t5-small", "--compressor", "bitfit+lprun", "--json"]
+    result = call_harness(*plan, sites=[sites["bitfit"]])
+    made = json.loads(result.stdout)
+    assert made["layers_kept"] == {"encoder": [1, 2, 3, 5, 6], "decoder": [1, 2, 3, 5, 6]}
+    # A norm to each sub-layer (2 in the encoder, 3 in the decoder) and one after each stack.
+    assert made["parameters"]["trainable"] == (5 * 2 + 5 * 3 + 2) * 512
+
+
+def test_a_plugins_options_and_conflicts_are_checked_like_any_others(
+    find: Callable[..., Plugins],
+) -> None:
+    compressors = find("bitfit").compressors
+    assert str(parse("lprun+bitfit:norms=false", compressors)) == "bitfit:norms=false+lprun"
+    with pytest.raises(HarnessError, match="has no option 'norm'") as raised:
+        parse("bitfit:norm=1", compressors)
+    assert "Did you mean 'norms'" in str(raised.value)
+    with pytest.raises(HarnessError, match="'bitfit' cannot be combined with 'lora_ff'"):
+        parse("bitfit+lora_ff", compressors)
+
+
+def test_a_plugins_compressor_trains_what_it_says(
+    find: Callable[..., Plugins], backbone: Any, make_model: Callable[[], Any]
+) -> None:
+    import torch
+
+    from harness.model.composition import compose
+
+    compressors = find("bitfit").compressors
+    if backbone.name == "tiny-t5":
+        with pytest.raises(HarnessError, match="no biases to train"):
+            compose(make_model(), backbone, parse("bitfit:norms=false", compressors))
+    model = compose(make_model(), backbone, parse("bitfit", compressors))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    ids = torch.arange(12).reshape(2, 6) + 3
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed
+    assert all("norm" in name or name.endswith(".bias") for name in changed)
+
+
+def test_a_broken_plugin_is_reported_and_harms_nothing(sites: dict[str, Path]) -> None:
+    both = [sites["bitfit"], sites["broken"]]
+    result = call_harness("list", "compressors", "--json", sites=both)
+    assert result.returncode == 0
+    assert {"bitfit", "full", "lora_ff", "lora_qv", "lprun"} <= listed(result.stdout).keys()
+    assert "Skipped plugin 'broken' of harness-broken 0.3.0" in result.stderr
+    assert "a_library_that_is_not_installed" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_name_claimed_twice_is_an_error_only_for_who_uses_it(
+    find: Callable[..., Plugins],
+) -> None:
+    plugins = find("collider")
+    assert any("'lora_ff' is claimed by" in warning for warning in plugins.warnings)
+    with pytest.raises(HarnessError, match=r"claimed by seq2seq-harness .* and harness-c"):
+        parse("lora_ff", plugins.compressors)
+    assert str(parse("lora_other+lprun", plugins.compressors)) == "lora_other+lprun"
+
+
+def test_a_hook_that_fails_keeps_none_of_its_names(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "half_a_plugin.py").write_text(
+        "from harness import hookimpl\n"
+        "@hookimpl\n"
+        "def register_compressors(register):\n"
+        "    register('half', 'nowhere:Half', 'registered before the failure')\n"
+        "    raise RuntimeError('out of luck')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    point = importlib.metadata.EntryPoint("half", "half_a_plugin", GROUP)
+    plugins = discover([point])
+    assert list(plugins.compressors) == []
+    assert [broken.reason for broken in plugins.broken] == ["RuntimeError: out of luck"]
+
+
+def test_the_built_in_plugins_are_plugins() -> None:
+    assert {origin.package for origin in installed().origins} == {"seq2seq-harness"}
+    assert installed().warnings == []
+
+
+def test_without_its_own_plugins_the_harness_says_how_to_install_itself(monkeypatch: Any) -> None:
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [])
+    with pytest.raises(HarnessError, match="pip install -e"):
+        installed.__wrapped__()

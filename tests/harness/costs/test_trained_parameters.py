@@ -1,0 +1,177 @@
+"""Trained parameters: `plan` and `profile` against each other, and against formulas by hand.
+
+`profile` counts in an arm what its real model trains. Models that fit no test are trained on shapes
+alone: the code is the same, and which parameters get a gradient does not depend on values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from harness import Backbone
+from harness.api.plugins import installed
+from harness.api.task import LengthProfile
+from harness.backbones.shapes import SHAPES
+from harness.costs.batches import drawn_batches, profile_spec, task_of
+from harness.costs.shape_tensors import ShapesOnly
+from harness.measurement.process import Arm
+from harness.model.composition import compose, count_parameters
+from harness.records.report import LayersKept
+from harness.spec.recipe import Recipe, parse
+from harness.training.trainer import choose_device, equip, parameters_of, prepare
+
+RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
+BACKBONES = ("nano-t5", *SHAPES)
+RANK = 16
+
+
+def backbone_of(name: str) -> Backbone:
+    found: Backbone = installed().backbones.find(name).load()(name)
+    return found
+
+
+def recipe_of(text: str) -> Recipe:
+    return parse(text, installed().compressors)
+
+
+def planned(name: str, text: str) -> int:
+    """Return what `harness plan` counts."""
+    backbone = backbone_of(name)
+    return count_parameters(compose(backbone.skeleton(), backbone, recipe_of(text))).trainable
+
+
+def kept(depth: int, text: str) -> int:
+    """Return the layers left of a stack: of every second one, from the 4th to the last but two."""
+    return depth - len(range(4, depth - 1, 2)) if "lprun" in text else depth
+
+
+def by_hand(config: Any, text: str) -> int:
+    """Return the trained parameters by arithmetic on a model's width, depth and vocabulary."""
+    count = of_t5 if config.model_type == "t5" else of_bart
+    return count(config, text)
+
+
+def of_t5(c: Any, text: str) -> int:
+    d, inner, ffn = c.d_model, c.d_kv * c.num_heads, c.d_ff
+    feed_forward = 3 if c.is_gated_act else 2  # Matrices between d and ffn.
+    depth = kept(c.num_layers, text)
+    if "lora_ff" in text:
+        return 2 * depth * feed_forward * RANK * (d + ffn)
+    if "lora_qv" in text:
+        return depth * 6 * RANK * (d + inner)  # Two to an attention, three attentions.
+    encoder = depth * (4 * d * inner + feed_forward * d * ffn + 2 * d)
+    decoder = depth * (8 * d * inner + feed_forward * d * ffn + 3 * d)
+    embeddings = (2 if c.is_gated_act else 1) * c.vocab_size * d  # Gated ones have an own head.
+    positions = 2 * c.relative_attention_num_buckets * c.num_heads
+    return embeddings + positions + encoder + decoder + 2 * d
+
+
+def of_bart(c: Any, text: str) -> int:
+    d, ffn = c.d_model, c.encoder_ffn_dim
+    depth = kept(c.encoder_layers, text)
+    # The biases that the adapted layers have are trained with the adapters.
+    if "lora_ff" in text:
+        return 2 * depth * (2 * RANK * (d + ffn) + ffn + d)
+    if "lora_qv" in text:
+        return depth * 6 * (RANK * 2 * d + d)
+    attention, norm = 4 * (d * d + d), 2 * d
+    feed_forward = 2 * d * ffn + ffn + d
+    encoder = depth * (attention + feed_forward + 2 * norm)
+    decoder = depth * (2 * attention + feed_forward + 3 * norm)
+    # Positions are counted from 2; each stack has its own, and a norm after its embeddings.
+    embeddings = c.vocab_size * d + 2 * ((c.max_position_embeddings + 2) * d + norm)
+    return embeddings + encoder + decoder
+
+
+def with_gradient(name: str, text: str) -> int:
+    """Return how many numbers get a gradient and are in the optimizer, in a step on shapes."""
+    backbone, recipe = backbone_of(name), recipe_of(text)
+    spec = profile_spec(name, "radiology_demo", "cpu", 2, 1, "auto")
+    lengths = LengthProfile(source_mean=8, target_mean=4)
+    step = drawn_batches(spec, backbone, task_of(spec, installed()), lengths).longest
+    model = compose(backbone.skeleton(), backbone, recipe)
+    parameters = parameters_of(model, count_parameters(model).total)
+    shapes = ShapesOnly(choose_device("cpu"))
+    shapes.adopt(model)
+    with shapes:
+        kept_layers = LayersKept(encoder=[], decoder=[])
+        made = equip(model, backbone, recipe, spec, kept_layers, parameters)
+    made.model.train()
+    batches = [made.engine.collate(batch) for batch in step.micro_batches]
+    with shapes:
+        made.backward(batches, step.target_tokens)
+        made.check_trained()
+    gradients = {id(p): p.grad for p in made.model.parameters() if p.grad is not None}
+    return sum(gradient.numel() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_plan_counts_what_the_arithmetic_says(name: str) -> None:
+    config = backbone_of(name).config()
+    for text in ("full", "lora_qv+lprun", "lora_ff+lprun"):
+        assert planned(name, text) == by_hand(config, text), text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", RECIPES)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_recipe_trains_on_every_shape_what_is_planned(name: str, text: str) -> None:
+    count = planned(name, text)
+    assert count == by_hand(backbone_of(name).config(), text)
+    assert count == with_gradient(name, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t5-11b", "lora_ff+lprun"),
+        ("t5-3b", "lora_qv"),
+        ("flan-t5-xxl", "lprun"),
+        ("bart-large", "lora_qv+lprun"),
+    ],
+)
+def test_large_shapes_train_what_is_planned(name: str, text: str) -> None:
+    assert with_gradient(name, text) == planned(name, text)
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_a_real_model_trains_what_is_planned(text: str) -> None:
+    """In this process; an arm prepares its model by the same call."""
+    spec = profile_spec("nano-t5", "radiology_demo", "cpu", 2, 1, "auto")
+    made = prepare(backbone_of("nano-t5"), recipe_of(text), spec)
+    assert made.parameters.trainable == planned("nano-t5", text)
+    assert made.parameters.trainable == sum(p.numel() for p in made.trained.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", RECIPES)
+@pytest.mark.parametrize("name", ["nano-t5", "t5-small", "t5-v1_1-small", "bart-base"])
+def test_an_arm_trains_what_is_planned(name: str, text: str) -> None:
+    spec = profile_spec(name, "radiology_demo", "cpu", 2, 1, "auto", steps=1, rounds=2)
+    lengths = LengthProfile(source_mean=8, target_mean=4)
+    frozen = drawn_batches(spec, backbone_of(name), task_of(spec, installed()), lengths)
+    with Arm(spec.model_copy(update={"recipe": text}), frozen.steps, frozen.longest) as arm:
+        assert arm.parameters.trainable == planned(name, text)
+        assert arm.window(0, 1) > 0
+
+
+def test_the_commands_say_the_same(harness: Callable[..., Result]) -> None:
+    asked = ["--backbone", "nano-t5", "--compressor", "lora_ff+lprun", "--task", "radiology_demo"]
+    asked += ["--batch-size", "1", "--device", "cpu", "--data", "lengths", "--json"]
+    plan = json.loads(harness("plan", *asked).stdout)
+    profile = harness("profile", *asked, "--steps", "1", "--repeats", "2")
+    assert profile.exit_code == 0, profile.stderr
+    made = json.loads(profile.stdout)
+    (row,) = made["recipes"]
+    for name in ("parameters", "layers_kept"):
+        assert row[name] == plan[name]
+    assert row["predicted_memory"] == plan["memory"]
+    assert made["batches"] == plan["batches"]
+    # Of the steps that are timed, which here are fewer.
+    limit = pytest.approx(plan["flop_limit_relative_speed"], rel=0.05)
+    assert row["speed"]["flop_limit_relative"] == limit

@@ -1,0 +1,112 @@
+"""Arms: real processes that answer, fail in ways a parent can tell apart, and go away."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from harness import HarnessError
+from harness.data.examples import Example
+from harness.errors import OutOfMemoryError
+from harness.measurement.process import Arm
+from harness.spec.run_spec import RunSpec
+from harness.training.schedule import Step
+
+pytestmark = pytest.mark.usefixtures("known_costs")
+MakeSpec = Callable[..., RunSpec]
+
+
+def step_of(token: int) -> Step:
+    return Step(((Example([token, 9, 1], [7, 1]),),))
+
+
+STEPS = [step_of(token) for token in (8, 3, 4, 5, 9)]
+GOOD, TOO_LARGE, RAISED, OTHER = 0, 1, 2, 3
+
+
+def test_an_arm_answers_fails_as_told_and_is_killed(make_spec: MakeSpec) -> None:
+    with Arm(make_spec("failing"), STEPS, STEPS[GOOD]) as arm:
+        assert arm.engine == "padded"
+        assert arm.layers_kept.encoder == [1]
+        assert arm.parameters.trainable == arm.parameters.original
+        assert arm.window(GOOD, 1) > 0
+
+        with pytest.raises(OutOfMemoryError, match="can't allocate memory"):
+            arm.window(TOO_LARGE, 1)
+        with pytest.raises(OutOfMemoryError):
+            arm.window(RAISED, 1)
+        with pytest.raises(RuntimeError, match="ValueError: nothing to do with memory"):
+            arm.window(OTHER, 1)
+
+        # It lives on, and measures.
+        reading = arm.memory(3)
+        assert reading.peak >= reading.static > 0
+        assert reading.tensors
+        assert 0 < reading.tensors < reading.peak
+
+        (process,) = multiprocessing.active_children()
+        # Stopped first, so that it is killed with the request unread.
+        os.kill(process.pid or 0, signal.SIGSTOP)
+        killer = threading.Timer(0.3, os.kill, [process.pid, signal.SIGKILL])
+        killer.start()
+        with pytest.raises(OutOfMemoryError, match="failing was killed"):
+            arm.window(GOOD, 1)
+        with pytest.raises(OutOfMemoryError, match="failing was killed"):
+            arm.window(GOOD, 1)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_users_mistake_comes_through_and_no_process_is_left(make_spec: MakeSpec) -> None:
+    with pytest.raises(HarnessError) as raised:
+        Arm(make_spec("refusing"), STEPS, STEPS[GOOD])
+    assert (raised.value.message, raised.value.hint) == ("It has no such layers.", "Choose others.")
+    assert multiprocessing.active_children() == []
+
+
+def test_twice_the_steps_take_twice_the_time(make_spec: MakeSpec) -> None:
+    with Arm(make_spec("costly:seconds=0.3"), STEPS, STEPS[GOOD]) as arm:
+        two, four = (arm.window(0, count) for count in (2, 4))
+    assert (two, four) == pytest.approx((0.6, 1.2))
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Interrupts raise, also where the tests run in the background and ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_closing_ends_what_is_at_work(make_spec: MakeSpec) -> None:
+    def interrupted() -> None:
+        here = threading.get_ident()
+        with Arm(make_spec("stuck"), STEPS, STEPS[GOOD]) as arm:
+            threading.Timer(0.2, signal.pthread_kill, [here, signal.SIGINT]).start()
+            arm.window(0, 5)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert multiprocessing.active_children() == []
+
+
+def test_an_interrupt_of_the_whole_terminal_does_not_reach_an_arm(make_spec: MakeSpec) -> None:
+    ready = threading.Event()
+
+    def interrupt_children() -> None:
+        while not ready.wait(0.05):
+            for child in psutil.Process().children():
+                child.send_signal(signal.SIGINT)
+
+    terminal = threading.Thread(target=interrupt_children)
+    terminal.start()
+    try:
+        with Arm(make_spec("failing"), STEPS, STEPS[GOOD]) as arm:
+            assert arm.window(GOOD, 1) > 0
+    finally:
+        ready.set()
+        terminal.join()

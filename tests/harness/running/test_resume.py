@@ -1,0 +1,206 @@
+"""A run that is killed, at any moment and more than once, ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.api.events import Evaluated, PhaseStarted, StepDone
+from harness.api.hookspecs import hookimpl
+from harness.api.plugins import installed
+from harness.records.run_folder import read_report
+from harness.running.identity import identity
+from harness.running.inputs import read_inputs
+from harness.running.run import Run
+from harness.spec.run_spec import read_toml, resolve
+
+# Kills itself, as the out-of-memory killer would, at a named moment of the run.
+DIES = """
+import os, signal, sys
+from harness.cli.main import app
+from harness.api.hookspecs import hookimpl
+from harness.api.plugins import installed
+
+phase, step = sys.argv[1].split(":")
+
+class Death:
+    now = None
+
+    @hookimpl
+    def phase_started(self, event):
+        self.now = event.phase
+        self.die(0)
+
+    @hookimpl
+    def step_done(self, event):
+        self.die(event.step)
+
+    def die(self, done):
+        if (self.now, done) == (phase, int(step)):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+installed().manager.register(Death())
+app(sys.argv[2:])
+"""
+DEATHS = ["probe memory:0", "train:2", "train:5", "evaluate:0", "evaluate:2", "hand-over:0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deaths", [DEATHS, ["train:4"]], ids=["everywhere", "once"])
+def test_a_run_killed_at_any_moment_ends_in_the_same_files(
+    finished_run: Any, tmp_path: Path, deaths: list[str]
+) -> None:
+    whole: Path = finished_run.folder
+    command = ["run", str(whole / "spec.toml"), "--out", str(tmp_path), "--snapshot-every", "0"]
+    for moment in deaths:
+        died = subprocess.run([sys.executable, "-c", DIES, moment, *command], check=False)
+        assert died.returncode == -signal.SIGKILL
+        assert not list(tmp_path.glob("[!.]*"))
+    subprocess.run([sys.executable, "-m", "harness", *command], check=True)
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == whole.name
+    for name in ("predictions.jsonl", "history.jsonl", "weights.safetensors", "spec.toml"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in whole.iterdir())
+    one, other = read_report(whole), read_report(folder)
+    assert (one.quality, one.decoding, one.handover) == (
+        other.quality,
+        other.decoding,
+        other.handover,
+    )
+    assert one.resumed == []
+    assert [(r.phase, r.step) for r in other.resumed] == [
+        (moment.partition(":")[0], int(moment[-1]) - 1 if moment.startswith("train") else None)
+        for moment in deaths
+    ]
+
+
+class Stopper:
+    """An observer that interrupts, as Ctrl-C does, at a step of a phase."""
+
+    def __init__(self, step: int, phase: str) -> None:
+        self.step = step
+        self.phase = phase
+        self.phases: list[str] = []
+        self.steps: list[int] = []
+
+    @hookimpl
+    def phase_started(self, event: PhaseStarted) -> None:
+        self.phases.append(event.phase)
+
+    @hookimpl
+    def step_done(self, event: StepDone) -> None:
+        if self.phases[-1] == self.phase:
+            self.steps.append(event.step)
+            if event.step == self.step:
+                raise KeyboardInterrupt
+
+    @hookimpl
+    def evaluated(self, event: Evaluated) -> None:
+        pass
+
+
+@pytest.fixture
+def attempt(finished_run: Any, tmp_path: Path) -> Callable[..., Stopper]:
+    """Run the finished run's spec elsewhere, interrupted after a step."""
+    spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
+
+    def start(step: int, phase: str = "train") -> Stopper:
+        stopper = Stopper(step, phase)
+        manager = installed().manager
+        manager.register(stopper)
+        try:
+            Run(spec, installed(), tmp_path, snapshot_seconds=0).execute()
+        finally:
+            manager.unregister(stopper)
+        return stopper
+
+    return start
+
+
+def test_an_interrupted_run_goes_on_and_repeats_no_phase(
+    finished_run: Any, tmp_path: Path, attempt: Callable[..., Stopper]
+) -> None:
+    first = attempt(4)
+    (folder,) = tmp_path.iterdir()
+    stopped = read_report(folder)
+    assert (stopped.status, stopped.failure and stopped.failure.phase) == ("interrupted", "train")
+    second = attempt(0)
+    assert first.steps + second.steps == [1, 2, 3, 4, 4, 5, 6]
+    assert [p for p in second.phases if p.startswith("probe")] == []
+    (again,) = tmp_path.iterdir()
+    assert again == folder
+    report = read_report(folder)
+    assert (report.status, report.failure) == ("ok", None)
+    assert [(r.phase, r.step) for r in report.resumed] == [("train", 3)]
+    assert (report.speed, report.memory) == (stopped.speed, stopped.memory)
+    assert report.training
+    assert report.seconds > report.training.seconds > 0
+    whole = finished_run.folder
+    for name in ("predictions.jsonl", "history.jsonl", "weights.safetensors"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_predictions_that_were_made_are_not_made_again(
+    finished_run: Any, tmp_path: Path, attempt: Callable[..., Stopper]
+) -> None:
+    first = attempt(4, "evaluate")
+    (folder,) = tmp_path.iterdir()
+    stopped = read_report(folder)
+    assert stopped.failure
+    assert (stopped.status, stopped.failure.phase) == ("interrupted", "evaluate")
+    assert stopped.decoding is None
+    second = attempt(0, "evaluate")
+    # The first step of the second says what there was.
+    assert (first.steps, second.steps) == ([2, 4], [4, 6])
+    report = read_report(folder)
+    assert (report.status, [r.phase for r in report.resumed]) == ("ok", ["evaluate"])
+    whole = finished_run.folder
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in whole.iterdir())
+    assert (folder / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
+    assert report.quality == read_report(whole).quality
+
+
+def test_the_id_is_of_what_is_run_and_not_of_how_it_is_written(
+    finished_run: Any, tmp_path: Path
+) -> None:
+    spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
+    inputs = read_inputs(spec, installed())
+
+    def run_id(**changes: Any) -> str:
+        other = spec.model_copy(update=changes)
+        kind = installed().backbones.find(other.backbone).load()
+        return identity(
+            other,
+            kind(other.backbone),
+            inputs.recipe,
+            inputs.task,
+            changes.get("sha256", inputs.data.sha256),
+            installed(),
+        )
+
+    assert run_id() == finished_run.folder.name
+    moved = tmp_path / Path(spec.backbone).name
+    moved.symlink_to(spec.backbone)
+    same = [{"recipe": "lprun + lora_ff"}, {"preset": "quick"}, {"device": "auto"}]
+    assert {run_id(backbone=str(moved)), *(run_id(**s) for s in same)} == {run_id()}
+    moved.unlink()
+    moved.mkdir()
+    for file in Path(spec.backbone).iterdir():
+        (moved / file.name).write_bytes(file.read_bytes())
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({**config, "dropout_rate": 0.2}))
+    others = [
+        {"backbone": str(moved)},
+        {"sha256": "0" * 64},
+        {"seed": 1},
+        {"train": spec.train.model_copy(update={"precision": "bfloat16"})},
+    ]
+    assert len({run_id(), *(run_id(**other) for other in others)}) == 5

@@ -1,0 +1,234 @@
+"""What is known of a sweep before it starts: memory, time, and where they come from."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from harness import clock
+from harness.api.plugins import installed
+from harness.cli.sweep_preview import show
+from harness.data.examples import tokenize
+from harness.records.report import Report
+from harness.records.run_folder import RunFolder
+from harness.spec.run_spec import RunSpec, read_toml, resolve
+from harness.sweeps.forecast import Forecast, Predictor, forecast
+from harness.sweeps.preview import survey
+from harness.sweeps.probes import Costs, ProbeBatches, Probes, batches_of, probe, run_seconds
+from harness.sweeps.sweep import Cell
+
+
+@pytest.fixture(scope="module")
+def spec(finished_run: Any) -> RunSpec:
+    return resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
+
+
+def seeds_of(spec: RunSpec, recipe: str, *seeds: int) -> list[RunSpec]:
+    return [spec.model_copy(update={"recipe": recipe, "seed": seed}) for seed in seeds]
+
+
+def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path: Path) -> None:
+    specs = [*seeds_of(spec, "lprun", 0, 1), *seeds_of(spec, "lora_ff:r=1000", 0)]
+    surveyed = survey(specs, installed(), tmp_path)
+    told: list[str] = []
+    found = forecast(surveyed, tmp_path, here=True, unprobed=None, told=told.append)
+    assert [line.split(" on ")[0] for line in told] == [
+        "predicting the memory of lprun",
+        "predicting the memory of lora_ff:r=1000",
+        "probing lprun",
+        "probing lora_ff:r=1000",
+    ]
+    first, second, wide = (found[each.cell.id] for each in surveyed)
+    assert first == second
+    assert not first.measured
+    assert first.seconds > 0
+    assert first.peak_bytes
+    assert wide.peak_bytes
+    # 1,000 columns for each of 24 pairs of matrices, with gradients and the optimizer's state; on
+    # the other side, all weights of a model with four layers less are trained.
+    assert wide.peak_bytes - first.peak_bytes > 16 * 1_000 * (32 + 48) * 12
+    assert first.available
+    assert first.peak_bytes < first.available
+    assert not first.too_large
+
+
+def test_no_probe_is_started_too_late(spec: RunSpec, tmp_path: Path) -> None:
+    (each,) = survey(seeds_of(spec, "lprun", 0), installed(), tmp_path)
+    told: list[str] = []
+    late = Probes(clock.seconds() - 1, told.append)
+    with pytest.raises(TimeoutError, match="the time for probes was over"):
+        late.costs(each.cell.spec, batches_of(each))
+    assert told == []
+
+
+def test_an_earlier_run_is_better_than_a_probe(
+    finished_run: Any, spec: RunSpec, tmp_path: Path, make_report: Callable[..., Report]
+) -> None:
+    results = finished_run.folder.parent
+    surveyed = survey(seeds_of(spec, spec.recipe, 0, 1), installed(), results)
+    assert [each.cell.done for each in surveyed] == [True, False]
+    told: list[str] = []
+    found = forecast(surveyed, results, here=False, unprobed=None, told=told.append)
+    assert [line.split(" on ")[0] for line in told] == [f"predicting the memory of {spec.recipe}"]
+    (known,) = found.values()
+    assert surveyed[1].cell.id in found
+    assert known.measured
+    report = Report.model_validate_json((finished_run.folder / "report.json").read_text())
+    assert known.seconds == report.seconds
+    assert known.available is None
+    # The same on another task does not count.
+    other = report.model_copy(update={"task": "another"})
+    RunFolder(tmp_path, other.id).finish(other)
+    found = forecast(surveyed, tmp_path, here=True, unprobed="asked not to", told=told.append)
+    assert [(f.seconds, f.no_time) for f in found.values()] == [(None, "asked not to")]
+
+
+def test_the_longest_step_is_that_of_all_the_data(spec: RunSpec, tmp_path: Path) -> None:
+    random, words = Random(0), ["cyst", "liver", "normal", "a", "hepatobiliary", "7.5"]
+    texts = [" ".join(random.choices(words, k=random.randint(1, 60))) for _ in range(1000)]
+    file = tmp_path / "long.jsonl"
+    rows = [json.dumps({"source": text, "target": text[:9]}) + "\n" for text in set(texts)]
+    file.write_text("".join(rows))
+    (each,) = survey([spec.model_copy(update={"task": str(file)})], installed(), tmp_path)
+    everything = tokenize(each.splits.train, each.backbone.tokenizer(), each.task).examples
+    assert len(everything) > 500
+    by_length = sorted(len(e.source) + len(e.target) for e in everything)
+    longest = batches_of(each).longest
+    assert longest.examples == 4
+    assert longest.source_tokens + longest.target_tokens == sum(by_length[-4:])
+
+
+COSTS = Costs(start=5.0, step=0.5, greedy=0.1, test=2.0)
+
+
+@pytest.mark.parametrize("baseline", [None, Costs(7.0, 2.0, 0.0, 0.0)])
+def test_a_run_takes_the_sum_of_its_parts(
+    spec: RunSpec, tmp_path: Path, baseline: Costs | None
+) -> None:
+    (each,) = survey(seeds_of(spec, "lprun", 0), installed(), tmp_path)
+    batches = batches_of(each)
+    equal = ProbeBatches([batches.longest], batches.longest)
+
+    def seconds(steps: int) -> float:
+        cell = replace(each.cell, steps=steps)
+        return run_seconds(each._replace(cell=cell), spec, equal, COSTS, baseline)
+
+    evals, tests = 6, 6
+    # Every third of twelve steps an epoch is an evaluation.
+    assert seconds(24) - seconds(12) == pytest.approx(12 * 0.5 + 4 * evals * 0.1)
+    # Speed: 3 warm-ups of 1 step, 2 rounds of 2 windows of 1 step. Memory: 1 + 3 + 2 steps.
+    probed = (3 + 4) + 6
+    full = 2 * 7 + probed * 2.0 if baseline else 0
+    expected = 5 + 2 * 5 + probed * 0.5 + full + 12 * 0.5 + 4 * evals * 0.1 + tests * 2
+    assert seconds(12) == pytest.approx(expected)
+
+
+def cells(*recipes: str) -> list[Cell]:
+    return [
+        Cell(RunSpec(recipe=recipe, seed=seed), f"{recipe}-{seed}", recipe, 120, recipe == "full")
+        for seed in (0, 1)
+        for recipe in recipes
+    ]
+
+
+def printed(width: int, some: list[Cell], forecasts: dict[str, Forecast]) -> list[str]:
+    file = io.StringIO()
+    show(Console(file=file, width=width, highlight=False), some, forecasts)
+    return file.getvalue().splitlines()
+
+
+FORECASTS = {
+    "lora_ff+lprun-0": Forecast(seconds=65, peak_bytes=2**29, available=2**33),
+    "lora_ff+lprun-1": Forecast(seconds=70, measured=True, peak_bytes=2**29, available=2**33),
+    "lprun-0": Forecast(no_time="it does not fit", peak_bytes=2**34, available=2**33),
+    "lprun-1": Forecast(no_time="it does not fit", no_memory="looks at values"),
+}
+
+
+def test_the_table_says_what_is_known_and_why_not() -> None:
+    lines = printed(80, cells("full", "lora_ff+lprun", "lprun"), FORECASTS)
+    assert [line.split() for line in lines[:7]] == [
+        ["nano-t5", "on", "radiology_demo", "steps", "time", "GiB"],
+        ["full,", "seed", "0", "120", "done"],
+        ["lora_ff+lprun,", "seed", "0", "120", "~1:05", "0.50"],
+        ["lprun,", "seed", "0", "120", "?", "16.00", "!"],
+        ["full,", "seed", "1", "120", "done"],
+        ["lora_ff+lprun,", "seed", "1", "120", "1:10", "0.50"],
+        ["lprun,", "seed", "1", "120", "?", "?"],
+    ]
+    text = "\n".join(lines)
+    assert "6 runs, 2 of them done. 2 of the others take about 2:15 together." in text
+    assert "! more than the 8.00 GiB" in text
+    assert "? time of lprun, seed 0; lprun, seed 1: it does not fit" in text
+    assert "? GiB of lprun, seed 1: looks at values" in text
+
+
+NAMES = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=60)
+
+
+@given(st.integers(40, 120), NAMES)
+def test_no_line_of_the_table_is_wider_than_the_terminal(width: int, name: str) -> None:
+    some = [
+        replace(cell, recipe=name) if cell.recipe == "lprun" else cell
+        for cell in cells("full", "lora_ff+lprun", "lprun")
+    ]
+    lines = printed(width, some, FORECASTS)
+    table = lines[: next(i for i, line in enumerate(lines) if line.startswith("6 runs, "))]
+    assert all(cell_len(line) <= width for line in table)
+    assert "".join(lines).count("120") >= 6
+
+
+def test_notes_say_nothing_of_what_is_not_there() -> None:
+    lines = printed(80, cells("full"), {})
+    assert lines[-1] == "2 runs, 2 of them done."
+    assert len(lines) == 4
+
+
+def test_a_kind_is_all_but_the_seed(spec: RunSpec, tmp_path: Path) -> None:
+    texts = ["lprun", "lora_ff + lprun", "lprun+lora_ff"]
+    specs = [s for text in texts for s in seeds_of(spec, text, 0, 3)]
+    kinds = [each.kind for each in survey(specs, installed(), tmp_path)]
+    assert len(set(kinds)) == 2
+    assert kinds[0] == kinds[1]
+    assert kinds[2] == kinds[3] == kinds[4] == kinds[5]
+
+
+def test_what_does_not_answer_or_dies_is_unknown(
+    spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (each,) = survey(seeds_of(spec, "lprun", 0), installed(), tmp_path)
+    longest = batches_of(each).longest
+    with Predictor() as predictor:
+        monkeypatch.setattr("harness.sweeps.forecast.LIMIT_SECONDS", 0.01)  # None starts as fast.
+        late = predictor(each.cell.spec, longest)
+        assert (late.peak_bytes, late.reason) == (
+            None,
+            "predicting it took longer than 0.01 seconds",
+        )
+        monkeypatch.undo()
+        whole = predictor(each.cell.spec, longest)
+        assert whole.peak_bytes
+        assert multiprocessing.active_children()
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        dead = predictor(each.cell.spec, longest)
+        assert (dead.peak_bytes, dead.reason) == (None, "the process that predicted it died")
+        again = predictor(each.cell.spec, longest)
+        assert again.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.05)
+    assert multiprocessing.active_children() == []
+    monkeypatch.setattr("harness.sweeps.probes.LIMIT_SECONDS", 0.001)
+    with pytest.raises(TimeoutError, match=r"a probe took longer than 0\.001 seconds"):
+        probe(each.cell.spec, batches_of(each))

@@ -1,0 +1,199 @@
+"""A sweep over a real Ray cluster on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import harness
+from harness import HarnessError
+from harness.records.report import Report
+from harness.records.run_folder import RunFolder, read_report
+from harness.spec.run_spec import read_toml, resolve
+from harness.sweeps.executor import Event
+from harness.sweeps.sweep import Cell, Sweep
+
+pytest.importorskip("ray")
+from ray._common.usage.usage_lib import usage_stats_enabled
+
+from harness.sweeps.ray import Ray, RayOptions, bring_home, connect, packed
+
+
+def test_files_arrive_whole_and_never_a_failure_over_a_good_result(
+    tmp_path: Path, make_report: Callable[..., Report]
+) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    for name, status in [("good", "ok"), ("bad", "nan")]:
+        failure = None if status == "ok" else {"phase": "train", "message": "why"}
+        RunFolder(there, name).finish(make_report(id=name, status=status, failure=failure))
+    RunFolder(there, "unfinished")
+    RunFolder(here, "bad").finish(make_report(id="bad", seconds=7))
+    bring_home(packed(there), here)
+    assert sorted(path.name for path in here.iterdir()) == ["bad", "good"]
+    assert read_report(here / "good") == read_report(there / "good")
+    assert (read_report(here / "bad").status, read_report(here / "bad").seconds) == ("ok", 7)
+
+
+@pytest.mark.parametrize("prefix", ["", "ray://"])
+def test_an_address_where_nobody_answers_is_said_at_once(prefix: str) -> None:
+    with socket.socket() as taken:  # Bound, but nobody listens.
+        taken.bind(("127.0.0.1", 0))
+        address = f"{prefix}127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(HarnessError, match=f"No Ray cluster answers at {address}") as raised:
+            connect(address)
+    # The port was knocked at; Ray itself, which would try for minutes, was not asked.
+    assert isinstance(raised.value.__cause__, ConnectionRefusedError)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Ray]:
+    import ray
+
+    ray.shutdown()
+    yield Ray(RayOptions(address="local", retries=2))
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
+    cluster: Ray, finished_run: Any, tmp_path: Path
+) -> None:
+    spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
+    told: list[Event] = []
+    killed = threading.Event()
+
+    def tell(cell: Cell, event: Event) -> None:
+        told.append(event)
+        if event == {"event": "step", "step": 5} and not killed.is_set():
+            killed.set()
+            for process in psutil.Process().children(recursive=True):
+                if process.name().startswith("ray::work"):
+                    process.kill()
+
+    # Ray would otherwise report to its makers how it is used.
+    assert not usage_stats_enabled()
+    cell = Cell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
+    (outcome,) = Sweep(tmp_path, cluster, tell, snapshot_seconds=0).run([cell])
+    assert killed.is_set(), (outcome, told)
+    assert "lost" in [event["event"] for event in told]
+    assert outcome.status == "ok", outcome.message
+    (folder,) = tmp_path.iterdir()
+    whole = finished_run.folder
+    for name in ("predictions.jsonl", "history.jsonl"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    assert read_report(folder).resumed
+
+
+RAY = str(Path(sys.executable).with_name("ray"))
+QUIET = {
+    **os.environ,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # A token would be written into the user's home.
+    "PYTHONPATH": str(Path(harness.__file__).parents[1]),
+}
+
+
+def cannot_hide_folders() -> bool:
+    command = ["unshare", "--mount", "true"]
+    return not shutil.which("unshare") or subprocess.run(command, check=False).returncode != 0
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start_node(results: Path) -> Iterator[Callable[[], psutil.Process]]:
+    """Add a node of one processor, which does not see the results folder, to a cluster of none."""
+    import ray
+
+    ray.shutdown()
+    host = ray.util.get_node_ip_address()
+    with socket.socket() as free:
+        free.bind((host, 0))
+        port = free.getsockname()[1]
+    address = f"{host}:{port}"
+    common = ["--block", "--object-store-memory", "80000000"]
+    head = [RAY, "start", "--head", "--port", str(port), "--include-dashboard", "false", *common]
+    node = shlex.join([RAY, "start", "--address", address, "--num-cpus", "1", *common])
+    hidden = f"mount -t tmpfs none {shlex.quote(str(results))} && exec {node}"
+    processes: list[psutil.Process] = []
+
+    def start(command: list[str]) -> psutil.Process:
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        processes.append(psutil.Popen(command, env=QUIET, start_new_session=True, **silent))
+        return processes[-1]
+
+    def is_up() -> bool:
+        check = [RAY, "health-check", "--address", address]
+        return not subprocess.run(check, env=QUIET, check=False, capture_output=True).returncode
+
+    try:
+        start([*head, "--num-cpus", "0"])
+        _until(is_up)
+        ray.init(address=address, log_to_driver=False)
+        yield lambda: start(["unshare", "--mount", "sh", "-c", hidden])
+    finally:
+        ray.shutdown()
+        for process in processes:
+            kill_tree(process)
+
+
+def kill_tree(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
+
+
+def _until(ready: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(cannot_hide_folders(), reason="this user cannot unshare mounts")
+def test_a_run_on_a_node_that_dies_starts_on_another_and_its_files_come_home(
+    start_node: Callable[[], psutil.Process], finished_run: Any, results: Path
+) -> None:
+    spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
+    told: list[Event] = []
+    nodes = [start_node()]
+
+    def tell(cell: Cell, event: Event) -> None:
+        told.append(event)
+        if event == {"event": "step", "step": 5} and len(nodes) == 1:
+            assert not list(results.glob(".*.partial"))  # It works in a folder of its own.
+            kill_tree(nodes[0])
+            nodes.append(start_node())
+
+    cell = Cell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
+    executor = Ray(RayOptions(retries=2))
+    (outcome,) = Sweep(results, executor, tell, snapshot_seconds=0).run([cell])
+    assert len(nodes) == 2, (outcome, told)
+    assert "lost" in [event["event"] for event in told]
+    assert outcome.status == "ok", outcome.message
+    (folder,) = results.iterdir()
+    whole = finished_run.folder
+    for name in ("predictions.jsonl", "history.jsonl"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    assert not read_report(folder).resumed

@@ -1,0 +1,147 @@
+"""The order of a sweep, its outcomes, and what several at once do to each other."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.api.options import Options
+from harness.records.report import Report
+from harness.records.run_folder import RunFolder, claim, read_report
+from harness.spec.run_spec import RunSpec
+from harness.sweeps.executor import Ending, Event, Executor, Job
+from harness.sweeps.sweep import Cell, Sweep, crash
+
+MakeReport = Callable[..., Report]
+
+
+class Script(Executor[Options]):
+    """An executor whose runs end well, or as told without a report; it counts them."""
+
+    Options = Options
+    slots = 2
+
+    def __init__(self, results: Path, make_report: MakeReport, ends: dict[int, Any]) -> None:
+        super().__init__(Options())
+        self.results, self.make_report, self.ends = results, make_report, ends
+        self.started: list[tuple[int, int | None]] = []
+        self.lock = threading.Lock()
+
+    def run(self, job: Job, tell: Callable[[Event], None]) -> Ending:
+        seed = job.spec.seed
+        with self.lock:
+            self.started.append((seed, job.micro_batch))
+        tell({"event": "phase", "phase": "train", "steps": 3})
+        end = self.ends.get(seed)
+        if isinstance(end, Ending):
+            return end
+        if isinstance(end, dict):
+            tell(end)
+            return Ending(code=0)
+        report = self.make_report(id=f"run-{seed}", seed=seed)
+        folder = RunFolder(self.results, f"run-{seed}").finish(report)
+        tell({"event": "finished", "status": "ok", "message": None, "folder": str(folder)})
+        return Ending(code=0)
+
+
+def cells(count: int) -> list[Cell]:
+    return [
+        Cell(RunSpec(seed=seed, recipe="full"), f"run-{seed}", "full", 3, False)
+        for seed in range(count)
+    ]
+
+
+def test_of_a_run_that_wrote_no_report_the_sweep_writes_one(
+    tmp_path: Path, make_report: MakeReport
+) -> None:
+    ends = {
+        1: Ending(code=-signal.SIGSEGV, last_words="Segmentation fault\n"),
+        2: Ending(code=-signal.SIGKILL, out_of_memory=True),
+        3: {"event": "finished", "status": "timeout", "message": "It took too long to load."},
+    }
+    executor = Script(tmp_path, make_report, ends)
+    outcomes = Sweep(tmp_path, executor, lambda cell, event: None).run(cells(5))
+    wanted = ["ok", "error", "oom", "timeout", "ok"]
+    assert [o.status for o in outcomes] == wanted
+    assert [o.cell.spec.seed for o in outcomes] == list(range(5))
+    assert sorted(executor.started) == [(seed, None) for seed in range(5)]
+    reports = [read_report(tmp_path / f"run-{seed}") for seed in range(5)]
+    assert [r.status for r in reports] == wanted
+    assert reports[1].failure
+    assert "signal 11: Segmentation fault" in reports[1].failure.message
+    assert reports[1].failure.phase == "train"
+    assert reports[3].failure
+    assert reports[3].failure.message == "It took too long to load."
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"run-{seed}" for seed in range(5)]
+
+
+def test_lock_files_of_an_earlier_sweep_that_died_are_gone_in_the_end(
+    tmp_path: Path, make_report: MakeReport
+) -> None:
+    for name in (".run-0.claim", ".run-0.lock", ".another.claim"):
+        (tmp_path / name).touch()
+    Sweep(tmp_path, Script(tmp_path, make_report, {}), lambda cell, event: None).run(cells(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["run-0"]
+
+
+def test_two_sweeps_at_once_run_each_cell_once(tmp_path: Path, make_report: MakeReport) -> None:
+    executor = Script(tmp_path, make_report, {})
+    found: list[list[Any]] = []
+
+    def sweep() -> None:
+        found.append(Sweep(tmp_path, executor, lambda cell, event: None).run(cells(12)))
+
+    threads = [threading.Thread(target=sweep) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seed for seed, _ in executor.started) == list(range(12))
+    assert [[o.status for o in outcomes] for outcomes in found] == [["ok"] * 12] * 3
+    assert len(list(tmp_path.iterdir())) == 12
+
+
+def test_a_cell_that_another_sweep_holds_is_left_for_the_end(
+    tmp_path: Path, make_report: MakeReport
+) -> None:
+    executor = Script(tmp_path, make_report, {})
+    told: list[tuple[int, str]] = []
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with claim(tmp_path, "run-0"):
+            held.set()
+            let_go.wait(30)
+
+    def tell(cell: Cell, event: Event) -> None:
+        told.append((cell.spec.seed, event["event"]))
+        if told[-1] == (1, "finished"):
+            let_go.set()
+
+    threading.Thread(target=hold).start()
+    assert held.wait(30)
+    outcomes = Sweep(tmp_path, executor, tell).run(cells(2))
+    assert (0, "busy") in told
+    assert [seed for seed, _ in executor.started] == [1, 0]
+    assert [o.status for o in outcomes] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "timeout", "status"),
+    [
+        (Ending(code=-9, out_of_memory=True), None, "oom"),
+        (Ending(code=-9), 5, "timeout"),
+        (Ending(code=-9), None, "error"),
+        (Ending(code=-11, out_of_memory=True), None, "error"),
+        (Ending(code=1, last_words="Traceback\nValueError: no\n\n"), None, "error"),
+    ],
+)
+def test_what_a_process_did_not_say_is_read_from_how_it_ended(
+    ending: Ending, timeout: float | None, status: str
+) -> None:
+    assert crash(ending, timeout)[0] == status

@@ -1,0 +1,71 @@
+"""The chunked loss against cross-entropy over whole logits."""
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from harness.training.engines import loss as module
+from harness.training.engines.loss import chunked_cross_entropy
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 100])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_loss_and_gradients_are_those_of_whole_logits(
+    monkeypatch: pytest.MonkeyPatch, rows: int, with_bias: bool, smoothing: float
+) -> None:
+    torch.manual_seed(0)
+    vocabulary, width, tokens = 19, 6, 7
+    monkeypatch.setattr(module, "_CHUNK_BYTES", rows * vocabulary * 4)
+    states = torch.randn(tokens, width, requires_grad=True)
+    weight = torch.randn(vocabulary, width, requires_grad=True)
+    bias = torch.randn(vocabulary, requires_grad=True) if with_bias else None
+    labels = torch.randint(vocabulary, (tokens,))
+    leaves = [t for t in (states, weight, bias) if t is not None]
+    logits = F.linear(states, weight, bias)
+    expected = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+    expected_gradients = torch.autograd.grad(0.3 * expected, leaves)
+    actual = chunked_cross_entropy(states, weight, bias, labels, smoothing)
+    torch.testing.assert_close(actual, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(0.3 * actual, leaves), expected_gradients, strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_frozen_head_gets_no_gradient() -> None:
+    states = torch.randn(4, 3, requires_grad=True)
+    weight = torch.randn(5, 3)
+    chunked_cross_entropy(states, weight, None, torch.tensor([0, 1, 2, 4])).backward()
+    assert states.grad is not None
+    assert weight.grad is None
+
+
+def test_without_gradients_none_is_made() -> None:
+    with torch.no_grad():
+        value = chunked_cross_entropy(torch.zeros(4, 3), torch.zeros(5, 3), None, torch.arange(4))
+    assert float(value) == pytest.approx(4 * torch.log(torch.tensor(5.0)).item())
+
+
+def test_whole_logits_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest tensor that any operation makes is a chunk's."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                largest = max(largest, result.numel())
+            return result
+
+    vocabulary, tokens, rows = 1000, 64, 4
+    monkeypatch.setattr(module, "_CHUNK_BYTES", rows * vocabulary * 4)
+    states = torch.randn(tokens, 3, requires_grad=True)
+    with Watch():
+        chunked_cross_entropy(
+            states, torch.randn(vocabulary, 3), None, torch.arange(tokens)
+        ).backward()
+    assert largest == rows * vocabulary
