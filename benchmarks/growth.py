@@ -32,8 +32,8 @@ from harness.backbones.t5 import T5
 from harness.data.examples import Example, tokenize
 from harness.measurement.fingerprint import fingerprint
 from harness.measurement.memory import peak_of_allocations
+from harness.measurement.probe import freeze
 from harness.records.atomic import write_text
-from harness.running.probe import freeze
 from harness.spec.recipe import parse
 from harness.spec.run_spec import ProbeSettings, RunSpec
 from harness.training.schedule import Schedule

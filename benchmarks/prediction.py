@@ -25,9 +25,9 @@ from harness.costs.batches import choose_batches, profile_spec, task_of
 from harness.costs.data_choice import DataChoice
 from harness.costs.memory_estimate import predict_memory, process_bytes
 from harness.measurement.fingerprint import fingerprint
+from harness.measurement.probe import measure_memory_of
 from harness.model.composition import compose
 from harness.records.atomic import write_text
-from harness.running.probe import measure_memory_of
 from harness.spec.recipe import parse
 from harness.training.trainer import choose_dtype
 

@@ -1,7 +1,6 @@
 """Built-in tasks, registered like any third party's."""
 
-from harness import Register, hookimpl
-from harness.data.references import is_data_path, is_hub_reference
+from harness import Register, hookimpl, is_data_path, is_hub_reference
 
 _PUBLIC = (
     ("xsum", "XSum", "XSum: news -> one sentence"),

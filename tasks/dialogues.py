@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from harness import (
+    DATA_VARIABLE,
     HarnessError,
     LengthProfile,
     Metric,
@@ -16,11 +17,12 @@ from harness import (
     Splits,
     Table,
     Task,
+    data_folder,
+    find_file,
     read_table,
     text_column,
+    usable_pairs,
 )
-from harness.data.data_folder import VARIABLE, data_folder, find_file
-from harness.data.pairs import usable_pairs
 
 _SOURCE = "input"
 _TARGETS = ("output", "answer_icliniq")
@@ -68,8 +70,7 @@ class Dialogues(Task[DialogueOptions]):
         """Read all dialogues and split them; the run's seed has no effect."""
         from datasets import Dataset
 
-        from harness.data.leakage import count_leakage, hash_texts
-        from harness.data.splits import split_rows
+        from harness import count_leakage, hash_texts, split_rows
 
         table = self._read()
         target = self._target_column(table)
@@ -100,7 +101,7 @@ class Dialogues(Task[DialogueOptions]):
             return _from_hub(self.options.hub)
         folder = data_folder()
         if folder is None:
-            raise self._missing(f"no path and no hub id is given, and ${VARIABLE} is not set")
+            raise self._missing(f"no path and no hub id is given, and ${DATA_VARIABLE} is not set")
         return read_table(self._within(folder))
 
     def _within(self, folder: Path) -> Path:
@@ -118,7 +119,7 @@ class Dialogues(Task[DialogueOptions]):
             f"Supply them in one of these ways:\n"
             f"  --set task_options.path=FILE    ChatDoctor's {self.published}, "
             "or any JSON list of objects with the fields instruction, input and output\n"
-            f"  export {VARIABLE}=FOLDER     a folder that holds {self.published}\n"
+            f"  export {DATA_VARIABLE}=FOLDER     a folder that holds {self.published}\n"
             f"  --set task_options.hub={self.hub_id}    a copy on the Hugging Face hub\n"
             "ChatDoctor's page links to the files: https://github.com/Kent0n-Li/ChatDoctor",
         )
@@ -158,7 +159,7 @@ class ICliniq(Dialogues):
 
 
 def _from_hub(reference: str) -> Table:
-    from harness.data.hub_dataset import load_from_hub
+    from harness import load_from_hub
 
     columns: dict[str, list[object]] = {}
     for split in load_from_hub(reference).values():

@@ -12,10 +12,10 @@ from harness import (
     read_table,
     stem,
 )
-from harness.data.table_task import TableOptions, TableTask
+from tasks.suite import SuiteOptions, SuiteTask
 
 
-class FileOptions(TableOptions):
+class FileOptions(SuiteOptions):
     """Options of a task on your own data."""
 
     encoding: str | None = None
@@ -28,7 +28,7 @@ class FileOptions(TableOptions):
     """Of a workbook; by default the first."""
 
 
-class FileTask(TableTask[FileOptions]):
+class FileTask(SuiteTask[FileOptions]):
     """Data from files.
 
     What is read: JSONL, JSON, CSV, TSV, Parquet, Arrow, Feather, Excel workbooks, pairs of text
@@ -63,4 +63,4 @@ class FileTask(TableTask[FileOptions]):
             tables = read_folder(self.path, dialect)
         else:
             tables = {"train": read_table(self.path, dialect)}
-        return self._splits(tables, seed, str(self.path))
+        return self.split_tables(tables, seed, str(self.path))

@@ -7,15 +7,22 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness import SPLIT_NAMES, HarnessError, LengthProfile, Splits, Table, pick_splits
-from harness.data.hub_dataset import load_from_hub
-from harness.data.references import HUB
-from harness.data.table_task import TableOptions, TableTask
+from harness import (
+    HUB_PREFIX,
+    SPLIT_NAMES,
+    HarnessError,
+    LengthProfile,
+    Splits,
+    Table,
+    load_from_hub,
+    pick_splits,
+)
+from tasks.suite import SuiteOptions, SuiteTask
 
 _KNOWN = {name for names in SPLIT_NAMES.values() for name in names}
 
 
-class HubOptions(TableOptions):
+class HubOptions(SuiteOptions):
     """Options of a task on a data set of the hub."""
 
     config: str | None = None
@@ -33,7 +40,7 @@ class SummaryOptions(HubOptions):
     """Tokens; longer sources are cut, and counted."""
 
 
-class HubTask(TableTask[HubOptions]):
+class HubTask(SuiteTask[HubOptions]):
     """Any data set of the hub, written ``hub:org/name``.
 
     Its own splits are used; an eval or test split that it lacks is a tenth of its train rows.
@@ -50,7 +57,7 @@ class HubTask(TableTask[HubOptions]):
     @property
     def name(self) -> str:
         """The name of the task, or the id of the data set."""
-        return self.reference.removeprefix(HUB)
+        return self.reference.removeprefix(HUB_PREFIX)
 
     def splits(self, seed: int) -> Splits:
         """Download the data, or take them from the hub library's cache."""
@@ -72,7 +79,7 @@ class HubTask(TableTask[HubOptions]):
                 "Save the splits you want as train.jsonl, eval.jsonl and test.jsonl, "
                 "and name their folder: --task FOLDER",
             )
-        return self._splits(tables, seed, identity)
+        return self.split_tables(tables, seed, identity)
 
 
 # Lengths in tokens: mean words from the papers that published the data, at 1.35 tokens a word and

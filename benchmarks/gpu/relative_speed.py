@@ -107,7 +107,7 @@ def profile(workload: Workload, recipes: list[str], device: str) -> Iterator[dic
     from harness.costs.batches import choose_batches, profile_spec, task_of
     from harness.costs.data_choice import DataChoice
     from harness.costs.profile import each_recipe
-    from harness.running.probe import freeze
+    from harness.measurement.probe import freeze
     from harness.spec.recipe import parse
     from harness.training.schedule import Schedule
 

@@ -8,14 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from harness.api.options import Options, validate, written
+from harness.api.parts import read_part
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from harness.api.arrays import FloatArray
     from harness.api.registry import Registry
-
-    FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +128,6 @@ def make_metric(text: str, registry: Registry) -> Metric:
     Raises:
         HarnessError: bad grammar, an unknown metric or option, or a value that does not fit.
     """
-    from harness.spec.recipe import read_part
-
     name, given = read_part(text)
     kind: type[Metric] = registry.find(name).load()
     options = validate(kind.Options, given, f"metric {name!r}")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError
+from harness import HarnessError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

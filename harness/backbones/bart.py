@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import BartConfig, PreTrainedModel
 
-from harness.api.backbone import STACKS, Role, Stack
+from harness import STACKS, Role, Stack
 from harness.backbones.pretrained import Pretrained
 
 _SELF_ATTENTION_AND_FFN: dict[Role, tuple[str, ...]] = {

@@ -15,8 +15,8 @@ from huggingface_hub import constants
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file, logging
 
+from harness import HarnessError, is_out_of_memory
 from harness.backbones import weight_files
-from harness.errors import HarnessError, is_out_of_memory
 
 
 def read_config(reference: str) -> PreTrainedConfig:

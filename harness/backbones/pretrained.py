@@ -18,24 +18,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from harness.api.backbone import STACKS, Backbone, Role, Stack, Weights
+from harness import STACKS, Backbone, HarnessError, Role, Stack, Weights, folder_hash
 from harness.backbones import weight_files
 from harness.backbones.adapter import WEIGHTS, merge_adapter
 from harness.backbones.hub import fetch, quietly, read_config, snapshot
 from harness.backbones.shapes import SHAPES, Shape
-from harness.backbones.start_options import (
-    StartOptions,
-    notes_on_weights,
-    split_options,
-    written,
-)
-from harness.backbones.token_ids import (
-    complete_generation,
-    complete_token_ids,
-    needed_embeddings,
-)
-from harness.data.hashing import folder_hash
-from harness.errors import HarnessError
+from harness.backbones.start_options import StartOptions, notes_on_weights, split_options, written
+from harness.backbones.token_ids import complete_generation, complete_token_ids, needed_embeddings
 
 
 class Pretrained(Backbone):

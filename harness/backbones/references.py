@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import HarnessError
 from harness.backbones.adapter import base_of, is_adapter
 from harness.backbones.start_options import StartOptions, has_options, split_options, written
-from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.backbones.pretrained import Pretrained

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from harness.api.options import Options, validate
-from harness.errors import HarnessError
+from harness import HarnessError, Options, validate
 
 _SUFFIX = re.compile(r"(?P<reference>.+?)(?P<options>(:\w+=\w*)+)")
 

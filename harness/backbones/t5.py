@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedConfig, PreTrainedModel, T5Config
 
-from harness.api.backbone import STACKS, Stack, Weights
+from harness import STACKS, Stack, Weights
 from harness.backbones.pretrained import Pretrained
 
 

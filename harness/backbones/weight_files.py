@@ -16,9 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from harness.data.hashing import file_hash
-from harness.errors import HarnessError
-from harness.training.trained_weights import write_tensors
+from harness import HarnessError, file_hash, write_tensors
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from harness import HarnessError, __version__
+from harness import __version__
 from harness.api.plugins import installed
 from harness.cli.listing import list_plugins
 from harness.cli.plan import plan
@@ -21,6 +21,7 @@ from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.stats import stats
 from harness.cli.sweep import sweep
+from harness.errors import HarnessError
 
 
 class Commands(TyperGroup):

@@ -54,12 +54,13 @@ def plan(
     Needs no weights and no network. Example: harness plan --backbone t5-large
     --compressor lora_ff+lprun
     """
+    from harness.api.parts import split_parts
     from harness.api.plugins import installed
     from harness.costs.batches import Batches, choose_batches, profile_spec, task_of
     from harness.costs.memory_estimate import process_bytes
     from harness.costs.plan import plan as make_plans
     from harness.errors import HarnessError
-    from harness.spec.recipe import parse, split_parts
+    from harness.spec.recipe import parse
     from harness.training.trainer import choose_device
 
     plugins = installed()

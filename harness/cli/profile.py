@@ -107,13 +107,14 @@ def _profile(
     target_tokens: int | None,
     told: Callable[[str], None],
 ) -> Profile:
+    from harness.api.parts import split_parts
     from harness.api.plugins import installed
     from harness.costs.batches import choose_batches, task_of
     from harness.costs.memory_estimate import process_bytes
     from harness.costs.profile import profile_recipes
     from harness.measurement.fingerprint import fingerprint, why_no_driver
     from harness.records.profile import Profile
-    from harness.spec.recipe import parse, split_parts
+    from harness.spec.recipe import parse
     from harness.training.trainer import choose_device, choose_dtype
 
     plugins = installed()

@@ -52,11 +52,11 @@ def score(
     """
     if file.is_dir():
         file = _predictions_in(file)
+    from harness.api.parts import split_parts
     from harness.api.plugins import installed
     from harness.data.dialect import Dialect
     from harness.evaluation import scoring
     from harness.evaluation.prediction_files import Fields, read_any_predictions
-    from harness.spec.recipe import split_parts
 
     chosen = scoring.named_metrics(split_parts(metrics), installed().metrics)
     fields = Fields(prediction_column, reference_column, source_column)

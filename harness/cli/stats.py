@@ -137,7 +137,7 @@ def _print(name: str, splits: Splits, found: TextStatistics, cut: tuple[int, int
     from rich.console import Console
     from rich.table import Table
 
-    from harness.reporting.data_notes import cut_notes, left_out_notes
+    from harness.records.data_notes import cut_notes, left_out_notes
 
     table = Table(title=name, title_justify="left", box=None, padding=(0, 2, 0, 0))
     cells = {

@@ -149,8 +149,8 @@ def _plan(
     seeds: int | None,
 ) -> SweepFile:
     from harness.api.options import validate
+    from harness.api.parts import split_parts
     from harness.errors import HarnessError
-    from harness.spec.recipe import split_parts
     from harness.sweeps.grid import SweepFile, read_sweep
 
     def split(text: str) -> list[str]:

@@ -15,8 +15,8 @@ from harness.costs.data_choice import DataChoice
 from harness.costs.synthetic import draw_examples
 from harness.data.examples import Example, tokenize
 from harness.errors import HarnessError
+from harness.measurement.probe import FrozenSchedule, freeze
 from harness.records.profile import BatchesOf
-from harness.running.probe import FrozenSchedule, freeze
 from harness.spec.run_spec import RunSpec, resolve
 from harness.training.schedule import Schedule
 

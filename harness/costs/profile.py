@@ -10,11 +10,7 @@ from harness.api.backbone import Backbone
 from harness.costs.memory_estimate import try_to_predict
 from harness.errors import HarnessError, is_out_of_memory
 from harness.measurement.memory import WHY_NOT_REACHED
-from harness.measurement.process import Arm
-from harness.model.composition import compose
-from harness.records.profile import ProfiledRecipe
-from harness.records.report import Failure, Memory, Speed
-from harness.running.probe import (
+from harness.measurement.probe import (
     NO_BASELINE,
     NOT_TOGETHER,
     FrozenSchedule,
@@ -24,6 +20,10 @@ from harness.running.probe import (
     warm_up,
     without_baseline,
 )
+from harness.measurement.process import Arm
+from harness.model.composition import compose
+from harness.records.profile import ProfiledRecipe
+from harness.records.report import Failure, Memory, Speed
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import BASELINE, RunSpec
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.costs.host_draws import settled_draw
 from harness.measurement.tensor_tracker import tensors_in
+from harness.model.host_draws import settled_draw
 
 
 class ShapeTensor(Tensor):

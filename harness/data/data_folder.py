@@ -6,15 +6,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import DATA_SUFFIXES, HarnessError
+from harness.data.kinds import DATA_SUFFIXES
+from harness.errors import HarnessError
 
-VARIABLE = "HARNESS_DATA"
+DATA_VARIABLE = "HARNESS_DATA"
 """Environment variable: the folder that holds the user's copies of all data sets."""
 
 
 def data_folder() -> Path | None:
     """Return the folder that ``$HARNESS_DATA`` names, or None where it is not set."""
-    value = os.environ.get(VARIABLE)
+    value = os.environ.get(DATA_VARIABLE)
     return Path(value).expanduser() if value else None
 
 

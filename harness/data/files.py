@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.data.dialect import Dialect, find_delimiter, open_text
-from harness.data.kinds import ARROW_SUFFIXES, LINE_PAIRS, READ, SHEET_SUFFIXES, SUFFIXES
+from harness.data.kinds import ARROW_SUFFIXES, DATA_SUFFIXES, LINE_PAIRS, READ, SHEET_SUFFIXES
 from harness.data.table import Table, holds_half_pair, kind_of, malformed, require_distinct
 from harness.errors import HarnessError
 
@@ -49,7 +49,7 @@ def read_table(path: Path, dialect: Dialect = _UTF8) -> Table:
             columns, notes = read_workbook(path, dialect.sheet)
         elif path.suffix in LINE_PAIRS:
             columns = _read_pair(path, dialect)
-        elif path.name.endswith(SUFFIXES):
+        elif path.name.endswith(DATA_SUFFIXES):
             columns, notes = _read_text(path, dialect)
         else:
             raise HarnessError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.data.dialect import Dialect
 from harness.data.files import Columns, read_pair, read_table
-from harness.data.kinds import LINE_PAIRS, READ, SUFFIXES, stem
+from harness.data.kinds import DATA_SUFFIXES, LINE_PAIRS, READ, stem
 from harness.data.table import Table
 from harness.errors import HarnessError
 
@@ -95,7 +95,7 @@ def find_split_files(folder: Path) -> Layout:
 
 def _split_name(path: Path) -> tuple[str, bool] | None:
     """Return the split's name that a file has, and whether it is a shard of it."""
-    if path.name.endswith(SUFFIXES) or path.suffix in LINE_PAIRS:
+    if path.name.endswith(DATA_SUFFIXES) or path.suffix in LINE_PAIRS:
         name = stem(path)
         shard = _SHARD.fullmatch(name)
         return (shard["name"], True) if shard else (name, False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness import HarnessError
+from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

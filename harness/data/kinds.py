@@ -12,7 +12,7 @@ SHEET_SUFFIXES = (".xlsx",)
 LINE_PAIRS = {".source": ".target", ".src": ".tgt"}
 """Text files with a source, and a target, on each line, as fairseq and OpenNMT have them."""
 
-SUFFIXES = (*TEXT_SUFFIXES, *ARROW_SUFFIXES, *SHEET_SUFFIXES)
+DATA_SUFFIXES = (*TEXT_SUFFIXES, *ARROW_SUFFIXES, *SHEET_SUFFIXES)
 """Ends of the names of files that hold a table."""
 
 READ = (
@@ -26,6 +26,6 @@ READ = (
 
 def stem(path: Path) -> str:
     """Return the file's name without its data suffix."""
-    known = (*SUFFIXES, *LINE_PAIRS)
+    known = (*DATA_SUFFIXES, *LINE_PAIRS)
     longest = max((s for s in known if path.name.endswith(s)), key=len, default="")
     return path.name.removesuffix(longest)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import DATA_SUFFIXES
+from harness.data.kinds import DATA_SUFFIXES
 
-HUB = "hub:"
+HUB_PREFIX = "hub:"
 
 
 def is_data_path(reference: str) -> bool:
@@ -17,4 +17,4 @@ def is_data_path(reference: str) -> bool:
 
 def is_hub_reference(reference: str) -> bool:
     """Whether the reference is written ``hub:org/name``."""
-    return reference.startswith(HUB)
+    return reference.startswith(HUB_PREFIX)

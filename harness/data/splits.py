@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import HarnessError
+from harness.errors import HarnessError
 
 HELD_OUT = 0.1
 """Share of all rows that goes to eval, and again to test."""

@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from harness import (
-    HarnessError,
-    Joining,
-    Metric,
-    Options,
-    Splits,
-    Table,
-    Task,
-    exchanges,
-    holds_lists,
-    references_column,
-    text_column,
-    turn_column,
-)
+from harness.api.options import Options
+from harness.api.task import Splits, Task
 from harness.data.pairs import usable_pairs
+from harness.data.table import Table, holds_lists, references_column, text_column
+from harness.data.turns import Joining, exchanges, turn_column
+from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,8 +62,6 @@ class TableOptions(Options):
     every_answer: bool = False
     """Make an example of each answer in a dialogue, rather than of the last one. All examples of a
     dialogue are in one split, and intervals draw whole dialogues."""
-    suite: Literal["summary", "dialogue"] = "summary"
-    """The metrics to score with."""
     split_seed: int | None = Field(None, ge=0)
     """Seed for what is split here; by default the run's. Fix it for runs of several seeds that
     shall share one test set."""
@@ -84,7 +73,8 @@ OptionsT = TypeVar("OptionsT", bound=TableOptions)
 class TableTask(Task[OptionsT]):
     """Rows with a column of sources and one of targets.
 
-    Rows whose source or target is missing or blank are left out and counted.
+    Rows whose source or target is missing or blank are left out and counted. A subclass reads the
+    tables, gives them to ``split_tables`` and names its metrics.
     """
 
     def __init__(self, reference: str, options: OptionsT) -> None:
@@ -93,13 +83,7 @@ class TableTask(Task[OptionsT]):
         self.max_source_length = options.max_source_length
         self.max_target_length = options.max_target_length
 
-    def metrics(self) -> Sequence[Metric]:
-        """Return the suite that the options name."""
-        from tasks.metrics import dialogue_metrics, summary_metrics
-
-        return summary_metrics() if self.options.suite == "summary" else dialogue_metrics()
-
-    def _splits(self, tables: dict[str, Table], seed: int, place: str) -> Splits:
+    def split_tables(self, tables: dict[str, Table], seed: int, place: str) -> Splits:
         """Return three splits; an eval or test split that is missing is taken from train.
 
         Args:

@@ -19,8 +19,8 @@ import numpy as np
 
 from harness.api.task import Task
 from harness.data.examples import Examples, TokenizedSplit, Tokens, tokenize
+from harness.data.hashing import data_hash
 from harness.errors import HarnessError
-from harness.evaluation.scoring import data_hash
 
 if TYPE_CHECKING:
     from datasets import Dataset

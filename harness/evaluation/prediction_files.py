@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.data.dialect import Dialect
 from harness.data.files import read_lines, read_table
-from harness.data.kinds import SUFFIXES
+from harness.data.kinds import DATA_SUFFIXES
 from harness.data.table import Table, holds_lists, references_column, text_column
 from harness.errors import HarnessError
 from harness.evaluation.predictions import Reference, Row, read_predictions
@@ -49,7 +49,7 @@ def read_any_predictions(
     """
     if references is not None:
         return _from_lines(path, references, dialect), ()
-    tabular = path.name.endswith(SUFFIXES) and not path.name.endswith((".jsonl", ".json"))
+    tabular = path.name.endswith(DATA_SUFFIXES) and not path.name.endswith((".jsonl", ".json"))
     if tabular or dialect.encoding is not None or path.name.endswith(".json"):
         table = read_table(path, dialect)
         return _from_table(table, fields), table.notes
@@ -67,7 +67,7 @@ def read_any_predictions(
 
 def _from_lines(path: Path, references: Path, dialect: Dialect) -> list[Row]:
     for file in (path, references):
-        if file.name.endswith(SUFFIXES):
+        if file.name.endswith(DATA_SUFFIXES):
             raise HarnessError(
                 f"{file} is a table: of two files each must be text, with one text on each line.",
                 "Or give one table with both columns: harness score FILE --prediction-column NAME "

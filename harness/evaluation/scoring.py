@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -130,20 +129,6 @@ def metric_of(metrics: Sequence[Metric], name: str) -> Metric:
         f"No metric of this run computes {name!r}, which is to choose the best weights.",
         f"Choose one of: {known}. Or add its metric: --metrics NAME,...",
     )
-
-
-def data_hash(*splits: Any) -> str:
-    """Return a hash of the sources and targets of datasets, in order."""
-    digest = hashlib.sha256()
-    for split in splits:
-        for column in ("source", "target"):
-            for text in split[column]:
-                digest.update(text.encode() + b"\0")
-        if "references" in getattr(split, "column_names", split):
-            for texts in split["references"]:
-                digest.update("\0".join(texts).encode() + b"\2")
-        digest.update(b"\1")
-    return digest.hexdigest()
 
 
 def _value(score: Score, chosen: str | None) -> Value:

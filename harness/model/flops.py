@@ -69,7 +69,7 @@ def training_flops(
     """
     import torch
 
-    from harness.costs.host_draws import SettledDraws
+    from harness.model.host_draws import SettledDraws
     from harness.model.product_counter import ProductCounter
 
     if any(not parameter.is_meta for parameter in model.parameters()):

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from harness.errors import BusyError, HarnessError
 from harness.records.atomic import write_text
+from harness.records.collector import without_collector
 from harness.records.report import SCHEMA_VERSION, Report
 from harness.records.walk import walk
-from harness.reporting.collector import without_collector
 
 REPORT = "report.json"
 SPEC = "spec.toml"

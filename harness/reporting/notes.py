@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.records.data_notes import data_shares
 from harness.records.report import Fingerprint
 from harness.records.run_folder import SPEC
 from harness.reporting.cost_breakdown import allocation_retries
-from harness.reporting.data_notes import data_shares
 from harness.reporting.members import Members
 from harness.reporting.summary import Group, Row, Summary
 from harness.reporting.wording import LESS_IS_BETTER, heading, meanings, not_measured

@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from harness.records.atomic import write_text
+from harness.records.collector import without_collector
 from harness.records.run_folder import PREDICTIONS
-from harness.reporting.collector import without_collector
 from harness.reporting.outcome import Outcome, Request
 
 CACHE = ".cache/comparisons.json"

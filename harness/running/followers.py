@@ -11,8 +11,8 @@ from torch import Tensor
 
 from harness.api.plugins import Plugins
 from harness.costs.fit import settle_checkpointing
+from harness.measurement.probe import freeze
 from harness.running.inputs import read_inputs
-from harness.running.probe import freeze
 from harness.spec.run_spec import RunSpec
 from harness.training.engines.padded import Batch
 from harness.training.processes import Processes

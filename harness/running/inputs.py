@@ -17,10 +17,11 @@ from harness.api.options import validate
 from harness.api.plugins import Plugins
 from harness.api.task import Splits, Task
 from harness.data.examples import TokenizedSplit, check_fit, check_useful
+from harness.data.hashing import data_hash
 from harness.data.token_cache import tokenize_once
 from harness.errors import HarnessError
 from harness.evaluation.ctranslate import require_ctranslate2
-from harness.evaluation.scoring import data_hash, metric_of, named_metrics, references_of
+from harness.evaluation.scoring import metric_of, named_metrics, references_of
 from harness.records.report import Data
 from harness.running.baseline import read_baseline
 from harness.spec.recipe import Recipe, parse

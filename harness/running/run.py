@@ -18,16 +18,7 @@ from harness.evaluation.partial_predictions import Journal
 from harness.evaluation.scoring import references_of
 from harness.measurement.fingerprint import fingerprint, why_no_driver
 from harness.measurement.memory import WHY_NOT_REACHED, memory_reached
-from harness.records.atomic import write_text
-from harness.records.report import Failure, Report, Resumption, Status, Training
-from harness.records.run_folder import JOURNAL, PREDICTIONS, SPEC, RunFolder, is_done, read_report
-from harness.reporting.data_notes import data_notes
-from harness.running.baseline import relate_to_earlier
-from harness.running.evaluate import predict_and_score
-from harness.running.identity import identity
-from harness.running.inputs import Inputs, read_inputs
-from harness.running.merge_check import hand_over, load_trained
-from harness.running.probe import (
+from harness.measurement.probe import (
     NO_BASELINE,
     FrozenSchedule,
     freeze,
@@ -36,6 +27,15 @@ from harness.running.probe import (
     set_beside_limit,
     without_baseline,
 )
+from harness.records.atomic import write_text
+from harness.records.data_notes import data_notes
+from harness.records.report import Failure, Report, Resumption, Status, Training
+from harness.records.run_folder import JOURNAL, PREDICTIONS, SPEC, RunFolder, is_done, read_report
+from harness.running.baseline import relate_to_earlier
+from harness.running.evaluate import predict_and_score
+from harness.running.identity import identity
+from harness.running.inputs import Inputs, read_inputs
+from harness.running.merge_check import hand_over, load_trained
 from harness.spec.run_spec import BASELINE, RunSpec
 from harness.training.learning_rate import warmup_notes
 from harness.training.log import NonFiniteLossError

@@ -9,12 +9,11 @@ from typing import Any
 
 from harness.api.compressor import Compressor, Stage
 from harness.api.options import validate, written
+from harness.api.parts import GRAMMAR, read_options
 from harness.api.registry import Registry
 from harness.errors import HarnessError
 
 _PART = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?::(?P<options>.*))?")
-_OPTION = re.compile(r"[^:+=]+=")
-_GRAMMAR = "Write name[:option=value[,option=value]] joined by '+', as in lora_ff:r=8+lprun"
 
 
 @dataclass(frozen=True)
@@ -52,52 +51,15 @@ def parse(text: str, registry: Registry) -> Recipe:
     for part in text.split("+"):
         match = _PART.fullmatch(part.strip())
         if match is None:
-            raise HarnessError(f"The recipe {text!r} cannot be read at {part!r}.", _GRAMMAR)
+            raise HarnessError(f"The recipe {text!r} cannot be read at {part!r}.", GRAMMAR)
         name = match["name"]
         if name in compressors:
             raise HarnessError(f"The recipe {text!r} names {name!r} twice.", "Name it once.")
         cls: type[Compressor[Any]] = registry.find(name).load()
-        options = _options(match["options"], part)
+        options = read_options(match["options"], part)
         compressors[name] = cls(name, validate(cls.Options, options, f"compressor {name!r}"))
     _check_conflicts(compressors, text)
     return Recipe(tuple(sorted(compressors.values(), key=lambda c: (c.stage, c.name))))
-
-
-def split_parts(text: str) -> list[str]:
-    """Split what is listed with commas and may have options: ``full,lora_ff:r=8,alpha=16,lprun``.
-
-    Options are listed with commas too; what tells them apart is that an option starts with
-    ``key=``.
-    """
-    parts: list[str] = []
-    for item in text.split(","):
-        if parts and _OPTION.match(item):
-            parts[-1] += f",{item}"
-        elif item.strip():
-            parts.append(item.strip())
-    return parts
-
-
-def read_part(text: str) -> tuple[str, dict[str, str]]:
-    """Read ``name:option=value,option=value``.
-
-    Raises:
-        HarnessError: bad grammar.
-    """
-    name, colon, options = text.strip().partition(":")
-    return name, _options(options if colon else None, text)
-
-
-def _options(text: str | None, part: str) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for item in text.split(",") if text is not None else []:
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip():
-            raise HarnessError(f"The recipe cannot be read at {part!r}: {item!r}.", _GRAMMAR)
-        if key.strip() in options:
-            raise HarnessError(f"{part!r} gives the option {key.strip()!r} twice.", "Give it once.")
-        options[key.strip()] = value.strip()
-    return options
 
 
 def _check_conflicts(compressors: Mapping[str, Compressor[Any]], text: str) -> None:

@@ -14,10 +14,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from harness.api.backbone import Weights
 from harness.api.options import Options, validate
+from harness.api.parts import split_parts
 from harness.errors import HarnessError
 from harness.spec.decoding import DecodingSettings
 from harness.spec.presets import PRESETS
-from harness.spec.recipe import split_parts
 
 BASELINE = "full"
 """The recipe that every other one is compared with."""

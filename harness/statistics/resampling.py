@@ -12,7 +12,7 @@ import numpy as np
 from harness.api.metric import Score
 
 if TYPE_CHECKING:
-    from harness.api.metric import FloatArray
+    from harness.api.arrays import FloatArray
 
 RESAMPLES = 2000
 """Resamples of a block."""

@@ -12,7 +12,8 @@ import numpy as np
 from harness.statistics.resampling import Bootstrap, Resampled
 
 if TYPE_CHECKING:
-    from harness.api.metric import FloatArray, Score
+    from harness.api.arrays import FloatArray
+    from harness.api.metric import Score
 
 
 class Interval(NamedTuple):

@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field
 
 from harness.api.compressor import OptionsT
 from harness.api.options import Options, validate
+from harness.api.parts import read_part
 from harness.api.plugins import Plugins
-from harness.spec.recipe import read_part
 from harness.spec.run_spec import RunSpec
 
 Event: TypeAlias = dict[str, Any]

@@ -11,8 +11,8 @@ from harness.api.options import validate
 from harness.api.plugins import Plugins
 from harness.api.task import Splits, Task
 from harness.data.examples import Example
+from harness.data.hashing import data_hash
 from harness.errors import HarnessError
-from harness.evaluation.scoring import data_hash
 from harness.records.run_folder import find_runs, is_done, read_report
 from harness.running.identity import identity
 from harness.spec.recipe import Recipe, parse

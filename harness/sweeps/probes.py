@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from harness import clock
 from harness.data.examples import tokenize
+from harness.measurement.probe import longest_step
 from harness.measurement.process import Arm
 from harness.running.inputs import scored_counts
-from harness.running.probe import longest_step
 from harness.spec.decoding import DecodingSettings
 from harness.spec.run_spec import RunSpec
 from harness.sweeps.preview import Surveyed, counted

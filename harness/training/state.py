@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from harness import clock
 from harness.api.events import Evaluated
 from harness.records.run_folder import HISTORY, SNAPSHOT
-from harness.training.trained_weights import write_tensors
+from harness.records.tensor_file import write_tensors
 from harness.training.trainer import Trainee
 
 

@@ -2,8 +2,8 @@
 
     apt-get -o Acquire::Languages=en -o Dir::State::Lists=LISTS update
     apt-get download wordnet-base && dpkg -x wordnet-base*.deb WORDNET
-    python corpus.py --lists LISTS --wordnet WORDNET --held-out EVAL.jsonl TEST.jsonl \\
-        --out corpus.jsonl
+    python scripts/nano_t5/corpus.py --lists LISTS --wordnet WORDNET \\
+        --held-out EVAL.jsonl TEST.jsonl --out corpus.jsonl
 
 The text is the long descriptions of Debian's packages and the glosses of WordNet 3.0.
 """

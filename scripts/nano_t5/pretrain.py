@@ -1,6 +1,6 @@
 """Pre-train nano-t5 from scratch: tokenizer, denoising, weights.
 
-    python pretrain.py --corpus corpus.jsonl --work WORK
+    PYTHONPATH=scripts python -m nano_t5.pretrain --corpus corpus.jsonl --work WORK
 
 writes WORK/model, the folder that the package embeds; `corpus.py` makes the corpus. Killed and
 started again it goes on from its last checkpoint.

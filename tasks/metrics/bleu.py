@@ -12,7 +12,7 @@ from tasks.metrics import tokenizers
 from tasks.metrics.corpus_formulas import bleu_values, chrf_values
 
 if TYPE_CHECKING:
-    from harness.api.metric import FloatArray
+    from harness import FloatArray
 
 _ORDERS = 4
 

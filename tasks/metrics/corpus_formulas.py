@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.api.metric import FloatArray
+    from harness import FloatArray
 
 _ORDERS = 4
 _NO_PRECISION = -9999999999.0

@@ -10,7 +10,7 @@ from tasks.metrics.checkpoint import Checkpoint
 from tasks.metrics.sentences import split_sentences
 
 if TYPE_CHECKING:
-    from harness.api.metric import FloatArray
+    from harness import FloatArray
 
 # The limits of the summac package.
 _MAX_SOURCE_SENTENCES = 100

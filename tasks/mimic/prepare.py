@@ -15,8 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from harness import HarnessError, Preparation, Prepared
-from harness.data.leakage import hash_text
+from harness import HarnessError, Preparation, Prepared, hash_text
 from tasks.mimic.notes import Note, read_notes
 from tasks.mimic.sections import BUILT_IN, SectionReader, read_titles
 

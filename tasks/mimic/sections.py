@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from harness import HarnessError, Options
-from harness.api.options import validate
+from harness import HarnessError, Options, validate
 
 BUILT_IN = Path(__file__).with_name("sections.toml")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from harness import (
+    DATA_VARIABLE,
     HarnessError,
     LengthProfile,
     Metric,
@@ -18,8 +19,8 @@ from harness import (
     Prepared,
     Splits,
     Task,
+    data_folder,
 )
-from harness.data.data_folder import VARIABLE, data_folder
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -63,8 +64,7 @@ class Mimic(Task[MimicOptions]):
         from datasets import Dataset
         from datasets.table import InMemoryTable
 
-        from harness.data.leakage import count_leakage
-        from harness.data.splits import split_rows
+        from harness import count_leakage, split_rows
         from tasks.mimic.prepare import HASHES
 
         folder = self._folder()
@@ -125,8 +125,8 @@ class Mimic(Task[MimicOptions]):
             folder = root / self.reference
         else:
             raise HarnessError(
-                f"The data of {self.reference} were not found: no path is given, and ${VARIABLE} "
-                "is not set.",
+                f"The data of {self.reference} were not found: no path is given, and "
+                f"${DATA_VARIABLE} is not set.",
                 self._ways(),
             )
         if not (folder / EXAMPLES).is_file():
@@ -145,7 +145,7 @@ class Mimic(Task[MimicOptions]):
             f"  harness prepare {name} --notes {self.kind}.csv.gz --out DIR\n"
             "Then name the folder in one of these ways:\n"
             "  --set task_options.path=DIR\n"
-            f"  export {VARIABLE}=FOLDER     where DIR is FOLDER/{name}\n"
+            f"  export {DATA_VARIABLE}=FOLDER     where DIR is FOLDER/{name}\n"
             "To try the task without the data, make up notes in the same format:\n"
             f"  harness prepare {name} --synthetic 1000 --out DIR"
         )

@@ -25,9 +25,9 @@ from typer.testing import Result
 from harness import hookimpl
 from harness.api.events import PhaseStarted
 from harness.api.options import validate
+from harness.api.parts import read_part
 from harness.api.plugins import installed
 from harness.cli.main import app
-from harness.spec.recipe import read_part
 from harness.spec.run_spec import parse_settings, resolve
 from harness.sweeps.grid import SweepFile, specs
 

@@ -13,8 +13,8 @@ from typer.testing import Result
 
 from harness.api.plugins import installed
 from harness.cli.sweep_view import SweepView
+from harness.records.data_notes import data_notes
 from harness.records.report import Data
-from harness.reporting.data_notes import data_notes
 from harness.spec.run_spec import RunSpec
 from harness.sweeps.sweep import Cell
 

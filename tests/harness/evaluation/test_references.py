@@ -10,8 +10,9 @@ import pytest
 from datasets import Dataset
 
 from harness.api.metric import Metric, Score
+from harness.data.hashing import data_hash
 from harness.evaluation.predictions import Row
-from harness.evaluation.scoring import data_hash, references_of, score
+from harness.evaluation.scoring import references_of, score
 from harness.reporting.scores import by_cluster
 from harness.statistics.intervals import bootstrap_interval
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import HarnessError, Metric, Score
+from harness.data.hashing import data_hash
 from harness.evaluation.predictions import Row
-from harness.evaluation.scoring import data_hash, metric_of, not_computed_note, score
+from harness.evaluation.scoring import metric_of, not_computed_note, score
 from harness.statistics.intervals import bootstrap_interval
 
 

@@ -13,8 +13,8 @@ from harness.measurement.energy import Meter, Nvml
 from harness.measurement.fingerprint import fingerprint, why_no_driver
 from harness.measurement.memory import MemoryReading, measure_memory
 from harness.measurement.nvml import process_bytes
+from harness.measurement.probe import freeze, probe_memory, probe_speed
 from harness.measurement.process import Arm
-from harness.running.probe import freeze, probe_memory, probe_speed
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule
 

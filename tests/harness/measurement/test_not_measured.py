@@ -16,13 +16,13 @@ from harness.api.events import PhaseStarted
 from harness.api.plugins import installed
 from harness.costs.profile import profile_recipes
 from harness.data.examples import Example
+from harness.measurement.probe import freeze
 from harness.records.profile import Profile
 from harness.records.report import Report, Speed
 from harness.records.run_folder import RunFolder, find_runs, read_report
 from harness.reporting.cost_breakdown import parts_lines
 from harness.reporting.profile_table import profile_tables
 from harness.running.baseline import relate_to_earlier
-from harness.running.probe import freeze
 from harness.spec.recipe import Recipe, parse
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule

@@ -10,12 +10,12 @@ import pytest
 from harness.api.plugins import installed
 from harness.costs import profile as profiling
 from harness.errors import OutOfMemoryError
+from harness.measurement import probe
 from harness.measurement.energy import no_energy
 from harness.measurement.memory import MemoryReading
+from harness.measurement.probe import FrozenSchedule, freeze, probe_memory, probe_speed
 from harness.records.profile import ProfiledRecipe
 from harness.records.report import LayersKept, MemoryParts, Parameters, TimeParts
-from harness.running import probe
-from harness.running.probe import FrozenSchedule, freeze, probe_memory, probe_speed
 from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule, Step

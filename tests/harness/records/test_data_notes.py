@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from harness.records.data_notes import data_shares
 from harness.records.report import Data
-from harness.reporting.data_notes import data_shares
 
 
 def data(**changes: Any) -> dict[str, Any]:

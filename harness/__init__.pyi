@@ -1,0 +1,90 @@
+"""The public API by the module that each name comes from; loaded when it is first used."""
+
+from .api.arrays import FloatArray
+from .api.backbone import STACKS, Backbone, Role, Stack, Weights
+from .api.compressor import Compressor, Stage
+from .api.events import DataRead, Evaluated, PhaseStarted, StepDone
+from .api.hookspecs import hookimpl
+from .api.metric import Metric, Score
+from .api.options import Options, validate
+from .api.registry import Register
+from .api.task import LengthProfile, Preparation, Prepared, Splits, Task
+from .data.data_folder import DATA_VARIABLE, data_folder, find_file
+from .data.dialect import Dialect
+from .data.files import read_table
+from .data.folders import SPLIT_NAMES, pick_splits, read_folder
+from .data.hashing import file_hash, folder_hash
+from .data.hub_dataset import load_from_hub
+from .data.kinds import DATA_SUFFIXES, stem
+from .data.leakage import count_leakage, hash_text, hash_texts
+from .data.pairs import usable_pairs
+from .data.references import HUB_PREFIX, is_data_path, is_hub_reference
+from .data.splits import split_rows
+from .data.table import Table, holds_lists, references_column, text_column
+from .data.table_task import TableOptions, TableTask
+from .data.turns import Joining, exchanges, turn_column
+from .errors import HarnessError, is_out_of_memory
+from .records.tensor_file import write_tensors
+from .sweeps.executor import Executor
+
+__version__: str
+
+__all__ = [
+    "DATA_SUFFIXES",
+    "DATA_VARIABLE",
+    "HUB_PREFIX",
+    "SPLIT_NAMES",
+    "STACKS",
+    "Backbone",
+    "Compressor",
+    "DataRead",
+    "Dialect",
+    "Evaluated",
+    "Executor",
+    "FloatArray",
+    "HarnessError",
+    "Joining",
+    "LengthProfile",
+    "Metric",
+    "Options",
+    "PhaseStarted",
+    "Preparation",
+    "Prepared",
+    "Register",
+    "Role",
+    "Score",
+    "Splits",
+    "Stack",
+    "Stage",
+    "StepDone",
+    "Table",
+    "TableOptions",
+    "TableTask",
+    "Task",
+    "Weights",
+    "count_leakage",
+    "data_folder",
+    "exchanges",
+    "file_hash",
+    "find_file",
+    "folder_hash",
+    "hash_text",
+    "hash_texts",
+    "holds_lists",
+    "hookimpl",
+    "is_data_path",
+    "is_hub_reference",
+    "is_out_of_memory",
+    "load_from_hub",
+    "pick_splits",
+    "read_folder",
+    "read_table",
+    "references_column",
+    "split_rows",
+    "stem",
+    "text_column",
+    "turn_column",
+    "usable_pairs",
+    "validate",
+    "write_tensors",
+]

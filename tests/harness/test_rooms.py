@@ -1,0 +1,139 @@
+"""The import contracts: the order of the rooms, what plugins use, and what is light."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import harness
+
+ROOT = Path(harness.__file__).parents[1]
+
+ROOMS = [
+    {"cli"},
+    {"sweeps"},
+    {"reporting"},
+    {"running"},
+    {"costs"},
+    {"measurement"},
+    {"evaluation"},
+    {"training"},
+    {"model"},
+    {"backbones"},
+    {"spec"},
+    {"data", "statistics"},
+    {"api"},
+    {"records"},
+    {"errors", "clock", "interrupts"},
+]
+"""From the top of the house down: a room imports from its own floor and those below."""
+
+FLOOR = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
+
+HEAVY = {"torch", "transformers", "peft", "datasets", "safetensors", "ctranslate2", "ray"}
+LIGHT = {"api", "spec", "records", "statistics", "data", "reporting", "sweeps", "cli"}
+HEAVY_BY_PURPOSE = {"harness/records/tensor_file.py", "harness/sweeps/ray.py"}
+"""Modules of light rooms that are imported only where tensors or a cluster are needed."""
+
+BUILT_INS = ["compressors", "tasks", "harness/backbones"]
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path, *, typing: bool = False, inner: bool = True) -> Iterator[tuple[int, str]]:
+    """Yield (line, module) of each import.
+
+    Args:
+        path: of the module.
+        typing: whether those are included that only a type checker makes.
+        inner: whether those within functions are included.
+    """
+    stack: list[ast.AST] = [ast.parse(path.read_text())]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from ((node.lineno, name) for name in names)
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif not inner and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing:
+            stack += node.orelse
+        else:
+            stack += ast.iter_child_nodes(node)
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "harness" and len(parts) > 1 and parts[1] in FLOOR else None
+
+
+def test_every_room_has_its_floor():
+    rooms = {path.stem for path in (ROOT / "harness").iterdir() if not path.name.startswith("_")}
+    assert rooms - {"py"} == set(FLOOR)
+
+
+def test_no_room_imports_from_a_room_above_it():
+    wrong = [
+        f"{name_of(path)}:{line} imports {module}"
+        for path in modules("harness")
+        for line, module in imports(path)
+        if (here := room_of(name_of(path).removesuffix(".py").replace("/", ".")))
+        and (there := room_of(module))
+        and FLOOR[there] < FLOOR[here]
+    ]
+    assert not wrong
+
+
+def test_harness_imports_no_built_in():
+    wrong = [
+        f"{name_of(path)}:{line} imports {module}"
+        for path in modules("harness")
+        for line, module in imports(path, typing=True)
+        if module.partition(".")[0] in ("compressors", "tasks")
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", BUILT_INS)
+def test_built_ins_use_only_what_harness_exports(folder: str):
+    wrong = [
+        f"{name_of(path)}:{line} imports {module}"
+        for path in modules(folder)
+        for line, module in imports(path, typing=True)
+        if module.startswith("harness.")
+        and not module.startswith("harness.backbones.")
+        and module.removeprefix("harness.") not in harness.__all__
+    ]
+    assert not wrong
+
+
+def test_light_modules_import_nothing_heavy():
+    wrong = [
+        f"{name_of(path)}:{line} imports {module}"
+        for room in LIGHT
+        for path in modules(f"harness/{room}")
+        if name_of(path) not in HEAVY_BY_PURPOSE
+        for line, module in imports(path, inner=False)
+        if module.partition(".")[0] in HEAVY
+    ]
+    assert not wrong
+
+
+def test_every_export_can_be_had():
+    missing = [name for name in harness.__all__ if not hasattr(harness, name)]
+    assert not missing
+
+
+def test_the_first_floor_has_few_loose_modules():
+    assert len(list((ROOT / "harness").glob("*.py"))) <= 6
