@@ -16,7 +16,7 @@ from harness.api.backbone import Weights
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step, prefetch
-from harness.training.trainer import choose_device, prepare
+from harness.training.trainer import choose_device, load_trainer
 
 
 @dataclass(frozen=True)
@@ -141,15 +141,15 @@ def _harness(
             "train": train,
         }
     )
-    trainee = prepare(case.backbone, case.parsed, spec)
-    _draw_adapter(trainee.model)
+    trainer = load_trainer(case.backbone, case.parsed, spec)
+    _draw_adapter(trainer.model)
     if not with_dropout:
-        _turn_off_dropout(trainee.model)
-    trainee.model.train()
+        _turn_off_dropout(trainer.model)
+    trainer.model.train()
     losses = []
     steps = [Step((tuple(batch),)) for batch in batches]
-    for done, (step, made) in enumerate(prefetch(steps, trainee.engine.collate), start=1):
-        losses.append(trainee.step(made, step.target_tokens))
+    for done, (step, made) in enumerate(prefetch(steps, trainer.engine.collate), start=1):
+        losses.append(trainer.step(made, step.target_tokens))
         clock.step_done(done, step.source_tokens + step.target_tokens)
     return clock.read(losses)
 

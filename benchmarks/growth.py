@@ -37,7 +37,7 @@ from harness.records.atomic import write_text
 from harness.spec.recipe import parse
 from harness.spec.run_spec import ProbeSettings, RunSpec
 from harness.training.schedule import Schedule
-from harness.training.trainer import prepare
+from harness.training.trainer import load_trainer
 
 FILE, CHART = "growth.json", "growth.svg"
 TARGET = 64
@@ -77,18 +77,18 @@ def measure_step(point: Point) -> tuple[float, int]:
     backbone = Thin("thin")
     backbone.depth = point.depth
     spec = RunSpec(recipe="lora_ff", weights="random", device="cpu")
-    trainee = prepare(backbone, parse(spec.recipe, installed().compressors), spec)
-    trainee.model.train()
+    trainer = load_trainer(backbone, parse(spec.recipe, installed().compressors), spec)
+    trainer.model.train()
     examples = [
         Example([3 + i % 4000 for i in range(point.source)], [7] * TARGET)
         for _ in range(point.batch)
     ]
 
-    collated = trainee.engine.collate(examples)
+    collated = trainer.engine.collate(examples)
     check_batch(collated.source_tokens, collated.target_tokens, point)
 
     def step() -> None:
-        trainee.step([trainee.engine.collate(examples)], TARGET * point.batch)
+        trainer.step([trainer.engine.collate(examples)], TARGET * point.batch)
 
     step()
     seconds = []

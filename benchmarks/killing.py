@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from demands import demand
 
-from harness.records.run_folder import HISTORY, JOURNAL
+from harness.records.run_folder import HISTORY, PARTIAL_PREDICTIONS
 
 STEPS_BEFORE = 3
 """A training is killed after this many steps at least."""
@@ -120,7 +120,7 @@ class Killer:
         self.ended += line.endswith(": ok")
         if self.ended < self.after or not line.endswith(f": {self.phase}"):
             return False
-        needed = {"train": (HISTORY, STEPS_BEFORE), "evaluate": (JOURNAL, 1)}
+        needed = {"train": (HISTORY, STEPS_BEFORE), "evaluate": (PARTIAL_PREDICTIONS, 1)}
         name, lines = needed.get(self.phase, ("", 0))
         limit = time.monotonic() + PATIENCE
         while time.monotonic() < limit:

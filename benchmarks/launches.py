@@ -37,7 +37,7 @@ from harness.records.report import LayersKept
 from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
 from harness.training.engines.padded import PaddedEngine
-from harness.training.trainer import equip, parameters_of
+from harness.training.trainer import build_trainer, parameters_of
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
 SHAPES = ("t5-large", "bart-large")
@@ -109,13 +109,13 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
     counts, kept = parameters_of(model, 1), LayersKept(encoder=[], decoder=[])
     with pretend():
         move(model)
-        trainee = equip(model, backbone, parsed, spec, kept, counts)
-        assert trainee.device.type == "cuda"
-        trainee.model.train()
-        _make_state(trainee.trained.values(), trainee.optimizer)
-        made = trainee.engine.collate(batch)
+        trainer = build_trainer(model, backbone, parsed, spec, kept, counts)
+        assert trainer.device.type == "cuda"
+        trainer.model.train()
+        _make_state(trainer.trained.values(), trainer.optimizer)
+        made = trainer.engine.collate(batch)
         with LaunchCounter() as counter:
-            trainee.step([made], tokens, check=True)
+            trainer.step([made], tokens, check=True)
     check_step(counter.launches, [len(e.source) for e in batch])
     return counter.launches
 

@@ -23,7 +23,7 @@ from demands import demand, demand_spread
 from harness.api.plugins import installed
 from harness.costs.batches import choose_batches, profile_spec, task_of
 from harness.costs.data_choice import DataChoice
-from harness.costs.memory_estimate import predict_memory, process_bytes
+from harness.costs.memory_estimate import estimate_memory, process_bytes
 from harness.measurement.fingerprint import fingerprint
 from harness.measurement.probe import measure_memory_of
 from harness.model.composition import compose
@@ -46,7 +46,7 @@ def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterat
     for text in recipes:
         recipe = parse(text, plugins.compressors)
         skeleton = compose(backbone.skeleton(), backbone, recipe)
-        predicted = predict_memory(spec, backbone, recipe, skeleton, frozen.longest)
+        predicted = estimate_memory(spec, backbone, recipe, skeleton, frozen.longest)
         memory = measure_memory_of(spec.model_copy(update={"recipe": str(recipe)}), frozen)
         assert memory.tensor_bytes
         assert memory.parts

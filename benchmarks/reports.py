@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def time_calls(results: Path, repeats: int) -> Iterator[float]:
-    """Yield the seconds of the first call, and of as many others as are asked for."""
+    """Yield the seconds of the first call, and of as many others as are requested."""
     command = [sys.executable, "-m", "harness", "report", str(results)]
     for call in range(repeats + 1):
         kept = (results / CACHE).exists()
@@ -110,7 +110,7 @@ def time_calls(results: Path, repeats: int) -> Iterator[float]:
 
 
 def check_input(results: Path, shape: Shape) -> None:
-    """Fail unless every run has as many predictions as asked for, unlike those of its peers."""
+    """Fail unless every run has as many predictions as requested, unlike those of its peers."""
     files = sorted(results.glob(f"*/{PREDICTIONS}"))
     texts = [path.read_bytes() for path in files]
     unlike = len(set(texts))

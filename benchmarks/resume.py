@@ -20,7 +20,7 @@ from killing import STEPS_BEFORE, Killer, Sweep
 from harness.records.run_folder import HISTORY, PREDICTIONS, StoredRun, read_runs
 from harness.reporting.aggregation import summarize
 from harness.reporting.paired_comparison import Comparisons
-from harness.reporting.summary import Row
+from harness.reporting.summary import RecipeRow
 
 RECIPES = "full,lprun,lora_qv,lora_ff,lora_qv+lprun,lora_ff+lprun"
 SAME_MEMORY = 0.05
@@ -86,7 +86,7 @@ def check_calm(folder: Path) -> None:
     demand(min(histories) > STEPS_BEFORE, f"a run has {min(histories)} steps, too few to be killed")
 
 
-def rows_of(folder: Path) -> dict[str, Row]:
+def rows_of(folder: Path) -> dict[str, RecipeRow]:
     """Return recipe -> its row of the table."""
     groups = summarize(stored(folder), Comparisons(None)).groups
     return {row.recipe: row for group in groups for row in group.rows}
@@ -98,7 +98,7 @@ def noise_floor(folder: Path) -> float:
     return max((s.noise_floor for s in speeds if s and s.noise_floor), default=1.0)
 
 
-def meet(row: Row, other: Row, floor: float) -> bool:
+def meet(row: RecipeRow, other: RecipeRow, floor: float) -> bool:
     """Whether two relative speeds can be one: their intervals meet, widened by the noise floor."""
     if row.speed is None or other.speed is None:
         return row.speed == other.speed
@@ -110,7 +110,7 @@ def meet(row: Row, other: Row, floor: float) -> bool:
     return low / floor <= other_high * floor and other_low / floor <= high * floor
 
 
-def speed(row: Row) -> str:
+def speed(row: RecipeRow) -> str:
     """Write a relative speed and its interval."""
     if row.speed is None:
         return "-"

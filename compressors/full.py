@@ -27,7 +27,7 @@ class Full(Compressor[FullOptions]):
     conflicts: ClassVar[frozenset[str]] = frozenset({"*"})
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Change nothing, unless the paper's vocabulary is asked for."""
+        """Change nothing, unless the paper's vocabulary is requested."""
         if self.options.paper_compat:
             backbone.resize_to_tokenizer(model)
         return model

@@ -9,7 +9,7 @@ from multiprocessing import resource_tracker
 
 
 @contextlib.contextmanager
-def deaf_children() -> Iterator[None]:
+def ignore_sigint_in_children() -> Iterator[None]:
     """Within the context: processes that multiprocessing starts never hear of Ctrl-C.
 
     An interrupt would end them wherever they are, even in an import, with a traceback each. The

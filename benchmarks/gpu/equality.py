@@ -71,25 +71,25 @@ def gradients(shape: str, recipe: str, device: str, precision: str, packing: str
 
     from gpu.device_weights import new_case
     from harness.spec.run_spec import RunSpec
-    from harness.training.trainer import prepare
+    from harness.training.trainer import load_trainer
 
     case = new_case(shape, recipe, device)
     settings = {"precision": precision, "packing": packing}
     spec = RunSpec.model_validate(
         {"recipe": recipe, "weights": "random", "device": device, "train": settings}
     )
-    trainee = prepare(case.backbone, case.parsed, spec)
+    trainer = load_trainer(case.backbone, case.parsed, spec)
     generator = torch.Generator().manual_seed(1)
-    for name, parameter in trainee.trained.items():
+    for name, parameter in trainer.trained.items():
         if ".lora_B." in name:  # Zeros as they come: then nothing would reach the other factor.
             drawn = torch.randn(parameter.shape, generator=generator) * 0.02
             parameter.data.copy_(drawn)
-    trainee.model.eval()
-    batch = trainee.engine.collate(examples_for(case))
-    loss = trainee.backward([batch], batch.target_tokens)
+    trainer.model.eval()
+    batch = trainer.engine.collate(examples_for(case))
+    loss = trainer.backward([batch], batch.target_tokens)
     found = {
         name: parameter.grad.float()
-        for name, parameter in trainee.trained.items()
+        for name, parameter in trainer.trained.items()
         if parameter.grad is not None
     }
     return loss.float(), found

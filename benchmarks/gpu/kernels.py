@@ -204,7 +204,7 @@ def ours(shape: str, recipe: str, device: str, batch: int) -> dict[str, Any]:
 
     from gpu.device_weights import new_case
     from harness.spec.run_spec import RunSpec
-    from harness.training.trainer import prepare
+    from harness.training.trainer import load_trainer
 
     case = new_case(shape, recipe, device, batch=batch)
     spec = RunSpec.model_validate(
@@ -216,13 +216,13 @@ def ours(shape: str, recipe: str, device: str, batch: int) -> dict[str, Any]:
             "train": {"precision": "bfloat16"},
         }
     )
-    trainee = prepare(case.backbone, case.parsed, spec)
-    trainee.model.train()
+    trainer = load_trainer(case.backbone, case.parsed, spec)
+    trainer.model.train()
     clock = ProfilingClock(device)
     losses: list[torch.Tensor] = []
-    collated = [trainee.engine.collate(examples) for examples in batches_of(case)]
+    collated = [trainer.engine.collate(examples) for examples in batches_of(case)]
     for done, made in enumerate(collated, start=1):
-        losses.append(trainee.step([made], made.target_tokens))
+        losses.append(trainer.step([made], made.target_tokens))
         clock.step_done(done, made.source_tokens + made.target_tokens)
     return clock.read(losses)
 

@@ -102,7 +102,7 @@ class Metric(ABC):
         """Say why this metric cannot be computed here and what would mend it, or ``None``.
 
         Cheap: looks for packages and files, loads no model, asks no network. A run reports a
-        metric of its suite that is unavailable as not computed; a metric that the user asked for
+        metric of its suite that is unavailable as not computed; a metric that the user requested
         by name is an error before training starts.
         """
         return None

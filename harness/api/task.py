@@ -37,7 +37,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What ``harness prepare`` was asked for.
+    """What ``harness prepare`` was requested.
 
     Attributes:
         out: the folder to make; it appears whole or not at all.
@@ -45,8 +45,8 @@ class Preparation:
         synthetic: in place of the raw file, write so many made-up notes in its format and use them.
         seed: of the made-up notes.
         sections: a file of section titles, in place of the task's own.
-        tick: called when reading begins, and now and then, with the notes read so far and the share
-            of the file, 0 to 1.
+        on_progress: called when reading begins, and now and then, with the notes read so far and
+            the share of the file, 0 to 1.
     """
 
     out: Path
@@ -54,7 +54,7 @@ class Preparation:
     synthetic: int | None = None
     seed: int = 0
     sections: Path | None = None
-    tick: Callable[[int, float], None] = lambda notes, share: None
+    on_progress: Callable[[int, float], None] = lambda notes, share: None
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ app.command("prepare")(prepare)
 app.command("stats")(stats)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"harness {__version__}")
         raise typer.Exit
 

@@ -59,14 +59,16 @@ def prepare(
     ) as bars:
         bar = bars.add_task(task, total=1.0, start=False, notes=0, rate=0.0)
 
-        def tick(read: int, share: float) -> None:
+        def on_progress(read: int, share: float) -> None:
             # The clock starts with the first call: making notes up is not reading them.
             bars.start_task(bar)
             elapsed = bars.tasks[bar].elapsed or 0.0
             rate = read / elapsed if elapsed else 0.0
             bars.update(bar, completed=share, notes=read, rate=rate)
 
-        prepared = task_class.prepare(Preparation(out, notes, synthetic, seed, sections, tick))
+        prepared = task_class.prepare(
+            Preparation(out, notes, synthetic, seed, sections, on_progress)
+        )
         bars.update(bar, completed=1.0)
     typer.echo(f"{prepared.kept:,} examples are in {out}")
     for reason, count in sorted(prepared.left_out.items(), key=lambda item: -item[1]):

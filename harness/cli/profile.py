@@ -82,9 +82,9 @@ def profile(
     with console.status("starting") as status:
         made = _profile(spec, compressor, data, source_tokens, target_tokens, status.update)
     if compare:
-        from harness.reporting.paper_comparison import beside_paper
+        from harness.reporting.paper_comparison import add_paper_reference
 
-        made.paper = beside_paper(made)
+        made.paper = add_paper_reference(made)
     text = made.model_dump_json(indent=2)
     if out is not None:
         from harness.records.atomic import write_text
@@ -105,7 +105,7 @@ def _profile(
     data: DataChoice,
     source_tokens: int | None,
     target_tokens: int | None,
-    told: Callable[[str], None],
+    on_progress: Callable[[str], None],
 ) -> Profile:
     from harness.api.parts import split_parts
     from harness.api.plugins import installed
@@ -125,10 +125,10 @@ def _profile(
     dtype = choose_dtype(spec.train.precision, device, backbone)
     if device.type == "cpu":
         process_bytes()  # Before data are read: afterwards it would count them.
-    told("reading data")
+    on_progress("reading data")
     batches = choose_batches(spec, backbone, task, data, source_tokens, target_tokens)
     frozen = batches.frozen
-    rows = profile_recipes(spec, backbone, recipes, frozen, told)
+    rows = profile_recipes(spec, backbone, recipes, frozen, on_progress)
     attentions = sorted({row.attention for row in rows if row.attention})
     made = fingerprint(device, dtype, ", ".join(attentions) or "no recipe fitted")
     return Profile(

@@ -53,9 +53,9 @@ def report(
     runs = load(results)
     summary = summarized(results, runs, metrics)
     if compare == PAPER:
-        from harness.reporting.reference import beside_paper
+        from harness.reporting.reference import add_paper_reference
 
-        beside_paper(summary)
+        add_paper_reference(summary)
     elif compare is not None:
         from harness.reporting.reference import beside_other
 
@@ -82,7 +82,7 @@ def load(results: Path) -> list[StoredRun]:
     from harness.records.run_folder import read_runs
 
     with Waiting("Reading runs") as waiting:
-        runs, skipped = read_runs(results, waiting.tick)
+        runs, skipped = read_runs(results, waiting.on_progress)
     for error in skipped:
         # One damaged folder must not hide the others, nor be left out in silence.
         typer.secho(f"Skipped: {error.message}", err=True, dim=True)
@@ -97,7 +97,7 @@ def summarized(results: Path, runs: Sequence[StoredRun], metrics: str | None) ->
     """Average and compare, with a bar where that takes long.
 
     Raises:
-        HarnessError: no run has one of the metrics that are asked for.
+        HarnessError: no run has one of the metrics that are requested.
     """
     from harness.cli.waiting import Waiting
     from harness.errors import HarnessError, did_you_mean
@@ -118,7 +118,7 @@ def summarized(results: Path, runs: Sequence[StoredRun], metrics: str | None) ->
     comparisons = Comparisons(results, min(_PROCESSES, os.cpu_count() or 1))
     with Waiting("Comparing recipes", recipes) as waiting:
         try:
-            return summarize(runs, comparisons, chosen, waiting.tick)
+            return summarize(runs, comparisons, chosen, waiting.on_progress)
         finally:
             comparisons.keep()
 

@@ -126,14 +126,14 @@ def _execute_together(
     spec: Any, out: Path, trackers: Sequence[Tracker], snapshot_every: float
 ) -> None:
     from harness.api.plugins import installed
-    from harness.running.followers import follow
+    from harness.running.followers import run_worker
     from harness.training.processes import join
 
     with join(spec.device) as processes:
         if processes.rank == 0:
             _execute(spec, out, trackers, snapshot_every, processes)
         else:
-            follow(spec, installed(), processes)
+            run_worker(spec, installed(), processes)
 
 
 def _execute(
@@ -154,7 +154,7 @@ def _execute(
     from harness.cli.progress import Progress
     from harness.cli.report import one_run
     from harness.evaluation.scoring import not_computed_note
-    from harness.reporting.cost_breakdown import parts_lines
+    from harness.reporting.cost_breakdown import breakdown_lines
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -174,7 +174,7 @@ def _execute(
             observers.callback(plugins.manager.unregister, observer)
         from harness.running.run import Run
 
-        run = Run(spec, plugins, out, snapshot_seconds=snapshot_every, processes=processes)
+        run = Run(spec, plugins, out, save_state_seconds=snapshot_every, processes=processes)
         report, folder = run.execute()
     if report.failure:
         console.print(
@@ -185,7 +185,7 @@ def _execute(
         console.print(f"Report: {folder}", soft_wrap=True, markup=False)
         raise typer.Exit(130 if report.status == "interrupted" else 1)
     typer.echo(one_run(folder, report), nl=False)
-    for line in parts_lines(report):
+    for line in breakdown_lines(report):
         console.print(line, style="dim", soft_wrap=True, markup=False)
     if report.not_computed:
         note = not_computed_note(report.not_computed)

@@ -81,7 +81,9 @@ def _count_cut(backbone: str, task: Any, splits: Splits) -> tuple[int, int]:
     parts = [
         tokenize_once(split, tokenizer, task) for split in (splits.train, splits.eval, splits.test)
     ]
-    return sum(part.cut_sources for part in parts), sum(part.cut_targets for part in parts)
+    return sum(part.truncated_sources for part in parts), sum(
+        part.truncated_targets for part in parts
+    )
 
 
 def _options(task: str, task_class: Any, named: dict[str, str], settings: list[str]) -> Any:

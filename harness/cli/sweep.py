@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from harness.sweeps.forecast import Forecast
     from harness.sweeps.grid import SweepFile
-    from harness.sweeps.preview import Surveyed
+    from harness.sweeps.preview import CellPlan
     from harness.sweeps.sweep import Outcome
 
 
@@ -97,7 +97,7 @@ def sweep(
     from harness.spec.run_spec import overlay, parse_settings
     from harness.sweeps.executor import open_executor
     from harness.sweeps.grid import specs
-    from harness.sweeps.preview import survey
+    from harness.sweeps.preview import plan_cells
     from harness.sweeps.sweep import Sweep
 
     console = Console(stderr=True, highlight=False)
@@ -113,15 +113,15 @@ def sweep(
         over["task_options"] = options
     chosen = specs(plan, overlay(over, parse_settings(settings or [])), installed())
     place = open_executor(executor, installed())
-    surveyed = survey(chosen, installed(), out)
-    cells = [each.cell for each in surveyed]
+    cell_plans = plan_cells(chosen, installed(), out)
+    cells = [each.cell for each in cell_plans]
     unprobed = None
     if not place.here:
         unprobed = "the runs will be on other machines"
     elif probe is False or (probe is None and yes):
         unprobed = "not probed; --probe does it"
-    forecasts = _forecasts(console, surveyed, out, here=place.here, unprobed=unprobed)
-    del surveyed  # It holds the data, which the runs read for themselves.
+    forecasts = _forecasts(console, cell_plans, out, here=place.here, unprobed=unprobed)
+    del cell_plans  # It holds the data, which the runs read for themselves.
     show(console, cells, forecasts)
     left = sum(not cell.done for cell in cells)
     if left and not yes:
@@ -132,10 +132,10 @@ def sweep(
         runner = Sweep(
             out,
             place,
-            view.tell,
+            view.on_event,
             timeout=timeout,
             on_oom=on_oom.value,
-            snapshot_seconds=snapshot_every,
+            save_state_seconds=snapshot_every,
         )
         outcomes = runner.run(cells)
     _conclude(console, outcomes, out)
@@ -175,7 +175,7 @@ def _plan(
 
 
 def _forecasts(
-    console: Console, surveyed: Sequence[Surveyed], out: Path, *, here: bool, unprobed: str | None
+    console: Console, cell_plans: Sequence[CellPlan], out: Path, *, here: bool, unprobed: str | None
 ) -> dict[str, Forecast]:
     from rich.markup import escape
 
@@ -183,13 +183,13 @@ def _forecasts(
 
     with console.status("", refresh_per_second=2) as status:
 
-        def told(text: str) -> None:
+        def on_progress(text: str) -> None:
             if console.is_terminal:
                 status.update(escape(text))
             else:
                 console.print(text, soft_wrap=True, markup=False)
 
-        return forecast(surveyed, out, here=here, unprobed=unprobed, told=told)
+        return forecast(cell_plans, out, here=here, unprobed=unprobed, on_progress=on_progress)
 
 
 def _conclude(console: Console, outcomes: Sequence[Outcome], out: Path) -> None:

@@ -13,10 +13,10 @@ from harness.cli.sweep_view import duration, names
 
 if TYPE_CHECKING:
     from harness.sweeps.forecast import Forecast
-    from harness.sweeps.sweep import Cell
+    from harness.sweeps.sweep import SweepCell
 
 
-def show(console: Console, cells: Sequence[Cell], forecasts: Mapping[str, Forecast]) -> None:
+def show(console: Console, cells: Sequence[SweepCell], forecasts: Mapping[str, Forecast]) -> None:
     """Print a line for each cell, and below what the numbers are.
 
     Args:
@@ -53,7 +53,7 @@ def _memory(known: Forecast) -> Text:
 
 
 def _notes(
-    cells: Sequence[Cell], forecasts: Mapping[str, Forecast], name: Mapping[str, str]
+    cells: Sequence[SweepCell], forecasts: Mapping[str, Forecast], name: Mapping[str, str]
 ) -> Iterator[str]:
     times = [f.seconds for f in forecasts.values() if f.seconds is not None]
     yield f"{len(cells)} runs, {len(cells) - len(forecasts)} of them done.{_sum(times, forecasts)}"

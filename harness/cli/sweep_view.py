@@ -18,7 +18,7 @@ from harness import clock
 
 if TYPE_CHECKING:
     from harness.sweeps.executor import Event
-    from harness.sweeps.sweep import Cell
+    from harness.sweeps.sweep import SweepCell
 
 _STYLES = {"ok": "green", "waiting": "dim", "busy": "yellow", "done before": "dim"}
 
@@ -54,7 +54,7 @@ class SweepView:
         cells: all of them.
     """
 
-    def __init__(self, console: Console, cells: Sequence[Cell]) -> None:
+    def __init__(self, console: Console, cells: Sequence[SweepCell]) -> None:
         self._console = console
         self._cells = cells
         self._common, self._names = names(cells)
@@ -79,7 +79,7 @@ class SweepView:
         if self._console.is_terminal:
             self._live.stop()
 
-    def tell(self, cell: Cell, event: Event) -> None:
+    def on_event(self, cell: SweepCell, event: Event) -> None:
         """Note what happened in a cell; from any thread."""
         now = clock.seconds()
         with self._lock:
@@ -107,7 +107,7 @@ class SweepView:
             line = f"{title(cell)}: {state.phase}{f', {state.note}' if state.note else ''}"
             self._console.print(line, soft_wrap=True, markup=False)
 
-    def _say(self, cell: Cell, notes: list[str]) -> None:
+    def _say(self, cell: SweepCell, notes: list[str]) -> None:
         """Print what became of a task's data, once for all of its cells."""
         for note in notes:
             if (cell.spec.task, note) not in self._said:
@@ -141,14 +141,14 @@ class SweepView:
         return table
 
 
-def title(cell: Cell) -> str:
+def title(cell: SweepCell) -> str:
     """Name a cell in a line."""
     spec = cell.spec
     backbone, task = (each.rstrip("/").split("/")[-1] for each in (spec.backbone, spec.task))
     return f"{backbone} x {cell.recipe} on {task}, seed {spec.seed}"
 
 
-def names(cells: Sequence[Cell]) -> tuple[str, dict[str, str]]:
+def names(cells: Sequence[SweepCell]) -> tuple[str, dict[str, str]]:
     """Return what all cells have in common, and cell's id -> what tells it from the others."""
 
     def short(path: str) -> str:
@@ -158,7 +158,7 @@ def names(cells: Sequence[Cell]) -> tuple[str, dict[str, str]]:
     tasks = {short(cell.spec.task) for cell in cells}
     seeds = {cell.spec.seed for cell in cells}
 
-    def name(cell: Cell) -> str:
+    def name(cell: SweepCell) -> str:
         backbone = f"{short(cell.spec.backbone)} x " if len(backbones) > 1 else ""
         task = f" on {short(cell.spec.task)}" if len(tasks) > 1 else ""
         seed = f", seed {cell.spec.seed}" if len(seeds) > 1 else ""
@@ -177,7 +177,9 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _window(cells: Sequence[Cell], states: dict[str, _State], height: int) -> Sequence[Cell]:
+def _window(
+    cells: Sequence[SweepCell], states: dict[str, _State], height: int
+) -> Sequence[SweepCell]:
     """Return as many cells as fit: those under way and what comes next, before what is over."""
     if len(cells) <= max(height, 1):
         return cells

@@ -18,7 +18,7 @@ class Waiting:
 
     Args:
         what: is being done, in a few words.
-        total: how often ``tick`` will be called, where that is known.
+        total: how often ``on_progress`` will be called, where that is known.
         after: seconds until the bar is shown.
     """
 
@@ -46,7 +46,7 @@ class Waiting:
         if self._bar:
             self._bar.stop()
 
-    def tick(self) -> None:
+    def on_progress(self) -> None:
         """Count one more."""
         self._done += 1
         if self._bar:

@@ -102,12 +102,12 @@ def choose_batches(
         target_tokens: mean target length, likewise.
 
     Raises:
-        HarnessError: own data were asked for, and they or the tokenizer are not at hand.
+        HarnessError: own data were requested, and they or the tokenizer are not at hand.
     """
     if data is DataChoice.LENGTHS or source_tokens or target_tokens:
-        why = "lengths were asked for"
+        why = "lengths were requested"
     else:
-        # Unless it was asked for by name, a download must never start by itself.
+        # Unless it was requested by name, a download must never start by itself.
         with nullcontext() if data is DataChoice.OWN else offline():
             try:
                 return Batches(own_batches(spec, backbone, task), "the task's own data", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from harness.api.backbone import Backbone
-from harness.costs.memory_estimate import try_to_predict
+from harness.costs.memory_estimate import try_to_estimate
 from harness.model.composition import compose
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
@@ -27,7 +27,7 @@ HEADROOM = 3 * 2**29
 processes, kernels, workspaces of libraries, and pieces that are too small to be used."""
 
 
-def settle_checkpointing(
+def resolve_checkpointing(
     spec: RunSpec, backbone: Backbone, recipe: Recipe, longest: Step
 ) -> RunSpec:
     """Return the spec with ``train.checkpointing=auto`` settled as on or off.
@@ -45,7 +45,7 @@ def settle_checkpointing(
         return spec
     kept = _with(spec, "off")
     skeleton = compose(backbone.skeleton(), backbone, recipe)
-    memory, _ = try_to_predict(kept, backbone, recipe, skeleton, longest)
+    memory, _ = try_to_estimate(kept, backbone, recipe, skeleton, longest)
     free = free_bytes(choose_device(spec.device))
     if memory is None or free is None or memory.peak_bytes <= free:
         return kept

@@ -15,20 +15,20 @@ from harness.errors import HarnessError
 from harness.measurement.breakdown import memory_parts
 from harness.measurement.memory import resident, trim_heap
 from harness.model.composition import count_parameters
-from harness.records.profile import PredictedMemory
+from harness.records.profile import MemoryEstimate
 from harness.records.report import LayersKept
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
-from harness.training.trainer import choose_device, equip, parameters_of
+from harness.training.trainer import build_trainer, choose_device, parameters_of
 
 
-def try_to_predict(
+def try_to_estimate(
     spec: RunSpec, backbone: Backbone, recipe: Recipe, model: PreTrainedModel, longest: Step
-) -> tuple[PredictedMemory | None, str | None]:
-    """Return the prediction, or nothing and the reason; see ``predict_memory``."""
+) -> tuple[MemoryEstimate | None, str | None]:
+    """Return the prediction, or nothing and the reason; see ``estimate_memory``."""
     try:
-        return predict_memory(spec, backbone, recipe, model, longest), None
+        return estimate_memory(spec, backbone, recipe, model, longest), None
     except HarnessError:
         raise
     except Exception as error:
@@ -37,9 +37,9 @@ def try_to_predict(
         return None, f"{type(error).__name__}: {first_line}"
 
 
-def predict_memory(
+def estimate_memory(
     spec: RunSpec, backbone: Backbone, recipe: Recipe, model: PreTrainedModel, longest: Step
-) -> PredictedMemory:
+) -> MemoryEstimate:
     """Work out the peak over a step, with the code that trains: its engine, its optimizer.
 
     Whatever a compressor adds or changes is counted, third-party ones included, as long as it does
@@ -61,23 +61,23 @@ def predict_memory(
     shapes = ShapesOnly(device)
     shapes.adopt(model)
     with shapes:
-        trainee = equip(model, backbone, recipe, spec, layers_kept, parameters)
-    trainee.model.train()
-    batches = [trainee.engine.collate(batch) for batch in longest.micro_batches]
+        trainer = build_trainer(model, backbone, recipe, spec, layers_kept, parameters)
+    trainer.model.train()
+    batches = [trainer.engine.collate(batch) for batch in longest.micro_batches]
     with shapes:
         # So that the optimizer has its state, as after the first step.
-        for parameter in trainee.trained.values():
+        for parameter in trainer.trained.values():
             parameter.grad = torch.empty_like(parameter)
-        trainee.update()
-        parts = memory_parts(trainee, batches, storage_of_shape)
+        trainer.update()
+        parts = memory_parts(trainer, batches, storage_of_shape)
     process = None if device.type == "cuda" else process_bytes()
-    return PredictedMemory(
+    return MemoryEstimate(
         peak_bytes=parts.total + (process or 0),
         tensor_bytes=parts.total,
         process_bytes=process,
         parts=parts,
-        engine=trainee.engine.name,
-        dtype=str(trainee.dtype).removeprefix("torch."),
+        engine=trainer.engine.name,
+        dtype=str(trainer.dtype).removeprefix("torch."),
         batch_size=max(map(len, longest.micro_batches)),
         source_tokens=longest.source_tokens,
         target_tokens=longest.target_tokens,

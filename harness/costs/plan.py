@@ -9,7 +9,7 @@ from harness.api.backbone import Backbone
 from harness.data.examples import Example
 from harness.model.composition import ParameterCount, compose, count_parameters, kept_layers, layers
 from harness.model.flops import training_flops
-from harness.records.profile import BatchesOf, PredictedMemory
+from harness.records.profile import BatchesOf, MemoryEstimate
 from harness.records.report import LayersKept, Parameters, Record
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
@@ -56,7 +56,7 @@ class Plan(Record):
     flop_limit_relative_speed: float
     """FLOPs of a training step of full fine-tuning / those of the recipe: the relative speed if
     matrix products were all that takes time."""
-    memory: PredictedMemory | None
+    memory: MemoryEstimate | None
     """Peak memory in training; null if it cannot be predicted."""
     memory_unknown: str | None = None
     """Why it cannot; null if it can."""
@@ -85,7 +85,7 @@ def plan(
         batches: what ``harness profile`` would measure on; they decide the lengths. By default all
             sources and targets are as long as said.
     """
-    from harness.costs.memory_estimate import try_to_predict
+    from harness.costs.memory_estimate import try_to_estimate
 
     spec = spec or RunSpec()
     if batches is None:
@@ -105,7 +105,7 @@ def plan(
         kept = kept_layers(before, layers(model, backbone))
         count = count_parameters(model)
         flops = training_flops(model, source_tokens, target_tokens).total
-        memory, unknown = try_to_predict(spec, backbone, recipe, model, longest)
+        memory, unknown = try_to_estimate(spec, backbone, recipe, model, longest)
         return Plan(
             backbone=backbone.name,
             recipe=str(recipe),

@@ -7,27 +7,27 @@ from contextlib import contextmanager
 from typing import Self, TypeVar
 
 from harness.api.backbone import Backbone
-from harness.costs.memory_estimate import try_to_predict
+from harness.costs.memory_estimate import try_to_estimate
 from harness.errors import HarnessError, is_out_of_memory
 from harness.measurement.memory import WHY_NOT_REACHED
 from harness.measurement.probe import (
     NO_BASELINE,
     NOT_TOGETHER,
     FrozenSchedule,
+    add_flop_limit,
     measure_memory_of,
-    set_beside_limit,
-    time_arm,
+    measure_speed_of,
     warm_up,
     without_baseline,
 )
-from harness.measurement.process import Arm
+from harness.measurement.process import MeasuredProcess
 from harness.model.composition import compose
 from harness.records.profile import ProfiledRecipe
 from harness.records.report import Failure, Memory, Speed
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import BASELINE, RunSpec
 
-Told = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 T = TypeVar("T")
 
@@ -37,10 +37,10 @@ def profile_recipes(
     backbone: Backbone,
     recipes: Sequence[Recipe],
     frozen: FrozenSchedule,
-    told: Told,
+    on_progress: OnProgress,
 ) -> list[ProfiledRecipe]:
     """Measure all recipes; see ``each_recipe``."""
-    return list(each_recipe(spec, backbone, recipes, frozen, told))
+    return list(each_recipe(spec, backbone, recipes, frozen, on_progress))
 
 
 def each_recipe(
@@ -48,7 +48,7 @@ def each_recipe(
     backbone: Backbone,
     recipes: Sequence[Recipe],
     frozen: FrozenSchedule,
-    told: Told,
+    on_progress: OnProgress,
     *,
     predicting: bool = True,
 ) -> Iterator[ProfiledRecipe]:
@@ -63,22 +63,22 @@ def each_recipe(
         backbone: the spec's.
         recipes: what to measure.
         frozen: the batches.
-        told: called with what is done next.
+        on_progress: called with what is done next.
         predicting: also predict memory from shapes, which takes seconds for a large model.
 
     Yields:
         What was found of each recipe, as soon as it is there.
     """
     full_spec = spec.model_copy(update={"recipe": BASELINE})
-    told(f"{BASELINE}, the baseline")
+    on_progress(f"{BASELINE}, the baseline")
     with _Baseline(full_spec, frozen) as baseline:
         for recipe in recipes:
-            told(str(recipe))
+            on_progress(str(recipe))
             row = ProfiledRecipe(recipe=str(recipe), status="ok")
             if predicting:
                 _predict(row, spec, backbone, recipe, frozen)
             else:
-                row.not_measured["predicted_memory"] = "it was not asked for"
+                row.not_measured["predicted_memory"] = "it was not requested"
             try:
                 _measure(spec.model_copy(update={"recipe": str(recipe)}), frozen, baseline, row)
             except HarnessError:
@@ -86,7 +86,7 @@ def each_recipe(
             except Exception as error:
                 _failed(row, error)
             if row.speed:
-                set_beside_limit(row.speed, backbone, recipe, frozen)
+                add_flop_limit(row.speed, backbone, recipe, frozen)
             yield row
 
 
@@ -99,7 +99,7 @@ def _predict(
 ) -> None:
     """Note what ``harness plan`` says of a recipe's memory, or why it says nothing."""
     skeleton = compose(backbone.skeleton(), backbone, recipe)
-    row.predicted_memory, why = try_to_predict(spec, backbone, recipe, skeleton, frozen.longest)
+    row.predicted_memory, why = try_to_estimate(spec, backbone, recipe, skeleton, frozen.longest)
     if why is not None:
         row.not_measured["predicted_memory"] = why
     elif row.predicted_memory and row.predicted_memory.process_bytes is None:
@@ -135,7 +135,7 @@ class _Baseline:
         self.memory: Memory | None = None
         self._spec = spec
         self._frozen = frozen
-        self._arm: Arm | None = None
+        self._arm: MeasuredProcess | None = None
 
     def __enter__(self) -> Self:
         with _unless_out_of_memory():
@@ -152,7 +152,7 @@ class _Baseline:
         if self.memory is None or self._arm is not None:
             return self.memory is not None
         with _unless_out_of_memory():
-            self._arm = Arm(self._spec, self._frozen.steps, self._frozen.longest)
+            self._arm = MeasuredProcess(self._spec, self._frozen.steps, self._frozen.longest)
             warm_up(self._arm, self._frozen)
             return True
         self.make_room()
@@ -164,7 +164,7 @@ class _Baseline:
             self._arm.close()
             self._arm = None
 
-    def beside(self, work: Callable[[Arm | None], T]) -> T:
+    def beside(self, work: Callable[[MeasuredProcess | None], T]) -> T:
         """Do ``work`` beside the process; where memory runs out, again without it."""
         with _unless_out_of_memory(self._arm is not None):
             return work(self._arm)
@@ -187,12 +187,12 @@ def _measure(
 ) -> None:
     """Fill in a row, as far as it gets."""
 
-    def time(beside: Arm | None) -> Speed:
-        with Arm(spec, frozen.steps, frozen.longest) as arm:
-            row.attention = arm.attention
-            row.layers_kept = arm.layers_kept
-            row.parameters = arm.parameters
-            speed = time_arm(arm, beside, frozen, lambda: None)
+    def time(beside: MeasuredProcess | None) -> Speed:
+        with MeasuredProcess(spec, frozen.steps, frozen.longest) as process:
+            row.attention = process.attention
+            row.layers_kept = process.layers_kept
+            row.parameters = process.parameters
+            speed = measure_speed_of(process, beside, frozen, lambda: None)
         if beside is None:
             without_baseline(speed, NOT_TOGETHER if fits else NO_BASELINE)
         return speed

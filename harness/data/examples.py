@@ -71,7 +71,7 @@ class Tokens:
 
 
 class Examples(Sequence[Example]):
-    """Examples made as they are asked for.
+    """Examples made as they are requested.
 
     Args:
         sources: their token ids.
@@ -104,13 +104,13 @@ class TokenizedSplit:
 
     Attributes:
         examples: in the order of the split.
-        cut_sources: how many sources were longer than the task's limit and lost their end.
-        cut_targets: how many targets were; only training sees the cut ones, scores never do.
+        truncated_sources: how many sources were longer than the task's limit and lost their end.
+        truncated_targets: how many targets were; only training sees the cut ones, scores never do.
     """
 
     examples: Examples
-    cut_sources: int
-    cut_targets: int
+    truncated_sources: int
+    truncated_targets: int
 
 
 def tokenize(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]) -> TokenizedSplit:
@@ -123,18 +123,18 @@ def tokenize(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]
     """
     sources: list[Tokens] = []
     targets: list[Tokens] = []
-    cut_sources = cut_targets = 0
+    truncated_sources = truncated_targets = 0
     for start in range(0, len(split), _CHUNK):
         rows = split[start : start + _CHUNK]
         texts = [task.prefix + text for text in rows["source"]]
         ids, cut = _encode(texts, tokenizer, task.max_source_length)
         sources.append(Tokens.of(ids))
-        cut_sources += cut
+        truncated_sources += cut
         ids, cut = _encode(rows["target"], tokenizer, task.max_target_length)
         targets.append(Tokens.of(ids))
-        cut_targets += cut
+        truncated_targets += cut
     examples = Examples(Tokens.joined(sources), Tokens.joined(targets))
-    return TokenizedSplit(examples, cut_sources, cut_targets)
+    return TokenizedSplit(examples, truncated_sources, truncated_targets)
 
 
 def check_fit(split: TokenizedSplit, backbone: Backbone) -> None:
@@ -163,8 +163,8 @@ def check_useful(
         HarnessError: nothing is left but the prefix and the tokens that every sequence has.
     """
     sides = (
-        ("source", split.examples.sources, split.cut_sources, task.prefix.rstrip()),
-        ("target", split.examples.targets, split.cut_targets, ""),
+        ("source", split.examples.sources, split.truncated_sources, task.prefix.rstrip()),
+        ("target", split.examples.targets, split.truncated_targets, ""),
     )
     for side, tokens, cut, prefix in sides:
         bare = len(tokenizer(prefix, verbose=False).input_ids)

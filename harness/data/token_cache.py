@@ -78,7 +78,7 @@ def _store(made: TokenizedSplit, folder: Path) -> None:
         for side, tokens in (("source", sources), ("target", targets)):
             np.save(work / f"{side}_ids.npy", tokens.ids)
             np.save(work / f"{side}_ends.npy", tokens.ends)
-        counts = {"cut_sources": made.cut_sources, "cut_targets": made.cut_targets}
+        counts = {"cut_sources": made.truncated_sources, "cut_targets": made.truncated_targets}
         (work / _COUNTS).write_text(json.dumps(counts))
         work.rename(folder)
     except OSError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import clock
 
 
-class Journal:
+class PartialPredictions:
     """A file of predictions that grows by a line a batch.
 
     A line is there whole or not at all: what a process that died left of one is cut off.

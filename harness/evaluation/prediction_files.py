@@ -10,7 +10,7 @@ from harness.data.files import read_lines, read_table
 from harness.data.kinds import DATA_SUFFIXES
 from harness.data.table import Table, holds_lists, references_column, text_column
 from harness.errors import HarnessError
-from harness.evaluation.predictions import Reference, Row, read_predictions
+from harness.evaluation.predictions import PredictionRow, Reference, read_predictions
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def read_any_predictions(
     references: Path | None = None,
     fields: Fields = _USUAL,
     dialect: Dialect = _UTF8,
-) -> tuple[list[Row], tuple[str, ...]]:
+) -> tuple[list[PredictionRow], tuple[str, ...]]:
     """Read predictions with their references.
 
     Args:
@@ -65,7 +65,7 @@ def read_any_predictions(
         ) from error
 
 
-def _from_lines(path: Path, references: Path, dialect: Dialect) -> list[Row]:
+def _from_lines(path: Path, references: Path, dialect: Dialect) -> list[PredictionRow]:
     for file in (path, references):
         if file.name.endswith(DATA_SUFFIXES):
             raise HarnessError(
@@ -82,10 +82,10 @@ def _from_lines(path: Path, references: Path, dialect: Dialect) -> list[Row]:
     if not written:
         raise HarnessError(f"{path} holds no predictions.", "It holds one on each line.")
     pairs = enumerate(zip(written, known, strict=True), start=1)
-    return [Row(number, text, reference, None) for number, (text, reference) in pairs]
+    return [PredictionRow(number, text, reference, None) for number, (text, reference) in pairs]
 
 
-def _from_table(table: Table, fields: Fields) -> list[Row]:
+def _from_table(table: Table, fields: Fields) -> list[PredictionRow]:
     for role, name in (("prediction", fields.prediction), ("reference", fields.reference)):
         if name not in table.columns:
             raise HarnessError(
@@ -102,7 +102,7 @@ def _from_table(table: Table, fields: Fields) -> list[Row]:
     sources = text_column(table, fields.source) if fields.source in table.columns else absent
     clusters = text_column(table, "cluster") if "cluster" in table.columns else absent
     rows = zip(predictions, references, sources, clusters, strict=True)
-    return [Row(number, *row) for number, row in enumerate(rows, start=1)]
+    return [PredictionRow(number, *row) for number, row in enumerate(rows, start=1)]
 
 
 def _complete(table: Table, name: str) -> list[str]:

@@ -16,7 +16,7 @@ Reference = str | list[str]
 """One reference, or several for the same example."""
 
 
-class Row(NamedTuple):
+class PredictionRow(NamedTuple):
     """One line of a file of predictions.
 
     Attributes:
@@ -39,7 +39,7 @@ def read_predictions(
     prediction: str = "prediction",
     reference: str = "reference",
     source: str = "source",
-) -> list[Row]:
+) -> list[PredictionRow]:
     """Read a JSONL file of predictions; blank lines do not count, further fields are ignored.
 
     Args:
@@ -65,7 +65,7 @@ def read_predictions(
     return rows
 
 
-def _row(line: bytes, number: int, path: Path, names: tuple[str, str, str]) -> Row:
+def _row(line: bytes, number: int, path: Path, names: tuple[str, str, str]) -> PredictionRow:
     place = f"{path}, line {number}"
     try:
         record = json.loads(line.decode("utf-8-sig"))
@@ -81,7 +81,7 @@ def _row(line: bytes, number: int, path: Path, names: tuple[str, str, str]) -> R
     text = _text(record, source, place) if record.get(source) is not None else None
     cluster = _text(record, "cluster", place) if isinstance(record.get("cluster"), str) else None
     written = _text(record, prediction, place)
-    return Row(number, written, _reference(record, reference, place), text, cluster)
+    return PredictionRow(number, written, _reference(record, reference, place), text, cluster)
 
 
 def _reference(record: dict[str, Any], name: str, place: str) -> Reference:

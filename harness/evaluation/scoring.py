@@ -9,7 +9,7 @@ from typing import Any, cast
 from harness.api.metric import Metric, Score, make_metric
 from harness.api.registry import Registry
 from harness.errors import HarnessError
-from harness.evaluation.predictions import Row
+from harness.evaluation.predictions import PredictionRow
 from harness.records.report import Value
 from harness.statistics.intervals import bootstrap_interval
 
@@ -37,7 +37,7 @@ class Scores:
         return {name: round(score.examples[index], 4) for name, score in self.computed.items()}
 
 
-def score(metrics: Iterable[Metric], rows: Sequence[Row]) -> Scores:
+def score(metrics: Iterable[Metric], rows: Sequence[PredictionRow]) -> Scores:
     """Score with every metric that can be computed here.
 
     One that turns out broken (weights that cannot be read, say) must not take the others with it.
@@ -74,7 +74,7 @@ def takes_several(metric: Metric) -> bool:
     return metric.several_references
 
 
-def clusters_of(rows: Sequence[Row]) -> list[str] | None:
+def clusters_of(rows: Sequence[PredictionRow]) -> list[str] | None:
     """Return the cluster of each row, or None where every row is one of its own."""
     if all(row.cluster is None for row in rows):
         return None
@@ -90,7 +90,7 @@ def references_of(examples: Any, metric: Metric) -> list[Any]:
 
 
 def named_metrics(names: Iterable[str], registry: Registry) -> dict[str, Metric]:
-    """Build the metrics that a user asked for by name, with their options.
+    """Build the metrics that a user requested by name, with their options.
 
     Raises:
         HarnessError: there is no name, one is not registered, or a metric cannot be computed here.

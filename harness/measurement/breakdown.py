@@ -10,32 +10,32 @@ from typing import Any
 import torch
 
 from harness import clock
-from harness.measurement.tensor_tracker import Ledger, StorageOf
+from harness.measurement.tensor_tracker import StorageOf, TensorTracker
 from harness.records.report import MemoryParts, TimeParts
 from harness.training.engines.padded import Batch
 from harness.training.schedule import Step, prefetch
-from harness.training.trainer import Trainee
+from harness.training.trainer import Trainer
 
 
-def time_parts(trainee: Trainee, steps: Sequence[Step]) -> TimeParts:
+def time_parts(trainer: Trainer, steps: Sequence[Step]) -> TimeParts:
     """Time the parts of a step, over a window of their own.
 
     On CUDA the device itself notes when it has come to the end of a part (an event in its queue),
     and nothing waits for it in between: the parts are those of an undisturbed step.
     """
-    marks = [("", _mark(trainee.device))]
+    marks = [("", _mark(trainer.device))]
 
-    def passed(part: str) -> None:
-        marks.append((part, _mark(trainee.device)))
+    def on_pass(part: str) -> None:
+        marks.append((part, _mark(trainer.device)))
 
-    for step, batches in prefetch(steps, trainee.engine.collate):
-        passed("data")
-        trainee.backward(batches, step.target_tokens, passed)
-        trainee.update()
-        passed("optimizer")
+    for step, batches in prefetch(steps, trainer.engine.collate):
+        on_pass("data")
+        trainer.backward(batches, step.target_tokens, on_pass)
+        trainer.update()
+        on_pass("optimizer")
     seconds: defaultdict[str, float] = defaultdict(float)
-    if trainee.device.type == "cuda":
-        torch.cuda.synchronize(trainee.device)
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize(trainer.device)
     for (_, began), (part, ended) in pairwise(marks):
         seconds[part] += _seconds_between(began, ended)
     count = len(steps)
@@ -56,30 +56,30 @@ def _seconds_between(began: Any, ended: Any) -> float:
 
 
 def memory_parts(
-    trainee: Trainee,
+    trainer: Trainer,
     batches: Sequence[Batch],
     storage_of: StorageOf = torch.Tensor.untyped_storage,
 ) -> MemoryParts:
     """Take a step, once the optimizer's state exists, and say what tensors are for at its peak.
 
     Args:
-        trainee: real, or of shapes alone.
+        trainer: real, or of shapes alone.
         batches: of one optimizer step, real and on the CPU.
-        storage_of: see ``Ledger``.
+        storage_of: see ``TensorTracker``.
     """
-    states = trainee.optimizer.state.values()
+    states = trainer.optimizer.state.values()
     held = {
-        "weights": [*trainee.model.parameters(), *trainee.model.buffers()],
+        "weights": [*trainer.model.parameters(), *trainer.model.buffers()],
         "optimizer": [v for state in states for v in state.values() if torch.is_tensor(v)],
     }
-    ledger = Ledger(held, trainee.model.get_output_embeddings().weight.shape[0], storage_of)
+    tracker = TensorTracker(held, trainer.model.get_output_embeddings().weight.shape[0], storage_of)
 
-    def passed(part: str) -> None:
-        ledger.part = "other" if part == "forward" else "activations"
+    def on_pass(part: str) -> None:
+        tracker.part = "other" if part == "forward" else "activations"
 
-    with ledger:
-        trainee.backward(batches, sum(b.target_tokens for b in batches), passed)
-        ledger.are_gradients([p.grad for p in trainee.trained.values() if p.grad is not None])
-        ledger.part = "other"
-        trainee.update()
-    return MemoryParts(**ledger.peak())
+    with tracker:
+        trainer.backward(batches, sum(b.target_tokens for b in batches), on_pass)
+        tracker.are_gradients([p.grad for p in trainer.trained.values() if p.grad is not None])
+        tracker.part = "other"
+        trainer.update()
+    return MemoryParts(**tracker.peak())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.api.backbone import Backbone
 from harness.errors import is_out_of_memory
-from harness.measurement.process import Arm
+from harness.measurement.process import MeasuredProcess
 from harness.model.flops import flop_limit
 from harness.records.report import Memory, Speed
 from harness.spec.recipe import Recipe
@@ -18,7 +18,7 @@ from harness.spec.run_spec import BASELINE, ProbeSettings, RunSpec
 from harness.statistics.intervals import geometric_mean_interval
 from harness.training.schedule import Schedule, Step, schedule_hash
 
-Tick = Callable[[], None]
+OnProgress = Callable[[], None]
 
 NO_BASELINE = f"{BASELINE} ran out of memory"
 NOT_TOGETHER = f"{BASELINE} and this recipe do not fit into memory together"
@@ -76,7 +76,7 @@ def longest_step(schedule: Schedule) -> Step:
 
 
 def probe_speed(
-    spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, tick: Tick
+    spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, on_progress: OnProgress
 ) -> Speed:
     """Time a recipe, beside its baseline if there is one, each in a process of its own.
 
@@ -87,46 +87,53 @@ def probe_speed(
         spec: the recipe's.
         frozen: the steps.
         baseline_spec: full fine-tuning's, or None to measure the recipe alone.
-        tick: called after every window.
+        on_progress: called after every window.
     """
     try:
-        return _time(spec, frozen, baseline_spec, tick)
+        return _time(spec, frozen, baseline_spec, on_progress)
     except Exception as error:
         if baseline_spec is None or not is_out_of_memory(error):
             raise
-    speed = _time(spec, frozen, None, tick)
+    speed = _time(spec, frozen, None, on_progress)
     without_baseline(speed, NOT_TOGETHER)
     return speed
 
 
 def _time(
-    spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, tick: Tick
+    spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, on_progress: OnProgress
 ) -> Speed:
     with ExitStack() as stack:
-        arm = stack.enter_context(Arm(spec, frozen.steps, frozen.longest))
+        process = stack.enter_context(MeasuredProcess(spec, frozen.steps, frozen.longest))
         baseline = None
         if baseline_spec is not None:
-            baseline = stack.enter_context(Arm(baseline_spec, frozen.steps, frozen.longest))
+            baseline = stack.enter_context(
+                MeasuredProcess(baseline_spec, frozen.steps, frozen.longest)
+            )
             warm_up(baseline, frozen)
-        return time_arm(arm, baseline, frozen, tick)
+        return measure_speed_of(process, baseline, frozen, on_progress)
 
 
-def time_arm(arm: Arm, baseline: Arm | None, frozen: FrozenSchedule, tick: Tick) -> Speed:
+def measure_speed_of(
+    process: MeasuredProcess,
+    baseline: MeasuredProcess | None,
+    frozen: FrozenSchedule,
+    on_progress: OnProgress,
+) -> Speed:
     """Time an arm, in windows interleaved A B B A with those of a warm baseline.
 
     Every round times the same steps four times, so that each ratio compares equal work, and a
     machine that slows down or speeds up while it is measured favours neither side.
     """
-    extra_seconds = warm_up(arm, frozen)
-    arm.start_meter()
+    extra_seconds = warm_up(process, frozen)
+    process.start_meter()
     ours: list[float] = []
     theirs: list[float] = []
     for index in range(frozen.rounds):
-        order = [arm, arm] if baseline is None else [baseline, arm, arm, baseline]
+        order = [process, process] if baseline is None else [baseline, process, process, baseline]
         for each in order:
             seconds = each.window(frozen.warmup + index * frozen.window, frozen.window)
-            (ours if each is arm else theirs).append(seconds)
-            tick()
+            (ours if each is process else theirs).append(seconds)
+            on_progress()
     timed = frozen.steps[frozen.warmup :]
     tokens = 2 * sum(step.source_tokens + step.target_tokens for step in timed)
     samples = 2 * sum(step.examples for step in timed)
@@ -134,11 +141,11 @@ def time_arm(arm: Arm, baseline: Arm | None, frozen: FrozenSchedule, tick: Tick)
         tokens_per_s=tokens / sum(ours),
         samples_per_s=samples / sum(ours),
         baseline="",
-        engine=arm.engine,
+        engine=process.engine,
         schedule_sha256=schedule_hash(frozen.steps),
         window_seconds=ours,
         warmup_extra_seconds=extra_seconds,
-        energy=arm.energy(tokens),
+        energy=process.energy(tokens),
     )
     if baseline is None:
         without_baseline(speed, "off")
@@ -149,7 +156,7 @@ def time_arm(arm: Arm, baseline: Arm | None, frozen: FrozenSchedule, tick: Tick)
         speed.relative_ci = (interval.low, interval.high)
         speed.noise_floor = noise_floor(theirs)
         speed.baseline = f"{baseline.recipe} on the same batches, interleaved"
-    speed.parts = arm.time_parts(frozen.warmup, frozen.window)
+    speed.parts = process.time_parts(frozen.warmup, frozen.window)
     return speed
 
 
@@ -162,7 +169,7 @@ def without_baseline(measured: Speed | Memory, why: str) -> None:
         measured.not_measured |= {"relative_ci": reason, "noise_floor": reason}
 
 
-def warm_up(arm: Arm, frozen: FrozenSchedule) -> float:
+def warm_up(process: MeasuredProcess, frozen: FrozenSchedule) -> float:
     """Repeat the same steps until they take no less time than the time before.
 
     First steps allocate, choose kernels and may compile. The rule ends at the first repetition
@@ -171,9 +178,9 @@ def warm_up(arm: Arm, frozen: FrozenSchedule) -> float:
     Returns:
         The seconds that all repetitions took beyond as many of the fastest.
     """
-    seconds = [arm.window(0, frozen.warmup)]
+    seconds = [process.window(0, frozen.warmup)]
     for _ in range(5):
-        seconds.append(arm.window(0, frozen.warmup))
+        seconds.append(process.window(0, frozen.warmup))
         if seconds[-1] > 0.95 * seconds[-2]:
             break
     return sum(seconds) - len(seconds) * min(seconds)
@@ -207,9 +214,9 @@ def probe_memory(spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec |
 
 def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
     """Measure the peak memory of a recipe in a process that does nothing else."""
-    with Arm(spec, frozen.steps, frozen.longest) as arm:
-        reading = arm.memory(spec.probe.memory_steps)
-        parts = arm.memory_parts()
+    with MeasuredProcess(spec, frozen.steps, frozen.longest) as process:
+        reading = process.memory(spec.probe.memory_steps)
+        parts = process.memory_parts()
     return Memory(
         peak_bytes=reading.peak,
         static_bytes=reading.static,
@@ -223,7 +230,7 @@ def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
     )
 
 
-def set_beside_limit(
+def add_flop_limit(
     speed: Speed, backbone: Backbone, recipe: Recipe, frozen: FrozenSchedule
 ) -> None:
     """Note the FLOP limit of a recipe's relative speed, and what share of it was reached.

@@ -17,7 +17,7 @@ from harness.errors import (
     OutOfMemoryError,
     is_out_of_memory,
 )
-from harness.interrupts import deaf_children
+from harness.interrupts import ignore_sigint_in_children
 from harness.measurement.memory import MemoryReading, memory_reached
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step, prefetch
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from harness.measurement.energy import Meter
     from harness.records.report import Energy, LayersKept, MemoryParts, Parameters, TimeParts
     from harness.spec.decoding import DecodingSettings
-    from harness.training.trainer import Trainee
+    from harness.training.trainer import Trainer
 
 
-class Arm:
+class MeasuredProcess:
     """A recipe in its own fresh process; a context manager.
 
-    Two arms can take turns on the same steps (A B B A) without sharing an allocator, a thread
+    Two of them can take turns on the same steps (A B B A) without sharing an allocator, a thread
     pool or a cache; the one that waits is blocked in a read and takes no processor time.
 
     Args:
@@ -54,7 +54,7 @@ class Arm:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         self._pipe, child = context.Pipe()
         self._process = context.Process(target=_serve, args=(child,), daemon=True)
-        with deaf_children():
+        with ignore_sigint_in_children():
             self._process.start()
         child.close()
         self.recipe = spec.recipe
@@ -183,33 +183,33 @@ class _Server:
     def __init__(self, spec: RunSpec, steps: Sequence[Step], longest: Step) -> None:
         from harness.api.plugins import installed
         from harness.spec.recipe import parse
-        from harness.training.trainer import prepare
+        from harness.training.trainer import load_trainer
 
         plugins = installed()
         self.backbone: Backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
         recipe = parse(spec.recipe, plugins.compressors)
         # What weights are cannot change what a step costs.
-        self.trainee: Trainee = prepare(self.backbone, recipe, spec, drawn_on_device=True)
-        self.trainee.model.train()
+        self.trainer: Trainer = load_trainer(self.backbone, recipe, spec, drawn_on_device=True)
+        self.trainer.model.train()
         self.steps = steps
         self.longest = longest
         self.meter: Meter | None = None
-        self.why_no_meter = "it was not asked for"
+        self.why_no_meter = "it was not requested"
 
     def description(self) -> tuple[str, str, LayersKept, Parameters]:
         """Say what was built."""
-        trainee = self.trainee
-        attention = trainee.engine.attention(trainee.model)
-        return trainee.engine.name, attention, trainee.layers_kept, trainee.parameters
+        trainer = self.trainer
+        attention = trainer.engine.attention(trainer.model)
+        return trainer.engine.name, attention, trainer.layers_kept, trainer.parameters
 
     def window(self, first: int, count: int) -> float:
         self._wait()
         with self.meter.window() if self.meter else contextlib.nullcontext():
             began = clock.seconds()
             for step, batches in prefetch(
-                self.steps[first : first + count], self.trainee.engine.collate
+                self.steps[first : first + count], self.trainer.engine.collate
             ):
-                self.trainee.step(batches, step.target_tokens)
+                self.trainer.step(batches, step.target_tokens)
             self._wait()
             return clock.seconds() - began
 
@@ -217,7 +217,7 @@ class _Server:
         from harness.measurement.energy import Meter, open_counter
 
         try:
-            self.meter = Meter(open_counter(self.trainee.device))
+            self.meter = Meter(open_counter(self.trainer.device))
         except NotMeasurableError as error:
             self.why_no_meter = str(error)
 
@@ -229,34 +229,34 @@ class _Server:
     def memory(self, steps: int) -> MemoryReading:
         from harness.measurement.memory import bytes_alive, measure_memory, return_freed_blocks
 
-        trainee = self.trainee
+        trainer = self.trainer
         return_freed_blocks()
 
         def step() -> None:
-            for step, batches in prefetch([self.longest], trainee.engine.collate):
-                trainee.step(batches, step.target_tokens)
+            for step, batches in prefetch([self.longest], trainer.engine.collate):
+                trainer.step(batches, step.target_tokens)
 
-        return measure_memory(step, steps, trainee.device, bytes_alive)
+        return measure_memory(step, steps, trainer.device, bytes_alive)
 
     def time_parts(self, first: int, count: int) -> TimeParts:
         from harness.measurement.breakdown import time_parts
 
-        return time_parts(self.trainee, self.steps[first : first + count])
+        return time_parts(self.trainer, self.steps[first : first + count])
 
     def memory_parts(self) -> MemoryParts:
         from harness.measurement.breakdown import memory_parts
 
-        collate = self.trainee.engine.collate
-        return memory_parts(self.trainee, [collate(b) for b in self.longest.micro_batches])
+        collate = self.trainer.engine.collate
+        return memory_parts(self.trainer, [collate(b) for b in self.longest.micro_batches])
 
     def decode(self, sources: Sequence[Sequence[int]], settings: DecodingSettings) -> float:
         from harness.evaluation.decoding import generate
 
         tokenizer = self.backbone.tokenizer()
-        shared, dtype = self.backbone.shared_beams, self.trainee.dtype
+        shared, dtype = self.backbone.shared_beams, self.trainer.dtype
         self._wait()
         began = clock.seconds()
-        with self.trainee.released() as model:
+        with self.trainer.unpatched() as model:
             generate(model, tokenizer, sources, settings, shared_beams=shared, dtype=dtype)
         self._wait()
         return clock.seconds() - began
@@ -264,5 +264,5 @@ class _Server:
     def _wait(self) -> None:
         import torch
 
-        if self.trainee.device.type == "cuda":
-            torch.cuda.synchronize(self.trainee.device)
+        if self.trainer.device.type == "cuda":
+            torch.cuda.synchronize(self.trainer.device)

@@ -69,7 +69,7 @@ def training_flops(
     """
     import torch
 
-    from harness.model.host_draws import SettledDraws
+    from harness.model.host_draws import FixedHostDraws
     from harness.model.product_counter import ProductCounter
 
     if any(not parameter.is_meta for parameter in model.parameters()):
@@ -80,7 +80,7 @@ def training_flops(
         # A ready 4-D mask: from anything less transformers would build one by looking at values,
         # and meta tensors have none.
         causal = torch.zeros(batch_size, 1, target_tokens, target_tokens)
-    with SettledDraws(), ProductCounter() as counter:
+    with FixedHostDraws(), ProductCounter() as counter:
         output = model(
             input_ids=sources, labels=targets, decoder_attention_mask=causal, use_cache=False
         )

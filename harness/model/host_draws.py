@@ -24,7 +24,7 @@ def settled_draw(func: Any, args: tuple[Any, ...]) -> Tensor | None:
     return None
 
 
-class SettledDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class FixedHostDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, a single uniform random number is 1; see ``settled_draw``."""
 
     def __init__(self) -> None:

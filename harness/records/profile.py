@@ -21,7 +21,7 @@ BatchesOf = Literal["drawn from the task's length profile", "the task's own data
 """Where batches come from."""
 
 
-class PredictedMemory(Record):
+class MemoryEstimate(Record):
     """Peak memory worked out from shapes, for the longest batch."""
 
     peak_bytes: int
@@ -67,7 +67,7 @@ class ProfiledRecipe(Record):
     """Null if it did not fit."""
     memory: Memory | None = None
     """Null if it did not fit."""
-    predicted_memory: PredictedMemory | None = None
+    predicted_memory: MemoryEstimate | None = None
     """What ``harness plan`` says for the same batches; null if it cannot be predicted."""
     not_measured: dict[str, str] = Field(default_factory=dict)
     """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
@@ -120,8 +120,8 @@ class Profile(Record):
     fingerprint: Fingerprint
     """What the numbers depend on."""
     recipes: list[ProfiledRecipe] = Field(default_factory=list)
-    """In the order asked for."""
+    """In the order requested."""
     paper: list[PaperComparison] | None = None
-    """Null unless ``--compare paper`` was asked for."""
+    """Null unless ``--compare paper`` was requested."""
     not_measured: dict[str, str] = Field(default_factory=dict)
     """Number that is null -> why; a dot leads into a record within. Empty in older reports."""

@@ -233,7 +233,7 @@ class Data(Record):
     """What was guessed while reading, and the option that decides it."""
 
 
-class HandOver(Record):
+class MergeCheck(Record):
     """Whether what the run hands over behaves like what it trained."""
 
     largest_logit_difference: float
@@ -343,7 +343,7 @@ class Report(Record):
     """Metric of the suite that could not be computed -> why, and what would mend it."""
     decoding: str | None = None
     """Signature of the decoder; values of unlike decoders are never compared."""
-    handover: HandOver | None = None
+    handover: MergeCheck | None = None
     """Null until checked."""
     fingerprint: Fingerprint | None = None
     """What the measurements depend on."""

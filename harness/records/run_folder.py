@@ -26,7 +26,7 @@ PREDICTIONS = "predictions.jsonl"
 HISTORY = "history.jsonl"
 PROGRESS = "progress.json"
 SNAPSHOT = "snapshot.safetensors"
-JOURNAL = "predictions.partial.jsonl"
+PARTIAL_PREDICTIONS = "predictions.partial.jsonl"
 
 
 def run_id(backbone: str, recipe: str, task: str, seed: int, digest: str) -> str:
@@ -65,7 +65,7 @@ class RunFolder:
                 "Name another one with --out FOLDER",
             ) from error
 
-    def take_up(self) -> Report | None:
+    def resume(self) -> Report | None:
         """Go on with an earlier attempt that was stopped.
 
         Returns:
@@ -90,10 +90,10 @@ class RunFolder:
         return history.exists() and history.stat().st_size > 0
 
     def save(self, report: Report) -> None:
-        """Note what was found so far, for ``take_up``."""
+        """Note what was found so far, for ``resume``."""
         write_text(self.work / PROGRESS, report.model_dump_json(indent=2) + "\n")
 
-    def discard(self) -> None:
+    def delete(self) -> None:
         """Leave nothing behind, nor a results folder that holds nothing."""
         shutil.rmtree(self.work, ignore_errors=True)
         self.release()
@@ -117,7 +117,7 @@ class RunFolder:
         shutil.rmtree(replaced, ignore_errors=True)
         if report.status == "ok":
             # Only now: killed before, the run would go on from them and find that all is done.
-            for name in (SNAPSHOT, JOURNAL, PROGRESS):
+            for name in (SNAPSHOT, PARTIAL_PREDICTIONS, PROGRESS):
                 (self.final / name).unlink(missing_ok=True)
         self.release()
         return self.final
@@ -145,7 +145,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def claim(results: Path, run: str) -> Iterator[None]:
+def lock(results: Path, run: str) -> Iterator[None]:
     """Hold a run on behalf of a sweep, wherever its process is.
 
     Raises:
@@ -172,7 +172,7 @@ def wait_for(results: Path, run: str) -> None:
                 path.unlink(missing_ok=True)
 
 
-def tidy(results: Path) -> None:
+def remove_stale_locks(results: Path) -> None:
     """Remove the lock files of processes that died; those that are held stay.
 
     A lock file is only ever removed by who holds it, and who was waiting for that very file gets
@@ -243,13 +243,13 @@ class StoredRun(NamedTuple):
 
 
 def read_runs(
-    results: Path, tick: Callable[[], None] = lambda: None
+    results: Path, on_progress: Callable[[], None] = lambda: None
 ) -> tuple[list[StoredRun], list[HarnessError]]:
     """Read all finished runs of a folder, and say which could not be read.
 
     Args:
         results: the folder of all runs.
-        tick: called after each run.
+        on_progress: called after each run.
 
     Raises:
         HarnessError: there is no such folder.
@@ -263,5 +263,5 @@ def read_runs(
                 runs.append(StoredRun(folder, read_report(folder), name))
             except HarnessError as error:
                 skipped.append(error)
-            tick()
+            on_progress()
     return runs, skipped

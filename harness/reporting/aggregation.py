@@ -15,7 +15,7 @@ from harness.reporting.notes import notes, unlike_settings
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.pareto import pareto_front
 from harness.reporting.row import make_row
-from harness.reporting.summary import Estimate, Group, Quality, Row, Summary
+from harness.reporting.summary import Estimate, Group, Quality, RecipeRow, Summary
 from harness.spec.run_spec import BASELINE
 from harness.statistics.holm import holm
 
@@ -36,14 +36,14 @@ METRICS = (
 _SAME_MEMORY = 0.01
 """Peaks that differ by no more than this share are tied: they vary by as much between runs."""
 
-Tick = Callable[[], None]
+OnProgress = Callable[[], None]
 
 
 def summarize(
     runs: Sequence[StoredRun],
     comparisons: Comparisons,
     metrics: Sequence[str] | None = None,
-    tick: Tick = lambda: None,
+    on_progress: OnProgress = lambda: None,
 ) -> Summary:
     """Average over seeds and compare with full fine-tuning, group by group.
 
@@ -51,14 +51,14 @@ def summarize(
         runs: of any recipes, tasks and backbones.
         comparisons: what compares.
         metrics: names; all that any run has by default.
-        tick: called after each recipe.
+        on_progress: called after each recipe.
     """
     had = {name for run in runs for name in run.report.quality}
     known = [name for name in METRICS if name in had]
     chosen = [*known, *sorted(had - set(known))] if metrics is None else list(metrics)
     by_group = list(grouped(runs).values())
     members = [Members.of(alike, chosen) for alike in by_group]
-    comparisons.prepare([each.requests for each in members], tick)
+    comparisons.prepare([each.requests for each in members], on_progress)
     with without_collector():
         groups = [_group(each, comparisons, chosen) for each in members]
     _tell_apart([(group, alike[0]) for group, alike in zip(groups, by_group, strict=True)])
@@ -109,7 +109,7 @@ def _tell_apart(groups: Sequence[tuple[Group, StoredRun]]) -> None:
             )
 
 
-def _adjust(rows: Sequence[Row], metrics: Sequence[str]) -> None:
+def _adjust(rows: Sequence[RecipeRow], metrics: Sequence[str]) -> None:
     """Adjust p-values for the number of recipes that are compared by one metric."""
     for name in metrics:
         by_recipe = {row.recipe: row.quality[name] for row in rows if name in row.quality}
@@ -136,7 +136,7 @@ def _mark_front(group: Group, metrics: Sequence[str]) -> None:
         row.on_front = row.recipe in front
 
 
-def _point(row: Row, quality: Quality, paired: bool) -> list[Estimate]:
+def _point(row: RecipeRow, quality: Quality, paired: bool) -> list[Estimate]:
     """Return speed, smallness and quality, of all of which more is better."""
     assert row.speed
     assert row.memory_bytes

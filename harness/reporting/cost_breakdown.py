@@ -8,7 +8,7 @@ from harness.records.report import Energy, Memory, MemoryParts, Report, TimePart
 from harness.reporting.wording import percent
 
 
-def parts_lines(report: Report) -> Iterator[str]:
+def breakdown_lines(report: Report) -> Iterator[str]:
     """Yield what a report knows: shares of a step, memory by what it is for, limit and energy."""
     speed, memory = report.speed, report.memory
     if speed and speed.parts:

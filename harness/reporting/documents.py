@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from harness.reporting.notes import legend
-from harness.reporting.summary import Estimate, Group, Row, Summary
+from harness.reporting.summary import Estimate, Group, RecipeRow, Summary
 from harness.reporting.wording import (
     LESS_IS_BETTER,
     bounds,
@@ -97,7 +97,7 @@ def _lines(group: Group, metrics: Sequence[str]) -> Iterable[list[str]]:
             yield [label, "", *values, *[""] * shares]
 
 
-def _values(row: Row, unit: str, metrics: Sequence[str]) -> list[str]:
+def _values(row: RecipeRow, unit: str, metrics: Sequence[str]) -> list[str]:
     share = "" if row.trainable_pct is None else f"{row.trainable_pct:.2f} %"
     of_full = "" if row.memory_relative is None else percent(row.memory_relative)
     cells = [
@@ -115,7 +115,7 @@ def _values(row: Row, unit: str, metrics: Sequence[str]) -> list[str]:
     return cells
 
 
-def _shares(row: Row, kept: Sequence[str], above: Sequence[str]) -> Iterable[str]:
+def _shares(row: RecipeRow, kept: Sequence[str], above: Sequence[str]) -> Iterable[str]:
     """Yield what is kept by each metric, then what of that is above the floor."""
     had = row.quality
     shares = [had[name].retention if name in had else None for name in kept]
@@ -128,7 +128,7 @@ def _with(value: str, more: str) -> str:
     return f"{value} ({more})" if more else value
 
 
-def _record(group: Group, row: Row, summary: Summary) -> dict[str, object]:
+def _record(group: Group, row: RecipeRow, summary: Summary) -> dict[str, object]:
     record: dict[str, object] = {
         "backbone": group.backbone,
         "task": group.task,

@@ -13,7 +13,7 @@ from harness.records.report import Fingerprint
 from harness.records.run_folder import SPEC
 from harness.reporting.cost_breakdown import allocation_retries
 from harness.reporting.members import Members
-from harness.reporting.summary import Group, Row, Summary
+from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.reporting.wording import LESS_IS_BETTER, heading, meanings, not_measured
 from harness.spec.run_spec import BASELINE, VARIED, read_toml
 
@@ -84,7 +84,7 @@ def notes(group: Group, members: Members) -> Iterator[str]:
         )
 
 
-def _of_row(row: Row) -> Iterator[str]:
+def _of_row(row: RecipeRow) -> Iterator[str]:
     if max(row.processes, default=1) > 1:
         yield (
             f"{row.recipe} was trained in {_listed(row.processes)} processes; speed and memory "
@@ -98,7 +98,7 @@ def _of_row(row: Row) -> Iterator[str]:
         yield f"{row.recipe}, seed {seed}: {how}."
 
 
-def _floor(rows: Sequence[Row]) -> Iterator[str]:
+def _floor(rows: Sequence[RecipeRow]) -> Iterator[str]:
     floors: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         for name, quality in row.quality.items():
@@ -118,7 +118,7 @@ def _floor(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Above the floor: {sentence[0].lower()}{sentence[1:]}."
 
 
-def _not_measured(rows: Sequence[Row]) -> Iterator[str]:
+def _not_measured(rows: Sequence[RecipeRow]) -> Iterator[str]:
     names = {"speed": "relative speed", "memory_relative": "relative memory"}
     lacking = {
         row.recipe: {names[name]: why for name, why in row.not_measured.items()} for row in rows
@@ -138,7 +138,7 @@ def _unreadable(not_computed: Iterable[Mapping[str, str]]) -> Iterator[str]:
         yield f"Not computed: {', '.join(names)}. {reason}."
 
 
-def _wide_speeds(rows: Sequence[Row]) -> Iterator[str]:
+def _wide_speeds(rows: Sequence[RecipeRow]) -> Iterator[str]:
     wide = [
         row.recipe
         for row in rows

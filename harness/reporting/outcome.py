@@ -1,4 +1,4 @@
-"""A recipe's comparison with full fine-tuning: what is asked for, and what the bootstrap says."""
+"""A recipe's comparison with full fine-tuning: what is requested, and what the bootstrap says."""
 
 from __future__ import annotations
 

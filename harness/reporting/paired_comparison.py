@@ -118,14 +118,14 @@ def _in_processes(
     Raises:
         BrokenProcessPool: a process died.
     """
-    from harness.interrupts import deaf_children
+    from harness.interrupts import ignore_sigint_in_children
     from harness.reporting.group_comparison import compare_group
 
     context = get_context("spawn")  # A fork would copy the threads of a progress bar.
     others = set(active_children())
     pool = ProcessPoolExecutor(processes, mp_context=context)
     try:
-        with deaf_children():  # All processes start with the first group.
+        with ignore_sigint_in_children():  # All processes start with the first group.
             running = {pool.submit(compare_group, group): group for group in groups}
         for done in as_completed(running):
             yield running[done], done.result()

@@ -6,7 +6,7 @@ from harness.records.profile import PaperComparison, Profile, ProfiledRecipe
 from harness.reporting.paper import paper_cell
 
 
-def beside_paper(profile: Profile) -> list[PaperComparison]:
+def add_paper_reference(profile: Profile) -> list[PaperComparison]:
     """Return, for each recipe of a profile, the paper's numbers and the profile's own."""
     return [_compare(profile, row) for row in profile.recipes]
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from harness.records.report import Record
-from harness.reporting.summary import Estimate, Group, Quality, Row
+from harness.reporting.summary import Estimate, Group, Quality, RecipeRow
 from harness.reporting.wording import bounds, count, heading, memory, percent
 from harness.spec.run_spec import BASELINE
 
@@ -61,7 +61,7 @@ class Recommendation(Record):
     settings: str | None
     """Hash of the settings that the runs share."""
     needs: Needs
-    """What was asked for."""
+    """What was requested."""
     chosen: str | None
     """The cheapest recipe that satisfies the needs; null if none does."""
     verdicts: list[Verdict]
@@ -89,7 +89,7 @@ def recommend(group: Group, needs: Needs) -> Recommendation:
     )
 
 
-def _judge(row: Row, needs: Needs) -> Verdict:
+def _judge(row: RecipeRow, needs: Needs) -> Verdict:
     quality = row.quality.get(needs.metric)
     retention = quality.retention if quality else None
     if row.recipe == BASELINE and quality:
@@ -108,7 +108,7 @@ def _judge(row: Row, needs: Needs) -> Verdict:
     return verdict
 
 
-def _shortfalls(row: Row, verdict: Verdict, needs: Needs) -> Iterator[str]:
+def _shortfalls(row: RecipeRow, verdict: Verdict, needs: Needs) -> Iterator[str]:
     if row.status != "ok":
         yield "; ".join(f"seed {seed}: {how}" for seed, how in row.failures.items()) or row.status
         return

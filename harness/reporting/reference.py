@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from harness.reporting.notes import differences
 from harness.reporting.paper import paper_cell, paper_device
-from harness.reporting.summary import Group, Reference, Row, Summary
+from harness.reporting.summary import Group, RecipeRow, Reference, Summary
 
 _PAPER_SUMMAC = ("summac_conv", "summac_zs")
 """The paper does not say which of them it prints."""
 
 
-def beside_paper(summary: Summary) -> None:
+def add_paper_reference(summary: Summary) -> None:
     """Add the paper's numbers to the rows that it has, and count memory as it does there."""
     summary.compared_with = "paper"
     for group in summary.groups:
@@ -75,7 +75,7 @@ def beside_other(summary: Summary, other: Summary, name: str) -> None:
                 group.notes += [f"{row.recipe}: {reason}." for reason in row.reference.unlike]
 
 
-def _reference(ours: Row, theirs: Row, name: str, equal_ground: bool) -> Reference:
+def _reference(ours: RecipeRow, theirs: RecipeRow, name: str, equal_ground: bool) -> Reference:
     reference = Reference(source=name, trainable=theirs.trainable)
     if equal_ground:
         reference.speed = theirs.speed.value if theirs.speed else None

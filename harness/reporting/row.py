@@ -10,13 +10,13 @@ from harness.records.run_folder import StoredRun
 from harness.reporting.mean_speed import mean_speed
 from harness.reporting.outcome import Paired, Request
 from harness.reporting.paired_comparison import Comparisons
-from harness.reporting.summary import Estimate, Quality, Row
+from harness.reporting.summary import Estimate, Quality, RecipeRow
 from harness.spec.run_spec import BASELINE
 
 
 def make_row(
     runs: Sequence[StoredRun], request: Request, has_baseline: bool, comparisons: Comparisons
-) -> Row:
+) -> RecipeRow:
     """Average a recipe's seeds.
 
     Args:
@@ -28,7 +28,7 @@ def make_row(
     good = [run for run in runs if run.report.status == "ok"]
     reports = [run.report for run in good]
     last = max((run.report for run in runs), key=lambda report: report.started)
-    row = Row(
+    row = RecipeRow(
         recipe=last.recipe,
         status="ok" if good else last.status,
         seeds=[report.seed for report in reports],
@@ -64,7 +64,9 @@ def make_row(
     return row
 
 
-def _add_quality(row: Row, request: Request, has_baseline: bool, comparisons: Comparisons) -> None:
+def _add_quality(
+    row: RecipeRow, request: Request, has_baseline: bool, comparisons: Comparisons
+) -> None:
     """Set the metrics that all seeds have."""
     runs = [seed.run for seed in request.seeds]
     outcome = comparisons.of(request)

@@ -43,14 +43,15 @@ class Quality(Record):
     """The direction."""
     difference: Estimate | None = None
     """Recipe less full fine-tuning, paired on seeds and test examples; null where the two cannot
-    be compared (see ``Row.not_compared``)."""
+    be compared (see ``RecipeRow.not_compared``)."""
     retention: Estimate | None = None
     """Recipe over full fine-tuning, or full fine-tuning over recipe where less is better: 1 means
-    equal and less is worse. Null where ``Row.no_share`` says why."""
+    equal and less is worse. Null where ``RecipeRow.no_share`` says why."""
     floor: float | None = None
     """What the lead of the source scores, cut to the reference's number of words."""
     retention_above_floor: Estimate | None = None
-    """The same share after the floor is taken from both; null where ``Row.no_floor`` says why."""
+    """The same share after the floor is taken from both; null where ``RecipeRow.no_floor`` says
+    why."""
     p_value: float | None = None
     """Two-sided, of no difference, adjusted after Holm for the recipes of the group."""
 
@@ -77,7 +78,7 @@ class Reference(Record):
     """Why numbers are left out, or what to bear in mind."""
 
 
-class Row(Record):
+class RecipeRow(Record):
     """A recipe: its mean over seeds."""
 
     recipe: str
@@ -148,7 +149,7 @@ class Group(Record):
     """The metric by which the Pareto front is drawn."""
     fingerprints: list[Fingerprint] = Field(default_factory=list)
     """What speed and memory depend on; several if the runs differ."""
-    rows: list[Row]
+    rows: list[RecipeRow]
     """Full fine-tuning first."""
     notes: list[str] = Field(default_factory=list)
     """What a reader must know."""

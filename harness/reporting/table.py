@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from harness.reporting.notes import legend
-from harness.reporting.summary import Group, Row, Summary
+from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.reporting.text_columns import Line, in_columns, printable
 from harness.reporting.wording import (
     ONE_SEED,
@@ -98,7 +98,7 @@ def _costs(group: Group, metrics: Sequence[str]) -> Iterator[Line]:
             yield Line([f"  {label}", "", *cells], color="cyan")
 
 
-def _values(row: Row, unit: str, metrics: Sequence[str]) -> Iterator[str]:
+def _values(row: RecipeRow, unit: str, metrics: Sequence[str]) -> Iterator[str]:
     yield percent(row.speed.value if row.speed else None)
     yield count(row.trainable)
     yield memory(row.memory_bytes, unit)
@@ -107,7 +107,7 @@ def _values(row: Row, unit: str, metrics: Sequence[str]) -> Iterator[str]:
         yield f"{quality.value.value:.2f}{mark(quality)}" if quality else "-"
 
 
-def _spreads(row: Row, metrics: Sequence[str]) -> Iterator[str]:
+def _spreads(row: RecipeRow, metrics: Sequence[str]) -> Iterator[str]:
     yield plus_minus(row.speed, 100, 0, " %")
     yield "" if row.trainable_pct is None else f"{row.trainable_pct:.2f} %"
     yield "" if row.memory_relative is None else percent(row.memory_relative)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from harness.reporting.summary import Estimate, Group, Quality, Row
+from harness.reporting.summary import Estimate, Group, Quality, RecipeRow
 
 HEADINGS = {
     "rouge1": "R-1",
@@ -122,7 +122,7 @@ def mark(quality: Quality) -> str:
     return "*" if quality.significant else ""
 
 
-def seeds_left(row: Row) -> str:
+def seeds_left(row: RecipeRow) -> str:
     """Say how many seeds a row stands for, if some of them failed."""
     if not row.failures or not row.seeds:
         return ""
@@ -164,7 +164,9 @@ def not_measured(lacking: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
         yield f"No {', '.join(names)}{of} ({why})"
 
 
-def reference_lines(row: Row, unit: str, metrics: Sequence[str]) -> list[tuple[str, list[str]]]:
+def reference_lines(
+    row: RecipeRow, unit: str, metrics: Sequence[str]
+) -> list[tuple[str, list[str]]]:
     """Return what a row is compared with, and the differences from it.
 
     Each line is a label with the cells of speed, trained parameters, memory and the metrics.

@@ -26,7 +26,7 @@ def read_baseline(folder: Path) -> Report:
     return earlier
 
 
-def relate_to_earlier(report: Report, folder: Path) -> None:
+def apply_baseline(report: Report, folder: Path) -> None:
     """Fill in relative speed and memory from an earlier run of full fine-tuning.
 
     Args:

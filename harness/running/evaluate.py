@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from harness.evaluation.ctranslate import translate, translate_signature
 from harness.evaluation.decoding import generate, signature
-from harness.evaluation.partial_predictions import Journal
+from harness.evaluation.partial_predictions import PartialPredictions
 from harness.evaluation.predictions import read_predictions
 from harness.evaluation.scoring import score
 from harness.records.atomic import write_lines
@@ -26,10 +26,10 @@ def predict_and_score(
     dtype: torch.dtype,
     settings: ScoringSettings,
     *,
-    journal: Journal,
+    partial_predictions: PartialPredictions,
     path: Path,
     report: Report,
-    told: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> None:
     """Predict the test split, write the predictions, score what was written, and report it.
 
@@ -41,15 +41,15 @@ def predict_and_score(
         journal: holds what was predicted before, and gets what is predicted now.
         path: of the file of predictions.
         report: gets the scores.
-        told: called with the number of examples predicted so far.
+        on_progress: called with the number of examples predicted so far.
     """
 
     def on_batch(made: dict[int, str]) -> None:
-        journal.add(made)
-        told(len(journal.known))
+        partial_predictions.add(made)
+        on_progress(len(partial_predictions.known))
 
-    if journal.known:
-        told(len(journal.known))
+    if partial_predictions.known:
+        on_progress(len(partial_predictions.known))
     sources = [example.source for example in inputs.test.examples]
     if settings.decoder == "ctranslate2":
         decoding = translate_signature(model, settings, dtype)
@@ -59,7 +59,7 @@ def predict_and_score(
             sources,
             settings,
             dtype=dtype,
-            known=journal.known,
+            known=partial_predictions.known,
             on_batch=on_batch,
         )
     else:
@@ -71,7 +71,7 @@ def predict_and_score(
             settings,
             shared_beams=inputs.backbone.shared_beams,
             dtype=dtype,
-            known=journal.known,
+            known=partial_predictions.known,
             on_batch=on_batch,
         )
     lines = [

@@ -13,20 +13,20 @@ from harness.data.examples import Example
 from harness.evaluation.decoding import computing_in
 from harness.evaluation.weights import merged
 from harness.model.composition import compose
-from harness.records.report import HandOver
+from harness.records.report import MergeCheck
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.engines.padded import PaddedEngine
 
 
 @torch.inference_mode()
-def hand_over(
+def check_merge(
     model: PreTrainedModel,
     recipe: Recipe,
     examples: Sequence[Example],
     dtype: torch.dtype = torch.float32,
     load_float32: Callable[[], PreTrainedModel] | None = None,
-) -> HandOver:
+) -> MergeCheck:
     """Fold the adapters into plain layers, and compare the logits before and after.
 
     Where the model was evaluated in another precision than float32, its logits as evaluated are
@@ -58,7 +58,7 @@ def hand_over(
     adapted = logits(model)
     for compressor in reversed(recipe.compressors):
         model = compressor.merge(model)
-    return HandOver(
+    return MergeCheck(
         largest_logit_difference=float((adapted - logits(model)).abs().max()),
         float32_logit_difference=float32_difference,
     )

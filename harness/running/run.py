@@ -11,40 +11,47 @@ from harness import clock
 from harness.api.events import DataRead, Evaluated, PhaseStarted, StepDone
 from harness.api.metric import Score
 from harness.api.plugins import Plugins
-from harness.costs.fit import settle_checkpointing
+from harness.costs.fit import resolve_checkpointing
 from harness.errors import HarnessError, is_out_of_memory
 from harness.evaluation.decoding import generate
-from harness.evaluation.partial_predictions import Journal
+from harness.evaluation.partial_predictions import PartialPredictions
 from harness.evaluation.scoring import references_of
 from harness.measurement.fingerprint import fingerprint, why_no_driver
 from harness.measurement.memory import WHY_NOT_REACHED, memory_reached
 from harness.measurement.probe import (
     NO_BASELINE,
     FrozenSchedule,
+    add_flop_limit,
     freeze,
     probe_memory,
     probe_speed,
-    set_beside_limit,
     without_baseline,
 )
 from harness.records.atomic import write_text
 from harness.records.data_notes import data_notes
 from harness.records.report import Failure, Report, Resumption, Status, Training
-from harness.records.run_folder import JOURNAL, PREDICTIONS, SPEC, RunFolder, is_done, read_report
-from harness.running.baseline import relate_to_earlier
+from harness.records.run_folder import (
+    PARTIAL_PREDICTIONS,
+    PREDICTIONS,
+    SPEC,
+    RunFolder,
+    is_done,
+    read_report,
+)
+from harness.running.baseline import apply_baseline
 from harness.running.evaluate import predict_and_score
 from harness.running.identity import identity
 from harness.running.inputs import Inputs, read_inputs
-from harness.running.merge_check import hand_over, load_trained
+from harness.running.merge_check import check_merge, load_trained
 from harness.spec.run_spec import BASELINE, RunSpec
 from harness.training.learning_rate import warmup_notes
 from harness.training.log import NonFiniteLossError
 from harness.training.loop import SNAPSHOT_SECONDS, Observers, train
-from harness.training.processes import ALONE, Processes
+from harness.training.processes import SINGLE_PROCESS, Processes
 from harness.training.schedule import Schedule
 from harness.training.state import steps_done
-from harness.training.trained_weights import restore
-from harness.training.trainer import Trainee, choose_device, prepare
+from harness.training.trained_weights import load_weights
+from harness.training.trainer import Trainer, choose_device, load_trainer
 
 if TYPE_CHECKING:
     from pluggy import HookRelay
@@ -66,10 +73,10 @@ class Run:
         plugins: what there is.
         results: where the run's folder goes.
         repeat: do again what is already done.
-        snapshot_seconds: how often training writes its state to disk, beside at evaluations.
+        save_state_seconds: how often training writes its state to disk, beside at evaluations.
         micro_batch: examples that go through the model at a time, in place of the spec's batch
             size; accumulation makes up for it, so that the run stays the same.
-        processes: this one and those that ``follow`` it; by default it is alone.
+        processes: this one and those that ``run_worker`` it; by default it is alone.
     """
 
     def __init__(
@@ -79,17 +86,17 @@ class Run:
         results: Path,
         *,
         repeat: bool = True,
-        snapshot_seconds: float = SNAPSHOT_SECONDS,
+        save_state_seconds: float = SNAPSHOT_SECONDS,
         micro_batch: int | None = None,
         processes: Processes | None = None,
     ) -> None:
-        self.asked = spec
+        self.requested = spec
         self.spec = cut(spec, micro_batch) if micro_batch else spec
         self.plugins = plugins
         self.results = results
         self.repeat = repeat
-        self.snapshot_seconds = snapshot_seconds
-        self.processes = processes or ALONE
+        self.save_state_seconds = save_state_seconds
+        self.processes = processes or SINGLE_PROCESS
         self.phase = "load"
         self.hook: HookRelay = plugins.manager.hook
         self._began = 0.0
@@ -111,7 +118,7 @@ class Run:
         notes = (*inputs.backbone.notes, *data_notes(inputs.data), *self._training_notes(inputs))
         self.hook.data_read(event=DataRead(notes))
         run = identity(
-            self.asked,
+            self.requested,
             inputs.backbone,
             inputs.recipe,
             inputs.task,
@@ -121,9 +128,9 @@ class Run:
         )
         folder = RunFolder(self.results, run)
         if not self.repeat and is_done(folder.final):
-            folder.discard()
+            folder.delete()
             return read_report(folder.final), folder.final
-        report = folder.take_up()
+        report = folder.resume()
         if report is None:
             report = Report(
                 id=run,
@@ -132,24 +139,24 @@ class Run:
                 recipe=str(inputs.recipe),
                 task=inputs.task.name,
                 seed=self.spec.seed,
-                settings=self.asked.settings_digest(),
+                settings=self.requested.settings_digest(),
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 seconds=0,
                 data=inputs.data,
                 checkpoint_notes=list(inputs.backbone.notes),
             )
-            write_text(folder.work / SPEC, self.asked.to_toml())
+            write_text(folder.work / SPEC, self.requested.to_toml())
         else:
             report.resumed.append(_resumption(report, folder))
             folder.save(report)  # At once: it may be stopped again before the next phase ends.
         self._began -= report.seconds
         size = self.spec.train.batch_size
-        report.micro_batch = size if size != self.asked.train.batch_size else None
+        report.micro_batch = size if size != self.requested.train.batch_size else None
         try:
             self._measure_and_train(inputs, report, folder)
         except (Exception, KeyboardInterrupt, RunTimeoutError) as error:
             if isinstance(error, HarnessError) and not folder.has_history:
-                folder.discard()
+                folder.delete()
                 raise
             report.status = status_of(error)
             report.failure = Failure(
@@ -189,93 +196,95 @@ class Run:
         settings = self.spec.train
         schedule = self._schedule(inputs)
         frozen = freeze(schedule, self.spec.probe)
-        self.spec = settle_checkpointing(self.spec, inputs.backbone, inputs.recipe, frozen.longest)
+        self.spec = resolve_checkpointing(self.spec, inputs.backbone, inputs.recipe, frozen.longest)
         self._probe(frozen, report, folder)
         if report.speed:
-            set_beside_limit(report.speed, inputs.backbone, inputs.recipe, frozen)
+            add_flop_limit(report.speed, inputs.backbone, inputs.recipe, frozen)
 
         self._enter("train", schedule.planned_steps(settings.epochs, settings.max_steps))
-        trainee = prepare(inputs.backbone, inputs.recipe, self.spec)
-        trainee.processes = self.processes
-        report.layers_kept = trainee.layers_kept
-        report.parameters = trainee.parameters
+        trainer = load_trainer(inputs.backbone, inputs.recipe, self.spec)
+        trainer.processes = self.processes
+        report.layers_kept = trainer.layers_kept
+        report.parameters = trainer.parameters
         report.checkpoint_notes = list(inputs.backbone.notes)
         report.fingerprint = fingerprint(
-            trainee.device, trainee.dtype, trainee.engine.attention(trainee.model)
+            trainer.device, trainer.dtype, trainer.engine.attention(trainer.model)
         )
         report.not_measured |= why_no_driver(report.fingerprint)
         if self.spec.probe.baseline not in ("probe", "off"):
-            relate_to_earlier(report, Path(self.spec.probe.baseline))
+            apply_baseline(report, Path(self.spec.probe.baseline))
         try:
             if report.training is None:
                 began = clock.seconds()
-                report.training = self._train(inputs, trainee, schedule, folder)
+                report.training = self._train(inputs, trainer, schedule, folder)
                 # What an earlier start spent on steps that were kept.
                 self._began -= report.training.seconds - (clock.seconds() - began)
                 self._save(report, folder)
             else:
-                restore(trainee.trained, folder.work)
+                load_weights(trainer.trained, folder.work)
         finally:
-            trainee.engine.release(trainee.model)
+            trainer.engine.unpatch(trainer.model)
         if report.decoding is None:
             self._enter("evaluate", len(inputs.test_rows))
-            journal = Journal(folder.work / JOURNAL)
-            self._began -= journal.seconds  # What an earlier start spent on what is kept.
+            partial_predictions = PartialPredictions(folder.work / PARTIAL_PREDICTIONS)
+            self._began -= (
+                partial_predictions.seconds
+            )  # What an earlier start spent on what is kept.
             predict_and_score(
                 inputs,
-                trainee.model,
-                trainee.dtype,
+                trainer.model,
+                trainer.dtype,
                 self.spec.test,
-                journal=journal,
+                partial_predictions=partial_predictions,
                 path=folder.work / PREDICTIONS,
                 report=report,
-                told=lambda done: self._step_done(StepDone(done)),
+                on_progress=lambda done: self._step_done(StepDone(done)),
             )
             self._save(report, folder)
         self._enter("hand-over")
-        report.handover = hand_over(
-            trainee.model,
+        report.handover = check_merge(
+            trainer.model,
             inputs.recipe,
             inputs.test.examples[:2],
-            trainee.dtype,
-            partial(load_trained, inputs.backbone, inputs.recipe, self.spec, trainee.trained),
+            trainer.dtype,
+            partial(load_trained, inputs.backbone, inputs.recipe, self.spec, trainer.trained),
         )
         if report.handover.float32_logit_difference is None:
             name = "handover.float32_logit_difference"
             report.not_measured[name] = "the model was evaluated in float32"
 
     def _train(
-        self, inputs: Inputs, trainee: Trainee, schedule: Schedule, folder: RunFolder
+        self, inputs: Inputs, trainer: Trainer, schedule: Schedule, folder: RunFolder
     ) -> Training:
         sources = [example.source for example in inputs.eval.examples]
 
         def evaluate() -> dict[str, Score]:
-            with trainee.released() as model:
+            with trainer.unpatched() as model:
                 predictions = generate(
                     model,
                     inputs.tokenizer,
                     sources,
                     self.spec.greedy,
                     shared_beams=inputs.backbone.shared_beams,
-                    dtype=trainee.dtype,
+                    dtype=trainer.dtype,
                 )
             rows = inputs.eval_rows
             references = references_of(rows, inputs.chooser)
             return inputs.chooser.score(rows["source"], predictions, references)
 
         return train(
-            trainee,
+            trainer,
             schedule,
             self.spec.train,
             evaluate=evaluate,
             best_metric=inputs.best_metric,
             folder=folder.work,
             observers=Observers(self._step_done, self._evaluated),
-            snapshot_seconds=self.snapshot_seconds,
+            save_state_seconds=self.save_state_seconds,
         )
 
     def _probe(self, frozen: FrozenSchedule, report: Report, folder: RunFolder) -> None:
-        """Measure speed and memory, beside full fine-tuning where that is asked for."""
+        """Measure speed and memory, beside full fine-tuning where that is requested."""
         if report.memory:
             return
         spec = self.spec
@@ -285,13 +294,13 @@ class Run:
         self._enter("probe speed", windows)
         done = 0
 
-        def tick() -> None:
+        def on_progress() -> None:
             nonlocal done
             done += 1
             self._step_done(StepDone(done))
 
         if report.speed is None:
-            report.speed = probe_speed(spec, frozen, baseline, tick)
+            report.speed = probe_speed(spec, frozen, baseline, on_progress)
             self._save(report, folder)
         self._enter("probe memory")
         report.memory = probe_memory(spec, frozen, baseline)

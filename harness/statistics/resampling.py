@@ -46,7 +46,7 @@ class Resampled:
 class Bootstrap:
     """Resamples that all compared systems share: the same draws of examples and of seeds.
 
-    Scores are resampled together where that is asked for, since one product of matrices serves
+    Scores are resampled together where that is requested, since one product of matrices serves
     all of them, and what was resampled is kept until the object is gone.
 
     Args:

@@ -41,16 +41,16 @@ class Job(BaseModel):
     """Seconds it may take."""
     micro_batch: int | None = None
     """See ``harness.running.run.Run``."""
-    snapshot_seconds: float = 300
+    save_state_seconds: float = 300
     """See ``harness.running.run.Run``."""
 
 
-class Ending(BaseModel):
+class WorkerExit(BaseModel):
     """How a worker's process ended."""
 
     code: int
     """Exit status; negative is the number of the signal that killed it."""
-    last_words: str = ""
+    stderr_tail: str = ""
     """The end of what it wrote to standard error."""
     out_of_memory: bool = False
     """Whether the kernel killed a process for memory while this one was running."""
@@ -76,12 +76,12 @@ class Executor(ABC, Generic[OptionsT]):
         """How many workers at once; measurements want one a machine, or one a device."""
 
     @abstractmethod
-    def run(self, job: Job, tell: Callable[[Event], None]) -> Ending:
+    def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
         """Run one worker to its end; called in a thread of its own, in which it may block.
 
         Args:
             job: for the worker.
-            tell: called with every event, as it happens.
+            on_event: called with every event, as it happens.
         """
 
     def stop(self) -> None:
@@ -110,7 +110,7 @@ class Local(Executor[LocalOptions]):
         """As the options say."""
         return self.options.jobs
 
-    def run(self, job: Job, tell: Callable[[Event], None]) -> Ending:
+    def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
         """Start a fresh interpreter, and block in reading what it says."""
         killed_before = _kills()
         words: deque[str] = deque(maxlen=_LAST_LINES)
@@ -130,13 +130,15 @@ class Local(Executor[LocalOptions]):
                     process.stdin.write(job.model_dump_json() + "\n")
                     process.stdin.flush()
                 for line in process.stdout:
-                    tell(json.loads(line))
+                    on_event(json.loads(line))
                 code = process.wait()
             finally:
                 limit.cancel()
                 self._running.discard(process)
             listener.join(1)
-        return Ending(code=code, last_words="".join(words), out_of_memory=_kills() > killed_before)
+        return WorkerExit(
+            code=code, stderr_tail="".join(words), out_of_memory=_kills() > killed_before
+        )
 
     def stop(self) -> None:
         """Close what the workers read from: it is how they notice that nobody waits for them."""

@@ -13,15 +13,22 @@ from typing import NamedTuple, Self
 
 from harness import clock
 from harness.api.plugins import installed
-from harness.costs.fit import settle_checkpointing, total_bytes
-from harness.costs.memory_estimate import try_to_predict
+from harness.costs.fit import resolve_checkpointing, total_bytes
+from harness.costs.memory_estimate import try_to_estimate
 from harness.errors import HarnessError
-from harness.interrupts import deaf_children
+from harness.interrupts import ignore_sigint_in_children
 from harness.model.composition import compose
 from harness.spec.recipe import parse
 from harness.spec.run_spec import BASELINE, RunSpec
-from harness.sweeps.preview import Surveyed, earlier_seconds
-from harness.sweeps.probes import LIMIT_SECONDS, ProbeBatches, Probes, Told, batches_of, run_seconds
+from harness.sweeps.preview import CellPlan, earlier_seconds
+from harness.sweeps.probes import (
+    LIMIT_SECONDS,
+    OnProgress,
+    ProbeBatches,
+    Probes,
+    batches_of,
+    run_seconds,
+)
 from harness.training.schedule import Step
 from harness.training.trainer import choose_device
 
@@ -58,28 +65,35 @@ class Forecast:
 
 
 def forecast(
-    surveyed: Sequence[Surveyed], results: Path, *, here: bool, unprobed: str | None, told: Told
+    cell_plans: Sequence[CellPlan],
+    results: Path,
+    *,
+    here: bool,
+    unprobed: str | None,
+    on_progress: OnProgress,
 ) -> dict[str, Forecast]:
     """Return cell's id -> what it will take; cells that are done are left out.
 
     Cells that differ only in their seed are predicted and probed once.
 
     Args:
-        surveyed: all cells.
+        cell_plans: all cells.
         results: folder of all runs; what took as many steps there is known, and not probed.
         here: whether the runs will be on this machine.
         unprobed: why nothing is to be probed; None to do it.
-        told: called with what is done next.
+        on_progress: called with what is done next.
     """
     deadline = clock.seconds() + _PROBING_SECONDS
-    earlier = earlier_seconds(surveyed, results)
-    kinds: dict[str, list[Surveyed]] = {}
-    for each in surveyed:
+    earlier = earlier_seconds(cell_plans, results)
+    kinds: dict[str, list[CellPlan]] = {}
+    for each in cell_plans:
         if not each.cell.done:
             kinds.setdefault(each.kind, []).append(each)
     batches = _batches({kind: alike[0] for kind, alike in kinds.items()})
-    predicted = _predict({k: (a[0].cell.spec, batches[k].longest) for k, a in kinds.items()}, told)
-    probes = Probes(deadline, told)
+    predicted = _predict(
+        {k: (a[0].cell.spec, batches[k].longest) for k, a in kinds.items()}, on_progress
+    )
+    probes = Probes(deadline, on_progress)
     found: dict[str, Forecast] = {}
     for kind, alike in kinds.items():
         first, (peak, no_memory, spec) = alike[0], predicted[kind]
@@ -96,7 +110,7 @@ def forecast(
     return found
 
 
-def _batches(kinds: Mapping[str, Surveyed]) -> dict[str, ProbeBatches]:
+def _batches(kinds: Mapping[str, CellPlan]) -> dict[str, ProbeBatches]:
     """Return kind -> batches of its data; recipes on equal data share them."""
     made: dict[tuple[object, ...], ProbeBatches] = {}
     found = {}
@@ -109,7 +123,7 @@ def _batches(kinds: Mapping[str, Surveyed]) -> dict[str, ProbeBatches]:
     return found
 
 
-class Predicted(NamedTuple):
+class EstimatedRun(NamedTuple):
     """Peak memory in bytes, or why it is unknown, and the spec with its settings settled."""
 
     peak_bytes: int | None
@@ -117,21 +131,23 @@ class Predicted(NamedTuple):
     spec: RunSpec
 
 
-def _predict(kinds: Mapping[str, tuple[RunSpec, Step]], told: Told) -> dict[str, Predicted]:
+def _predict(
+    kinds: Mapping[str, tuple[RunSpec, Step]], on_progress: OnProgress
+) -> dict[str, EstimatedRun]:
     """Return kind -> the peak memory of its training.
 
     In a process of its own: a compressor may be anyone's and end it, and code that trains on a GPU
     would take some of it, which the runs would then lack.
     """
     found = {}
-    with Predictor() as predictor:
+    with MemoryEstimator() as predictor:
         for kind, (spec, longest) in kinds.items():
-            told(f"predicting the memory of {spec.recipe} on {spec.backbone}")
+            on_progress(f"predicting the memory of {spec.recipe} on {spec.backbone}")
             found[kind] = predictor(spec, longest)
     return found
 
 
-class Predictor:
+class MemoryEstimator:
     """A process that predicts; one that dies or does not answer is followed by another."""
 
     def __init__(self) -> None:
@@ -145,24 +161,24 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def __call__(self, spec: RunSpec, longest: Step) -> Predicted:
+    def __call__(self, spec: RunSpec, longest: Step) -> EstimatedRun:
         """Predict the peak memory of a run from the step with its longest batch."""
         if self._process is None:
             self._pipe, theirs = self._context.Pipe()
             self._process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
-            with deaf_children():
+            with ignore_sigint_in_children():
                 self._process.start()
             theirs.close()
         reason = f"predicting it took longer than {LIMIT_SECONDS:g} seconds"
         try:
             self._pipe.send((spec, longest))
             if self._pipe.poll(LIMIT_SECONDS):
-                answer: Predicted = self._pipe.recv()
+                answer: EstimatedRun = self._pipe.recv()
                 return answer
         except (EOFError, ConnectionError):
             reason = "the process that predicted it died"
         self._end()
-        return Predicted(None, reason, spec)
+        return EstimatedRun(None, reason, spec)
 
     def _end(self) -> None:
         if self._process is not None:
@@ -178,24 +194,24 @@ def _serve(pipe: Connection) -> None:
             pipe.send(predict(*pipe.recv()))
 
 
-def predict(spec: RunSpec, longest: Step) -> Predicted:
+def predict(spec: RunSpec, longest: Step) -> EstimatedRun:
     """Predict the peak memory of a run from the step with its longest batch."""
     plugins = installed()
     try:
         backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
         recipe = parse(spec.recipe, plugins.compressors)
-        spec = settle_checkpointing(spec, backbone, recipe, longest)
+        spec = resolve_checkpointing(spec, backbone, recipe, longest)
         skeleton = compose(backbone.skeleton(), backbone, recipe)
-        memory, reason = try_to_predict(spec, backbone, recipe, skeleton, longest)
+        memory, reason = try_to_estimate(spec, backbone, recipe, skeleton, longest)
     except Exception as error:
         # A recipe that cannot be is a result of the sweep, and no reason not to start it.
-        return Predicted(None, _first_line(error), spec)
-    return Predicted(memory.peak_bytes if memory else None, reason, spec)
+        return EstimatedRun(None, _first_line(error), spec)
+    return EstimatedRun(memory.peak_bytes if memory else None, reason, spec)
 
 
 def _timed(
     known: Forecast,
-    each: Surveyed,
+    each: CellPlan,
     spec: RunSpec,
     batches: ProbeBatches,
     probes: Probes,

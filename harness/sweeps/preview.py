@@ -17,14 +17,14 @@ from harness.records.run_folder import find_runs, is_done, read_report
 from harness.running.identity import identity
 from harness.spec.recipe import Recipe, parse
 from harness.spec.run_spec import RunSpec
-from harness.sweeps.sweep import Cell
+from harness.sweeps.sweep import SweepCell
 from harness.training.schedule import Schedule
 
 
-class Surveyed(NamedTuple):
+class CellPlan(NamedTuple):
     """A cell and what it is made of."""
 
-    cell: Cell
+    cell: SweepCell
     backbone: Backbone
     recipe: Recipe
     task: Task[Any]
@@ -38,7 +38,7 @@ class Surveyed(NamedTuple):
         return self.cell.spec.model_copy(update={"seed": 0, "recipe": recipe}).digest()
 
 
-def survey(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> list[Surveyed]:
+def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> list[CellPlan]:
     """Find out what each run is, and whether it is done.
 
     Args:
@@ -72,8 +72,8 @@ def survey(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> list[Su
         steps = counted(spec, len(splits.train)).planned_steps(
             spec.train.epochs, spec.train.max_steps
         )
-        cell = Cell(spec, run, str(recipe), steps, is_done(results / run))
-        found.append(Surveyed(cell, backbone, recipe, task, splits))
+        cell = SweepCell(spec, run, str(recipe), steps, is_done(results / run))
+        found.append(CellPlan(cell, backbone, recipe, task, splits))
     return found
 
 
@@ -84,7 +84,7 @@ def counted(spec: RunSpec, examples: int) -> Schedule:
     )
 
 
-def earlier_seconds(surveyed: Iterable[Surveyed], results: Path) -> Mapping[str, float]:
+def earlier_seconds(cell_plans: Iterable[CellPlan], results: Path) -> Mapping[str, float]:
     """Return cell's id -> seconds that the same took before, with another seed.
 
     Runs count that were planned for as many steps and settings; of several the last.
@@ -100,7 +100,7 @@ def earlier_seconds(surveyed: Iterable[Surveyed], results: Path) -> Mapping[str,
                 key = (report.backbone, report.recipe, report.task, report.settings)
                 took[*key, report.training.planned_steps] = report.seconds
     known = {}
-    for cell, backbone, recipe, task, _ in surveyed:
+    for cell, backbone, recipe, task, _ in cell_plans:
         key = (backbone.name, str(recipe), task.name, cell.spec.settings_digest())
         if seconds := took.get((*key, cell.steps)):
             known[cell.id] = seconds

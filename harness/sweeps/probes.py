@@ -13,11 +13,11 @@ from typing import NamedTuple
 from harness import clock
 from harness.data.examples import tokenize
 from harness.measurement.probe import longest_step
-from harness.measurement.process import Arm
+from harness.measurement.process import MeasuredProcess
 from harness.running.inputs import scored_counts
 from harness.spec.decoding import DecodingSettings
 from harness.spec.run_spec import RunSpec
-from harness.sweeps.preview import Surveyed, counted
+from harness.sweeps.preview import CellPlan, counted
 from harness.training.schedule import Schedule, Step
 
 LIMIT_SECONDS = 60.0
@@ -29,7 +29,7 @@ _DECODED = 4
 _WARM_UPS = 3
 """How often a run's own probe repeats its first steps, as a rule; see ``probe.warm_up``."""
 
-Told = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 class ProbeBatches(NamedTuple):
@@ -39,7 +39,7 @@ class ProbeBatches(NamedTuple):
     longest: Step
 
 
-def batches_of(each: Surveyed) -> ProbeBatches:
+def batches_of(each: CellPlan) -> ProbeBatches:
     """Return some steps of a run's training data, and the step with its longest examples.
 
     Only these are turned into tokens: a large split would take longer than all the rest.
@@ -79,12 +79,12 @@ class Probes:
 
     Args:
         deadline: none is started after this moment of the monotonic clock.
-        told: called with what is probed next.
+        on_progress: called with what is probed next.
     """
 
-    def __init__(self, deadline: float, told: Told) -> None:
+    def __init__(self, deadline: float, on_progress: OnProgress) -> None:
         self._deadline = deadline
-        self._told = told
+        self._on_progress = on_progress
         self._made: dict[str, Costs] = {}
 
     def costs(self, spec: RunSpec, batches: ProbeBatches) -> Costs:
@@ -100,7 +100,7 @@ class Probes:
         if key not in self._made:
             if clock.seconds() > self._deadline:
                 raise TimeoutError("the time for probes was over")
-            self._told(f"probing {spec.recipe} on {spec.backbone}")
+            self._on_progress(f"probing {spec.recipe} on {spec.backbone}")
             self._made[key] = probe(spec, batches)
         return self._made[key]
 
@@ -114,25 +114,25 @@ def probe(spec: RunSpec, batches: ProbeBatches) -> Costs:
         # Random weights never end a prediction; trained ones end it about where references do.
         limit = min(settings.max_new_tokens, longest)
         short = settings.model_copy(update={"max_new_tokens": limit})
-        return arm.decode([example.source for example in sample], short) / len(sample)
+        return process.decode([example.source for example in sample], short) / len(sample)
 
     began = clock.seconds()
-    with Arm(spec, batches.steps, batches.longest) as arm, _limited(arm):
+    with MeasuredProcess(spec, batches.steps, batches.longest) as process, _limited(process):
         start = clock.seconds() - began
-        arm.window(0, 1)
-        first = arm.window(0, 1)
+        process.window(0, 1)
+        first = process.window(0, 1)
         count = max(1, min(len(batches.steps) - 1, int(_WINDOW_SECONDS / first)))
-        step = arm.window(1, count) / count
+        step = process.window(1, count) / count
         return Costs(start, step, decode(spec.greedy), decode(spec.test))
 
 
 @contextlib.contextmanager
-def _limited(arm: Arm) -> Iterator[None]:
+def _limited(process: MeasuredProcess) -> Iterator[None]:
     late = threading.Event()
 
     def end() -> None:
         late.set()
-        arm.kill()
+        process.kill()
 
     limit = threading.Timer(LIMIT_SECONDS, end)
     limit.start()
@@ -147,7 +147,7 @@ def _limited(arm: Arm) -> Iterator[None]:
 
 
 def run_seconds(
-    each: Surveyed, spec: RunSpec, batches: ProbeBatches, costs: Costs, baseline: Costs | None
+    each: CellPlan, spec: RunSpec, batches: ProbeBatches, costs: Costs, baseline: Costs | None
 ) -> float:
     """Add up what a run takes: starts, its own probe, training to its last step, predictions.
 
@@ -165,7 +165,9 @@ def run_seconds(
     speed_steps = _WARM_UPS * settings.warmup_steps + 2 * settings.rounds * settings.steps
     memory_steps = longest * (1 + settings.memory_steps + 2)
     probing = sum(
-        2 * arm.start + (speed_steps + memory_steps) * arm.step for arm in (costs, baseline) if arm
+        2 * process.start + (speed_steps + memory_steps) * process.step
+        for process in (costs, baseline)
+        if process
     )
     schedule = counted(spec, len(each.splits.train))
     interval = schedule.steps_between_evaluations(spec.train.eval_every_epochs)

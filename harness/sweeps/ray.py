@@ -23,7 +23,7 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from harness.api.options import Options
 from harness.errors import HarnessError
 from harness.records.run_folder import RunFolder, is_done
-from harness.sweeps.executor import Ending, Event, Executor, Job, Local, LocalOptions
+from harness.sweeps.executor import Event, Executor, Job, Local, LocalOptions, WorkerExit
 
 _ANSWER_SECONDS = 10.0
 """A cluster that takes longer to take a connection is not there."""
@@ -35,7 +35,7 @@ class RayOptions(Options):
     address: str | None = None
     """Of the cluster; by default the one that this machine is part of, else one made here."""
     jobs: int = Field(4, ge=1)
-    """Runs asked for at once; Ray starts as many as there are resources for."""
+    """Runs requested at once; Ray starts as many as there are resources for."""
     cpus: float = Field(1, ge=0)
     """Processors that a run asks for; ask for all of a node's to measure undisturbed."""
     gpus: float = Field(0, ge=0)
@@ -66,42 +66,42 @@ class Ray(Executor[RayOptions]):
         """As the options say."""
         return self.options.jobs
 
-    def run(self, job: Job, tell: Callable[[Event], None]) -> Ending:
+    def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
         """Run a worker as a task, and again if the task is lost with its node."""
         job = job.model_copy(update={"results": job.results.resolve()})
         with _marker(job.results) as marker:
             for attempt in range(self.options.retries + 1):
                 try:
-                    return self._attempt(job, marker, tell)
+                    return self._attempt(job, marker, on_event)
                 except TaskCancelledError:
-                    return Ending(code=130, last_words="The sweep was interrupted.")
+                    return WorkerExit(code=130, stderr_tail="The sweep was interrupted.")
                 except RayTaskError as error:  # Not lost, but broken: it would break again.
-                    return Ending(code=1, last_words=str(error))
+                    return WorkerExit(code=1, stderr_tail=str(error))
                 except RayError as error:
                     lost = type(error).__name__
-                    tell({"event": "lost", "message": lost, "attempt": attempt + 1})
-        return Ending(code=1, last_words=f"The task was lost {attempt + 1} times: {lost}")
+                    on_event({"event": "lost", "message": lost, "attempt": attempt + 1})
+        return WorkerExit(code=1, stderr_tail=f"The task was lost {attempt + 1} times: {lost}")
 
-    def _attempt(self, job: Job, marker: Path, tell: Callable[[Event], None]) -> Ending:
-        # Ray's own retries would replay what was already told.
+    def _attempt(self, job: Job, marker: Path, on_event: Callable[[Event], None]) -> WorkerExit:
+        # Ray's own retries would send its events again.
         task = ray.remote(num_cpus=self.options.cpus, num_gpus=self.options.gpus, max_retries=0)(
             work
         )
         items = task.options(num_returns="streaming").remote(job.model_dump_json(), str(marker))
         self._tasks.add(items)
-        ending = Ending(code=1)
+        worker_exit = WorkerExit(code=1)
         try:
             for item in items:
                 kind, value = ray.get(item)
                 if kind == "event":
-                    tell(value)
-                elif kind == "ending":
-                    ending = Ending.model_validate_json(value)
+                    on_event(value)
+                elif kind == "exit":
+                    worker_exit = WorkerExit.model_validate_json(value)
                 else:
                     bring_home(value, job.results)
         finally:
             self._tasks.discard(items)
-        return ending
+        return worker_exit
 
     def stop(self) -> None:
         """Cancel all tasks; each ends its worker."""
@@ -141,25 +141,25 @@ def work(text: str, marker: str) -> Iterator[tuple[str, Any]]:
     job = Job.model_validate_json(text)
     shared = Path(marker).exists()
     folder = job.results if shared else Path(tempfile.mkdtemp(prefix="harness-"))
-    told: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
+    outbox: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
     local = Local(LocalOptions())
 
     def attend() -> None:
         try:
-            ending = local.run(
-                job.model_copy(update={"results": folder}), lambda event: told.put(("event", event))
+            worker_exit = local.run(
+                job.model_copy(update={"results": folder}), lambda event: outbox.put(("event", event))
             )
             if not shared:
-                told.put(("files", packed(folder)))
-            told.put(("ending", ending.model_dump_json()))
+                outbox.put(("files", packed(folder)))
+            outbox.put(("exit", worker_exit.model_dump_json()))
         finally:
-            told.put(None)
+            outbox.put(None)
 
     thread = threading.Thread(target=attend)
     thread.start()
     try:
         # Not `yield from`: Ray sends into the generator, which a plain iterator cannot take.
-        for item in iter(told.get, None):  # noqa: UP028
+        for item in iter(outbox.get, None):  # noqa: UP028
             yield item
     finally:
         local.stop()
@@ -187,11 +187,11 @@ def bring_home(files: bytes, results: Path) -> None:
         for folder in Path(arrived).iterdir():
             place = RunFolder(results, folder.name)
             if is_done(place.final) and not is_done(folder):
-                place.discard()
+                place.delete()
                 continue
             shutil.rmtree(place.final, ignore_errors=True)
             folder.rename(place.final)
-            place.discard()
+            place.delete()
 
 
 @contextlib.contextmanager

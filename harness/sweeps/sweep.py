@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from harness.errors import BusyError
 from harness.records.report import Failure, Report, Status
-from harness.records.run_folder import RunFolder, claim, is_done, tidy, wait_for
+from harness.records.run_folder import RunFolder, is_done, lock, remove_stale_locks, wait_for
 from harness.spec.run_spec import RunSpec
-from harness.sweeps.executor import Ending, Event, Executor, Job
+from harness.sweeps.executor import Event, Executor, Job, WorkerExit
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """One run of a sweep.
 
     Attributes:
@@ -46,13 +46,13 @@ class Outcome:
         micro_batch: what the batch was cut to so that it fits, if it was.
     """
 
-    cell: Cell
+    cell: SweepCell
     status: Status
     message: str | None = None
     micro_batch: int | None = None
 
 
-Tell = Callable[[Cell, Event], None]
+OnEvent = Callable[[SweepCell, Event], None]
 
 
 class Sweep:
@@ -61,31 +61,31 @@ class Sweep:
     Args:
         results: folder of all runs.
         executor: where they run.
-        tell: told what happens in each cell, from several threads.
+        on_event: told what happens in each cell, from several threads.
         timeout: seconds that a run may take.
         on_oom: ``shrink`` runs a cell that ran out of memory again, with smaller micro-batches.
-        snapshot_seconds: see ``harness.running.run.Run``.
+        save_state_seconds: see ``harness.running.run.Run``.
     """
 
     def __init__(
         self,
         results: Path,
         executor: Executor[Any],
-        tell: Tell,
+        on_event: OnEvent,
         *,
         timeout: float | None = None,
         on_oom: Literal["fail", "shrink"] = "fail",
-        snapshot_seconds: float = 300,
+        save_state_seconds: float = 300,
     ) -> None:
         self.results = results
         self.executor = executor
-        self.tell = tell
+        self.on_event = on_event
         self.timeout = timeout
         self.on_oom = on_oom
-        self.snapshot_seconds = snapshot_seconds
+        self.save_state_seconds = save_state_seconds
         self._stopped = False
 
-    def run(self, cells: Sequence[Cell]) -> list[Outcome]:
+    def run(self, cells: Sequence[SweepCell]) -> list[Outcome]:
         """Run all cells; return an outcome for each, in their order.
 
         A cell that another sweep is at work on is left to it, and looked at again at the end. On
@@ -108,52 +108,52 @@ class Sweep:
                 pool.shutdown(cancel_futures=True)
                 raise
             finally:
-                tidy(self.results)
+                remove_stale_locks(self.results)
         return [outcomes[cell.id] for cell in cells]
 
-    def _cell(self, cell: Cell) -> Outcome | None:
+    def _cell(self, cell: SweepCell) -> Outcome | None:
         """Run a cell; None if another process is at work on it."""
         if cell.done:
             return Outcome(cell, "ok")
         try:
-            with claim(self.results, cell.id):
+            with lock(self.results, cell.id):
                 return self._until_it_fits(cell)
         except BusyError:
-            self.tell(cell, {"event": "busy"})
+            self.on_event(cell, {"event": "busy"})
             return None
 
-    def _until_it_fits(self, cell: Cell) -> Outcome | None:
+    def _until_it_fits(self, cell: SweepCell) -> Outcome | None:
         if is_done(self.results / cell.id):  # By another sweep, since this one looked.
-            self.tell(cell, {"event": "finished", "status": "ok"})
+            self.on_event(cell, {"event": "finished", "status": "ok"})
             return Outcome(cell, "ok")
         outcome = self._attempt(cell, None)
         size = cell.spec.train.batch_size
         while outcome and outcome.status == "oom" and self.on_oom == "shrink" and size > 1:
             size = smaller(size)
-            self.tell(cell, {"event": "shrunk", "micro_batch": size})
+            self.on_event(cell, {"event": "shrunk", "micro_batch": size})
             outcome = self._attempt(cell, size)
         return outcome
 
-    def _attempt(self, cell: Cell, micro_batch: int | None) -> Outcome | None:
+    def _attempt(self, cell: SweepCell, micro_batch: int | None) -> Outcome | None:
         if self._stopped:
             return Outcome(cell, "interrupted", "The sweep was interrupted.")
         last: Event = {}
         phase = "load"
 
-        def listen(event: Event) -> None:
+        def on_event(event: Event) -> None:
             nonlocal last, phase
             last = event
             phase = event.get("phase", phase)
-            self.tell(cell, event)
+            self.on_event(cell, event)
 
         job = Job(
             spec=cell.spec,
             results=self.results,
             timeout=self.timeout,
             micro_batch=micro_batch,
-            snapshot_seconds=self.snapshot_seconds,
+            save_state_seconds=self.save_state_seconds,
         )
-        ending = self.executor.run(job, listen)
+        worker_exit = self.executor.run(job, on_event)
         match last.get("event"):
             case "busy":
                 return None
@@ -167,15 +167,15 @@ class Sweep:
         if last.get("event") == "finished":
             status, message = last["status"], last["message"]
         else:
-            status, message = crash(ending, self.timeout)
+            status, message = crash(worker_exit, self.timeout)
         self._record(cell, status, Failure(phase=phase, message=message))
-        self.tell(cell, {"event": "finished", "status": status, "message": message})
+        self.on_event(cell, {"event": "finished", "status": status, "message": message})
         return Outcome(cell, status, message, micro_batch)
 
-    def _record(self, cell: Cell, status: Status, failure: Failure) -> None:
+    def _record(self, cell: SweepCell, status: Status, failure: Failure) -> None:
         """Write the report that a process which died could not write itself."""
         folder = RunFolder(self.results, cell.id)
-        report = folder.take_up() or Report(
+        report = folder.resume() or Report(
             id=cell.id,
             status=status,
             backbone=cell.spec.backbone,
@@ -190,14 +190,18 @@ class Sweep:
         folder.finish(report)
 
 
-def crash(ending: Ending, timeout: float | None) -> tuple[Status, str]:
+def crash(worker_exit: WorkerExit, timeout: float | None) -> tuple[Status, str]:
     """Say what became of a worker that ended without a word."""
-    if ending.code == -9 and ending.out_of_memory:
+    if worker_exit.code == -9 and worker_exit.out_of_memory:
         return "oom", "The system killed the process because memory ran out."
-    if ending.code == -9 and timeout:
+    if worker_exit.code == -9 and timeout:
         return "timeout", f"It did not end within {timeout:g} seconds and was killed."
-    said = [line for line in ending.last_words.splitlines() if line.strip()]
-    how = f"was killed by signal {-ending.code}" if ending.code < 0 else f"ended as {ending.code}"
+    said = [line for line in worker_exit.stderr_tail.splitlines() if line.strip()]
+    how = (
+        f"was killed by signal {-worker_exit.code}"
+        if worker_exit.code < 0
+        else f"ended as {worker_exit.code}"
+    )
     return "error", f"The process {how}{f': {said[-1]}' if said else '.'}"
 
 

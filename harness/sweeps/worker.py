@@ -28,7 +28,7 @@ class Stream:
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
-    def tell(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         """Write one event; who does not listen any more does not matter."""
         try:
             self._file.write(json.dumps(event) + "\n")
@@ -40,17 +40,17 @@ class Stream:
     def data_read(self, event: DataRead) -> None:
         """The data are read."""
         if event.notes:
-            self.tell({"event": "data", "notes": list(event.notes)})
+            self.send({"event": "data", "notes": list(event.notes)})
 
     @hookimpl
     def phase_started(self, event: PhaseStarted) -> None:
         """A phase begins."""
-        self.tell({"event": "phase", "phase": event.phase, "steps": event.steps})
+        self.send({"event": "phase", "phase": event.phase, "steps": event.steps})
 
     @hookimpl
     def step_done(self, event: StepDone) -> None:
         """A step is done."""
-        self.tell({"event": "step", "step": event.step})
+        self.send({"event": "step", "step": event.step})
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
     threading.Thread(target=_end_with_input, daemon=True).start()
     plugins = installed()
     plugins.manager.register(stream)
-    stream.tell({"event": "phase", "phase": "start", "steps": None})
+    stream.send({"event": "phase", "phase": "start", "steps": None})
     from harness.running.run import Run, RunTimeoutError
 
     def time_is_over(number: int, frame: FrameType | None) -> None:
@@ -77,21 +77,21 @@ def main() -> None:
         plugins,
         job.results,
         repeat=False,
-        snapshot_seconds=job.snapshot_seconds,
+        save_state_seconds=job.save_state_seconds,
         micro_batch=job.micro_batch,
     )
     try:
         report, folder = run.execute()
     except BusyError as error:
-        stream.tell({"event": "busy", "message": str(error)})
+        stream.send({"event": "busy", "message": str(error)})
     except HarnessError as error:
-        stream.tell({"event": "mistake", "message": str(error)})
+        stream.send({"event": "mistake", "message": str(error)})
     except RunTimeoutError as error:
-        stream.tell({"event": "finished", "status": "timeout", "message": str(error)})
+        stream.send({"event": "finished", "status": "timeout", "message": str(error)})
     else:
         message = report.failure.message if report.failure else None
         told = {"status": report.status, "folder": str(folder), "message": message}
-        stream.tell({"event": "finished", "phase": run.phase, **told})
+        stream.send({"event": "finished", "phase": run.phase, **told})
 
 
 def _end_with_input() -> None:

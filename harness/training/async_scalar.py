@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Reading:
+class AsyncScalar:
     """A scalar on its way to the processor; ``float(reading)`` waits until it is there.
 
     ``float(tensor)`` on CUDA waits for everything that was queued until then, and the device idles

@@ -19,8 +19,8 @@ def warmup_steps(settings: TrainSettings, planned: int) -> int:
         settings: say it in steps, or as a share of the training.
         planned: optimizer steps of the training.
     """
-    asked = settings.warmup_steps
-    return int(asked) if asked >= 1 else math.ceil(planned * asked)
+    requested = settings.warmup_steps
+    return int(requested) if requested >= 1 else math.ceil(planned * requested)
 
 
 def learning_rate_schedule(

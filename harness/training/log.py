@@ -11,14 +11,14 @@ from torch import Tensor
 
 from harness.api.events import StepDone
 from harness.records.atomic import append_line
-from harness.training.async_scalar import Reading
+from harness.training.async_scalar import AsyncScalar
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became infinite or not a number."""
 
 
-class History:
+class TrainingLog:
     """Adds each step to the history and tells an observer, in order.
 
     Args:
@@ -32,7 +32,7 @@ class History:
         self._file = file
         self._observer = observer
         self._behind = behind
-        self._waiting: deque[tuple[int, Reading, float]] = deque()
+        self._waiting: deque[tuple[int, AsyncScalar, float]] = deque()
 
     def step_taken(self, number: int, loss: Tensor, rate: float) -> None:
         """Note a step.
@@ -45,7 +45,7 @@ class History:
         Raises:
             NonFiniteLossError: this loss, or that of a step noted earlier, is not finite.
         """
-        self._waiting.append((number, Reading(loss), rate))
+        self._waiting.append((number, AsyncScalar(loss), rate))
         self._write(but=self._behind)
 
     def catch_up(self) -> None:

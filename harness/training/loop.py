@@ -15,11 +15,11 @@ from harness.records.run_folder import HISTORY
 from harness.spec.run_spec import TrainSettings
 from harness.training.best_weights import is_better
 from harness.training.learning_rate import learning_rate_schedule, warmup_notes
-from harness.training.log import History
+from harness.training.log import TrainingLog
 from harness.training.schedule import Schedule, prefetch
-from harness.training.state import Progress, Snapshots
-from harness.training.trained_weights import keep, restore
-from harness.training.trainer import Trainee
+from harness.training.state import Progress, StateSaver
+from harness.training.trained_weights import load_weights, save_weights
+from harness.training.trainer import Trainer
 
 SNAPSHOT_SECONDS = 300.0
 """How much work a killed run loses at most, beside that since its last evaluation."""
@@ -34,7 +34,7 @@ class Observers:
 
 
 def train(
-    trainee: Trainee,
+    trainer: Trainer,
     schedule: Schedule,
     settings: TrainSettings,
     *,
@@ -42,7 +42,7 @@ def train(
     best_metric: str,
     folder: Path,
     observers: Observers,
-    snapshot_seconds: float = SNAPSHOT_SECONDS,
+    save_state_seconds: float = SNAPSHOT_SECONDS,
 ) -> Training:
     """Fine-tune, and leave the model with the weights that scored best on the eval split.
 
@@ -50,14 +50,14 @@ def train(
     have ended with in one go; on CUDA the backward pass adds in any order, and last digits differ.
 
     Args:
-        trainee: the model; changed in place.
+        trainer: the model; changed in place.
         schedule: the order of the examples.
         settings: how long, and when to evaluate.
         evaluate: scores the eval split.
         best_metric: the one of these scores that chooses the best weights.
         folder: gets ``history.jsonl``, snapshots and the best weights.
         observers: who is told.
-        snapshot_seconds: write a snapshot that often, beside those at evaluations.
+        save_state_seconds: write a snapshot that often, beside those at evaluations.
 
     Raises:
         NonFiniteLossError: training diverged.
@@ -65,36 +65,36 @@ def train(
     per_epoch = schedule.steps_per_epoch
     planned = schedule.planned_steps(settings.epochs, settings.max_steps)
     interval = schedule.steps_between_evaluations(settings.eval_every_epochs)
-    scheduler = learning_rate_schedule(trainee.optimizer, settings, planned)
+    scheduler = learning_rate_schedule(trainer.optimizer, settings, planned)
     file = folder / HISTORY
-    snapshots = Snapshots(folder, trainee, scheduler, snapshot_seconds)
-    now = snapshots.now
+    saver = StateSaver(folder, trainer, scheduler, save_state_seconds)
+    now = saver.now
     if now.best and now.best.step == now.step:
-        keep(trainee.trained, folder)  # The run may have died between the two.
+        save_weights(trainer.trained, folder)  # The run may have died between the two.
     left = 0 if now.since_best >= settings.patience else planned - now.step
     checked = False
-    behind = 0 if trainee.device.type == "cpu" else 1
-    history = History(file, observers.step_done, behind)
-    trainee.model.train()
-    processes = trainee.processes
+    behind = 0 if trainer.device.type == "cpu" else 1
+    history = TrainingLog(file, observers.step_done, behind)
+    trainer.model.train()
+    processes = trainer.processes
     processes.start(now.step)
     steps = schedule.steps(now.step, left)
-    for step, batches in prefetch(steps, trainee.engine.collate, processes.share):
+    for step, batches in prefetch(steps, trainer.engine.collate, processes.share):
         rate = float(scheduler.get_last_lr()[0])
         now.highest_rate = max(now.highest_rate, rate)
-        loss = trainee.step(batches, step.target_tokens, check=not checked, number=now.step)
+        loss = trainer.step(batches, step.target_tokens, check=not checked, number=now.step)
         checked = True
         scheduler.step()
         now.step += 1
         history.step_taken(now.step, loss, rate)
         if now.step % interval and now.step != planned:
-            if snapshots.due:
+            if saver.due:
                 history.catch_up()
-                snapshots.save()
+                saver.save()
             continue
         history.catch_up()
         scores = evaluate()
-        trainee.model.train()
+        trainer.model.train()
         event = _compared(scores, best_metric, now, per_epoch)
         written = {
             name: value if math.isfinite(value) else None for name, value in event.values.items()
@@ -106,14 +106,14 @@ def train(
         if event.best or now.best is None or math.isnan(now.best.values[best_metric]):
             now.best = event
         # In this order: kept weights never belong to a later step than the snapshot's best.
-        snapshots.save()
+        saver.save()
         if now.best is event:
-            keep(trainee.trained, folder)
+            save_weights(trainer.trained, folder)
         if now.since_best >= settings.patience:
             break
     assert now.best is not None
     best = now.best.values[best_metric]
-    restore(trainee.trained, folder)
+    load_weights(trainer.trained, folder)
     return Training(
         steps=now.step,
         planned_steps=planned,
@@ -123,7 +123,7 @@ def train(
         learning_rate=now.highest_rate,
         notes=warmup_notes(settings, planned),
         stopped="finished" if now.step == planned else "patience",
-        seconds=snapshots.seconds,
+        seconds=saver.seconds,
         processes=processes.size,
     )
 

@@ -69,7 +69,7 @@ class Processes:
         """
         if self.size > 1:
             self._tell(first)
-            self.agree(None)
+            self.raise_if_any_failed(None)
 
     def step(
         self, number: int, trained: Collection[nn.Parameter], backward: Callable[[], Tensor]
@@ -86,7 +86,7 @@ class Processes:
             The loss, in the first process that of the whole step.
 
         Raises:
-            BaseException: what ``backward`` raised here, or what ``agree`` raises.
+            BaseException: what ``backward`` raised here, or what ``raise_if_any_failed`` raises.
         """
         if self.size == 1:
             return backward()
@@ -94,7 +94,7 @@ class Processes:
             self._tell(number)
         return self._together(trained, backward)
 
-    def follow(
+    def run_worker(
         self,
         seed: int,
         trained: Collection[nn.Parameter],
@@ -107,7 +107,7 @@ class Processes:
             trained: as for ``step``.
             backwards: as for ``step``, one for every step.
         """
-        while (number := self.hear()) != _STOP:
+        while (number := self.receive_step()) != _STOP:
             backward = next(backwards)
             # By step: a run that was resumed draws the same masks.
             state = np.random.SeedSequence([seed, self.rank, number]).generate_state(1, np.uint64)
@@ -116,7 +116,7 @@ class Processes:
             for parameter in trained:
                 parameter.grad = None
 
-    def hear(self) -> int:
+    def receive_step(self) -> int:
         """Wait for the number of the next step, negative if there is none."""
         import torch.distributed as dist
 
@@ -124,7 +124,7 @@ class Processes:
         dist.broadcast(number, 0)
         return int(number)
 
-    def agree(self, error: BaseException | None) -> None:
+    def raise_if_any_failed(self, error: BaseException | None) -> None:
         """Go on together, or fail together.
 
         Args:
@@ -152,7 +152,7 @@ class Processes:
                 text = f"Process {rank}: {data[1:].decode(errors='ignore')}"
                 raise OutOfMemoryError(text) if data[:1] == b"m" else RuntimeError(text)
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         """Let the others end."""
         # One that has died already cannot hear it.
         with contextlib.suppress(RuntimeError):
@@ -170,7 +170,7 @@ class Processes:
             loss = backward()
         except BaseException as raised:  # The others must know before they wait for the sum.
             error = raised
-        self.agree(error)
+        self.raise_if_any_failed(error)
         # A process may have no examples, hence no gradients. What even the first has none of stays
         # without: it is not trained.
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
@@ -183,7 +183,7 @@ class Processes:
         dist.broadcast(torch.tensor(number), 0)
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 @contextlib.contextmanager
@@ -224,7 +224,7 @@ def join(device: str) -> Iterator[Processes]:
     finally:
         if size > 1:
             if rank == 0:
-                processes.dismiss()
+                processes.shutdown()
             dist.destroy_process_group()
 
 

@@ -25,7 +25,7 @@ from harness import clock
 from harness.api.events import Evaluated
 from harness.records.run_folder import HISTORY, SNAPSHOT
 from harness.records.tensor_file import write_tensors
-from harness.training.trainer import Trainee
+from harness.training.trainer import Trainer
 
 
 @dataclass
@@ -49,12 +49,12 @@ class Progress:
     seconds: float = 0.0
 
 
-class Snapshots:
+class StateSaver:
     """The snapshots of one training, and how far it has come.
 
     Args:
         folder: holds the snapshot and the history; what the snapshot says is put back at once.
-        trainee: the model.
+        trainer: the model.
         scheduler: of the learning rate.
         every_seconds: a snapshot is due that long after the last one.
 
@@ -63,11 +63,11 @@ class Snapshots:
     """
 
     def __init__(
-        self, folder: Path, trainee: Trainee, scheduler: LRScheduler, every_seconds: float
+        self, folder: Path, trainer: Trainer, scheduler: LRScheduler, every_seconds: float
     ) -> None:
-        self.now = read_snapshot(folder, trainee, scheduler)
+        self.now = load_state(folder, trainer, scheduler)
         self._folder = folder
-        self._trainee = trainee
+        self._trainer = trainer
         self._scheduler = scheduler
         self._every = every_seconds
         self._last = clock.seconds()
@@ -91,16 +91,14 @@ class Snapshots:
         """Write one; to be called between two optimizer steps."""
         self.now.seconds = self.seconds
         self.now.history_bytes = (self._folder / HISTORY).stat().st_size
-        write_snapshot(self._folder, self._trainee, self._scheduler, self.now)
+        save_state(self._folder, self._trainer, self._scheduler, self.now)
         self._last = clock.seconds()
 
 
-def write_snapshot(
-    folder: Path, trainee: Trainee, scheduler: LRScheduler, progress: Progress
-) -> None:
+def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress: Progress) -> None:
     """Write the state between two optimizer steps."""
-    optimizer = trainee.optimizer.state_dict()
-    tensors = dict(_model_tensors(trainee))
+    optimizer = trainer.optimizer.state_dict()
+    tensors = dict(_model_tensors(trainer))
     numbers: dict[str, dict[str, float]] = {}
     for index, values in optimizer["state"].items():
         for key, value in _flat(values):
@@ -109,9 +107,9 @@ def write_snapshot(
             else:
                 numbers.setdefault(str(index), {})[key] = value
     tensors["random/torch"] = torch.get_rng_state()
-    if trainee.device.type == "cuda":
+    if trainer.device.type == "cuda":
         # Of the device in use alone: another start may see others beside it.
-        tensors["random/cuda"] = torch.cuda.get_rng_state(trainee.device)
+        tensors["random/cuda"] = torch.cuda.get_rng_state(trainer.device)
     numpy_state: Any = np.random.get_state(legacy=False)
     numpy_state["state"]["key"] = numpy_state["state"]["key"].tolist()
     header = {
@@ -127,7 +125,7 @@ def write_snapshot(
     )
 
 
-def read_snapshot(folder: Path, trainee: Trainee, scheduler: LRScheduler) -> Progress:
+def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progress:
     """Put everything back as it was; without a snapshot, change nothing."""
     path = folder / SNAPSHOT
     if not path.exists():
@@ -135,7 +133,7 @@ def read_snapshot(folder: Path, trainee: Trainee, scheduler: LRScheduler) -> Pro
     with safe_open(path, framework="pt") as file:
         header = {key: json.loads(text) for key, text in file.metadata().items()}
         with torch.no_grad():
-            for name, tensor in _model_tensors(trainee):
+            for name, tensor in _model_tensors(trainer):
                 tensor.copy_(file.get_tensor(name))
         state: dict[int, dict[str, Any]] = {}
         for index, values in header["numbers"].items():
@@ -146,10 +144,10 @@ def read_snapshot(folder: Path, trainee: Trainee, scheduler: LRScheduler) -> Pro
             if kind == "optimizer":
                 index, _, key = rest.partition("/")
                 _put(state.setdefault(int(index), {}), key, file.get_tensor(name))
-        trainee.optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
+        trainer.optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
         torch.set_rng_state(file.get_tensor("random/torch"))
-        if trainee.device.type == "cuda":
-            torch.cuda.set_rng_state(file.get_tensor("random/cuda"), trainee.device)
+        if trainer.device.type == "cuda":
+            torch.cuda.set_rng_state(file.get_tensor("random/cuda"), trainer.device)
     scheduler.load_state_dict(header["scheduler"])
     version, words, gauss = header["python"]
     random.setstate((version, tuple(words), gauss))
@@ -188,11 +186,11 @@ def steps_done(folder: Path) -> int:
         return int(json.loads(file.metadata()["progress"])["step"])
 
 
-def _model_tensors(trainee: Trainee) -> Iterator[tuple[str, Tensor]]:
+def _model_tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
     """Yield what training changes in the model: trained weights, and buffers that are saved."""
-    for name, parameter in trainee.trained.items():
+    for name, parameter in trainer.trained.items():
         yield f"weights/{name}", parameter
-    saved = trainee.model.state_dict().keys()
-    for name, buffer in trainee.model.named_buffers():
+    saved = trainer.model.state_dict().keys()
+    for name, buffer in trainer.model.named_buffers():
         if name in saved:
             yield f"buffers/{name}", buffer

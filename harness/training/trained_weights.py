@@ -14,13 +14,13 @@ from harness.records.tensor_file import write_tensors
 FILE = "weights.safetensors"
 
 
-def keep(trained: Mapping[str, nn.Parameter], folder: Path) -> None:
+def save_weights(trained: Mapping[str, nn.Parameter], folder: Path) -> None:
     """Write the trained weights; the file is replaced whole or not at all."""
     write_tensors(folder / FILE, trained, {"format": "pt"})
 
 
 @torch.no_grad()
-def restore(trained: Mapping[str, nn.Parameter], folder: Path) -> None:
+def load_weights(trained: Mapping[str, nn.Parameter], folder: Path) -> None:
     """Read the trained weights back, bit for bit, one tensor at a time."""
     with safe_open(folder / FILE, framework="pt") as file:
         for name, parameter in trained.items():

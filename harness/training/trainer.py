@@ -18,16 +18,16 @@ from harness.model.composition import compose, count_parameters, kept_layers, la
 from harness.records.report import LayersKept, Parameters
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
-from harness.training.engines.activation_checkpointing import recompute_activations
+from harness.training.engines.activation_checkpointing import checkpoint_activations
 from harness.training.engines.fused_attention import without_cudnn_attention
 from harness.training.engines.packed import choose_engine
 from harness.training.engines.padded import Batch, Engine
 from harness.training.optimizer import make_optimizer
-from harness.training.processes import ALONE, Processes
+from harness.training.processes import SINGLE_PROCESS, Processes
 
 
 @dataclass
-class Trainee:
+class Trainer:
     """A model in training.
 
     Attributes:
@@ -54,13 +54,13 @@ class Trainee:
     learning_rate: float
     layers_kept: LayersKept
     parameters: Parameters
-    processes: Processes = ALONE
+    processes: Processes = SINGLE_PROCESS
 
     def backward(
         self,
         micro_batches: Iterable[Batch],
         target_tokens: int,
-        passed: Callable[[str], None] = lambda part: None,
+        on_pass: Callable[[str], None] = lambda part: None,
     ) -> Tensor:
         """Add the gradients of one optimizer step and return its loss.
 
@@ -68,7 +68,7 @@ class Trainee:
             micro_batches: on the CPU, one after another.
             target_tokens: of all of them together; the loss is the mean over these, so that
                 neither it nor the gradient depends on how the step is cut.
-            passed: told when a forward or a backward pass has been queued.
+            on_pass: told when a forward or a backward pass has been queued.
 
         Returns:
             Nats per target token, a scalar that is still on the device: reading it would wait.
@@ -76,9 +76,9 @@ class Trainee:
         total = torch.zeros((), device=self.device)
         for batch in micro_batches:
             loss = self.engine.loss_sum(self.model, batch.to(self.device)) / target_tokens
-            passed("forward")
+            on_pass("forward")
             loss.backward()  # type: ignore[no-untyped-call]
-            passed("backward")
+            on_pass("backward")
             total += loss.detach()
         return total
 
@@ -109,13 +109,13 @@ class Trainee:
         self.optimizer.zero_grad()
 
     @contextmanager
-    def released(self) -> Iterator[PreTrainedModel]:
+    def unpatched(self) -> Iterator[PreTrainedModel]:
         """Give the model out as any other, to generate with or to save; then take it back."""
-        self.engine.release(self.model)
+        self.engine.unpatch(self.model)
         try:
             yield self.model
         finally:
-            self.engine.prepare(self.model)
+            self.engine.patch(self.model)
 
     def check_trained(self) -> None:
         """Assert that what requires a gradient is what the optimizer holds and what got one.
@@ -140,9 +140,9 @@ class Trainee:
             )
 
 
-def prepare(
+def load_trainer(
     backbone: Backbone, recipe: Recipe, spec: RunSpec, *, drawn_on_device: bool = False
-) -> Trainee:
+) -> Trainer:
     """Load the backbone, apply the recipe, and make the result ready for training.
 
     Seeds all global generators, so that equal specs start from equal models.
@@ -162,7 +162,7 @@ def prepare(
     before = layers(model, backbone)
     model = compose(model, backbone, recipe)
     kept = kept_layers(before, layers(model, backbone))
-    return equip(
+    return build_trainer(
         model,
         backbone,
         recipe,
@@ -189,15 +189,15 @@ def parameters_of(model: PreTrainedModel, original: int) -> Parameters:
     )
 
 
-def equip(
+def build_trainer(
     model: PreTrainedModel,
     backbone: Backbone,
     recipe: Recipe,
     spec: RunSpec,
     layers_kept: LayersKept,
     parameters: Parameters,
-) -> Trainee:
-    """Put a composed model on its device, with an engine and an optimizer; see ``Trainee``."""
+) -> Trainer:
+    """Put a composed model on its device, with an engine and an optimizer; see ``Trainer``."""
     device = choose_device(spec.device)
     dtype = choose_dtype(spec.train.precision, device, backbone)
     model = model.to(device)
@@ -212,12 +212,12 @@ def equip(
         label_smoothing=spec.train.label_smoothing,
     )
     if spec.train.checkpointing == "on":
-        recompute_activations(model, backbone, engine.dropping)
+        checkpoint_activations(model, backbone, engine.dropout_context)
     adapted = Stage.ADAPTER in recipe.stages
     rate = spec.train.adapter_learning_rate if adapted else spec.train.learning_rate
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = make_optimizer(model, trained, spec.train, rate)
-    return Trainee(
+    return Trainer(
         model=model,
         device=device,
         engine=engine,
@@ -237,38 +237,38 @@ took 0.77 to 0.88 of the time, and 0.6 to 0.8 of the memory, of one in bfloat16 
 With 256 and more bfloat16 was faster, by a third at least."""
 
 
-def choose_device(asked: str) -> torch.device:
+def choose_device(requested: str) -> torch.device:
     """Return the device to train on; ``auto`` is the GPU that this process uses, if there is one.
 
     On CUDA it also turns cuDNN's attention off, see ``without_cudnn_attention``.
 
     Raises:
-        HarnessError: CUDA was asked for and is not there.
+        HarnessError: CUDA was requested and is not there.
     """
-    if asked == "cuda" and not torch.cuda.is_available():
+    if requested == "cuda" and not torch.cuda.is_available():
         raise HarnessError(
             "There is no CUDA device here.", "Leave --set device=cuda out, or set device=cpu"
         )
-    if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda":
+    if requested == "auto":
+        requested = "cuda" if torch.cuda.is_available() else "cpu"
+    if requested == "cuda":
         without_cudnn_attention()
-    return torch.device(asked)
+    return torch.device(requested)
 
 
-def choose_dtype(asked: str, device: torch.device, backbone: Backbone) -> torch.dtype:
+def choose_dtype(requested: str, device: torch.device, backbone: Backbone) -> torch.dtype:
     """Return what matrix products are computed in.
 
     ``auto`` is bfloat16 where the device multiplies it natively and the backbone trains safely
     in it, else float32; and float32 for narrow models on a CPU, see ``NARROW``.
     """
-    if asked != "auto":
-        if asked not in backbone.safe_dtypes:
+    if requested != "auto":
+        if requested not in backbone.safe_dtypes:
             raise HarnessError(
-                f"{backbone.name} overflows in {asked}.",
+                f"{backbone.name} overflows in {requested}.",
                 f"Safe: {', '.join(sorted(backbone.safe_dtypes))}.",
             )
-        return torch.bfloat16 if asked == "bfloat16" else torch.float32
+        return torch.bfloat16 if requested == "bfloat16" else torch.float32
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -34,14 +34,14 @@ class Note(NamedTuple):
 
 
 def read_notes(
-    path: Path, left_out: Counter[str], tick: Callable[[int, float], None]
+    path: Path, left_out: Counter[str], on_progress: Callable[[int, float], None]
 ) -> Iterator[Note]:
     """Yield the notes of a CSV file, plain or gzipped, holding one at a time.
 
     Args:
         path: the file.
         left_out: rows that are no notes are counted here, by reason.
-        tick: called now and then with the rows read and the share of the file's bytes.
+        on_progress: called now and then with the rows read and the share of the file's bytes.
 
     Raises:
         HarnessError: the file is missing, cannot be read to its end, or lacks a needed column.
@@ -59,10 +59,10 @@ def read_notes(
             rows = csv.reader(lines, strict=True)
             csv.field_size_limit(_LARGEST_CELL)
             places = _places(path, rows)
-            tick(0, 0.0)
+            on_progress(0, 0.0)
             for number, cells in enumerate(_rows(rows, left_out), start=1):
                 if number % _TICK_EVERY == 0:
-                    tick(number, raw.tell() / size)
+                    on_progress(number, raw.tell() / size)
                 if (note := _note(cells, places, left_out)) is not None:
                     yield note
     # EOFError and zlib.error: a truncated or damaged gzip file.

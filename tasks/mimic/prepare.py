@@ -61,7 +61,7 @@ def prepare(kind: str, preparation: Preparation) -> Prepared:
         left_out: Counter[str] = Counter()
         kept = 0
         with parquet.ParquetWriter(work / EXAMPLES, _SCHEMA, compression="zstd") as writer:
-            stream = read_notes(notes, left_out, preparation.tick)
+            stream = read_notes(notes, left_out, preparation.on_progress)
             for batch in _batches(stream, reader, left_out):
                 writer.write_batch(batch)
                 kept += len(batch)

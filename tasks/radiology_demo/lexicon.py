@@ -76,7 +76,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Indication:
-    """Why a study was asked for, and the name of the topic that it asks about."""
+    """Why a study was requested, and the name of the topic that it asks about."""
 
     text: str
     asks: str

@@ -103,7 +103,7 @@ def make_report() -> Callable[..., Report]:
 
 @pytest.fixture(scope="session")
 def write_run(make_report: Callable[..., Report]) -> Callable[..., Path]:
-    """Write the folder of a good run whose examples score what is asked for.
+    """Write the folder of a good run whose examples score what is requested.
 
     The keyword ``lower_is_better`` names the metrics of which less is better.
     """

@@ -47,7 +47,7 @@ def test_a_marked_span_is_asked_for_whole(seed: int) -> None:
     source, target = rewrite(text, np.random.default_rng(seed))
     first, last = np.flatnonzero(source >= SENTINEL)
     wanted = iter(target[1:-1].tolist())
-    # What is left of the span is a subsequence of what is asked for.
+    # What is left of the span is a subsequence of what is requested.
     assert all(token in wanted for token in source[first + 1 : last].tolist())
     whole = [*source[:first], *target[1:-1], *source[last + 1 : -1]]
     assert " ".join(map(str, whole)) in " ".join(map(str, text.tokens))

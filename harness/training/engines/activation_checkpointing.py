@@ -20,7 +20,7 @@ from harness.api.backbone import STACKS, Backbone
 Contexts = tuple[AbstractContextManager[object], AbstractContextManager[object]]
 
 
-def recompute_activations(
+def checkpoint_activations(
     model: PreTrainedModel,
     backbone: Backbone,
     again: Callable[[], AbstractContextManager[object]],

@@ -24,7 +24,7 @@ from harness.errors import HarnessError
 from harness.model.attention_switch import attention_implementation
 from harness.training.engines.dropout import Mask
 from harness.training.engines.fused_attention import fused_attention, takes_rows
-from harness.training.engines.rows import Packed, Row
+from harness.training.engines.rows import Packed, PackedRow
 
 PACKED = "packed"
 """The implementation's name in transformers' registries."""
@@ -106,8 +106,8 @@ class _PerSequence(torch.autograd.Function):
         key: Tensor,
         value: Tensor,
         bias: Tensor | None,
-        queries: Row,
-        keys: Row,
+        queries: PackedRow,
+        keys: PackedRow,
         scaling: float,
         p: float,
         causal: bool,
@@ -231,7 +231,7 @@ def _no_mask(*_: Any, **__: Any) -> None:
     """A packed row holds no padding, and causality is the attention's own business."""
 
 
-def attention_within_sequences(model: PreTrainedModel) -> ExitStack:
+def patch_attention(model: PreTrainedModel) -> ExitStack:
     """Let a model attend within the sequences of packed rows, until the context is left."""
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, _no_mask)

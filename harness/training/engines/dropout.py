@@ -152,7 +152,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = Fa
     return result
 
 
-class CheapDropout(TorchFunctionMode):
+class PackedMaskDropout(TorchFunctionMode):
     """While active, ``torch.nn.functional.dropout`` on CPU tensors is ``dropout`` of this module.
 
     Models call it both as a module and as a function, so that modules alone cannot be swapped.

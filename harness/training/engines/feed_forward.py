@@ -27,7 +27,7 @@ def _forward(self: T5DenseActDense | T5DenseGatedActDense, hidden_states: Tensor
     return result
 
 
-def uncast_feed_forwards(model: nn.Module) -> ExitStack:
+def patch_t5_feed_forwards(model: nn.Module) -> ExitStack:
     """Give T5's feed-forwards the forward pass of this module, until the context is left."""
     undo = ExitStack()
     for module in model.modules():

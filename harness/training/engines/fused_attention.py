@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from harness.training.engines.rows import Row
+from harness.training.engines.rows import PackedRow
 
 _WIDTHS = 8
 """Flash attention takes heads whose width is a multiple of this ..."""
@@ -60,8 +60,8 @@ def fused_attention(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
-    queries: Row,
-    keys: Row,
+    queries: PackedRow,
+    keys: PackedRow,
     scaling: float,
     p: float,
     causal: bool,
@@ -92,8 +92,8 @@ def flash_within(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    queries: Row,
-    keys: Row,
+    queries: PackedRow,
+    keys: PackedRow,
     scaling: float,
     p: float,
     causal: bool,
@@ -126,8 +126,8 @@ def padded_within(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
-    queries: Row,
-    keys: Row,
+    queries: PackedRow,
+    keys: PackedRow,
     scaling: float,
     p: float,
     causal: bool,

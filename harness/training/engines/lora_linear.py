@@ -147,7 +147,7 @@ def _forward(self: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     )
 
 
-def fused_lora(model: nn.Module) -> ExitStack:
+def patch_lora(model: nn.Module) -> ExitStack:
     """Give plain LoRA linears the forward pass of this module, until the context is left.
 
     Everything else PEFT offers (DoRA and other variants, several adapters on one module, trained

@@ -70,7 +70,7 @@ def _forward(self: T5LayerNorm, hidden_states: Tensor) -> Tensor:
     return rms_norm(hidden_states, self.weight, self.variance_epsilon, dtype)
 
 
-def lean_norms(model: nn.Module) -> ExitStack:
+def patch_t5_norms(model: nn.Module) -> ExitStack:
     """Give T5's norms the forward pass of this module, until the context is left."""
     undo = ExitStack()
     for module in model.modules():

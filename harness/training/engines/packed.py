@@ -16,16 +16,16 @@ from transformers import PreTrainedModel
 from harness.api.backbone import STACKS, Backbone, Role
 from harness.data.examples import Example
 from harness.errors import HarnessError
-from harness.training.engines.attention import attention_within_sequences, kernels
-from harness.training.engines.dropout import CheapDropout
-from harness.training.engines.feed_forward import uncast_feed_forwards
-from harness.training.engines.lora_linear import fused_lora
+from harness.training.engines.attention import kernels, patch_attention
+from harness.training.engines.dropout import PackedMaskDropout
+from harness.training.engines.feed_forward import patch_t5_feed_forwards
+from harness.training.engines.lora_linear import patch_lora
 from harness.training.engines.loss import chunked_cross_entropy
-from harness.training.engines.norm import lean_norms
+from harness.training.engines.norm import patch_t5_norms
 from harness.training.engines.padded import Batch, Engine, PaddedEngine, pinned
 from harness.training.engines.precision import frozen_weights_in
 from harness.training.engines.rounded_weights import WeightGroup, round_together
-from harness.training.engines.rows import Packed, Row
+from harness.training.engines.rows import Packed, PackedRow
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,10 @@ class PackedBatch(Batch):
     def packed(self) -> Packed:
         """Where the sequences lie."""
 
-        def row(side: str, lengths: tuple[int, ...]) -> Row:
-            return Row(lengths, self.tensors[f"{side}_positions"], self.tensors[f"{side}_offsets"])
+        def row(side: str, lengths: tuple[int, ...]) -> PackedRow:
+            return PackedRow(
+                lengths, self.tensors[f"{side}_positions"], self.tensors[f"{side}_offsets"]
+            )
 
         return Packed(row("source", self.source_lengths), row("target", self.target_lengths))
 
@@ -80,18 +82,18 @@ class PackedEngine(Engine):
         self._head_weight: Tensor | None = None
         self._groups: list[WeightGroup] = []
 
-    def prepare(self, model: PreTrainedModel) -> None:
+    def patch(self, model: PreTrainedModel) -> None:
         """Change how the model computes; its modules, parameters and their names stay."""
         if self._changes is not None:
             return
         with ExitStack() as changes:
             for handle in self.backbone.restart_positions(model) or ():
                 changes.callback(handle.remove)
-            changes.enter_context(attention_within_sequences(model))
+            changes.enter_context(patch_attention(model))
             changes.enter_context(frozen_weights_in(model, self.dtype))
-            changes.enter_context(fused_lora(model))
-            changes.enter_context(lean_norms(model))
-            changes.enter_context(uncast_feed_forwards(model))
+            changes.enter_context(patch_lora(model))
+            changes.enter_context(patch_t5_norms(model))
+            changes.enter_context(patch_t5_feed_forwards(model))
             layers = [x for stack in STACKS for x in self.backbone.layers(model, stack)]
             same_input = _with_same_input(model, self.backbone)
             self._groups, undo = round_together(layers, self.dtype, same_input)
@@ -102,8 +104,8 @@ class PackedEngine(Engine):
                 self._head_weight = weight.detach().to(self.dtype)
             self._changes = changes.pop_all()
 
-    def release(self, model: PreTrainedModel) -> None:
-        """Undo ``prepare``; frozen weights are float32 again, rounded to what was trained with."""
+    def unpatch(self, model: PreTrainedModel) -> None:
+        """Undo ``patch``; frozen weights are float32 again, rounded to what was trained with."""
         if self._changes is not None:
             self._changes.close()
         self._changes = self._head_weight = None
@@ -139,7 +141,7 @@ class PackedEngine(Engine):
         tensors = batch.tensors
         for group in self._groups:
             group.forget()
-        with self._autocast(), self.dropping(), _input_of(head) as caught:
+        with self._autocast(), self.dropout_context(), _input_of(head) as caught:
             model(
                 input_ids=tensors["input_ids"][None],
                 decoder_input_ids=tensors["decoder_input_ids"][None],
@@ -157,9 +159,9 @@ class PackedEngine(Engine):
         """Name the kernels, which differ by device and precision."""
         return kernels(self.device, self.dtype)
 
-    def dropping(self) -> AbstractContextManager[object]:
+    def dropout_context(self) -> AbstractContextManager[object]:
         """Draw masks the cheap way, where that is faster."""
-        return CheapDropout() if self.device.type == "cpu" else nullcontext()
+        return PackedMaskDropout() if self.device.type == "cpu" else nullcontext()
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.dtype == torch.float32:
@@ -192,7 +194,7 @@ def choose_engine(
         HarnessError: packing is insisted on, and the backbone cannot.
     """
     if model in _prepared:
-        _prepared.pop(model).release(model)
+        _prepared.pop(model).unpatch(model)
     obstacle = _obstacle(model, backbone)
     if packing == "on" and obstacle:
         raise HarnessError(
@@ -203,7 +205,7 @@ def choose_engine(
         return PaddedEngine(pad_token_id, dtype, device.type, label_smoothing=label_smoothing)
     start = model.config.decoder_start_token_id
     engine = PackedEngine(backbone, start, dtype, device, label_smoothing)
-    engine.prepare(model)
+    engine.patch(model)
     _prepared[model] = engine
     return engine
 

@@ -76,15 +76,15 @@ class Engine(ABC):
         name: str = model.config._attn_implementation
         return name
 
-    def dropping(self) -> AbstractContextManager[object]:
+    def dropout_context(self) -> AbstractContextManager[object]:
         """What dropout of this engine needs around a forward pass, whenever there is one."""
         return nullcontext()
 
-    def prepare(self, model: PreTrainedModel) -> None:  # noqa: B027
+    def patch(self, model: PreTrainedModel) -> None:  # noqa: B027
         """Change the model in place for this engine's forward pass; twice is as good as once."""
 
-    def release(self, model: PreTrainedModel) -> None:  # noqa: B027
-        """Undo ``prepare``, so that generating, merging and saving work as on any model."""
+    def unpatch(self, model: PreTrainedModel) -> None:  # noqa: B027
+        """Undo ``patch``, so that generating, merging and saving work as on any model."""
 
 
 class PaddedEngine(Engine):

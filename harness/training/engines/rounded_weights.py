@@ -173,7 +173,7 @@ def round_together(
 ) -> tuple[list[WeightGroup], ExitStack]:
     """Let the linear modules of layers round their trained parameters together.
 
-    To be called after ``fused_lora``: a module with a forward pass of its own keeps it, and asks
+    To be called after ``patch_lora``: a module with a forward pass of its own keeps it, and asks
     for ``rounded`` by itself.
 
     Args:

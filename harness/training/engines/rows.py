@@ -16,7 +16,7 @@ _ALIGNED = 16
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """Sequences laid end to end: the input of one stack.
 
     The lengths are known to the processor and to the device. Reading them back from the device
@@ -70,7 +70,7 @@ class Row:
         """Return tensors of one shape (tokens, ...) as (sequences, width, ...).
 
         Behind the end of a sequence there are other tokens, so that nothing need be cleared. That
-        is right where those are masked: their gradient is zero, and is not asked for.
+        is right where those are masked: their gradient is zero, and is not requested.
         """
         made: tuple[Tensor, ...] = _Padded.apply(self, *tensors)  # type: ignore[no-untyped-call]
         return made
@@ -95,7 +95,11 @@ class Row:
         return self._several[count]
 
     def mask(
-        self, bias: Tensor | None, causal: bool, dtype: torch.dtype, queries: Row | None = None
+        self,
+        bias: Tensor | None,
+        causal: bool,
+        dtype: torch.dtype,
+        queries: PackedRow | None = None,
     ) -> Tensor:
         """Return what is added to the scores of padded queries and the keys of this row.
 
@@ -117,7 +121,7 @@ class Row:
         return self._masks[kind][1]
 
     def _new_mask(
-        self, bias: Tensor | None, causal: bool, dtype: torch.dtype, queries: Row
+        self, bias: Tensor | None, causal: bool, dtype: torch.dtype, queries: PackedRow
     ) -> Tensor:
         device = self.offsets.device
         missing = torch.arange(self.width, device=device) >= self.offsets.diff()[:, None]
@@ -135,7 +139,7 @@ class _Padded(torch.autograd.Function):
     """One copy for all tensors: several small kernels would take longer to launch than to run."""
 
     @staticmethod
-    def forward(ctx: Any, row: Row, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, row: PackedRow, *tensors: Tensor) -> tuple[Tensor, ...]:
         origins, ctx.slots = row.indices(len(tensors))
         together = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
         made = together.index_select(0, origins)
@@ -167,8 +171,8 @@ class _Packed(torch.autograd.Function):
 class Packed:
     """The rows of both stacks; sequence i of one belongs to sequence i of the other."""
 
-    source: Row
-    target: Row
+    source: PackedRow
+    target: PackedRow
 
 
 def _future(size: int, device: torch.device) -> Tensor:

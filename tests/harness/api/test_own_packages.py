@@ -56,7 +56,7 @@ def test_a_sweeps_worker_finds_the_built_ins(
     events: list[Event] = []
     job = Job(spec=RunSpec(metrics=["beauty"]), results=tmp_path)
     ending = Local(LocalOptions()).run(job, events.append)
-    assert ending.code == 0, ending.last_words
+    assert ending.code == 0, ending.stderr_tail
     assert "Unknown metric 'beauty'" in events[-1]["message"]
 
 

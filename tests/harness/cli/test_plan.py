@@ -71,7 +71,7 @@ def test_the_batches_are_those_asked_for(harness: Harness) -> None:
     own, drawn, auto = (plan(*task, "--data", data) for data in ("own", "lengths", "auto"))
     assert (own["batches"], own["why_no_data"]) == ("the task's own data", None)
     assert drawn["batches"] == "drawn from the task's length profile"
-    assert drawn["why_no_data"] == "lengths were asked for"
+    assert drawn["why_no_data"] == "lengths were requested"
     assert auto == own
     assert own["memory"]["source_tokens"] != drawn["memory"]["source_tokens"]
     longer = plan(*task, "--source-tokens", "240")

@@ -153,7 +153,7 @@ def test_comparisons_are_shown_and_named(harness: Harness, finish: Finish, tmp_p
 
 
 @pytest.fixture
-def beside_paper(finish: Finish) -> None:
+def add_paper_reference(finish: Finish) -> None:
     """Leave runs of two of the paper's tables, and one that it has not."""
     for backbone, task in (("t5-large", "hcm"), ("facebook/bart-large", "mimic_discharge")):
         for recipe in ("full", "lora_ff+lprun"):
@@ -168,7 +168,7 @@ def beside_paper(finish: Finish) -> None:
     finish("full", id="nano", backbone="nano-t5")
 
 
-@pytest.mark.usefixtures("beside_paper")
+@pytest.mark.usefixtures("add_paper_reference")
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_paper_and_ones_own_fit_a_terminal(
     harness: Harness, tmp_path: Path, columns: int
@@ -188,7 +188,7 @@ def test_the_paper_and_ones_own_fit_a_terminal(
     assert "The paper has no numbers on this backbone and task." in result.stdout
 
 
-@pytest.mark.usefixtures("beside_paper")
+@pytest.mark.usefixtures("add_paper_reference")
 @pytest.mark.parametrize("form", ["md", "html"])
 def test_the_paper_stands_in_documents(harness: Harness, tmp_path: Path, form: str) -> None:
     if form == "html":

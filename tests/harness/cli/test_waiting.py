@@ -28,12 +28,12 @@ def drawn(
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     with Waiting("Comparing", 7, after) as waiting:
-        waiting.tick()
-        waiting.tick()
+        waiting.on_progress()
+        waiting.on_progress()
         if shown:
             while shown not in stream.getvalue():
                 time.sleep(0.01)
-        waiting.tick()
+        waiting.on_progress()
     return stream.getvalue()
 
 
@@ -60,7 +60,7 @@ def test_every_run_and_every_recipe_is_counted(
     (write_run(tmp_path, {"rouge1": [1.0]}, recipe="lora_ff") / "report.json").write_text("{}")
     read: list[int] = []
     summed: list[int] = []
-    runs, skipped = read_runs(tmp_path, tick=lambda: read.append(1))
+    runs, skipped = read_runs(tmp_path, on_progress=lambda: read.append(1))
     assert (len(runs), len(skipped), len(read)) == (4, 1, 5)
-    summarize(runs, Comparisons(None), tick=lambda: summed.append(1))
+    summarize(runs, Comparisons(None), on_progress=lambda: summed.append(1))
     assert len(summed) == 2

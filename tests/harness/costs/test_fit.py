@@ -10,15 +10,15 @@ import torch
 from harness.api.plugins import installed
 from harness.backbones.t5 import T5
 from harness.costs import fit
-from harness.costs.fit import free_bytes, settle_checkpointing, total_bytes
+from harness.costs.fit import free_bytes, resolve_checkpointing, total_bytes
 from harness.data.examples import Example
-from harness.records.profile import PredictedMemory
+from harness.records.profile import MemoryEstimate
 from harness.records.report import MemoryParts
 from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
 
-PREDICTED = PredictedMemory(
+PREDICTED = MemoryEstimate(
     peak_bytes=1,
     tensor_bytes=1,
     process_bytes=None,
@@ -39,7 +39,7 @@ def settled(checkpointing: str, free: int, monkeypatch: pytest.MonkeyPatch) -> s
         {"backbone": "t5-small", "recipe": "lora_ff", "device": "cpu", "train": train}
     )
     recipe = parse(spec.recipe, installed().compressors)
-    return settle_checkpointing(spec, T5("t5-small"), recipe, LONGEST).train.checkpointing
+    return resolve_checkpointing(spec, T5("t5-small"), recipe, LONGEST).train.checkpointing
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_on_cuda_more_must_be_free_than_tensors_take(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (peak + room, 2**40))
     memory = PREDICTED.model_copy(update={"peak_bytes": peak})
-    monkeypatch.setattr(fit, "try_to_predict", lambda *_: (memory, None))
+    monkeypatch.setattr(fit, "try_to_estimate", lambda *_: (memory, None))
     spec = RunSpec.model_validate(
         {
             "backbone": "t5-small",
@@ -77,7 +77,7 @@ def test_on_cuda_more_must_be_free_than_tensors_take(
         }
     )
     recipe = parse(spec.recipe, installed().compressors)
-    settled = settle_checkpointing(spec, T5("t5-small"), recipe, LONGEST)
+    settled = resolve_checkpointing(spec, T5("t5-small"), recipe, LONGEST)
     assert settled.train.checkpointing == expected
 
 

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from harness import Backbone, Compressor, Options, Stage
 from harness.api.plugins import installed
 from harness.costs.batches import drawn_batches, lengths_of, profile_spec, task_of
-from harness.costs.memory_estimate import predict_memory, try_to_predict
+from harness.costs.memory_estimate import estimate_memory, try_to_estimate
 from harness.costs.shape_tensors import ShapesOnly, ShapeTensor
 from harness.data.examples import Example
 from harness.measurement.breakdown import memory_parts
 from harness.measurement.memory import bytes_alive, peak_of_allocations
 from harness.model.composition import compose
-from harness.records.profile import PredictedMemory
+from harness.records.profile import MemoryEstimate
 from harness.spec.recipe import Recipe, parse
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
-from harness.training.trainer import prepare
+from harness.training.trainer import load_trainer
 
 RECIPES = ["full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun"]
 
@@ -39,8 +39,8 @@ def longest_step(name: str, batch_size: int = 2) -> tuple[Any, Step]:
     return spec, drawn_batches(spec, backbone_of(name), task, lengths_of(task, None, None)).longest
 
 
-def predict(spec: RunSpec, backbone: Backbone, recipe: Recipe, step: Step) -> PredictedMemory:
-    return predict_memory(
+def predict(spec: RunSpec, backbone: Backbone, recipe: Recipe, step: Step) -> MemoryEstimate:
+    return estimate_memory(
         spec, backbone, recipe, compose(backbone.skeleton(), backbone, recipe), step
     )
 
@@ -52,20 +52,20 @@ def test_tensor_bytes_are_within_a_fifth_of_those_measured(name: str, text: str)
     recipe = parse(text, installed().compressors)
     predicted = predict(spec, backbone_of(name), recipe, longest)
     before = bytes_alive()
-    trainee = prepare(backbone_of(name), recipe, spec)
-    trainee.model.train()
+    trainer = load_trainer(backbone_of(name), recipe, spec)
+    trainer.model.train()
 
     def step() -> None:
-        batches = [trainee.engine.collate(batch) for batch in longest.micro_batches]
-        trainee.step(batches, longest.target_tokens)
+        batches = [trainer.engine.collate(batch) for batch in longest.micro_batches]
+        trainer.step(batches, longest.target_tokens)
 
     step()
     measured = bytes_alive() - before + peak_of_allocations(step)
-    trainee.engine.release(trainee.model)
+    trainer.engine.unpatch(trainer.model)
     assert predicted.tensor_bytes == pytest.approx(measured, rel=0.2)
     assert predicted.parts.total == predicted.tensor_bytes
-    assert predicted.engine == trainee.engine.name
-    weights = sum(p.nbytes for p in trainee.model.parameters())
+    assert predicted.engine == trainer.engine.name
+    weights = sum(p.nbytes for p in trainer.model.parameters())
     assert predicted.parts.weights <= 1.6 * weights
 
 
@@ -95,16 +95,16 @@ def test_parts_are_those_that_a_real_step_has(backbone: Backbone, text: str, pac
     if packing == "off" and "bart" in backbone.name:
         # It looks at the values of its mask.
         model = compose(backbone.skeleton(), backbone, recipe)
-        unknown, why = try_to_predict(spec, backbone, recipe, model, step)
+        unknown, why = try_to_estimate(spec, backbone, recipe, model, step)
         assert unknown is None
         assert "item() cannot be called on meta tensors" in why
         return
     predicted = predict(spec, backbone, recipe, step)
-    trainee = prepare(backbone, recipe, spec)
-    batches = [trainee.engine.collate(batch) for batch in step.micro_batches]
-    trainee.step(batches, step.target_tokens)
-    real = memory_parts(trainee, batches)
-    trainee.engine.release(trainee.model)
+    trainer = load_trainer(backbone, recipe, spec)
+    batches = [trainer.engine.collate(batch) for batch in step.micro_batches]
+    trainer.step(batches, step.target_tokens)
+    real = memory_parts(trainer, batches)
+    trainer.engine.unpatch(trainer.model)
     assert predicted.parts.weights == real.weights
     assert predicted.parts.optimizer == real.optimizer
     assert predicted.parts.total == pytest.approx(real.total, rel=0.1)
@@ -118,12 +118,12 @@ def test_the_state_of_every_optimizer_is_predicted(optimizer: str) -> None:
     spec = spec.model_copy(update={"train": train})
     recipe = parse("lora_ff+lprun", installed().compressors)
     predicted = predict(spec, backbone_of("t5-small"), recipe, longest)
-    trainee = prepare(backbone_of("t5-small"), recipe, spec)
-    batches = [trainee.engine.collate(batch) for batch in longest.micro_batches]
-    trainee.step(batches, longest.target_tokens)
-    real = memory_parts(trainee, batches)
-    trainee.engine.release(trainee.model)
-    assert 0 < real.optimizer < 8 * trainee.parameters.trainable
+    trainer = load_trainer(backbone_of("t5-small"), recipe, spec)
+    batches = [trainer.engine.collate(batch) for batch in longest.micro_batches]
+    trainer.step(batches, longest.target_tokens)
+    real = memory_parts(trainer, batches)
+    trainer.engine.unpatch(trainer.model)
+    assert 0 < real.optimizer < 8 * trainer.parameters.trainable
     assert predicted.parts.optimizer == real.optimizer
 
 
@@ -147,7 +147,7 @@ def test_what_needs_values_is_unknown_with_a_reason() -> None:
     spec, longest = longest_step("nano-t5")
     recipe = Recipe((Looking("looking", Options()),))
     backbone = backbone_of("nano-t5")
-    predicted, why = try_to_predict(
+    predicted, why = try_to_estimate(
         spec, backbone, recipe, compose(backbone.skeleton(), backbone, recipe), longest
     )
     assert predicted is None

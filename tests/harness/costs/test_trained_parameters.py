@@ -19,11 +19,11 @@ from harness.api.task import LengthProfile
 from harness.backbones.shapes import SHAPES
 from harness.costs.batches import drawn_batches, profile_spec, task_of
 from harness.costs.shape_tensors import ShapesOnly
-from harness.measurement.process import Arm
+from harness.measurement.process import MeasuredProcess
 from harness.model.composition import compose, count_parameters
 from harness.records.report import LayersKept
 from harness.spec.recipe import Recipe, parse
-from harness.training.trainer import choose_device, equip, parameters_of, prepare
+from harness.training.trainer import build_trainer, choose_device, load_trainer, parameters_of
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
 BACKBONES = ("nano-t5", *SHAPES)
@@ -100,7 +100,7 @@ def with_gradient(name: str, text: str) -> int:
     shapes.adopt(model)
     with shapes:
         kept_layers = LayersKept(encoder=[], decoder=[])
-        made = equip(model, backbone, recipe, spec, kept_layers, parameters)
+        made = build_trainer(model, backbone, recipe, spec, kept_layers, parameters)
     made.model.train()
     batches = [made.engine.collate(batch) for batch in step.micro_batches]
     with shapes:
@@ -143,7 +143,7 @@ def test_large_shapes_train_what_is_planned(name: str, text: str) -> None:
 def test_a_real_model_trains_what_is_planned(text: str) -> None:
     """In this process; an arm prepares its model by the same call."""
     spec = profile_spec("nano-t5", "radiology_demo", "cpu", 2, 1, "auto")
-    made = prepare(backbone_of("nano-t5"), recipe_of(text), spec)
+    made = load_trainer(backbone_of("nano-t5"), recipe_of(text), spec)
     assert made.parameters.trainable == planned("nano-t5", text)
     assert made.parameters.trainable == sum(p.numel() for p in made.trained.values())
 
@@ -155,9 +155,11 @@ def test_an_arm_trains_what_is_planned(name: str, text: str) -> None:
     spec = profile_spec(name, "radiology_demo", "cpu", 2, 1, "auto", steps=1, rounds=2)
     lengths = LengthProfile(source_mean=8, target_mean=4)
     frozen = drawn_batches(spec, backbone_of(name), task_of(spec, installed()), lengths)
-    with Arm(spec.model_copy(update={"recipe": text}), frozen.steps, frozen.longest) as arm:
-        assert arm.parameters.trainable == planned(name, text)
-        assert arm.window(0, 1) > 0
+    with MeasuredProcess(
+        spec.model_copy(update={"recipe": text}), frozen.steps, frozen.longest
+    ) as process:
+        assert process.parameters.trainable == planned(name, text)
+        assert process.window(0, 1) > 0
 
 
 def test_the_commands_say_the_same(harness: Callable[..., Result]) -> None:

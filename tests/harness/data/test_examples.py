@@ -44,7 +44,7 @@ def test_ids_are_the_tokenizers_own_with_the_prefix_before_sources_only() -> Non
     split = tokenize(rows(["no effusion"], ["normal"]), TOKENIZER, task("summarize: "))
     assert split.examples[0].source == TOKENIZER("summarize: no effusion").input_ids
     assert split.examples[0].target == TOKENIZER("normal").input_ids
-    assert (split.cut_sources, split.cut_targets) == (0, 0)
+    assert (split.truncated_sources, split.truncated_targets) == (0, 0)
 
 
 @given(
@@ -58,8 +58,8 @@ def test_limits_hold_and_what_is_cut_still_ends(texts: list[str], source: int, t
             assert len(cut) == min(len(ids), limit)
             assert cut[-1] == END
             assert cut[:-1] == ids[: len(cut) - 1]
-    assert split.cut_sources == sum(len(ids) > source for ids in whole)
-    assert split.cut_targets == sum(len(ids) > target for ids in whole)
+    assert split.truncated_sources == sum(len(ids) > source for ids in whole)
+    assert split.truncated_targets == sum(len(ids) > target for ids in whole)
 
 
 @pytest.mark.parametrize("count", [999, 1000, 1001, 2000])
@@ -68,7 +68,7 @@ def test_no_row_is_lost_between_chunks(count: int) -> None:
     split = tokenize(rows(texts, texts[::-1]), TOKENIZER, task(target=3))
     assert TOKENIZER.decode(split.examples[-1].source, skip_special_tokens=True) == texts[-1]
     assert len(split.examples) == count
-    assert 0 < split.cut_targets <= count
+    assert 0 < split.truncated_targets <= count
 
 
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=5), max_size=6), st.integers(0, 6))

@@ -16,7 +16,7 @@ from harness.cli.sweep_view import SweepView
 from harness.records.data_notes import data_notes
 from harness.records.report import Data
 from harness.spec.run_spec import RunSpec
-from harness.sweeps.sweep import Cell
+from harness.sweeps.sweep import SweepCell
 
 LONG = "no acute cardiopulmonary abnormality is seen today " * 20
 
@@ -104,8 +104,8 @@ def test_the_hook_is_registered() -> None:
 
 
 def test_a_sweep_says_it_once_for_all_cells_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
-    cells = [Cell(RunSpec(seed=seed), f"full-{seed}", "full", 10, False) for seed in (0, 1)]
+    cells = [SweepCell(RunSpec(seed=seed), f"full-{seed}", "full", 10, False) for seed in (0, 1)]
     view = SweepView(Console(stderr=True, highlight=False), cells)
     for cell in cells:
-        view.tell(cell, {"event": "data", "notes": ["3 of 5 (60 %) targets"]})
+        view.on_event(cell, {"event": "data", "notes": ["3 of 5 (60 %) targets"]})
     assert capsys.readouterr().err == "radiology_demo: 3 of 5 (60 %) targets\n"

@@ -1,4 +1,4 @@
-"""Token ids kept between runs: only where asked for, and never for other data or rules."""
+"""Token ids kept between runs: only where requested, and never for other data or rules."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_second_time_the_ids_are_mapped_from_disk(
     monkeypatch.setattr(token_cache, "tokenize", fail)
     again = made()
     assert list(again.examples) == list(expected.examples)
-    assert (again.cut_sources, again.cut_targets) == (1, 0)
+    assert (again.truncated_sources, again.truncated_targets) == (1, 0)
     assert isinstance(again.examples.sources.ids, np.memmap)
     assert len(list(cache.iterdir())) == 1
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.clock import ManualClock
-from harness.evaluation.partial_predictions import Journal
+from harness.evaluation.partial_predictions import PartialPredictions
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 BATCHES = st.lists(st.dictionaries(st.integers(0, 50), TEXTS, min_size=1, max_size=3), max_size=4)
@@ -18,41 +18,41 @@ def test_of_what_was_written_only_whole_batches_count(
     tmp_path_factory: pytest.TempPathFactory, batches: list[dict[int, str]], lost: int
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "predictions.partial.jsonl"
-    journal = Journal(path)
+    partial = PartialPredictions(path)
     ends, whole = [0], [dict[int, str]()]
     for batch in batches:
-        journal.add(batch)
+        partial.add(batch)
         ends.append(path.stat().st_size)
         whole.append({**whole[-1], **batch})
-    assert Journal(path).known == journal.known == whole[-1]
+    assert PartialPredictions(path).known == partial.known == whole[-1]
     # The process died in writing the last of it.
     left = max(0, ends[-1] - lost)
     path.write_bytes(path.read_bytes()[:left])
     last = max(i for i, end in enumerate(ends) if end <= left)
-    again = Journal(path)
+    again = PartialPredictions(path)
     assert again.known == whole[last]
     assert path.stat().st_size == ends[last]
     again.add({77: "the next"})
-    assert Journal(path).known == {**whole[last], 77: "the next"}
+    assert PartialPredictions(path).known == {**whole[last], 77: "the next"}
 
 
 def test_a_damaged_line_ends_it(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    Journal(path).add({0: "first"})
+    PartialPredictions(path).add({0: "first"})
     with path.open("ab") as file:
         file.write(b"\0\0\0\n")
-    assert Journal(path).known == {0: "first"}
+    assert PartialPredictions(path).known == {0: "first"}
 
 
 def test_its_time_is_that_of_what_it_holds(tmp_path: Path, manual_clock: ManualClock) -> None:
     path = tmp_path / "journal"
-    journal = Journal(path)
-    assert journal.seconds == 0
+    partial = PartialPredictions(path)
+    assert partial.seconds == 0
     manual_clock.sleep(0.1)
-    journal.add({0: "first"})
+    partial.add({0: "first"})
     manual_clock.sleep(0.3)  # Lost: no batch came of it.
-    again = Journal(path)
+    again = PartialPredictions(path)
     assert again.seconds == pytest.approx(0.1)
     manual_clock.sleep(0.1)
     again.add({1: "second"})
-    assert Journal(path).seconds == pytest.approx(0.2)
+    assert PartialPredictions(path).seconds == pytest.approx(0.2)

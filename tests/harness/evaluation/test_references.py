@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from harness.api.metric import Metric, Score
 from harness.data.hashing import data_hash
-from harness.evaluation.predictions import Row
+from harness.evaluation.predictions import PredictionRow
 from harness.evaluation.scoring import references_of, score
 from harness.reporting.scores import by_cluster
 from harness.statistics.intervals import bootstrap_interval
@@ -39,7 +39,7 @@ class Single(Hits):
 
 
 def test_lists_reach_a_metric_that_takes_them_and_no_other() -> None:
-    rows = [Row(1, "b", ["a", "b"], None), Row(2, "a", "a", None)]
+    rows = [PredictionRow(1, "b", ["a", "b"], None), PredictionRow(2, "a", "a", None)]
     scores = score([Hits(), Single()], rows)
     assert scores.computed["hits"].examples == [1.0, 1.0]
     assert "several references" in scores.not_computed["single"]
@@ -75,7 +75,7 @@ def test_a_bootstrap_over_clusters_is_one_over_their_sums() -> None:
 
 
 def test_clusters_of_rows_reach_the_score_and_the_report() -> None:
-    rows = [Row(n, "a", "a" if n % 3 else "b", None, f"d{n // 4:02d}") for n in range(40)]
+    rows = [PredictionRow(n, "a", "a" if n % 3 else "b", None, f"d{n // 4:02d}") for n in range(40)]
     scored = score([Hits()], rows).computed["hits"]
     assert len(scored.examples) == 40
     assert scored.statistics.shape == (10, 2)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness import HarnessError, Metric, Score
 from harness.data.hashing import data_hash
-from harness.evaluation.predictions import Row
+from harness.evaluation.predictions import PredictionRow
 from harness.evaluation.scoring import metric_of, not_computed_note, score
 from harness.statistics.intervals import bootstrap_interval
 
@@ -54,7 +54,7 @@ class Broken(Metric):
 
 
 PAIRS = [("a b", "a b c"), ("c", "c"), ("a b c d", "a"), ("x", "y z")]
-ROWS = [Row(number, *pair, None) for number, pair in enumerate(PAIRS, start=1)]
+ROWS = [PredictionRow(number, *pair, None) for number, pair in enumerate(PAIRS, start=1)]
 
 
 def test_every_metric_that_can_be_is_computed() -> None:
@@ -83,7 +83,7 @@ def test_values_carry_interval_signature_and_direction() -> None:
 
 
 def test_one_example_has_a_value_and_no_interval() -> None:
-    value = score([Overlap()], [Row(1, "a", "a b", None)]).values()["hits"]
+    value = score([Overlap()], [PredictionRow(1, "a", "a b", None)]).values()["hits"]
     assert (value.value, value.ci) == (50, None)
 
 

@@ -1,4 +1,4 @@
-"""Compressors of known cost, installed where the processes of arms find them."""
+"""Compressors of known cost, installed where measured processes find them."""
 
 from __future__ import annotations
 

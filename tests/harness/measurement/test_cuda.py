@@ -14,7 +14,7 @@ from harness.measurement.fingerprint import fingerprint, why_no_driver
 from harness.measurement.memory import MemoryReading, measure_memory
 from harness.measurement.nvml import process_bytes
 from harness.measurement.probe import freeze, probe_memory, probe_speed
-from harness.measurement.process import Arm
+from harness.measurement.process import MeasuredProcess
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule
 
@@ -148,8 +148,8 @@ def test_a_known_allocation_of_a_recipe_reads_as_the_right_peak(
     assert memory.relative
     theirs = memory.peak_bytes / memory.relative
     assert memory.peak_bytes - theirs == pytest.approx(384 * MIB, rel=0.05)
-    with Arm(large, frozen.steps, frozen.longest) as arm:
-        assert arm.memory(3).peak == pytest.approx(memory.peak_bytes, rel=0.01)
+    with MeasuredProcess(large, frozen.steps, frozen.longest) as process:
+        assert process.memory(3).peak == pytest.approx(memory.peak_bytes, rel=0.01)
 
 
 def test_the_energy_counter_moves_under_load(device: torch.device) -> None:

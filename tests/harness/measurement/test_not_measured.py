@@ -20,9 +20,9 @@ from harness.measurement.probe import freeze
 from harness.records.profile import Profile
 from harness.records.report import Report, Speed
 from harness.records.run_folder import RunFolder, find_runs, read_report
-from harness.reporting.cost_breakdown import parts_lines
+from harness.reporting.cost_breakdown import breakdown_lines
 from harness.reporting.profile_table import profile_tables
-from harness.running.baseline import relate_to_earlier
+from harness.running.baseline import apply_baseline
 from harness.spec.recipe import Recipe, parse
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule
@@ -31,7 +31,7 @@ Harness = Callable[..., Result]
 RESULTS = Path(__file__).parents[3] / "results"
 
 EVENTS = ("failure", "failure.memory_bytes", "memory_reached", "micro_batch", "paper")
-"""What is null because nothing of the kind happened or was asked for; it may have a reason."""
+"""What is null because nothing of the kind happened or was requested; it may have a reason."""
 
 
 def measured_fields(record: type[BaseModel]) -> Iterator[str]:
@@ -117,7 +117,7 @@ def test_a_run_without_a_baseline(alone: Report, finished_run: Any, harness: Har
     assert alone.speed
     assert alone.speed.not_measured["relative"] == "no baseline: off"
     # Where the number would be, the reason is.
-    lines = list(parts_lines(alone))
+    lines = list(breakdown_lines(alone))
     assert "speed beside full fine-tuning's: not measured (no baseline: off)" in lines
     assert any(line.startswith("energy: ") for line in lines)
     assert all(line in finished_run.result.stderr for line in lines)
@@ -131,7 +131,7 @@ def test_a_run_without_a_baseline(alone: Report, finished_run: Any, harness: Har
 
 def test_a_run_beside_an_earlier_one(alone: Report, tmp_path: Path) -> None:
     earlier = alone.model_copy(update={"recipe": "full", "id": "earlier"})
-    relate_to_earlier(alone, RunFolder(tmp_path, "earlier").finish(earlier))
+    apply_baseline(alone, RunFolder(tmp_path, "earlier").finish(earlier))
     check(alone)
     assert alone.speed
     assert alone.speed.share_of_limit
@@ -235,6 +235,6 @@ def test_reports_of_before_reasons_were_kept_are_read_and_shown(harness: Harness
     reports = [read_report(folder) for place in places for folder in find_runs(place)]
     assert reports
     for report in reports:
-        list(parts_lines(report))
+        list(breakdown_lines(report))
     for place in places:
         assert harness("report", str(place)).exit_code in (0, 2)  # 2: it holds no runs.

@@ -13,7 +13,7 @@ import pytest
 from harness.api.plugins import installed
 from harness.api.task import LengthProfile
 from harness.costs.batches import drawn_batches, profile_spec, task_of
-from harness.measurement.process import Arm
+from harness.measurement.process import MeasuredProcess
 from harness.records.profile import Profile
 
 BACKBONE, TASK, SMALL = "t5-small", "radiology_demo", "lora_ff:r=4"
@@ -28,10 +28,10 @@ def address_space_of_small_recipe() -> int:
     found = installed().backbones.find(BACKBONE).load()(BACKBONE)
     frozen = drawn_batches(spec, found, task_of(spec, installed()), LENGTHS)
     spec = spec.model_copy(update={"recipe": SMALL})
-    with Arm(spec, frozen.steps, frozen.longest) as arm:
-        arm.window(0, 1)
-        (process,) = multiprocessing.active_children()
-        status = Path(f"/proc/{process.pid}/status").read_text()
+    with MeasuredProcess(spec, frozen.steps, frozen.longest) as process:
+        process.window(0, 1)
+        (child,) = multiprocessing.active_children()
+        status = Path(f"/proc/{child.pid}/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines())
     return int(fields["VmPeak"].split()[0]) * 1024
 

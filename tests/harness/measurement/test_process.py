@@ -1,4 +1,4 @@
-"""Arms: real processes that answer, fail in ways a parent can tell apart, and go away."""
+"""Measured processes: they answer, fail in ways a parent can tell apart, and go away."""
 
 import multiprocessing
 import os
@@ -12,7 +12,7 @@ import pytest
 from harness import HarnessError
 from harness.data.examples import Example
 from harness.errors import OutOfMemoryError
-from harness.measurement.process import Arm
+from harness.measurement.process import MeasuredProcess
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
 
@@ -29,47 +29,47 @@ GOOD, TOO_LARGE, RAISED, OTHER = 0, 1, 2, 3
 
 
 def test_an_arm_answers_fails_as_told_and_is_killed(make_spec: MakeSpec) -> None:
-    with Arm(make_spec("failing"), STEPS, STEPS[GOOD]) as arm:
-        assert arm.engine == "padded"
-        assert arm.layers_kept.encoder == [1]
-        assert arm.parameters.trainable == arm.parameters.original
-        assert arm.window(GOOD, 1) > 0
+    with MeasuredProcess(make_spec("failing"), STEPS, STEPS[GOOD]) as process:
+        assert process.engine == "padded"
+        assert process.layers_kept.encoder == [1]
+        assert process.parameters.trainable == process.parameters.original
+        assert process.window(GOOD, 1) > 0
 
         with pytest.raises(OutOfMemoryError, match="can't allocate memory"):
-            arm.window(TOO_LARGE, 1)
+            process.window(TOO_LARGE, 1)
         with pytest.raises(OutOfMemoryError):
-            arm.window(RAISED, 1)
+            process.window(RAISED, 1)
         with pytest.raises(RuntimeError, match="ValueError: nothing to do with memory"):
-            arm.window(OTHER, 1)
+            process.window(OTHER, 1)
 
         # It lives on, and measures.
-        reading = arm.memory(3)
+        reading = process.memory(3)
         assert reading.peak >= reading.static > 0
         assert reading.tensors
         assert 0 < reading.tensors < reading.peak
 
-        (process,) = multiprocessing.active_children()
+        (child,) = multiprocessing.active_children()
         # Stopped first, so that it is killed with the request unread.
-        os.kill(process.pid or 0, signal.SIGSTOP)
-        killer = threading.Timer(0.3, os.kill, [process.pid, signal.SIGKILL])
+        os.kill(child.pid or 0, signal.SIGSTOP)
+        killer = threading.Timer(0.3, os.kill, [child.pid, signal.SIGKILL])
         killer.start()
         with pytest.raises(OutOfMemoryError, match="failing was killed"):
-            arm.window(GOOD, 1)
+            process.window(GOOD, 1)
         with pytest.raises(OutOfMemoryError, match="failing was killed"):
-            arm.window(GOOD, 1)
+            process.window(GOOD, 1)
     assert multiprocessing.active_children() == []
 
 
 def test_a_users_mistake_comes_through_and_no_process_is_left(make_spec: MakeSpec) -> None:
     with pytest.raises(HarnessError) as raised:
-        Arm(make_spec("refusing"), STEPS, STEPS[GOOD])
+        MeasuredProcess(make_spec("refusing"), STEPS, STEPS[GOOD])
     assert (raised.value.message, raised.value.hint) == ("It has no such layers.", "Choose others.")
     assert multiprocessing.active_children() == []
 
 
 def test_twice_the_steps_take_twice_the_time(make_spec: MakeSpec) -> None:
-    with Arm(make_spec("costly:seconds=0.3"), STEPS, STEPS[GOOD]) as arm:
-        two, four = (arm.window(0, count) for count in (2, 4))
+    with MeasuredProcess(make_spec("costly:seconds=0.3"), STEPS, STEPS[GOOD]) as process:
+        two, four = (process.window(0, count) for count in (2, 4))
     assert (two, four) == pytest.approx((0.6, 1.2))
 
 
@@ -85,9 +85,9 @@ def _interruptible() -> Iterator[None]:
 def test_closing_ends_what_is_at_work(make_spec: MakeSpec) -> None:
     def interrupted() -> None:
         here = threading.get_ident()
-        with Arm(make_spec("stuck"), STEPS, STEPS[GOOD]) as arm:
+        with MeasuredProcess(make_spec("stuck"), STEPS, STEPS[GOOD]) as process:
             threading.Timer(0.2, signal.pthread_kill, [here, signal.SIGINT]).start()
-            arm.window(0, 5)
+            process.window(0, 5)
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
@@ -105,8 +105,8 @@ def test_an_interrupt_of_the_whole_terminal_does_not_reach_an_arm(make_spec: Mak
     terminal = threading.Thread(target=interrupt_children)
     terminal.start()
     try:
-        with Arm(make_spec("failing"), STEPS, STEPS[GOOD]) as arm:
-            assert arm.window(GOOD, 1) > 0
+        with MeasuredProcess(make_spec("failing"), STEPS, STEPS[GOOD]) as process:
+            assert process.window(GOOD, 1) > 0
     finally:
         ready.set()
         terminal.join()

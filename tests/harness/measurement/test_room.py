@@ -106,8 +106,8 @@ def make_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Card]]:
         def start(spec: RunSpec, steps: list[Step], longest: Step) -> Process:
             return Process(card, spec)
 
-        monkeypatch.setattr(probe, "Arm", start)
-        monkeypatch.setattr(profiling, "Arm", start)
+        monkeypatch.setattr(probe, "MeasuredProcess", start)
+        monkeypatch.setattr(profiling, "MeasuredProcess", start)
         return card
 
     yield make

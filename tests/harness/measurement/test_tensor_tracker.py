@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.measurement.memory import peak_of_allocations
-from harness.measurement.tensor_tracker import Ledger
+from harness.measurement.tensor_tracker import TensorTracker
 
 KIB = 2**10
 
@@ -16,17 +16,17 @@ def kibibytes(count: int) -> Tensor:
 
 def test_parts_are_those_at_the_peak_and_add_up_to_it() -> None:
     weights, state = kibibytes(8), kibibytes(16)
-    ledger = Ledger({"weights": [weights, weights[3:]], "optimizer": [state]}, vocabulary=7)
-    with ledger:
+    tracker = TensorTracker({"weights": [weights, weights[3:]], "optimizer": [state]}, vocabulary=7)
+    with tracker:
         kept = weights + 1
         logits = torch.zeros(KIB, 7)
-        ledger.part = "other"
+        tracker.part = "other"
         passing = kept * 2  # 8 KiB, and then the same again: the peak.
         gradient = kept * 3
         del passing, logits
         kept.view(2, -1).mul_(2)  # Nothing new.
-        ledger.are_gradients([gradient])
-    assert ledger.peak() == {
+        tracker.are_gradients([gradient])
+    assert tracker.peak() == {
         "weights": 8 * KIB,
         "optimizer": 16 * KIB,
         "activations": 8 * KIB,
@@ -37,11 +37,11 @@ def test_parts_are_those_at_the_peak_and_add_up_to_it() -> None:
 
 
 def test_what_is_freed_is_not_counted_again() -> None:
-    ledger = Ledger({}, vocabulary=7)
-    with ledger:
+    tracker = TensorTracker({}, vocabulary=7)
+    with tracker:
         for _ in range(5):
             kibibytes(64)
-    assert sum(ledger.peak().values()) == 64 * KIB
+    assert sum(tracker.peak().values()) == 64 * KIB
 
 
 def test_it_agrees_with_the_allocator() -> None:
@@ -56,8 +56,8 @@ def test_it_agrees_with_the_allocator() -> None:
     step()
     held = sum(p.nbytes for p in model.parameters()) + x.nbytes
     model.zero_grad()
-    ledger = Ledger({"weights": model.parameters(), "other": [x]}, vocabulary=7)
-    with ledger:
+    tracker = TensorTracker({"weights": model.parameters(), "other": [x]}, vocabulary=7)
+    with tracker:
         step()
     model.zero_grad()
-    assert sum(ledger.peak().values()) == pytest.approx(held + peak_of_allocations(step), rel=0.01)
+    assert sum(tracker.peak().values()) == pytest.approx(held + peak_of_allocations(step), rel=0.01)

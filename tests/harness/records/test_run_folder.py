@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from harness import HarnessError
 from harness.errors import BusyError
 from harness.records.report import Report
-from harness.records.run_folder import RunFolder, claim, find_runs, read_report, run_id, tidy
+from harness.records.run_folder import (
+    RunFolder,
+    find_runs,
+    lock,
+    read_report,
+    remove_stale_locks,
+    run_id,
+)
 
 NOBODY = 65534
 """The number of a user who owns nothing."""
@@ -59,7 +66,7 @@ def test_a_failure_never_replaces_a_good_result(
 ) -> None:
     def finish(status: str, seconds: float) -> Path:
         folder = RunFolder(tmp_path, "a-run")
-        folder.take_up()
+        folder.resume()
         (folder.work / f"of-{status}").touch()
         return folder.finish(make_report(**(FAILED if status == "failed" else {}), seconds=seconds))
 
@@ -85,13 +92,13 @@ def test_what_an_earlier_attempt_left_is_cleared_unless_it_can_go_on(
 ) -> None:
     (RunFolder(tmp_path, "a-run").work / "weights.safetensors").write_bytes(b"half")
     folder = RunFolder(tmp_path, "a-run")
-    assert folder.take_up() is None
+    assert folder.resume() is None
     assert list(folder.work.iterdir()) == []
     (folder.work / "weights.safetensors").write_bytes(b"whole")
     folder.save(make_report(seconds=7))
     del folder
     folder = RunFolder(tmp_path, "a-run")
-    assert folder.take_up() == make_report(seconds=7)
+    assert folder.resume() == make_report(seconds=7)
     place = folder.finish(make_report())
     assert sorted(p.name for p in place.iterdir()) == ["report.json", "weights.safetensors"]
 
@@ -104,13 +111,13 @@ def test_a_run_that_failed_is_taken_up_where_it_was_and_a_good_one_is_not(
     place = folder.finish(make_report(**FAILED))
     assert (place / "progress.json").exists()
     folder = RunFolder(tmp_path, "a-run")
-    assert folder.take_up() == make_report(seconds=5)
+    assert folder.resume() == make_report(seconds=5)
     assert not place.exists()
     folder.finish(make_report())
     # Killed right after it was moved into place, it may still hold what was to be deleted.
     (place / "progress.json").write_text(make_report(seconds=5).model_dump_json())
     folder = RunFolder(tmp_path, "a-run")
-    assert folder.take_up() is None
+    assert folder.resume() is None
     assert place.exists()
 
 
@@ -120,9 +127,9 @@ def test_one_process_at_a_time(tmp_path: Path, make_report: MakeReport) -> None:
     with pytest.raises(BusyError, match=rf"\({os.getpid()} on .+\) is at work on the run 'a-run'"):
         RunFolder(tmp_path, "a-run")
     assert (first.work / "mine").exists()
-    RunFolder(tmp_path, "another").discard()
+    RunFolder(tmp_path, "another").delete()
     place = first.finish(make_report())
-    RunFolder(tmp_path, "a-run").discard()
+    RunFolder(tmp_path, "a-run").delete()
     assert [path.name for path in tmp_path.iterdir()] == [place.name]
 
 
@@ -144,7 +151,7 @@ def test_a_dead_owner_loses_the_folder(tmp_path: Path) -> None:
         with pytest.raises(BusyError, match=rf"\({owner.pid} on "):
             RunFolder(tmp_path, "a-run")
         owner.kill()
-    RunFolder(tmp_path, "a-run").discard()
+    RunFolder(tmp_path, "a-run").delete()
     assert not tmp_path.exists() or list(tmp_path.iterdir()) == []
 
 
@@ -195,8 +202,8 @@ def test_only_locks_of_the_dead_are_tidied_up(tmp_path: Path) -> None:
     for name in (".dead.lock", ".dead.claim", ".dead.partial", "kept.lock"):
         (tmp_path / name).touch()
     folder = RunFolder(tmp_path, "alive")
-    with claim(tmp_path, "alive"):
-        tidy(tmp_path)
+    with lock(tmp_path, "alive"):
+        remove_stale_locks(tmp_path)
         names = {path.name for path in tmp_path.iterdir()}
     kept = {".dead.partial", "kept.lock", ".alive.lock", ".alive.claim", ".alive.partial"}
     assert names == kept
@@ -207,10 +214,10 @@ def test_discarding_leaves_nothing(tmp_path: Path, make_report: MakeReport) -> N
     results = tmp_path / "results"
     folder = RunFolder(results, "a-run")
     (folder.work / "spec.toml").touch()
-    folder.discard()
+    folder.delete()
     assert list(tmp_path.iterdir()) == []
     place = RunFolder(results, "good").finish(make_report())
-    RunFolder(results, "a-run").discard()
+    RunFolder(results, "a-run").delete()
     assert list(results.iterdir()) == [place]
 
 

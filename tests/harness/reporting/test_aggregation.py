@@ -15,7 +15,7 @@ from harness.records.run_folder import StoredRun, read_report, read_runs
 from harness.reporting.aggregation import summarize
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.scores import read_scores
-from harness.reporting.summary import Group, Row, Summary
+from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.statistics.holm import holm
 from harness.statistics.intervals import compare
 from tasks.metrics import Bleu
@@ -35,7 +35,7 @@ def group_of(results: Path) -> Group:
     return group
 
 
-def row_of(group: Group, recipe: str) -> Row:
+def row_of(group: Group, recipe: str) -> RecipeRow:
     (row,) = [row for row in group.rows if row.recipe == recipe]
     return row
 
@@ -323,7 +323,7 @@ def test_what_was_compared_is_found_again_until_a_run_changes(
 
 
 def test_what_could_not_be_read_is_tried_again(tmp_path: Path, write_run: WriteRun) -> None:
-    def compared() -> Row:
+    def compared() -> RecipeRow:
         comparisons = Comparisons(tmp_path)
         (group,) = summarize(read_runs(tmp_path)[0], comparisons).groups
         comparisons.keep()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from harness.records.report import Report
-from harness.reporting.cost_breakdown import parts_lines
+from harness.reporting.cost_breakdown import breakdown_lines
 
 
 def test_shares_sizes_and_the_limit_are_told(make_report: Callable[..., Report]) -> None:
@@ -20,7 +20,7 @@ def test_shares_sizes_and_the_limit_are_told(make_report: Callable[..., Report])
     names = ("weights", "gradients", "optimizer", "activations", "logits", "other")
     parts = {name: (number + 1) * 2**20 for number, name in enumerate(names)}
     memory = {**plain.memory.model_dump(), "parts": parts}
-    assert list(parts_lines(make_report(speed=speed, memory=memory))) == [
+    assert list(breakdown_lines(make_report(speed=speed, memory=memory))) == [
         "step: data 10 %, forward 30 %, backward 50 %, optimizer 10 %",
         "tensors at the peak, MiB: weights 1, gradients 2, optimizer 3, activations 4, logits 5, "
         "other 6",
@@ -29,5 +29,5 @@ def test_shares_sizes_and_the_limit_are_told(make_report: Callable[..., Report])
 
 
 def test_what_is_not_known_is_not_told(make_report: Callable[..., Report]) -> None:
-    assert list(parts_lines(make_report())) == []
-    assert list(parts_lines(make_report(speed=None, memory=None))) == []
+    assert list(breakdown_lines(make_report())) == []
+    assert list(breakdown_lines(make_report(speed=None, memory=None))) == []

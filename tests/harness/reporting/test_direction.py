@@ -13,7 +13,7 @@ from harness.records.run_folder import read_runs
 from harness.reporting.aggregation import summarize
 from harness.reporting.page.charts import tradeoff
 from harness.reporting.paired_comparison import Comparisons
-from harness.reporting.summary import Group, Row
+from harness.reporting.summary import Group, RecipeRow
 
 Harness = Callable[..., Result]
 
@@ -50,7 +50,7 @@ def group(results: Path) -> Group:
     return group
 
 
-def rows(group: Group) -> dict[str, Row]:
+def rows(group: Group) -> dict[str, RecipeRow]:
     return {row.recipe: row for row in group.rows}
 
 

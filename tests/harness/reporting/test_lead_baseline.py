@@ -16,7 +16,7 @@ from harness.reporting.documents import markdown, table_csv
 from harness.reporting.lead_baseline import lead, score_floor
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.scores import RunScores
-from harness.reporting.summary import Row, Summary
+from harness.reporting.summary import RecipeRow, Summary
 from harness.reporting.table import table
 from harness.statistics.intervals import compare
 from tasks.metrics import Bleu, Rouge
@@ -79,7 +79,7 @@ def summary_of(results: Path) -> Summary:
     return summarize(read_runs(results)[0], Comparisons(results))
 
 
-def lprun(summary: Summary) -> Row:
+def lprun(summary: Summary) -> RecipeRow:
     (group,) = summary.groups
     return next(row for row in group.rows if row.recipe == "lprun")
 

@@ -27,7 +27,7 @@ def test_several_processes_find_what_one_finds(
     for processes in (1, 2):
         counted: list[int] = []
         comparisons = Comparisons(tmp_path if processes == 2 else None, processes)
-        summaries.append(summarize(runs, comparisons, tick=lambda: counted.append(1)))  # noqa: B023
+        summaries.append(summarize(runs, comparisons, on_progress=lambda: counted.append(1)))  # noqa: B023
         counts.append(len(counted))
     assert summaries[0] == summaries[1]
     assert counts == [7, 7]
@@ -62,7 +62,7 @@ def test_a_process_that_dies_leaves_its_groups_to_this_one(six_groups: list[Stor
         for process in set(active_children()) - before:
             process.kill()
 
-    found = summarize(six_groups, Comparisons(None, processes=2), tick=kill)
+    found = summarize(six_groups, Comparisons(None, processes=2), on_progress=kill)
     assert found == summarize(six_groups, Comparisons(None))
 
 
@@ -74,5 +74,5 @@ def test_an_interrupt_leaves_no_process_behind(six_groups: list[StoredRun]) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        summarize(six_groups, Comparisons(None, processes=2), tick=interrupt)
+        summarize(six_groups, Comparisons(None, processes=2), on_progress=interrupt)
     assert set(active_children()) <= before

@@ -10,7 +10,7 @@ import pytest
 from harness.records.run_folder import read_runs
 from harness.reporting.aggregation import summarize
 from harness.reporting.paired_comparison import Comparisons
-from harness.reporting.reference import beside_other, beside_paper
+from harness.reporting.reference import add_paper_reference, beside_other
 from harness.reporting.summary import Summary
 from harness.reporting.wording import reference_lines, signed
 
@@ -28,7 +28,7 @@ def test_the_paper_stands_beside_rows_that_it_has(tmp_path: Path, write_run: Wri
     write_run(tmp_path, scores, backbone="facebook/bart-large", recipe="mine", id="b", **where)
     write_run(tmp_path, scores, backbone="nano-t5", id="c", **where)
     summary = summary_of(tmp_path)
-    beside_paper(summary)
+    add_paper_reference(summary)
     bart, nano = summary.groups
     assert (bart.memory_unit, nano.memory_unit) == ("GB", "GiB")
     lora, mine = bart.rows

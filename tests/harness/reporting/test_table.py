@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from harness.records.report import Report
 from harness.records.run_folder import StoredRun
 from harness.reporting.aggregation import summarize
-from harness.reporting.cost_breakdown import parts_lines
+from harness.reporting.cost_breakdown import breakdown_lines
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.summary import Estimate
 from harness.reporting.table import table
@@ -97,8 +97,8 @@ def test_allocations_that_were_tried_again_come_with_advice(make_report: MakeRep
     assert "lprun, seed 0: 3 allocations had to be tried again" in shown
     assert "expandable_segments:True" in shown
     assert shown.count("tried again") == 1
-    assert any(line.startswith("memory: 3 allocations") for line in parts_lines(short))
-    assert not any(line.startswith("memory:") for line in parts_lines(well))
+    assert any(line.startswith("memory: 3 allocations") for line in breakdown_lines(short))
+    assert not any(line.startswith("memory:") for line in breakdown_lines(well))
 
 
 def test_only_headings_that_are_shown_are_explained(make_report: MakeReport) -> None:

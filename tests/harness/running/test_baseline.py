@@ -9,7 +9,7 @@ import pytest
 from harness import HarnessError
 from harness.records.report import Fingerprint, Report
 from harness.records.run_folder import RunFolder
-from harness.running.baseline import read_baseline, relate_to_earlier
+from harness.running.baseline import apply_baseline, read_baseline
 
 MakeReport = Callable[..., Report]
 
@@ -33,7 +33,7 @@ def ours(make_report: MakeReport) -> Report:
 
 
 def test_ratios_are_recipe_over_full(ours: Report, earlier: Callable[..., Path]) -> None:
-    relate_to_earlier(ours, earlier())
+    apply_baseline(ours, earlier())
     assert ours.speed
     assert ours.memory
     assert ours.speed.relative == pytest.approx(1.75)
@@ -67,7 +67,7 @@ def test_unequal_fingerprints_are_refused_by_name(
     setattr(ours.fingerprint, field, OTHER[field])
     before = ours.model_copy(deep=True)
     with pytest.raises(HarnessError) as raised:
-        relate_to_earlier(ours, earlier())
+        apply_baseline(ours, earlier())
     assert f"they differ in {field} (" in raised.value.message
     assert str(OTHER[field]) in raised.value.message
     assert "Leave probe.baseline out" in str(raised.value)
@@ -81,7 +81,7 @@ def test_all_that_differs_is_named(ours: Report, earlier: Callable[..., Path]) -
     ours.fingerprint.dtype = "bfloat16"
     ours.speed.schedule_sha256 = "ef" * 32
     with pytest.raises(HarnessError) as raised:
-        relate_to_earlier(ours, earlier())
+        apply_baseline(ours, earlier())
     assert "threads (2 there, 64 here)" in raised.value.message
     assert "dtype (float32 there, bfloat16 here)" in raised.value.message
     assert "the batches that were timed" in raised.value.message
@@ -110,9 +110,9 @@ def test_a_run_without_measurements_cannot_be_compared(
     ours: Report, earlier: Callable[..., Path], field: str
 ) -> None:
     with pytest.raises(HarnessError, match="holds no measurements"):
-        relate_to_earlier(ours, earlier(**{field: None}))
+        apply_baseline(ours, earlier(**{field: None}))
 
 
 def test_a_folder_without_a_run_is_named(ours: Report, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="There is no run in"):
-        relate_to_earlier(ours, tmp_path)
+        apply_baseline(ours, tmp_path)

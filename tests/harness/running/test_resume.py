@@ -117,7 +117,7 @@ def attempt(finished_run: Any, tmp_path: Path) -> Callable[..., Stopper]:
         manager = installed().manager
         manager.register(stopper)
         try:
-            Run(spec, installed(), tmp_path, snapshot_seconds=0).execute()
+            Run(spec, installed(), tmp_path, save_state_seconds=0).execute()
         finally:
             manager.unregister(stopper)
         return stopper

@@ -25,8 +25,8 @@ from harness.running.run import status_of
 from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec, read_toml, resolve
 from harness.training.log import NonFiniteLossError
-from harness.training.trained_weights import restore
-from harness.training.trainer import prepare
+from harness.training.trained_weights import load_weights
+from harness.training.trainer import load_trainer
 from tasks.metrics import summary_metrics
 
 
@@ -148,11 +148,11 @@ def test_the_stored_weights_make_the_stored_predictions(
     spec = spec_of(folder)
     plugins = installed()
     inputs = read_inputs(spec, plugins)
-    trainee = prepare(inputs.backbone, parse(spec.recipe, plugins.compressors), spec)
-    restore(trainee.trained, folder)
-    trainee.engine.release(trainee.model)
+    trainer = load_trainer(inputs.backbone, parse(spec.recipe, plugins.compressors), spec)
+    load_weights(trainer.trained, folder)
+    trainer.engine.unpatch(trainer.model)
     sources = [example.source for example in inputs.test.examples]
-    made = generate(trainee.model, inputs.tokenizer, sources, spec.test, shared_beams=True)
+    made = generate(trainer.model, inputs.tokenizer, sources, spec.test, shared_beams=True)
     assert made == [p["prediction"] for p in predictions]
     with safe_open(folder / "weights.safetensors", framework="pt") as file:
         numel = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118

@@ -89,15 +89,15 @@ def test_a_run_that_ends_without_a_report_is_closed_as_an_error(tmp_path: Path) 
     pytest.importorskip("tensorboard")
     told: list[str] = []
 
-    class Told(TensorBoard):
+    class OnProgress(TensorBoard):
         def finish(self, values: Any, status: str) -> None:
             super().finish(values, status)
             told.append(status)
 
-    with Told(tmp_path):
+    with OnProgress(tmp_path):
         pass
     assert told == []
-    with Told(tmp_path) as tracker:
+    with OnProgress(tmp_path) as tracker:
         tracker.run_started(RunSpec())
     assert told == ["error"]
 

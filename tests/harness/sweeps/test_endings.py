@@ -100,7 +100,7 @@ def test_each_ends_as_what_it_is_and_the_sweep_goes_on(sweep: Sweep, results: Pa
     assert hungry
     assert hungry.phase == "probe speed"
     assert "can't allocate memory" in hungry.message
-    # What the process held: at least an interpreter with torch, and less than what it asked for.
+    # What the process held: at least an interpreter with torch, and less than what it requested.
     assert hungry.memory_bytes
     assert 100 * 2**20 < hungry.memory_bytes < 4 * 2**30
     for status, recipe in [("nan", "full"), ("error", "crash"), ("oom", "hungry")]:
@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_cut_until_it_does(sweep: Sweep, results: Path) -> 
     report = read_report(folder)
     assert (report.status, report.failure) == ("ok", None)
     assert report.micro_batch == BATCH // 4
-    # The settings are what was asked for, and so are the steps.
+    # The settings are what was requested, and so are the steps.
     assert read_toml(folder / "spec.toml")["train"]["batch_size"] == BATCH
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]

@@ -24,10 +24,10 @@ from harness.data.examples import tokenize
 from harness.records.report import Report
 from harness.records.run_folder import RunFolder
 from harness.spec.run_spec import RunSpec, read_toml, resolve
-from harness.sweeps.forecast import Forecast, Predictor, forecast
-from harness.sweeps.preview import survey
+from harness.sweeps.forecast import Forecast, MemoryEstimator, forecast
+from harness.sweeps.preview import plan_cells
 from harness.sweeps.probes import Costs, ProbeBatches, Probes, batches_of, probe, run_seconds
-from harness.sweeps.sweep import Cell
+from harness.sweeps.sweep import SweepCell
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +41,16 @@ def seeds_of(spec: RunSpec, recipe: str, *seeds: int) -> list[RunSpec]:
 
 def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path: Path) -> None:
     specs = [*seeds_of(spec, "lprun", 0, 1), *seeds_of(spec, "lora_ff:r=1000", 0)]
-    surveyed = survey(specs, installed(), tmp_path)
+    cell_plans = plan_cells(specs, installed(), tmp_path)
     told: list[str] = []
-    found = forecast(surveyed, tmp_path, here=True, unprobed=None, told=told.append)
+    found = forecast(cell_plans, tmp_path, here=True, unprobed=None, told=told.append)
     assert [line.split(" on ")[0] for line in told] == [
         "predicting the memory of lprun",
         "predicting the memory of lora_ff:r=1000",
         "probing lprun",
         "probing lora_ff:r=1000",
     ]
-    first, second, wide = (found[each.cell.id] for each in surveyed)
+    first, second, wide = (found[each.cell.id] for each in cell_plans)
     assert first == second
     assert not first.measured
     assert first.seconds > 0
@@ -65,7 +65,7 @@ def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path:
 
 
 def test_no_probe_is_started_too_late(spec: RunSpec, tmp_path: Path) -> None:
-    (each,) = survey(seeds_of(spec, "lprun", 0), installed(), tmp_path)
+    (each,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
     told: list[str] = []
     late = Probes(clock.seconds() - 1, told.append)
     with pytest.raises(TimeoutError, match="the time for probes was over"):
@@ -77,13 +77,13 @@ def test_an_earlier_run_is_better_than_a_probe(
     finished_run: Any, spec: RunSpec, tmp_path: Path, make_report: Callable[..., Report]
 ) -> None:
     results = finished_run.folder.parent
-    surveyed = survey(seeds_of(spec, spec.recipe, 0, 1), installed(), results)
-    assert [each.cell.done for each in surveyed] == [True, False]
+    cell_plans = plan_cells(seeds_of(spec, spec.recipe, 0, 1), installed(), results)
+    assert [each.cell.done for each in cell_plans] == [True, False]
     told: list[str] = []
-    found = forecast(surveyed, results, here=False, unprobed=None, told=told.append)
+    found = forecast(cell_plans, results, here=False, unprobed=None, told=told.append)
     assert [line.split(" on ")[0] for line in told] == [f"predicting the memory of {spec.recipe}"]
     (known,) = found.values()
-    assert surveyed[1].cell.id in found
+    assert cell_plans[1].cell.id in found
     assert known.measured
     report = Report.model_validate_json((finished_run.folder / "report.json").read_text())
     assert known.seconds == report.seconds
@@ -91,7 +91,7 @@ def test_an_earlier_run_is_better_than_a_probe(
     # The same on another task does not count.
     other = report.model_copy(update={"task": "another"})
     RunFolder(tmp_path, other.id).finish(other)
-    found = forecast(surveyed, tmp_path, here=True, unprobed="asked not to", told=told.append)
+    found = forecast(cell_plans, tmp_path, here=True, unprobed="asked not to", told=told.append)
     assert [(f.seconds, f.no_time) for f in found.values()] == [(None, "asked not to")]
 
 
@@ -101,7 +101,7 @@ def test_the_longest_step_is_that_of_all_the_data(spec: RunSpec, tmp_path: Path)
     file = tmp_path / "long.jsonl"
     rows = [json.dumps({"source": text, "target": text[:9]}) + "\n" for text in set(texts)]
     file.write_text("".join(rows))
-    (each,) = survey([spec.model_copy(update={"task": str(file)})], installed(), tmp_path)
+    (each,) = plan_cells([spec.model_copy(update={"task": str(file)})], installed(), tmp_path)
     everything = tokenize(each.splits.train, each.backbone.tokenizer(), each.task).examples
     assert len(everything) > 500
     by_length = sorted(len(e.source) + len(e.target) for e in everything)
@@ -117,7 +117,7 @@ COSTS = Costs(start=5.0, step=0.5, greedy=0.1, test=2.0)
 def test_a_run_takes_the_sum_of_its_parts(
     spec: RunSpec, tmp_path: Path, baseline: Costs | None
 ) -> None:
-    (each,) = survey(seeds_of(spec, "lprun", 0), installed(), tmp_path)
+    (each,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
     batches = batches_of(each)
     equal = ProbeBatches([batches.longest], batches.longest)
 
@@ -135,15 +135,17 @@ def test_a_run_takes_the_sum_of_its_parts(
     assert seconds(12) == pytest.approx(expected)
 
 
-def cells(*recipes: str) -> list[Cell]:
+def cells(*recipes: str) -> list[SweepCell]:
     return [
-        Cell(RunSpec(recipe=recipe, seed=seed), f"{recipe}-{seed}", recipe, 120, recipe == "full")
+        SweepCell(
+            RunSpec(recipe=recipe, seed=seed), f"{recipe}-{seed}", recipe, 120, recipe == "full"
+        )
         for seed in (0, 1)
         for recipe in recipes
     ]
 
 
-def printed(width: int, some: list[Cell], forecasts: dict[str, Forecast]) -> list[str]:
+def printed(width: int, some: list[SweepCell], forecasts: dict[str, Forecast]) -> list[str]:
     file = io.StringIO()
     show(Console(file=file, width=width, highlight=False), some, forecasts)
     return file.getvalue().splitlines()
@@ -199,7 +201,7 @@ def test_notes_say_nothing_of_what_is_not_there() -> None:
 def test_a_kind_is_all_but_the_seed(spec: RunSpec, tmp_path: Path) -> None:
     texts = ["lprun", "lora_ff + lprun", "lprun+lora_ff"]
     specs = [s for text in texts for s in seeds_of(spec, text, 0, 3)]
-    kinds = [each.kind for each in survey(specs, installed(), tmp_path)]
+    kinds = [each.kind for each in plan_cells(specs, installed(), tmp_path)]
     assert len(set(kinds)) == 2
     assert kinds[0] == kinds[1]
     assert kinds[2] == kinds[3] == kinds[4] == kinds[5]
@@ -208,9 +210,9 @@ def test_a_kind_is_all_but_the_seed(spec: RunSpec, tmp_path: Path) -> None:
 def test_what_does_not_answer_or_dies_is_unknown(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (each,) = survey(seeds_of(spec, "lprun", 0), installed(), tmp_path)
+    (each,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
     longest = batches_of(each).longest
-    with Predictor() as predictor:
+    with MemoryEstimator() as predictor:
         monkeypatch.setattr("harness.sweeps.forecast.LIMIT_SECONDS", 0.01)  # None starts as fast.
         late = predictor(each.cell.spec, longest)
         assert (late.peak_bytes, late.reason) == (

@@ -24,7 +24,7 @@ from harness.records.report import Report
 from harness.records.run_folder import RunFolder, read_report
 from harness.spec.run_spec import read_toml, resolve
 from harness.sweeps.executor import Event
-from harness.sweeps.sweep import Cell, Sweep
+from harness.sweeps.sweep import Sweep, SweepCell
 
 pytest.importorskip("ray")
 from ray._common.usage.usage_lib import usage_stats_enabled
@@ -75,7 +75,7 @@ def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
     told: list[Event] = []
     killed = threading.Event()
 
-    def tell(cell: Cell, event: Event) -> None:
+    def tell(cell: SweepCell, event: Event) -> None:
         told.append(event)
         if event == {"event": "step", "step": 5} and not killed.is_set():
             killed.set()
@@ -85,8 +85,8 @@ def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
 
     # Ray would otherwise report to its makers how it is used.
     assert not usage_stats_enabled()
-    cell = Cell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
-    (outcome,) = Sweep(tmp_path, cluster, tell, snapshot_seconds=0).run([cell])
+    cell = SweepCell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
+    (outcome,) = Sweep(tmp_path, cluster, tell, save_state_seconds=0).run([cell])
     assert killed.is_set(), (outcome, told)
     assert "lost" in [event["event"] for event in told]
     assert outcome.status == "ok", outcome.message
@@ -179,16 +179,16 @@ def test_a_run_on_a_node_that_dies_starts_on_another_and_its_files_come_home(
     told: list[Event] = []
     nodes = [start_node()]
 
-    def tell(cell: Cell, event: Event) -> None:
+    def tell(cell: SweepCell, event: Event) -> None:
         told.append(event)
         if event == {"event": "step", "step": 5} and len(nodes) == 1:
             assert not list(results.glob(".*.partial"))  # It works in a folder of its own.
             kill_tree(nodes[0])
             nodes.append(start_node())
 
-    cell = Cell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
+    cell = SweepCell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
     executor = Ray(RayOptions(retries=2))
-    (outcome,) = Sweep(results, executor, tell, snapshot_seconds=0).run([cell])
+    (outcome,) = Sweep(results, executor, tell, save_state_seconds=0).run([cell])
     assert len(nodes) == 2, (outcome, told)
     assert "lost" in [event["event"] for event in told]
     assert outcome.status == "ok", outcome.message

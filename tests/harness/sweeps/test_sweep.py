@@ -12,10 +12,10 @@ import pytest
 
 from harness.api.options import Options
 from harness.records.report import Report
-from harness.records.run_folder import RunFolder, claim, read_report
+from harness.records.run_folder import RunFolder, lock, read_report
 from harness.spec.run_spec import RunSpec
-from harness.sweeps.executor import Ending, Event, Executor, Job
-from harness.sweeps.sweep import Cell, Sweep, crash
+from harness.sweeps.executor import Event, Executor, Job, WorkerExit
+from harness.sweeps.sweep import Sweep, SweepCell, crash
 
 MakeReport = Callable[..., Report]
 
@@ -32,26 +32,26 @@ class Script(Executor[Options]):
         self.started: list[tuple[int, int | None]] = []
         self.lock = threading.Lock()
 
-    def run(self, job: Job, tell: Callable[[Event], None]) -> Ending:
+    def run(self, job: Job, tell: Callable[[Event], None]) -> WorkerExit:
         seed = job.spec.seed
         with self.lock:
             self.started.append((seed, job.micro_batch))
         tell({"event": "phase", "phase": "train", "steps": 3})
         end = self.ends.get(seed)
-        if isinstance(end, Ending):
+        if isinstance(end, WorkerExit):
             return end
         if isinstance(end, dict):
             tell(end)
-            return Ending(code=0)
+            return WorkerExit(code=0)
         report = self.make_report(id=f"run-{seed}", seed=seed)
         folder = RunFolder(self.results, f"run-{seed}").finish(report)
         tell({"event": "finished", "status": "ok", "message": None, "folder": str(folder)})
-        return Ending(code=0)
+        return WorkerExit(code=0)
 
 
-def cells(count: int) -> list[Cell]:
+def cells(count: int) -> list[SweepCell]:
     return [
-        Cell(RunSpec(seed=seed, recipe="full"), f"run-{seed}", "full", 3, False)
+        SweepCell(RunSpec(seed=seed, recipe="full"), f"run-{seed}", "full", 3, False)
         for seed in range(count)
     ]
 
@@ -60,8 +60,8 @@ def test_of_a_run_that_wrote_no_report_the_sweep_writes_one(
     tmp_path: Path, make_report: MakeReport
 ) -> None:
     ends = {
-        1: Ending(code=-signal.SIGSEGV, last_words="Segmentation fault\n"),
-        2: Ending(code=-signal.SIGKILL, out_of_memory=True),
+        1: WorkerExit(code=-signal.SIGSEGV, stderr_tail="Segmentation fault\n"),
+        2: WorkerExit(code=-signal.SIGKILL, out_of_memory=True),
         3: {"event": "finished", "status": "timeout", "message": "It took too long to load."},
     }
     executor = Script(tmp_path, make_report, ends)
@@ -114,11 +114,11 @@ def test_a_cell_that_another_sweep_holds_is_left_for_the_end(
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with claim(tmp_path, "run-0"):
+        with lock(tmp_path, "run-0"):
             held.set()
             let_go.wait(30)
 
-    def tell(cell: Cell, event: Event) -> None:
+    def tell(cell: SweepCell, event: Event) -> None:
         told.append((cell.spec.seed, event["event"]))
         if told[-1] == (1, "finished"):
             let_go.set()
@@ -132,16 +132,16 @@ def test_a_cell_that_another_sweep_holds_is_left_for_the_end(
 
 
 @pytest.mark.parametrize(
-    ("ending", "timeout", "status"),
+    ("worker_exit", "timeout", "status"),
     [
-        (Ending(code=-9, out_of_memory=True), None, "oom"),
-        (Ending(code=-9), 5, "timeout"),
-        (Ending(code=-9), None, "error"),
-        (Ending(code=-11, out_of_memory=True), None, "error"),
-        (Ending(code=1, last_words="Traceback\nValueError: no\n\n"), None, "error"),
+        (WorkerExit(code=-9, out_of_memory=True), None, "oom"),
+        (WorkerExit(code=-9), 5, "timeout"),
+        (WorkerExit(code=-9), None, "error"),
+        (WorkerExit(code=-11, out_of_memory=True), None, "error"),
+        (WorkerExit(code=1, stderr_tail="Traceback\nValueError: no\n\n"), None, "error"),
     ],
 )
 def test_what_a_process_did_not_say_is_read_from_how_it_ended(
-    ending: Ending, timeout: float | None, status: str
+    worker_exit: WorkerExit, timeout: float | None, status: str
 ) -> None:
-    assert crash(ending, timeout)[0] == status
+    assert crash(worker_exit, timeout)[0] == status

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from harness.training.async_scalar import Reading
+from harness.training.async_scalar import AsyncScalar
 
 
 def test_it_is_the_number() -> None:
-    assert float(Reading(torch.tensor(1.5))) == 1.5
+    assert float(AsyncScalar(torch.tensor(1.5))) == 1.5
 
 
 @pytest.mark.gpu
@@ -15,7 +15,7 @@ def test_it_is_the_number() -> None:
 def test_it_does_not_wait_for_what_was_queued_later() -> None:
     x = torch.randn(8192, 8192, device="cuda")
     torch.cuda.synchronize()
-    reading = Reading(x[0, 0])
+    reading = AsyncScalar(x[0, 0])
     later = torch.cuda.Event()
     for _ in range(50):
         x @ x

@@ -21,12 +21,12 @@ from harness.records.run_folder import SNAPSHOT
 from harness.spec.decoding import DecodingSettings
 from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
-from harness.training.async_scalar import Reading
+from harness.training.async_scalar import AsyncScalar
 from harness.training.engines.attention import _PerSequence
 from harness.training.engines.fused_attention import fused_attention, padded_within, takes_rows
-from harness.training.engines.rows import Row
-from harness.training.state import Progress, read_snapshot, write_snapshot
-from harness.training.trainer import Trainee, choose_device, prepare
+from harness.training.engines.rows import PackedRow
+from harness.training.state import Progress, load_state, save_state
+from harness.training.trainer import Trainer, choose_device, load_trainer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -41,7 +41,7 @@ DEVICE = torch.device("cuda")
 TOKENS = sum(len(e.target) for e in EXAMPLES)
 
 
-def trainee(backbone: Backbone, device: str, recipe: str, precision: str = "float32") -> Trainee:
+def trainer(backbone: Backbone, device: str, recipe: str, precision: str = "float32") -> Trainer:
     spec = RunSpec.model_validate(
         {
             "recipe": recipe,
@@ -50,12 +50,12 @@ def trainee(backbone: Backbone, device: str, recipe: str, precision: str = "floa
             "train": {"precision": precision, "packing": "on"},
         }
     )
-    return prepare(backbone, parse(recipe, installed().compressors), spec)
+    return load_trainer(backbone, parse(recipe, installed().compressors), spec)
 
 
 @pytest.mark.parametrize("recipe", ["full", "lora_ff+lprun"])
 def test_loss_and_gradients_are_those_of_the_cpu(backbone: Backbone, recipe: str) -> None:
-    made = {device: trainee(backbone, device, recipe) for device in ("cpu", "cuda")}
+    made = {device: trainer(backbone, device, recipe) for device in ("cpu", "cuda")}
     losses = {}
     for device, one in made.items():
         one.model.eval()  # Without dropout.
@@ -71,7 +71,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(backbone: Backbone, recipe: str
 
 @pytest.mark.parametrize("recipe", ["full", "lora_ff+lprun"])
 def test_steps_with_dropout_lower_the_loss(backbone: Backbone, recipe: str) -> None:
-    one = trainee(backbone, "cuda", recipe)
+    one = trainer(backbone, "cuda", recipe)
     one.model.train()
     for group in one.optimizer.param_groups:
         group["lr"] = 1e-2
@@ -82,14 +82,14 @@ def test_steps_with_dropout_lower_the_loss(backbone: Backbone, recipe: str) -> N
 @pytest.mark.parametrize("recipe", ["full", "lora_ff+lprun"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_step_never_waits_for_the_device(backbone: Backbone, recipe: str, precision: str) -> None:
-    one = trainee(backbone, "cuda", recipe, precision)
+    one = trainer(backbone, "cuda", recipe, precision)
     one.model.train()
     batches = [[one.engine.collate(EXAMPLES)] for _ in range(3)]
     one.step(batches[0], TOKENS, check=True)  # Loads kernels, makes the optimizer's state.
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        losses = [Reading(one.step(batch, TOKENS)) for batch in batches[1:]]
+        losses = [AsyncScalar(one.step(batch, TOKENS)) for batch in batches[1:]]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(math.isfinite(float(loss)) for loss in losses)
@@ -103,7 +103,7 @@ def test_flash_attention_is_the_loops(kind: str, width: int) -> None:
     lengths = {"queries": (30, 1, 128), "keys": (7, 300, 64) if kind == "cross" else (30, 1, 128)}
     rows = {
         device: [
-            Row(
+            PackedRow(
                 n,
                 torch.cat([torch.arange(m) for m in n]).to(device),
                 torch.tensor([0, *accumulate(n)], dtype=torch.int32, device=device),
@@ -133,7 +133,7 @@ def test_flash_attention_drops_probabilities() -> None:
         pytest.skip("this device has no flash attention")
     n = (100, 300)
     offsets = torch.tensor([0, *accumulate(n)], dtype=torch.int32, device="cuda")
-    row = Row(n, torch.cat([torch.arange(m) for m in n]).cuda(), offsets)
+    row = PackedRow(n, torch.cat([torch.arange(m) for m in n]).cuda(), offsets)
     zeros, ones = (torch.full((8, 400, 64), x, dtype=torch.bfloat16).cuda() for x in (0.0, 1.0))
     result = fused_attention(zeros, zeros, ones, None, row, row, 1.0, 0.2, False).float()
     assert float(result.mean()) == pytest.approx(1, abs=0.01)
@@ -145,9 +145,9 @@ def _as_in_training() -> None:
     choose_device("cuda")  # Turns kernels off that PyTorch would choose.
 
 
-def row_of(*lengths: int) -> Row:
+def row_of(*lengths: int) -> PackedRow:
     offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=DEVICE)
-    return Row(lengths, torch.cat([torch.arange(n) for n in lengths]).to(DEVICE), offsets)
+    return PackedRow(lengths, torch.cat([torch.arange(n) for n in lengths]).to(DEVICE), offsets)
 
 
 @pytest.mark.usefixtures("_as_in_training")
@@ -204,11 +204,11 @@ def test_predictions_are_those_of_the_cpu(backbone: Backbone) -> None:
 def test_the_state_holds_the_generator_of_the_device_in_use_alone(
     backbone: Backbone, tmp_path: Path
 ) -> None:
-    one = trainee(backbone, "cuda", "lora_ff")
+    one = trainer(backbone, "cuda", "lora_ff")
     schedule = torch.optim.lr_scheduler.ConstantLR(one.optimizer)
-    write_snapshot(tmp_path, one, schedule, Progress())
+    save_state(tmp_path, one, schedule, Progress())
     drawn = torch.rand(5, device=one.device)
-    read_snapshot(tmp_path, one, schedule)
+    load_state(tmp_path, one, schedule)
     assert torch.equal(torch.rand(5, device=one.device), drawn)
     with safe_open(tmp_path / SNAPSHOT, framework="pt") as file:
         random = {name for name in file.keys() if name.startswith("random/")}  # noqa: SIM118
@@ -223,7 +223,7 @@ def test_equal_steps_have_gradients_that_differ_in_their_last_digits_alone(
     record_property: Callable[[str, object], None],
 ) -> None:
     """Equal bits are not promised on CUDA: its backward passes add in any order."""
-    one = trainee(backbone, "cuda", "full", precision)
+    one = trainer(backbone, "cuda", "full", precision)
     one.model.eval()
     made = []
     for _ in range(5):
@@ -252,7 +252,7 @@ def test_weights_can_be_drawn_on_the_device(
     recipe = parse("lora_ff+lprun", installed().compressors)
     losses = []
     for _ in range(2):
-        one = prepare(backbone, recipe, spec, drawn_on_device=True)
+        one = load_trainer(backbone, recipe, spec, drawn_on_device=True)
         one.model.eval()
         losses.append(float(one.backward([one.engine.collate(EXAMPLES)], TOKENS)))
     assert devices == {"cuda"}

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from harness.api.events import StepDone
-from harness.training.log import History, NonFiniteLossError
+from harness.training.log import NonFiniteLossError, TrainingLog
 
 
 @pytest.mark.parametrize("behind", [0, 1, 2])
 def test_it_stays_behind_and_catches_up_in_order(tmp_path: Path, behind: int) -> None:
     file = tmp_path / "history.jsonl"
     told: list[StepDone] = []
-    history = History(file, told.append, behind)
+    history = TrainingLog(file, told.append, behind)
     for number in range(1, 5):
         history.step_taken(number, torch.tensor(number / 2), 0.1 * number)
         assert [event.step for event in told] == list(range(1, number + 1 - behind))
@@ -32,7 +32,7 @@ def test_it_stays_behind_and_catches_up_in_order(tmp_path: Path, behind: int) ->
 def test_a_loss_that_is_not_finite_is_found_at_the_latest_when_catching_up(
     tmp_path: Path, loss: float
 ) -> None:
-    history = History(tmp_path / "history.jsonl", lambda event: None, behind=1)
+    history = TrainingLog(tmp_path / "history.jsonl", lambda event: None, behind=1)
     history.step_taken(1, torch.tensor(1.0), 0.1)
     history.step_taken(2, torch.tensor(loss), 0.1)
     with pytest.raises(NonFiniteLossError, match=r"The loss of step 2 is (nan|inf)"):

@@ -26,7 +26,7 @@ from harness.spec.run_spec import RunSpec, Scheduler, TrainSettings
 from harness.training.log import NonFiniteLossError
 from harness.training.loop import Observers, train
 from harness.training.schedule import Schedule
-from harness.training.trainer import Trainee, prepare
+from harness.training.trainer import Trainer, load_trainer
 
 rng = random.Random(0)
 SOURCES = [[*rng.choices(range(3, 48), k=6), 1] for _ in range(39)]
@@ -61,12 +61,12 @@ def settings(**values: Any) -> TrainSettings:
     return TrainSettings(**{**short, **values})
 
 
-def trainee(chosen: TrainSettings, recipe: str = "full", seed: int = 0) -> Trainee:
+def trainer(chosen: TrainSettings, recipe: str = "full", seed: int = 0) -> Trainer:
     spec = RunSpec(recipe=recipe, weights="random", device="cpu", seed=seed, train=chosen)
-    return prepare(Tiny("tiny"), parse(recipe, installed().compressors), spec)
+    return load_trainer(Tiny("tiny"), parse(recipe, installed().compressors), spec)
 
 
-def weights(made: Trainee) -> dict[str, Tensor]:
+def weights(made: Trainer) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in made.trained.items()}
 
 
@@ -80,7 +80,7 @@ def score(value: float, higher_is_better: bool = True) -> Score:
 
 
 def run(
-    made: Trainee,
+    made: Trainer,
     chosen: TrainSettings,
     folder: Path,
     evaluate: Callable[[], float] = lambda: 0.0,
@@ -104,7 +104,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
-def scripted(scores: Sequence[float], made: Trainee, kept: list[Any]) -> Callable[[], float]:
+def scripted(scores: Sequence[float], made: Trainer, kept: list[Any]) -> Callable[[], float]:
     """Return an evaluation that gives these scores, and notes the weights that it saw."""
     left: Iterator[float] = iter(scores)
 
@@ -118,7 +118,7 @@ def scripted(scores: Sequence[float], made: Trainee, kept: list[Any]) -> Callabl
 @pytest.mark.parametrize("recipe", ["full", "lora_ff"])
 def test_the_best_weights_are_left(tmp_path: Path, recipe: str) -> None:
     chosen = settings(eval_every_epochs=0.3, learning_rate=1e-2)
-    made, kept = trainee(chosen, recipe), []
+    made, kept = trainer(chosen, recipe), []
     result = run(made, chosen, tmp_path, scripted([1, 3, 2, 3], made, kept))
     # Of equal scores the earlier one stays.
     assert (result.best_step, result.best_value, result.steps) == (6, 3, 12)
@@ -145,7 +145,7 @@ def test_the_direction_is_the_metrics_and_no_number_never_wins(
     tmp_path: Path, higher_is_better: bool, scores: list[float], best: int
 ) -> None:
     chosen = settings(eval_every_epochs=0.3, learning_rate=1e-2)
-    made, kept, seen = trainee(chosen), [], Seen()
+    made, kept, seen = trainer(chosen), [], Seen()
     evaluate = scripted(scores, made, kept)
     result = run(made, chosen, tmp_path, evaluate, seen=seen, higher_is_better=higher_is_better)
     assert (result.best_step, result.best_value) == ([3, 6, 9, 12][best], scores[best])
@@ -159,7 +159,7 @@ def test_the_direction_is_the_metrics_and_no_number_never_wins(
 
 def test_where_no_value_is_a_number_the_last_weights_are_left(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, learning_rate=1e-2, patience=3)
-    made, kept = trainee(chosen), []
+    made, kept = trainer(chosen), []
     result = run(made, chosen, tmp_path, scripted([NAN] * 6, made, kept))
     assert (result.best_step, result.best_value, result.stopped) == (6, None, "patience")
     assert equal(weights(made), kept[-1])
@@ -168,7 +168,7 @@ def test_where_no_value_is_a_number_the_last_weights_are_left(tmp_path: Path) ->
 
 def test_history_and_observers_see_every_step_and_evaluation(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.5, warmup_steps=4, learning_rate=0.01)
-    made, seen = trainee(chosen), Seen()
+    made, seen = trainer(chosen), Seen()
     run(made, chosen, tmp_path, scripted([5, 4, 6], made, []), seen=seen)
     rates = [0.01 * min(k / 4, (12 - k) / 8) for k in range(12)]
     assert [s.step for s in seen.steps] == list(range(1, 13))
@@ -191,7 +191,7 @@ def test_a_warm_up_longer_than_the_training_never_reaches_the_peak_and_says_so(
     tmp_path: Path,
 ) -> None:
     chosen, seen = settings(warmup_steps=1000, learning_rate=0.01, max_steps=4), Seen()
-    result = run(trainee(chosen), chosen, tmp_path, seen=seen)
+    result = run(trainer(chosen), chosen, tmp_path, seen=seen)
     rates = [s.values["learning_rate"] for s in seen.steps]
     assert rates == pytest.approx([0, 1e-5, 2e-5, 3e-5])
     assert result.learning_rate == pytest.approx(3e-5)
@@ -202,7 +202,7 @@ def test_a_warm_up_longer_than_the_training_never_reaches_the_peak_and_says_so(
 
 def test_a_warm_up_can_be_a_share_of_the_training(tmp_path: Path) -> None:
     chosen, seen = settings(warmup_steps=0.3, learning_rate=0.01), Seen()
-    result = run(trainee(chosen), chosen, tmp_path, seen=seen)
+    result = run(trainer(chosen), chosen, tmp_path, seen=seen)
     # ceil(0.3 x 12) = 4
     rates = [0.01 * min(k / 4, (12 - k) / 8) for k in range(12)]
     assert [s.values["learning_rate"] for s in seen.steps] == pytest.approx(rates)
@@ -214,7 +214,7 @@ def test_a_warm_up_can_be_a_share_of_the_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", get_args(Scheduler))
 def test_the_learning_rate_follows_the_schedule_of_its_name(tmp_path: Path, name: str) -> None:
     chosen, seen = settings(scheduler=name, warmup_steps=4, learning_rate=0.01), Seen()
-    run(trainee(chosen), chosen, tmp_path, seen=seen)
+    run(trainer(chosen), chosen, tmp_path, seen=seen)
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.01)
     peer = get_scheduler(name, optimizer, num_warmup_steps=4, num_training_steps=12)
     rates = []
@@ -227,7 +227,7 @@ def test_the_learning_rate_follows_the_schedule_of_its_name(tmp_path: Path, name
 
 def test_patience_stops(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, patience=2)
-    made, kept = trainee(chosen), []
+    made, kept = trainer(chosen), []
     result = run(made, chosen, tmp_path, scripted([1, 3, 2, 3, 9, 9], made, kept))
     assert (result.stopped, result.steps, result.planned_steps) == ("patience", 8, 12)
     assert result.best_step == 4
@@ -236,7 +236,7 @@ def test_patience_stops(tmp_path: Path) -> None:
 
 def test_a_better_score_renews_patience(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, patience=2)
-    made = trainee(chosen)
+    made = trainer(chosen)
     result = run(made, chosen, tmp_path, scripted([2, 1, 3, 1, 4, 1], made, []))
     assert (result.stopped, result.steps, result.best_step) == ("finished", 12, 10)
 
@@ -244,14 +244,14 @@ def test_a_better_score_renews_patience(tmp_path: Path) -> None:
 def test_diverging_is_an_error_of_its_own(tmp_path: Path) -> None:
     chosen, seen = settings(learning_rate=1e38), Seen()
     with pytest.raises(NonFiniteLossError, match=r"The loss of step 2 is (nan|inf)"):
-        run(trainee(chosen), chosen, tmp_path, seen=seen)
+        run(trainer(chosen), chosen, tmp_path, seen=seen)
     assert [s.step for s in seen.steps] == [1]
     assert not (tmp_path / "weights.safetensors").exists()
 
 
 def test_it_learns(tmp_path: Path) -> None:
     chosen, seen = settings(learning_rate=1e-2, max_steps=60, eval_every_epochs=6), Seen()
-    run(trainee(chosen), chosen, tmp_path, seen=seen)
+    run(trainer(chosen), chosen, tmp_path, seen=seen)
     losses = [s.values["loss"] for s in seen.steps]
     # Nats per target token. Every second token is the closing one: knowing it halves the loss.
     assert losses[0] > math.log(48) - 0.5
@@ -260,7 +260,7 @@ def test_it_learns(tmp_path: Path) -> None:
 
 def test_training_goes_on_in_training_mode_after_an_evaluation(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, max_steps=6)
-    made = trainee(chosen)
+    made = trainer(chosen)
     modes: list[bool] = []
 
     def evaluate() -> float:
@@ -278,7 +278,7 @@ def test_a_seed_decides_every_bit(tmp_path: Path, packing: str) -> None:
     results = []
     for name, seed in [("one", 0), ("same", 0), ("other", 1)]:
         (tmp_path / name).mkdir()
-        made = trainee(chosen, "lora_ff", seed)
+        made = trainer(chosen, "lora_ff", seed)
         run(made, chosen, tmp_path / name, seed=seed)
         results.append((weights(made), history(tmp_path / name)))
     (one, losses), (same, same_losses), (other, other_losses) = results
@@ -290,7 +290,7 @@ def test_a_seed_decides_every_bit(tmp_path: Path, packing: str) -> None:
 
 def test_the_first_step_checks_what_is_trained(tmp_path: Path) -> None:
     chosen = settings()
-    made = trainee(chosen)
+    made = trainer(chosen)
     stray = nn.Parameter(torch.ones(2))
     made.trained["stray"] = stray
     made.optimizer.add_param_group({"params": [stray]})
@@ -324,8 +324,8 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(
     # By the step, so that the scores do not depend on how often somebody asked.
     scores = {3: 1.0, 6: 2.0, 8: 0.5}
 
-    def attempt(folder: Path, last: int | None, every: float) -> tuple[Training, Trainee]:
-        made, seen = trainee(chosen, recipe), Seen()
+    def attempt(folder: Path, last: int | None, every: float) -> tuple[Training, Trainer]:
+        made, seen = trainer(chosen, recipe), Seen()
 
         def stop(event: StepDone) -> None:
             seen.steps.append(event)
@@ -340,7 +340,7 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(
             best_metric="main",
             folder=folder,
             observers=Observers(stop, lambda event: None),
-            snapshot_seconds=every,
+            save_state_seconds=every,
         )
         return result, made
 
@@ -371,9 +371,9 @@ def test_patience_that_ran_out_before_the_kill_stays_run_out(
         manual_clock.sleep(7)
         return next(left)
 
-    first = run(trainee(chosen), chosen, tmp_path, evaluate)
+    first = run(trainer(chosen), chosen, tmp_path, evaluate)
     seen = Seen()
-    again = run(trainee(chosen), chosen, tmp_path, seen=seen)
+    again = run(trainer(chosen), chosen, tmp_path, seen=seen)
     assert (first.steps, again.steps, again.stopped, seen.steps) == (4, 4, "patience", [])
     # Nothing is measured twice.
     assert (first.seconds, again.seconds) == (14, 14)
@@ -389,7 +389,7 @@ def test_the_state_on_a_cpu_holds_nothing_of_gpus(
     for name in ("get_rng_state", "get_rng_state_all", "set_rng_state"):
         monkeypatch.setattr(torch.cuda, name, asked)
     chosen = settings(eval_every_epochs=0.2, max_steps=4)
-    run(trainee(chosen), chosen, tmp_path)
-    run(trainee(chosen), chosen, tmp_path)
+    run(trainer(chosen), chosen, tmp_path)
+    run(trainer(chosen), chosen, tmp_path)
     with safe_open(tmp_path / "snapshot.safetensors", framework="pt") as file:
         assert [name for name in file.keys() if name.startswith("random/")] == ["random/torch"]  # noqa: SIM118

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from harness.data.examples import Example
-from harness.training.processes import ALONE, Processes
+from harness.training.processes import SINGLE_PROCESS, Processes
 from harness.training.schedule import Schedule
 
 EXAMPLES = [Example([number, 1], [number, 1]) for number in range(40)]
@@ -46,10 +46,10 @@ def test_shares_hold_each_example_once_in_no_larger_batches(
 
 def test_a_process_alone_does_what_it_is_given() -> None:
     (step,) = Schedule(EXAMPLES, 4, 2, seed=0).steps(0, 1)
-    assert ALONE.share(step) is step
+    assert SINGLE_PROCESS.share(step) is step
     weight = nn.Parameter(torch.ones(2))
-    ALONE.start(0)
-    assert ALONE.step(0, [weight], lambda: torch.tensor(3.0)) == 3
+    SINGLE_PROCESS.start(0)
+    assert SINGLE_PROCESS.step(0, [weight], lambda: torch.tensor(3.0)) == 3
 
 
 # Weights, and gradients that say which process and how often it was asked.

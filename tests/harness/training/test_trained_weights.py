@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from harness.training.trained_weights import FILE, keep, restore
+from harness.training.trained_weights import FILE, load_weights, save_weights
 
 
 def weights(seed: int = 0) -> dict[str, nn.Parameter]:
@@ -26,10 +26,10 @@ def bits(tensor: torch.Tensor) -> list[int]:
 
 
 def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
-    keep(weights(), tmp_path)
+    save_weights(weights(), tmp_path)
     other = weights(seed=1)
     before = {name: (id(p), p.dtype, p.shape, p.stride()) for name, p in other.items()}
-    restore(other, tmp_path)
+    load_weights(other, tmp_path)
     for name, parameter in weights().items():
         assert bits(other[name]) == bits(parameter)
     # In place: the optimizer and the model hold these very tensors.
@@ -38,8 +38,8 @@ def test_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_the_file_is_plain_safetensors_and_alone(tmp_path: Path) -> None:
-    keep(weights(), tmp_path)
-    keep(weights(seed=1), tmp_path)
+    save_weights(weights(), tmp_path)
+    save_weights(weights(seed=1), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     loaded = load_file(tmp_path / FILE)
     assert loaded.keys() == weights().keys()
@@ -47,8 +47,8 @@ def test_the_file_is_plain_safetensors_and_alone(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_the_last_good_file(tmp_path: Path) -> None:
-    keep(weights(), tmp_path)
+    save_weights(weights(), tmp_path)
     (tmp_path / f"{FILE}.tmp").mkdir()  # Nothing can be written under that name.
     with pytest.raises(Exception, match="Is a directory"):
-        keep(weights(seed=1), tmp_path)
+        save_weights(weights(seed=1), tmp_path)
     assert torch.equal(load_file(tmp_path / FILE)["a.weight"], weights()["a.weight"])

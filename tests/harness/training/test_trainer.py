@@ -17,7 +17,7 @@ from harness.data.examples import Example
 from harness.spec.recipe import Recipe, parse
 from harness.spec.run_spec import RunSpec, TrainSettings
 from harness.training.schedule import Schedule
-from harness.training.trainer import Trainee, choose_device, choose_dtype, prepare
+from harness.training.trainer import Trainer, choose_device, choose_dtype, load_trainer
 
 rng = random.Random(0)
 EXAMPLES = [
@@ -29,12 +29,12 @@ EXAMPLES = [
 ]
 
 
-def trainee(backbone: Backbone, recipe: str | Recipe, seed: int = 0, **settings: Any) -> Trainee:
+def trainer(backbone: Backbone, recipe: str | Recipe, seed: int = 0, **settings: Any) -> Trainer:
     train = TrainSettings(precision="float32", **settings)
     spec = RunSpec(recipe=str(recipe), weights="random", device="cpu", seed=seed, train=train)
     if isinstance(recipe, str):
         recipe = parse(recipe, installed().compressors)
-    return prepare(backbone, recipe, spec)
+    return load_trainer(backbone, recipe, spec)
 
 
 def move_adapters(model: nn.Module) -> None:
@@ -45,7 +45,7 @@ def move_adapters(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.05)
 
 
-def backward(made: Trainee, batch_size: int, accumulation: int) -> tuple[float, dict[str, Tensor]]:
+def backward(made: Trainer, batch_size: int, accumulation: int) -> tuple[float, dict[str, Tensor]]:
     """Loss and gradients of the same eight examples, cut into micro-batches."""
     (step,) = Schedule(EXAMPLES, batch_size, accumulation, seed=0).steps(0, 1)
     assert len(step.micro_batches) == accumulation
@@ -61,7 +61,7 @@ def backward(made: Trainee, batch_size: int, accumulation: int) -> tuple[float, 
 def test_loss_and_gradients_do_not_depend_on_how_a_step_is_cut(
     backbone: Backbone, recipe: str, packing: str
 ) -> None:
-    made = trainee(backbone, recipe, packing=packing)
+    made = trainer(backbone, recipe, packing=packing)
     made.model.eval()  # Without dropout.
     move_adapters(made.model)
     loss, gradients = backward(made, 8, 1)
@@ -79,7 +79,7 @@ def test_a_step_is_that_of_pytorch_by_hand(backbone: Backbone, recipe: str) -> N
     # With a large epsilon Adam is smooth: rounding cannot turn the sign of an update.
     settings = {"clip_norm": 0.5, "epsilon": 0.1, "beta1": 0.8, "weight_decay": 0.3}
     rates = {"learning_rate": 0.02, "adapter_learning_rate": 0.02}
-    made = trainee(backbone, recipe, packing="off", **settings, **rates)
+    made = trainer(backbone, recipe, packing="off", **settings, **rates)
     made.model.eval()
     move_adapters(made.model)
     reference = copy.deepcopy(made.model)
@@ -108,12 +108,12 @@ def _loss(model: PreTrainedModel, example: Example) -> Tensor:
 
 
 def test_counts_and_layers_are_those_of_the_composed_model(backbone: Backbone) -> None:
-    full = trainee(backbone, "full")
+    full = trainer(backbone, "full")
     assert full.parameters.trainable == full.parameters.total == full.parameters.original
     assert full.parameters.trainable_pct_of_original == 100
     assert full.layers_kept.encoder == full.layers_kept.decoder == [1, 2, 3, 4, 5, 6]
 
-    both = trainee(backbone, "lora_ff+lprun")
+    both = trainer(backbone, "lora_ff+lprun")
     assert both.layers_kept.encoder == both.layers_kept.decoder == [1, 2, 3, 5, 6]
     assert both.parameters.original == full.parameters.original
     assert both.parameters.total == sum(p.numel() for p in both.model.parameters())
@@ -125,13 +125,13 @@ def test_counts_and_layers_are_those_of_the_composed_model(backbone: Backbone) -
 def test_recipes_with_an_adapter_have_their_own_rate(backbone: Backbone) -> None:
     rates = {"learning_rate": 0.25, "adapter_learning_rate": 0.5}
     for recipe, rate in [("full", 0.25), ("lprun", 0.25), ("lora_ff", 0.5), ("lora_qv+lprun", 0.5)]:
-        made = trainee(backbone, recipe, **rates)
+        made = trainer(backbone, recipe, **rates)
         assert made.learning_rate == rate
         assert [group["lr"] for group in made.optimizer.param_groups] == [rate]
 
 
 def test_the_seed_draws_the_initial_adapter(backbone: Backbone) -> None:
-    one, same, other = (trainee(backbone, "lora_ff", seed) for seed in (3, 3, 4))
+    one, same, other = (trainer(backbone, "lora_ff", seed) for seed in (3, 3, 4))
     assert all(torch.equal(one.trained[name], p) for name, p in same.trained.items())
     adapters = [name for name in one.trained if "lora_A" in name]
     assert adapters
@@ -149,18 +149,18 @@ class Stray(Compressor[Options]):
         return model
 
 
-def collated(made: Trainee, examples: Sequence[Example] = EXAMPLES) -> tuple[list[Any], int]:
+def collated(made: Trainer, examples: Sequence[Example] = EXAMPLES) -> tuple[list[Any], int]:
     return [made.engine.collate(examples)], sum(len(e.target) for e in examples)
 
 
 def test_a_parameter_that_gets_no_gradient_is_found(backbone: Backbone) -> None:
-    made = trainee(backbone, Recipe((Stray("stray", Options()),)))
+    made = trainer(backbone, Recipe((Stray("stray", Options()),)))
     with pytest.raises(HarnessError, match=r"1 parameters should be trained .*'stray'"):
         made.step(*collated(made), check=True)
 
 
 def test_a_parameter_that_the_optimizer_lacks_is_found(backbone: Backbone) -> None:
-    made = trainee(backbone, "lora_ff")
+    made = trainer(backbone, "lora_ff")
     name = next(iter(made.trained))
     made.optimizer.param_groups[0]["params"].remove(made.trained[name])
     with pytest.raises(HarnessError, match="not in the optimizer"):
@@ -181,7 +181,7 @@ def test_the_environment_changes_no_number(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trained() -> dict[str, Tensor]:
-        made = trainee(backbone, "lora_ff")
+        made = trainer(backbone, "lora_ff")
         move_adapters(made.model)
         for _ in range(2):
             made.step(*collated(made))
@@ -235,7 +235,7 @@ def test_drawing_weights_on_the_device_changes_nothing_on_a_cpu(backbone: Backbo
     spec = RunSpec(recipe="lora_ff", weights="random", device="cpu")
     recipe = parse("lora_ff", installed().compressors)
     plain, there = (
-        prepare(backbone, recipe, spec, drawn_on_device=flag).model.state_dict()
+        load_trainer(backbone, recipe, spec, drawn_on_device=flag).model.state_dict()
         for flag in (False, True)
     )
     assert plain.keys() == there.keys()

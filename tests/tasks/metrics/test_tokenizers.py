@@ -14,7 +14,7 @@ from typer.testing import Result
 from harness import Metric
 from harness.api.metric import make_metric
 from harness.api.plugins import installed
-from harness.evaluation.predictions import Row
+from harness.evaluation.predictions import PredictionRow
 from harness.evaluation.scoring import score
 from tasks.metrics.tokenizers import (
     any_script_tokens,
@@ -38,8 +38,8 @@ def metric(text: str) -> Metric:
     return make_metric(text, installed().metrics)
 
 
-def rows(*texts: str) -> list[Row]:
-    return [Row(number, text, text, None) for number, text in enumerate(texts, 1)]
+def rows(*texts: str) -> list[PredictionRow]:
+    return [PredictionRow(number, text, text, None) for number, text in enumerate(texts, 1)]
 
 
 @given(st.text(st.characters(max_codepoint=127)))

@@ -113,7 +113,7 @@ def test_batches_join_without_loss(tmp_path):
 def test_progress_reaches_the_end_of_the_file(tmp_path):
     ticks = []
     notes = write(tmp_path / "a.csv.gz", [row(number) for number in range(2000)])
-    prepare(notes, tmp_path / "out", tick=lambda *tick: ticks.append(tick))
+    prepare(notes, tmp_path / "out", on_progress=lambda *on_progress: ticks.append(on_progress))
     assert [number for number, _ in ticks] == [0, 500, 1000, 1500, 2000]
     shares = [share for _, share in ticks]
     assert shares == sorted(shares)

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from harness.reporting.page.charts import tradeoff
-from harness.reporting.summary import Estimate, Group, Quality, Row
+from harness.reporting.summary import Estimate, Group, Quality, RecipeRow
 
 
 def group_of(points: dict[str, tuple[float, float]]) -> Group:
     """Recipe -> speed and score."""
     rows = [
-        Row(
+        RecipeRow(
             recipe=recipe,
             status="ok",
             seeds=[0],

@@ -12,17 +12,17 @@ from harness.data.examples import Example
 from harness.measurement.memory import peak_of_allocations
 from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
-from harness.training.trainer import Trainee, prepare
+from harness.training.trainer import Trainer, load_trainer
 
 EXAMPLES = [Example([5] * n + [1], [7] * m + [1]) for n, m in [(30, 14), (9, 3), (1, 20), (35, 8)]]
 
 
-def trainee(backbone: Backbone, checkpointing: str, **train: str) -> Trainee:
+def trainer(backbone: Backbone, checkpointing: str, **train: str) -> Trainer:
     settings = {"checkpointing": checkpointing, "precision": "float32", **train}
     spec = RunSpec.model_validate(
         {"recipe": "lora_ff+lprun", "weights": "random", "device": "cpu", "train": settings}
     )
-    made = prepare(backbone, parse(spec.recipe, installed().compressors), spec)
+    made = load_trainer(backbone, parse(spec.recipe, installed().compressors), spec)
     made.model.train()
     torch.manual_seed(1)
     for name, parameter in made.trained.items():
@@ -31,7 +31,7 @@ def trainee(backbone: Backbone, checkpointing: str, **train: str) -> Trainee:
     return made
 
 
-def outcome(made: Trainee) -> tuple[float, dict[str, Tensor]]:
+def outcome(made: Trainer) -> tuple[float, dict[str, Tensor]]:
     torch.manual_seed(2)  # Of dropout, which is on.
     tokens = sum(len(e.target) for e in EXAMPLES)
     loss = made.backward([made.engine.collate(EXAMPLES)], tokens)
@@ -45,8 +45,8 @@ def test_loss_and_gradients_are_the_same_to_the_bit(
     backbone: Backbone, packing: str, precision: str
 ) -> None:
     settings = {"packing": packing, "precision": precision}
-    kept_loss, kept = outcome(trainee(backbone, "off", **settings))
-    loss, gradients = outcome(trainee(backbone, "on", **settings))
+    kept_loss, kept = outcome(trainer(backbone, "off", **settings))
+    loss, gradients = outcome(trainer(backbone, "on", **settings))
     assert loss == kept_loss
     assert gradients.keys() == kept.keys()
     for name, gradient in gradients.items():
@@ -56,7 +56,7 @@ def test_loss_and_gradients_are_the_same_to_the_bit(
 
 def test_memory_falls(backbone: Backbone) -> None:
     def peak(checkpointing: str) -> int:
-        made = trainee(backbone, checkpointing)
+        made = trainer(backbone, checkpointing)
         outcome(made)
         return peak_of_allocations(lambda: outcome(made))
 

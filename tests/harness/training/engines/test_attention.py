@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from harness.training.engines.attention import _PerSequence, kernels
 from harness.training.engines.fused_attention import fused_attention
-from harness.training.engines.rows import Row
+from harness.training.engines.rows import PackedRow
 
 HEADS, WIDTH = 2, 4
 Attend = Callable[..., Tensor]
@@ -21,12 +21,12 @@ WAYS = pytest.mark.parametrize(
 )
 
 
-def row(*lengths: int) -> Row:
+def row(*lengths: int) -> PackedRow:
     offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-    return Row(lengths, torch.cat([torch.arange(n) for n in lengths]), offsets)
+    return PackedRow(lengths, torch.cat([torch.arange(n) for n in lengths]), offsets)
 
 
-def tensors(queries: Row, keys: Row, with_bias: bool) -> list[Tensor]:
+def tensors(queries: PackedRow, keys: PackedRow, with_bias: bool) -> list[Tensor]:
     torch.manual_seed(0)
     q, k, v = (torch.randn(sum(r.lengths), HEADS * WIDTH) for r in (queries, keys, keys))
     heads = [t.view(-1, HEADS, WIDTH).transpose(0, 1) for t in (q, k, v)]
@@ -45,7 +45,7 @@ def tensors(queries: Row, keys: Row, with_bias: bool) -> list[Tensor]:
     ],
 )
 def test_result_and_gradients_are_those_of_each_sequence_alone(
-    attend: Attend, queries: Row, keys: Row, causal: bool, with_bias: bool
+    attend: Attend, queries: PackedRow, keys: PackedRow, causal: bool, with_bias: bool
 ) -> None:
     leaves = tensors(queries, keys, with_bias)
     query, key, value = leaves[:3]

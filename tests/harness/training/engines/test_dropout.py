@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from harness.training.engines.dropout import CheapDropout, Mask, drop_on_device, dropout
+from harness.training.engines.dropout import Mask, PackedMaskDropout, drop_on_device, dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -97,10 +97,10 @@ def test_the_mode_replaces_function_and_module() -> None:
     expected = dropout(x, 0.1)
     for call in (lambda: F.dropout(x, 0.1), lambda: F.dropout(x, p=0.1), lambda: module(x)):
         torch.manual_seed(0)
-        with CheapDropout():
+        with PackedMaskDropout():
             assert torch.equal(call(), expected)
         torch.manual_seed(0)
         assert not torch.equal(call(), expected)
-    with CheapDropout():
+    with PackedMaskDropout():
         assert module.eval()(x) is x
         assert not F.dropout(x, 1.0).any()

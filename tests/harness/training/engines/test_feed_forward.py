@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5LayerFF
 
-from harness.training.engines.feed_forward import uncast_feed_forwards
+from harness.training.engines.feed_forward import patch_t5_feed_forwards
 
 
 def outcome(layer: T5LayerFF, x: Tensor) -> list[Tensor]:
@@ -27,7 +27,7 @@ def test_under_autocast_all_bits_are_the_same(kind: str) -> None:
     layer = T5LayerFF(T5Config(d_model=16, d_ff=24, feed_forward_proj=kind))
     x = torch.randn(2, 5, 16)
     expected = outcome(layer, x)
-    with uncast_feed_forwards(layer):
+    with patch_t5_feed_forwards(layer):
         assert "forward" in vars(layer.DenseReluDense)
         actual = outcome(layer, x)
     assert "forward" not in vars(layer.DenseReluDense)

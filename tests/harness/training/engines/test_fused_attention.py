@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.training.engines.attention import _PerSequence
 from harness.training.engines.fused_attention import flash_within, fused_attention
-from harness.training.engines.rows import Row
+from harness.training.engines.rows import PackedRow
 from harness.training.trainer import choose_device
 
 CUDA = pytest.param(
@@ -26,9 +26,9 @@ HEADS, WIDTH = 2, 4
 LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=4)
 
 
-def row(lengths: tuple[int, ...]) -> Row:
+def row(lengths: tuple[int, ...]) -> PackedRow:
     offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-    return Row(lengths, torch.cat([torch.arange(n) for n in lengths]), offsets)
+    return PackedRow(lengths, torch.cat([torch.arange(n) for n in lengths]), offsets)
 
 
 @given(LENGTHS, st.sampled_from(["encoder", "decoder", "cross"]), st.booleans())
@@ -106,7 +106,7 @@ def test_flash_is_called_as_this_torch_has_it(width: int, p: float) -> None:
 
     query, key, value = of_shape(8), of_shape(10), of_shape(10)
     on_meta = [
-        Row(r.lengths, r.positions.to("meta"), r.offsets.to("meta")) for r in (queries, keys)
+        PackedRow(r.lengths, r.positions.to("meta"), r.offsets.to("meta")) for r in (queries, keys)
     ]
     result = flash_within(query, key, value, *on_meta, 1.0, p, False)
     assert result.shape == (8, HEADS, width)
@@ -121,7 +121,7 @@ def test_beside_a_bias_a_tenth_of_the_probabilities_is_dropped(asked: str, train
     device = choose_device(asked)
     lengths, heads, width = (64,) * 8, 8, 64
     offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-    own = Row(lengths, torch.cat([torch.arange(n) for n in lengths]).to(device), offsets)
+    own = PackedRow(lengths, torch.cat([torch.arange(n) for n in lengths]).to(device), offsets)
     torch.manual_seed(0)
     zeros = torch.zeros(heads, sum(lengths), width, dtype=torch.bfloat16, device=device)
     ones = torch.eye(width, dtype=torch.bfloat16, device=device).repeat(len(lengths), 1)
@@ -150,7 +150,7 @@ def test_gradients_beside_a_mask_are_finite_and_right_at_odd_multiples_of_64(
     results = []
     for place, dtype in ((torch.device("cpu"), torch.float32), (device, torch.bfloat16)):
         offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=place)
-        own = Row(lengths, torch.cat([torch.arange(n) for n in lengths]).to(place), offsets)
+        own = PackedRow(lengths, torch.cat([torch.arange(n) for n in lengths]).to(place), offsets)
         made = [leaf.to(place, dtype).detach().requires_grad_() for leaf in leaves]
         attend = _PerSequence.apply if dtype == torch.float32 else fused_attention
         result = attend(*made, bias.to(place, dtype), own, own, width**-0.5, 0.0, False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from harness.training.engines import lora_linear as module
 from harness.training.engines.dropout import drop, drop_on_device
-from harness.training.engines.lora_linear import fused_lora, lora_linear, scaled_product
+from harness.training.engines.lora_linear import lora_linear, patch_lora, scaled_product
 
 
 def adapted(bias: bool, dropout: float = 0.0, **more: object) -> nn.Module:
@@ -44,7 +44,7 @@ def test_result_and_gradients_are_pefts(bias: bool) -> None:
     x = torch.randn(2, 4, 6)
     expected = outcome(model, x)
     assert len(expected) == (5 if bias else 4)
-    with fused_lora(model):
+    with patch_lora(model):
         actual = outcome(model, x)
     for ours, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -76,7 +76,7 @@ def test_dropout_is_on_the_way_to_a_and_the_same_both_ways(
 def test_dropout_only_while_training() -> None:
     model = adapted(False, dropout=0.5)
     x = torch.randn(3, 6)
-    with fused_lora(model):
+    with patch_lora(model):
         assert torch.equal(model.eval()(x), model(x))
         assert not torch.equal(model.train()(x), model(x))
 
@@ -84,7 +84,7 @@ def test_dropout_only_while_training() -> None:
 def test_merging_and_disabling_work_meanwhile() -> None:
     model = adapted(True)
     x = torch.randn(3, 6)
-    with torch.no_grad(), fused_lora(model):
+    with torch.no_grad(), patch_lora(model):
         expected = model(x)
         model[0].merge()
         torch.testing.assert_close(model(x), expected)
@@ -97,7 +97,7 @@ def test_names_parameters_and_copies_are_pefts() -> None:
     model = adapted(True)
     before = {name: id(p) for name, p in model.named_parameters()}
     x = torch.randn(3, 6)
-    with fused_lora(model):
+    with patch_lora(model):
         assert {name: id(p) for name, p in model.named_parameters()} == before
         twin = copy.deepcopy(model)
         with torch.no_grad():
@@ -109,14 +109,14 @@ def test_names_parameters_and_copies_are_pefts() -> None:
 @pytest.mark.parametrize("more", [{"use_dora": True}, {"lora_bias": True}])
 def test_other_kinds_keep_pefts_forward(more: dict[str, object]) -> None:
     model = adapted(True, **more)
-    with fused_lora(model):
+    with patch_lora(model):
         assert "forward" not in vars(model[0])
 
 
 def test_a_trained_base_weight_keeps_pefts_forward() -> None:
     model = adapted(False)
     model[0].get_base_layer().weight.requires_grad_(True)
-    with fused_lora(model):
+    with patch_lora(model):
         assert "forward" not in vars(model[0])
 
 
@@ -130,7 +130,7 @@ def test_the_input_is_kept_once() -> None:
         saved[tensor.untyped_storage().data_ptr()] = tensor.numel()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), fused_lora(model):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), patch_lora(model):
         model(x)
     x_elements, narrow, bits = 64 * 6, 64 * 3, 64 * 6 // 8
     assert sorted(saved.values()) == sorted([x_elements, narrow, bits, 6 * 3, 10 * 3, 10 * 6])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from harness.training.engines.norm import lean_norms, rms_norm
+from harness.training.engines.norm import patch_t5_norms, rms_norm
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -26,7 +26,7 @@ def test_result_and_gradients_are_the_modules(scale: float) -> None:
         norm.zero_grad()
         x.grad = None
         if lean:
-            with lean_norms(norm):
+            with patch_t5_norms(norm):
                 result = norm(x)
                 result.backward(upstream)
         else:
@@ -46,7 +46,7 @@ def test_it_keeps_its_input_and_one_number_a_row() -> None:
         saved[tensor.untyped_storage().data_ptr()] = tensor.numel()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), lean_norms(norm):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), patch_t5_norms(norm):
         norm(x)
     assert sorted(saved.values()) == [10, 64, 640]
 
@@ -54,7 +54,7 @@ def test_it_keeps_its_input_and_one_number_a_row() -> None:
 def test_the_result_has_the_precision_of_the_products() -> None:
     norm = T5LayerNorm(8)
     x = torch.randn(2, 8)
-    with lean_norms(norm):
+    with patch_t5_norms(norm):
         assert norm(x).dtype == torch.float32
         with torch.autocast("cpu", torch.bfloat16):
             assert norm(x).dtype == torch.bfloat16

@@ -172,8 +172,8 @@ def test_release_gives_the_model_back(backbone: Backbone, make_model: MakeModel)
     loss_and_gradients(model, engine, [make_examples()])
     with pytest.raises(HarnessError, match="packed"):
         generated()
-    engine.release(model)
-    engine.release(model)
+    engine.unpatch(model)
+    engine.unpatch(model)
     assert generated() == before
     assert model.config._attn_implementation == implementation
     assert not any("forward" in vars(module) for module in model.modules())
@@ -190,7 +190,7 @@ def test_release_in_bfloat16_leaves_float32_weights_that_round_to_what_was_used(
     engine = engine_for(model, backbone, dtype=torch.bfloat16)
     assert model.state_dict().keys() == weights.keys()
     used = {name: t.clone() for name, t in model.state_dict().items()}
-    engine.release(model)
+    engine.unpatch(model)
     for name, tensor in model.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, used[name].float()), name
@@ -201,12 +201,12 @@ def test_preparing_twice_is_preparing_once(backbone: Backbone, make_model: MakeM
     first = engine_for(model, backbone)
     expected, _ = loss_and_gradients(model, first, [make_examples()])
     second = engine_for(model, backbone)
-    second.prepare(model)
+    second.patch(model)
     loss, _ = loss_and_gradients(model, second, [make_examples()])
     assert loss == expected
-    second.release(model)
+    second.unpatch(model)
     assert not any(module._forward_pre_hooks for module in model.modules())
-    second.prepare(model)
+    second.patch(model)
     assert loss_and_gradients(model, second, [make_examples()])[0] == expected
 
 
