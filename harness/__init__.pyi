@@ -24,7 +24,11 @@ from .data.table import Table, holds_lists, references_column, text_column
 from .data.table_task import TableOptions, TableTask
 from .data.turns import Joining, exchanges, turn_column
 from .errors import HarnessError, is_out_of_memory
+from .records.report import Report
+from .records.run_folder import StoredRun
 from .records.tensor_file import write_tensors
+from .reporting.collection import Reports
+from .reporting.entry import load_report, load_reports
 from .sweeps.executor import Executor
 
 __version__: str
@@ -51,12 +55,15 @@ __all__ = [
     "Preparation",
     "Prepared",
     "Register",
+    "Report",
+    "Reports",
     "Role",
     "Score",
     "Splits",
     "Stack",
     "Stage",
     "StepDone",
+    "StoredRun",
     "Table",
     "TableOptions",
     "TableTask",
@@ -76,6 +83,8 @@ __all__ = [
     "is_hub_reference",
     "is_out_of_memory",
     "load_from_hub",
+    "load_report",
+    "load_reports",
     "pick_splits",
     "read_folder",
     "read_table",

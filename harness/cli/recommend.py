@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli.report import load, summarized
+from harness.cli.loading import load, summarize
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def recommend(
     quality = _ratio(min_quality, "--min-quality")
     memory = _bytes(max_memory) if max_memory is not None else None
     speed = _ratio(min_speed, "--min-speed") if min_speed is not None else None
-    summary = summarized(results, load(results), metric)
+    summary = summarize(load(results), metric)
     if not summary.metrics:
         raise HarnessError(f"No run in {str(results)!r} has been scored.", "See: harness report")
     needs = recommendation.Needs(

@@ -151,8 +151,8 @@ def _execute(
     from rich.markup import escape
 
     from harness.api.plugins import installed
+    from harness.cli.loading import one_run
     from harness.cli.progress import Progress
-    from harness.cli.report import one_run
     from harness.evaluation.scoring import not_computed_note
     from harness.reporting.cost_breakdown import breakdown_lines
 

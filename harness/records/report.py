@@ -349,3 +349,8 @@ class Report(Record):
     """What the measurements depend on."""
     not_measured: dict[str, str] = Field(default_factory=dict)
     """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
+
+    def _repr_html_(self) -> str:
+        from harness.records.display import report_html
+
+        return report_html(self)

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -235,11 +236,22 @@ def find_runs(
 
 
 class StoredRun(NamedTuple):
-    """A finished run, where it is, and its folder relative to that of all runs."""
+    """A finished run.
+
+    Attributes:
+        folder: holds the report, the predictions and the trained weights.
+        report: what the run measured.
+        name: the folder, relative to the results folder; empty where that is not known.
+    """
 
     folder: Path
     report: Report
     name: str = ""
+
+    def _repr_html_(self) -> str:
+        from harness.records.display import report_html
+
+        return f"{report_html(self.report)}<small>{escape(str(self.folder))}</small>"
 
 
 def read_runs(

@@ -1,4 +1,4 @@
-"""The report as a document: Markdown, LaTeX and CSV."""
+"""The report as a document: Markdown, LaTeX, CSV and the output of a notebook cell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 
+from harness.records.display import html_table
 from harness.reporting.notes import legend
 from harness.reporting.summary import Estimate, Group, RecipeRow, Summary
 from harness.reporting.wording import (
@@ -37,6 +39,21 @@ def markdown(summary: Summary) -> str:
         lines += ["", *(f"- {_markdown(note)}" for note in group.notes), ""]
     lines += [f"- {_markdown(line)}" for line in legend(summary)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def notebook_html(summary: Summary) -> str:
+    """Write an HTML table for each group, without styles or scripts.
+
+    Args:
+        summary: of the runs.
+    """
+    parts = []
+    for group in summary.groups:
+        metrics = group.scored(summary.metrics)
+        lines = _lines(group, metrics)
+        parts.append(html_table(group.title, lines, _headings(group, metrics), group.notes))
+    parts.append("".join(f"<small><div>{escape(line)}</div></small>" for line in legend(summary)))
+    return "".join(parts)
 
 
 def latex(summary: Summary) -> str:

@@ -198,3 +198,8 @@ class Summary(Record):
     """Metrics that any row has, in the order in which they are shown."""
     groups: list[Group]
     """By task, then backbone."""
+
+    def _repr_html_(self) -> str:
+        from harness.reporting.documents import notebook_html
+
+        return notebook_html(self)

@@ -1,0 +1,78 @@
+"""Reading and summarizing a results folder, with progress bars on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from harness.cli.waiting import Waiting
+
+if TYPE_CHECKING:
+    from harness.records.report import Report
+    from harness.reporting.collection import Reports
+    from harness.reporting.summary import Summary
+
+
+def load(results: Path) -> Reports:
+    """Read all runs, and print a line for each that cannot be read.
+
+    Args:
+        results: the results folder.
+
+    Raises:
+        HarnessError: there is none.
+    """
+    import harness
+
+    with Waiting("Reading runs") as waiting:
+        runs = harness.load_reports(results, waiting.on_progress)
+    for error in runs.skipped:
+        # One damaged folder must not hide the others, nor be left out in silence.
+        typer.secho(f"Skipped: {error.message}", err=True, dim=True)
+    return runs
+
+
+def summarize(runs: Reports, metrics: str | None) -> Summary:
+    """Average over seeds and compare, with a progress bar where that takes long.
+
+    Args:
+        runs: the runs.
+        metrics: names separated by commas; all by default.
+
+    Raises:
+        HarnessError: no run has one of the metrics.
+    """
+    names = None
+    if metrics is not None:
+        names = [name.strip() for name in metrics.split(",") if name.strip()]
+    with Waiting("Comparing recipes", runs.recipe_count) as waiting:
+        return runs.summarize(names, waiting.on_progress)
+
+
+def terminal_table(summary: Summary) -> str:
+    """Lay out the table for the width of the terminal, or for 80 columns where there is none.
+
+    Args:
+        summary: of the runs.
+    """
+    import shutil
+
+    from harness.reporting.table import table
+
+    return table(summary, shutil.get_terminal_size((80, 24)).columns)
+
+
+def one_run(folder: Path, report: Report) -> str:
+    """Return the table of a single run.
+
+    Args:
+        folder: of the run.
+        report: of the run.
+    """
+    from harness.records.run_folder import StoredRun
+    from harness.reporting.aggregation import summarize as summarize_runs
+    from harness.reporting.paired_comparison import Comparisons
+
+    return terminal_table(summarize_runs([StoredRun(folder, report)], Comparisons(None)))
