@@ -22,8 +22,8 @@ from typing import Any
 from demands import demand
 
 from harness.records.atomic import write_text
+from harness.records.measurements import Speed
 from harness.records.profile import Profile
-from harness.records.report import Speed
 
 FILE = "intervals.json"
 

@@ -104,7 +104,7 @@ def _print(plans: list[Plan]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from harness.records.report import MemoryParts
+    from harness.records.measurements import MemoryParts
 
     first = plans[0]
     table = Table(title=f"{first.backbone}: {first.parameters.original:,} parameters", box=None)

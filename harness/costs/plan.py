@@ -10,7 +10,8 @@ from harness.data.examples import Example
 from harness.model.composition import ParameterCount, compose, count_parameters, kept_layers, layers
 from harness.model.flops import training_flops
 from harness.records.profile import BatchesOf, MemoryEstimate
-from harness.records.report import LayersKept, Parameters, Record
+from harness.records.record import Record
+from harness.records.report import LayersKept, Parameters
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step

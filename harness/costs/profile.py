@@ -22,8 +22,9 @@ from harness.measurement.probe import (
 )
 from harness.measurement.process import MeasuredProcess
 from harness.model.composition import compose
+from harness.records.measurements import Memory, Speed
 from harness.records.profile import ProfiledRecipe
-from harness.records.report import Failure, Memory, Speed
+from harness.records.report import Failure
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import BASELINE, RunSpec
 

@@ -11,7 +11,7 @@ import torch
 
 from harness import clock
 from harness.measurement.tensor_tracker import StorageOf, TensorTracker
-from harness.records.report import MemoryParts, TimeParts
+from harness.records.measurements import MemoryParts, TimeParts
 from harness.training.engines.padded import Batch
 from harness.training.schedule import Step, prefetch
 from harness.training.trainer import Trainer

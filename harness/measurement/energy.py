@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from harness import clock
 from harness.errors import NotMeasurableError
-from harness.records.report import Energy
+from harness.records.measurements import Energy
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import harness
-from harness.records.report import Fingerprint
+from harness.records.measurements import Fingerprint
 
 _PACKAGES = ("torch", "transformers", "peft")
 _VARIABLES = (

@@ -12,7 +12,7 @@ from harness.api.backbone import Backbone
 from harness.errors import is_out_of_memory
 from harness.measurement.process import MeasuredProcess
 from harness.model.flops import flop_limit
-from harness.records.report import Memory, Speed
+from harness.records.measurements import Memory, Speed
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import BASELINE, ProbeSettings, RunSpec
 from harness.statistics.intervals import geometric_mean_interval

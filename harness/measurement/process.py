@@ -25,7 +25,8 @@ from harness.training.schedule import Step, prefetch
 if TYPE_CHECKING:
     from harness.api.backbone import Backbone
     from harness.measurement.energy import Meter
-    from harness.records.report import Energy, LayersKept, MemoryParts, Parameters, TimeParts
+    from harness.records.measurements import Energy, MemoryParts, TimeParts
+    from harness.records.report import LayersKept, Parameters
     from harness.spec.decoding import DecodingSettings
     from harness.training.trainer import Trainer
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.records.report import MemoryParts
+from harness.records.measurements import MemoryParts
 
 StorageOf = Callable[[Tensor], torch.UntypedStorage]
 PARTS = tuple(MemoryParts.model_fields)

@@ -6,16 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.records.report import (
-    Failure,
-    Fingerprint,
-    LayersKept,
-    Memory,
-    MemoryParts,
-    Parameters,
-    Record,
-    Speed,
-)
+from harness.records.measurements import Fingerprint, Memory, MemoryParts, Speed
+from harness.records.record import Record
+from harness.records.report import Failure, LayersKept, Parameters
 
 BatchesOf = Literal["drawn from the task's length profile", "the task's own data"]
 """Where batches come from."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from harness.records.collector import without_collector
-from harness.records.report import Fingerprint
+from harness.records.measurements import Fingerprint
 from harness.records.run_folder import StoredRun
 from harness.reporting.members import Members
 from harness.reporting.notes import notes, unlike_settings

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.records.report import Energy, Memory, MemoryParts, Report, TimeParts
+from harness.records.measurements import Energy, Memory, MemoryParts, TimeParts
+from harness.records.report import Report
 from harness.reporting.wording import percent
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.records.data_notes import data_shares
-from harness.records.report import Fingerprint
+from harness.records.measurements import Fingerprint
 from harness.records.run_folder import SPEC
 from harness.reporting.cost_breakdown import allocation_retries
 from harness.reporting.members import Members

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from harness.records.report import Record
+from harness.records.record import Record
 from harness.records.run_folder import StoredRun
 from harness.reporting.summary import Estimate
 

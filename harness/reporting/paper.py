@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from harness.records.report import Record
+from harness.records.record import Record
 
 _FILE = Path(__file__).with_name("paper.json")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from rich.markup import escape
 from rich.table import Table
 
+from harness.records.measurements import MemoryParts, TimeParts
 from harness.records.profile import PaperComparison, Profile, ProfiledRecipe
-from harness.records.report import MemoryParts, TimeParts
 from harness.reporting.cost_breakdown import allocation_retries
 from harness.reporting.paper import paper_device
 from harness.reporting.wording import not_measured, percent, span

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.records.report import Record
+from harness.records.record import Record
 from harness.reporting.summary import Estimate, Group, Quality, RecipeRow
 from harness.reporting.wording import bounds, count, heading, memory, percent
 from harness.spec.run_spec import BASELINE

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from harness.records.report import Memory, Speed, Value
+from harness.records.measurements import Memory, Speed
+from harness.records.report import Value
 from harness.records.run_folder import StoredRun
 from harness.reporting.mean_speed import mean_speed
 from harness.reporting.outcome import Paired, Request

@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.records.report import Fingerprint, Record, Status
+from harness.records.measurements import Fingerprint
+from harness.records.record import Record
+from harness.records.report import Status
 
 SIGNIFICANT = 0.05
 """Adjusted p-values below this are marked."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.records.report import Fingerprint, Memory, Report, Speed
+from harness.records.measurements import Fingerprint, Memory, Speed
+from harness.records.report import Report
 from harness.records.run_folder import read_report
 from harness.spec.run_spec import BASELINE
 

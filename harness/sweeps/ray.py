@@ -147,7 +147,8 @@ def work(text: str, marker: str) -> Iterator[tuple[str, Any]]:
     def attend() -> None:
         try:
             worker_exit = local.run(
-                job.model_copy(update={"results": folder}), lambda event: outbox.put(("event", event))
+                job.model_copy(update={"results": folder}),
+                lambda event: outbox.put(("event", event)),
             )
             if not shared:
                 outbox.put(("files", packed(folder)))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.records.report import Speed
+from harness.records.measurements import Speed
 
 
 @pytest.fixture(scope="module")

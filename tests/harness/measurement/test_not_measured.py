@@ -17,8 +17,9 @@ from harness.api.plugins import installed
 from harness.costs.profile import profile_recipes
 from harness.data.examples import Example
 from harness.measurement.probe import freeze
+from harness.records.measurements import Speed
 from harness.records.profile import Profile
-from harness.records.report import Report, Speed
+from harness.records.report import Report
 from harness.records.run_folder import RunFolder, find_runs, read_report
 from harness.reporting.cost_breakdown import breakdown_lines
 from harness.reporting.profile_table import profile_tables

@@ -14,8 +14,9 @@ from harness.measurement import probe
 from harness.measurement.energy import no_energy
 from harness.measurement.memory import MemoryReading
 from harness.measurement.probe import FrozenSchedule, freeze, probe_memory, probe_speed
+from harness.records.measurements import MemoryParts, TimeParts
 from harness.records.profile import ProfiledRecipe
-from harness.records.report import LayersKept, MemoryParts, Parameters, TimeParts
+from harness.records.report import LayersKept, Parameters
 from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule, Step

@@ -159,14 +159,14 @@ CLAIMANT = """
 import random, sys, time
 from pathlib import Path
 from harness.errors import BusyError
-from harness.records.run_folder import claim, tidy
+from harness.records.run_folder import lock, remove_stale_locks
 results, mine = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 input()
 held = 0
 while held < 100:
     try:
-        with claim(results, "a-run"):
+        with lock(results, "a-run"):
             inside = results / "inside"
             with inside.open("x") as file:  # Fails if anybody else is inside.
                 file.write(mine)
@@ -176,29 +176,29 @@ while held < 100:
             held += 1
     except BusyError:
         pass
-    tidy(results)
+    remove_stale_locks(results)
 """
 
 
-def test_a_claim_is_ones_own_while_others_claim_and_tidy_up(tmp_path: Path) -> None:
+def test_one_process_holds_a_lock_while_others_lock_and_remove_stale_ones(tmp_path: Path) -> None:
     start = [sys.executable, "-c", CLAIMANT, str(tmp_path)]
-    claimants = [
+    lockers = [
         subprocess.Popen([*start, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for name in ("one", "two", "three")
     ]
-    for claimant in claimants:
-        assert claimant.stdout
-        assert claimant.stdout.readline() == "ready\n"
-    for claimant in claimants:
-        assert claimant.stdin
-        print("go", file=claimant.stdin, flush=True)
-    for claimant in claimants:
-        claimant.communicate()
-    assert [claimant.returncode for claimant in claimants] == [0, 0, 0]
+    for locker in lockers:
+        assert locker.stdout
+        assert locker.stdout.readline() == "ready\n"
+    for locker in lockers:
+        assert locker.stdin
+        print("go", file=locker.stdin, flush=True)
+    for locker in lockers:
+        locker.communicate()
+    assert [locker.returncode for locker in lockers] == [0, 0, 0]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_locks_of_the_dead_are_tidied_up(tmp_path: Path) -> None:
+def test_only_locks_of_dead_processes_are_removed(tmp_path: Path) -> None:
     for name in (".dead.lock", ".dead.claim", ".dead.partial", "kept.lock"):
         (tmp_path / name).touch()
     folder = RunFolder(tmp_path, "alive")
@@ -210,7 +210,7 @@ def test_only_locks_of_the_dead_are_tidied_up(tmp_path: Path) -> None:
     folder.release()
 
 
-def test_discarding_leaves_nothing(tmp_path: Path, make_report: MakeReport) -> None:
+def test_delete_leaves_nothing(tmp_path: Path, make_report: MakeReport) -> None:
     results = tmp_path / "results"
     folder = RunFolder(results, "a-run")
     (folder.work / "spec.toml").touch()

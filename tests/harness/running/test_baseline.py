@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from harness import HarnessError
-from harness.records.report import Fingerprint, Report
+from harness.records.measurements import Fingerprint
+from harness.records.report import Report
 from harness.records.run_folder import RunFolder
 from harness.running.baseline import apply_baseline, read_baseline
 

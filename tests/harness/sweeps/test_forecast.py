@@ -43,7 +43,7 @@ def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path:
     specs = [*seeds_of(spec, "lprun", 0, 1), *seeds_of(spec, "lora_ff:r=1000", 0)]
     cell_plans = plan_cells(specs, installed(), tmp_path)
     told: list[str] = []
-    found = forecast(cell_plans, tmp_path, here=True, unprobed=None, told=told.append)
+    found = forecast(cell_plans, tmp_path, here=True, unprobed=None, on_progress=told.append)
     assert [line.split(" on ")[0] for line in told] == [
         "predicting the memory of lprun",
         "predicting the memory of lora_ff:r=1000",
@@ -80,7 +80,7 @@ def test_an_earlier_run_is_better_than_a_probe(
     cell_plans = plan_cells(seeds_of(spec, spec.recipe, 0, 1), installed(), results)
     assert [each.cell.done for each in cell_plans] == [True, False]
     told: list[str] = []
-    found = forecast(cell_plans, results, here=False, unprobed=None, told=told.append)
+    found = forecast(cell_plans, results, here=False, unprobed=None, on_progress=told.append)
     assert [line.split(" on ")[0] for line in told] == [f"predicting the memory of {spec.recipe}"]
     (known,) = found.values()
     assert cell_plans[1].cell.id in found
@@ -91,7 +91,7 @@ def test_an_earlier_run_is_better_than_a_probe(
     # The same on another task does not count.
     other = report.model_copy(update={"task": "another"})
     RunFolder(tmp_path, other.id).finish(other)
-    found = forecast(cell_plans, tmp_path, here=True, unprobed="asked not to", told=told.append)
+    found = forecast(cell_plans, tmp_path, here=True, unprobed="asked not to", on_progress=told.append)
     assert [(f.seconds, f.no_time) for f in found.values()] == [(None, "asked not to")]
 
 
