@@ -258,11 +258,11 @@ def test_a_run_goes_on_to_its_end(command: str, place: Path, harness: Harness) -
     assert all(report["status"] == "ok" for report in reports)
 
 
-def test_the_readme_quotes_the_committed_sweep(tmp_path: Path, harness: Harness) -> None:
+def test_a_page_quotes_the_committed_sweep(tmp_path: Path, harness: Harness) -> None:
     copy = shutil.copytree(ROOT / "results" / "sweep", tmp_path / "sweep")
     result = harness("report", str(copy), columns=80)
     shown = "\n".join(line.rstrip() for line in result.stdout.splitlines()) + "\n"
-    assert shown in [block.text for block in BLOCKS if block.page.name == "README.md"]
+    assert shown in [block.text for block in BLOCKS if block.page.name == "example.md"]
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
