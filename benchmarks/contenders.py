@@ -13,7 +13,7 @@ from trainer import COMPILED_WARMUP, LEARNING_RATE, Batches, Settings, build, tr
 from work import Case, demo_batches
 
 from harness.api.backbone import Weights
-from harness.spec.recipe import Recipe
+from harness.api.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step, prefetch
 from harness.training.trainer import choose_device, load_trainer

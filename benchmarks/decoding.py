@@ -60,8 +60,7 @@ def _sources(examples: int, vocabulary: int, end: int) -> Rows:
 
 def _demo_sources(backbone: Backbone, examples: int) -> Rows:
     name = "radiology_demo"
-    task_class = installed().tasks.find(name).load()
-    task = task_class(name, task_class.Options(train=1, eval=1, test=examples))
+    task = installed().task(name, {"train": 1, "eval": 1, "test": examples})
     rows = tokenize(task.splits(0).test, backbone.tokenizer(), task).examples
     # Its reports are of much the same length: each keeps a third of its tokens or more.
     rng = random.Random(0)
@@ -129,7 +128,7 @@ def _ours(
 
 def compare(shape: str, examples: int, rounds: int, settings: DecodingSettings) -> dict[str, Any]:
     """Decode with every contender, there and back; return times, ratios and equal outputs."""
-    backbone = installed().backbones.find(shape).load()(shape)
+    backbone = installed().backbone(shape)
     torch.manual_seed(0)
     trained = isinstance(backbone, NanoT5)  # The one whose weights are part of the package.
     model = backbone.load("pretrained" if trained else "random").eval()

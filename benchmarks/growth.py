@@ -34,7 +34,6 @@ from harness.measurement.fingerprint import fingerprint
 from harness.measurement.memory import peak_of_allocations
 from harness.measurement.probe import freeze
 from harness.records.atomic import write_text
-from harness.spec.recipe import parse
 from harness.spec.run_spec import ProbeSettings, RunSpec
 from harness.training.schedule import Schedule
 from harness.training.trainer import load_trainer
@@ -77,7 +76,7 @@ def measure_step(point: Point) -> tuple[float, int]:
     backbone = Thin("thin")
     backbone.depth = point.depth
     spec = RunSpec(recipe="lora_ff", weights="random", device="cpu")
-    trainer = load_trainer(backbone, parse(spec.recipe, installed().compressors), spec)
+    trainer = load_trainer(backbone, installed().recipe(spec.recipe), spec)
     trainer.model.train()
     examples = [
         Example([3 + i % 4000 for i in range(point.source)], [7] * TARGET)
@@ -102,8 +101,7 @@ def measure_step(point: Point) -> tuple[float, int]:
 def measure_examples(count: int) -> float:
     """Return the seconds that a run spends on so many examples before it trains."""
     name = "radiology_demo"
-    task_class = installed().tasks.find(name).load()
-    task = task_class(name, task_class.Options())
+    task = installed().task(name, {})
     texts = make_texts(count)
     check_texts(texts)
     rows = Dataset.from_dict({"source": texts, "target": [text[:80] for text in texts]})

@@ -34,7 +34,6 @@ from harness.backbones.t5 import T5
 from harness.data.examples import Example
 from harness.model.composition import compose
 from harness.records.report import LayersKept
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
 from harness.training.engines.padded import PaddedEngine
 from harness.training.trainer import build_trainer, parameters_of
@@ -104,7 +103,7 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
     )
     batch = examples(backbone.config().vocab_size)
     tokens = sum(len(e.target) for e in batch)
-    parsed = parse(recipe, installed().compressors)
+    parsed = installed().recipe(recipe)
     model = compose(backbone.skeleton(), backbone, parsed)
     counts, kept = parameters_of(model, 1), LayersKept(encoder=[], decoder=[])
     with pretend():
@@ -129,7 +128,7 @@ def count_trainer(shape: str, recipe: str, precision: str) -> Counter[str]:
     """
     backbone = _backbone(shape)
     batch = examples(backbone.config().vocab_size)
-    parsed = parse(recipe, installed().compressors)
+    parsed = installed().recipe(recipe)
     model = with_peft(backbone.skeleton(), backbone, parsed)
     padded = PaddedEngine(0, torch.float32, "cpu").collate(batch)
     shapes = {name: tensor.shape for name, tensor in padded.tensors.items()}
@@ -168,7 +167,7 @@ def _backbone(shape: str) -> Backbone:
         backbone = family(shape)
         backbone.config = lambda: copy.deepcopy(config)  # type: ignore[method-assign]
         return backbone
-    found: Backbone = installed().backbones.find(shape).load()(shape)
+    found: Backbone = installed().backbone(shape)
     return found
 
 

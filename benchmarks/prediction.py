@@ -21,14 +21,13 @@ import torch
 from demands import demand, demand_spread
 
 from harness.api.plugins import installed
-from harness.costs.batches import choose_batches, profile_spec, task_of
+from harness.costs.batches import choose_batches, profile_spec
 from harness.costs.data_choice import DataChoice
 from harness.costs.memory_estimate import estimate_memory, process_bytes
 from harness.measurement.fingerprint import fingerprint
 from harness.measurement.probe import measure_memory_of
 from harness.model.composition import compose
 from harness.records.atomic import write_text
-from harness.spec.recipe import parse
 from harness.training.trainer import choose_dtype
 
 FILE = "prediction.json"
@@ -38,13 +37,15 @@ RECIPES = ["full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lpru
 def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterator[dict[str, Any]]:
     """Yield what is predicted and measured for each recipe, in bytes."""
     plugins = installed()
-    backbone = plugins.backbones.find(name).load()(name)
+    backbone = plugins.backbone(name)
     spec = profile_spec(name, task_name, "cpu", batch, 1, "auto")
-    frozen = choose_batches(spec, backbone, task_of(spec, plugins), DataChoice.LENGTHS).frozen
+    frozen = choose_batches(
+        spec, backbone, plugins.task(spec.task, spec.task_options), DataChoice.LENGTHS
+    ).frozen
     lengths = [len(e.source) for s in frozen.steps for batch in s.micro_batches for e in batch]
     demand_spread(lengths, "sources")
     for text in recipes:
-        recipe = parse(text, plugins.compressors)
+        recipe = plugins.recipe(text)
         skeleton = compose(backbone.skeleton(), backbone, recipe)
         predicted = estimate_memory(spec, backbone, recipe, skeleton, frozen.longest)
         memory = measure_memory_of(spec.model_copy(update={"recipe": str(recipe)}), frozen)
@@ -108,7 +109,7 @@ def main() -> int:
         mine = (row for row in rows if row["backbone"] == name)
         check_recipes({row["recipe"]: row["tensor_bytes"]["measured"] for row in mine})
     cpu = torch.device("cpu")
-    nano = installed().backbones.find("nano-t5").load()("nano-t5")
+    nano = installed().backbone("nano-t5")
     dtype = choose_dtype("auto", cpu, nano)
     record = {
         "fingerprint": fingerprint(cpu, dtype, "packed").model_dump(),

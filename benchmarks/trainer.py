@@ -23,8 +23,8 @@ from transformers import (
 
 from harness import Backbone
 from harness.api.backbone import Weights
+from harness.api.recipe import Recipe
 from harness.data.examples import Example
-from harness.spec.recipe import Recipe
 from harness.training.engines.padded import PaddedEngine
 
 LEARNING_RATE = 1e-4

@@ -13,8 +13,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from harness import Backbone
 from harness.api.plugins import installed
+from harness.api.recipe import Recipe
 from harness.data.examples import Example, tokenize
-from harness.spec.recipe import Recipe, parse
 
 MEGA_BATCH = 50  # batches that the trainer sorts by length at a time, or a quarter of the pool
 POOL = 4 * MEGA_BATCH
@@ -52,13 +52,12 @@ class Case:
     @property
     def backbone(self) -> Backbone:
         """The model, by its shape."""
-        backbone: Backbone = installed().backbones.find(self.shape).load()(self.shape)
-        return backbone
+        return installed().backbone(self.shape)
 
     @property
     def parsed(self) -> Recipe:
         """The recipe's compressors."""
-        return parse(self.recipe, installed().compressors)
+        return installed().recipe(self.recipe)
 
     def batches(self, batching: str) -> list[list[Example]]:
         """Return the batches of a window, the warm-up's first.
@@ -196,8 +195,7 @@ def make_examples(count: int, vocabulary: int, full_length: bool) -> list[Exampl
 def demo_batches(backbone: Backbone, batch: int, steps: int) -> list[list[Example]]:
     """Batches of the embedded task, from which there is something to learn."""
     name = "radiology_demo"
-    task_class = installed().tasks.find(name).load()
-    task = task_class(name, task_class.Options(train=batch * steps, eval=1, test=1))
+    task = installed().task(name, {"train": batch * steps, "eval": 1, "test": 1})
     examples = tokenize(task.splits(0).train, backbone.tokenizer(), task).examples
     return _in_batches(examples, batch)
 

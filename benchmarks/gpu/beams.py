@@ -33,7 +33,7 @@ def model_and_sources(
 ) -> tuple[PreTrainedModel, Backbone, Rows]:
     """Return a model with the best weights at hand, and sources for it."""
     place = choose_device(device)
-    backbone = on_device(installed().backbones.find(shape).load()(shape), device)
+    backbone = on_device(installed().backbone(shape), device)
     torch.manual_seed(0)
     trained = shape == "nano-t5"  # The one whose weights are part of the package.
     model = backbone.load("pretrained" if trained else "random").eval().to(place)

@@ -104,11 +104,10 @@ def profile(workload: Workload, recipes: list[str], device: str) -> Iterator[dic
     from work import make_examples
 
     from harness.api.plugins import installed
-    from harness.costs.batches import choose_batches, profile_spec, task_of
+    from harness.costs.batches import choose_batches, profile_spec
     from harness.costs.data_choice import DataChoice
     from harness.costs.profile import each_recipe
     from harness.measurement.probe import freeze
-    from harness.spec.recipe import parse
     from harness.training.schedule import Schedule
 
     plugins = installed()
@@ -123,15 +122,17 @@ def profile(workload: Workload, recipes: list[str], device: str) -> Iterator[dic
         workload.steps,
         workload.rounds,
     )
-    backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
+    backbone = plugins.backbone(spec.backbone)
     if task is None:
         count = spec.probe.warmup_steps + spec.probe.rounds * spec.probe.steps
         vocabulary = backbone.config().vocab_size
         examples = make_examples(count * workload.batch, vocabulary, full_length=True)
         frozen = freeze(Schedule(examples, workload.batch, 1, spec.seed), spec.probe)
     else:
-        frozen = choose_batches(spec, backbone, task_of(spec, plugins), DataChoice.LENGTHS).frozen
-    parsed = [parse(recipe, plugins.compressors) for recipe in recipes]
+        frozen = choose_batches(
+            spec, backbone, plugins.task(spec.task, spec.task_options), DataChoice.LENGTHS
+        ).frozen
+    parsed = [plugins.recipe(recipe) for recipe in recipes]
     for row in each_recipe(spec, backbone, parsed, frozen, print, predicting=False):
         yield {
             "workload": workload.name,

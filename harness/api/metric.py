@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from harness.api.arrays import FloatArray
     from harness.api.registry import Registry
 
+_AnyOptions = Options
+"""A metric's options as a type: in its class the name ``Options`` is an attribute."""
+
 
 @dataclass(frozen=True, eq=False)
 class Score:
@@ -87,8 +90,8 @@ class Metric(ABC):
         needs_sources: whether the sources have a part in the scores.
         several_references: whether ``score`` takes a list of texts in place of a reference, where
             an example has several; to a metric that does not, such data are not given.
-        Options: what can be chosen by ``--metrics name:option=value``. The class of a metric with
-            options of its own is built with them, or without arguments for the defaults.
+        Options: the pydantic model of what ``--metrics name:option=value`` can choose.
+        options: the validated options.
         chosen: the metric as ``--metrics`` takes it, where options were chosen.
     """
 
@@ -97,6 +100,10 @@ class Metric(ABC):
     several_references: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
     chosen: str | None = None
+
+    def __init__(self, options: _AnyOptions | None = None) -> None:
+        """Keep the options; without an argument these are the defaults."""
+        self.options = self.Options() if options is None else options
 
     def unavailable(self) -> str | None:
         """Say why this metric cannot be computed here and what would mend it, or ``None``.
@@ -132,8 +139,9 @@ def make_metric(text: str, registry: Registry) -> Metric:
     kind: type[Metric] = registry.find(name).load()
     options = validate(kind.Options, given, f"metric {name!r}")
     values = options.model_dump(mode="json", exclude_defaults=True)
+    # A metric without options of its own may have a constructor of its own.
     if not values:
         return kind()
-    metric = kind(options)  # type: ignore[call-arg]
+    metric = kind(options)
     metric.chosen = f"{name}:{','.join(f'{key}={written(values[key])}' for key in sorted(values))}"
     return metric

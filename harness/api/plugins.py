@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from types import ModuleType
+from typing import Any
 
 import pluggy
 
 from harness.api import hookspecs
+from harness.api.backbone import Backbone
+from harness.api.options import validate
 from harness.api.own_packages import check_own, own_packages_first
+from harness.api.recipe import Recipe, parse
 from harness.api.registry import Origin, Register, Registry
+from harness.api.task import Task
 from harness.errors import HarnessError
 
 GROUP = "harness"
@@ -22,7 +27,7 @@ _OWN_DISTRIBUTION = "seq2seq-harness"
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that could not be loaded, and why; the others work on."""
+    """A plugin that could not be loaded, and the reason; the others still work."""
 
     name: str
     origin: Origin
@@ -55,9 +60,40 @@ class Plugins:
 
     @property
     def warnings(self) -> list[str]:
-        """What a user must know about plugins that did not load or collide."""
+        """Messages about plugins that did not load and names that two packages claim."""
         skipped = [f"Skipped plugin {b.name!r} of {b.origin}: {b.reason}" for b in self.broken]
         return skipped + [c for r in self.registries.values() for c in r.collisions]
+
+    def backbone(self, reference: str) -> Backbone:
+        """Build the backbone of a registered name, a hub id or a folder.
+
+        Raises:
+            HarnessError: no backbone goes by this reference, or its plugin cannot be loaded.
+        """
+        backbone: Backbone = self.backbones.find(reference).load()(reference)
+        return backbone
+
+    def recipe(self, text: str) -> Recipe:
+        """Build the recipe of a text such as ``lora_ff:r=8+lprun``.
+
+        Raises:
+            HarnessError: bad grammar, an unknown compressor or option, or compressors that
+                conflict.
+        """
+        return parse(text, self.compressors)
+
+    def task(self, reference: str, options: Mapping[str, Any]) -> Task[Any]:
+        """Build the task of a registered name, a file or a folder.
+
+        Args:
+            reference: the registered name, or the path of the user's data.
+            options: option name -> value, not yet validated.
+
+        Raises:
+            HarnessError: no task goes by this reference, or an option does not fit.
+        """
+        kind: type[Task[Any]] = self.tasks.find(reference).load()
+        return kind(reference, validate(kind.Options, options, f"task {reference!r}"))
 
     def register(self, plugin: object, name: str, origin: Origin) -> None:
         """Register one plugin; if any of its hooks fails, none of its names is kept."""

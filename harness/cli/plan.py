@@ -56,16 +56,15 @@ def plan(
     """
     from harness.api.parts import split_parts
     from harness.api.plugins import installed
-    from harness.costs.batches import Batches, choose_batches, profile_spec, task_of
+    from harness.costs.batches import Batches, choose_batches, profile_spec
     from harness.costs.memory_estimate import process_bytes
     from harness.costs.plan import plan as make_plans
     from harness.errors import HarnessError
-    from harness.spec.recipe import parse
     from harness.training.trainer import choose_device
 
     plugins = installed()
-    recipes = [parse(text, plugins.compressors) for text in split_parts(compressor)]
-    found = plugins.backbones.find(backbone).load()(backbone)
+    recipes = [plugins.recipe(text) for text in split_parts(compressor)]
+    found = plugins.backbone(backbone)
     options = data_options.given(
         source_column=source_column,
         target_column=target_column,
@@ -80,7 +79,7 @@ def plan(
     if choose_device(spec.device).type == "cpu":
         process_bytes()  # Before data are read: afterwards it would count them.
     if task is not None:
-        chosen = task_of(spec, plugins)
+        chosen = plugins.task(spec.task, spec.task_options)
         batches = choose_batches(spec, found, chosen, data, source_tokens, target_tokens)
     elif data is DataChoice.OWN:
         raise HarnessError("Own data are a task's, and none is named.", "Add --task NAME")

@@ -109,18 +109,17 @@ def _profile(
 ) -> Profile:
     from harness.api.parts import split_parts
     from harness.api.plugins import installed
-    from harness.costs.batches import choose_batches, task_of
+    from harness.costs.batches import choose_batches
     from harness.costs.memory_estimate import process_bytes
     from harness.costs.profile import profile_recipes
     from harness.measurement.fingerprint import fingerprint, why_no_driver
     from harness.records.profile import Profile
-    from harness.spec.recipe import parse
     from harness.training.trainer import choose_device, choose_dtype
 
     plugins = installed()
-    recipes = [parse(text, plugins.compressors) for text in split_parts(compressor)]
-    backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
-    task = task_of(spec, plugins)
+    recipes = [plugins.recipe(text) for text in split_parts(compressor)]
+    backbone = plugins.backbone(spec.backbone)
+    task = plugins.task(spec.task, spec.task_options)
     device = choose_device(spec.device)
     dtype = choose_dtype(spec.train.precision, device, backbone)
     if device.type == "cpu":

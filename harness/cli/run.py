@@ -111,7 +111,7 @@ def run(
     # As text: a file or --set can hold any TOML value, which only resolve looks at.
     reference = str(values.get("backbone", RunSpec.model_fields["backbone"].default))
     plugins.tasks.find(str(values.get("task", RunSpec.model_fields["task"].default)))
-    spec = resolve(values, plugins.backbones.find(reference).load()(reference).preset)
+    spec = resolve(values, plugins.backbone(reference).preset)
     if is_launched():
         _execute_together(spec, out, trackers, snapshot_every)
     elif nproc > 1:

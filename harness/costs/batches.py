@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.api.backbone import Backbone
-from harness.api.options import validate
 from harness.api.task import LengthProfile, Task
 from harness.costs.data_choice import DataChoice
 from harness.costs.synthetic import draw_examples
@@ -19,10 +18,6 @@ from harness.measurement.probe import FrozenSchedule, freeze
 from harness.records.profile import BatchesOf
 from harness.spec.run_spec import RunSpec, resolve
 from harness.training.schedule import Schedule
-
-if TYPE_CHECKING:
-    from harness.api.plugins import Plugins
-
 
 _STEPS = 35
 """The longest batch is found among the examples of at least so many steps, those of the default
@@ -69,18 +64,6 @@ def profile_spec(
         "task_options": dict(task_options or {}),
     }
     return resolve(settings if task is None else {**settings, "task": task}, "paper")
-
-
-def task_of(spec: RunSpec, plugins: Plugins) -> Task[Any]:
-    """Return the task of a spec.
-
-    Raises:
-        HarnessError: there is none of that name, or an option is not one of its.
-    """
-    task_class = plugins.tasks.find(spec.task).load()
-    options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
-    task: Task[Any] = task_class(spec.task, options)
-    return task
 
 
 def choose_batches(

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from harness.api.backbone import Backbone
+from harness.api.recipe import Recipe
 from harness.costs.memory_estimate import try_to_estimate
 from harness.model.composition import compose
-from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
 from harness.training.trainer import choose_device

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from harness.api.backbone import Backbone
+from harness.api.recipe import Recipe
 from harness.costs.shape_tensors import ShapesOnly, storage_of_shape
 from harness.errors import HarnessError
 from harness.measurement.breakdown import memory_parts
@@ -17,7 +18,6 @@ from harness.measurement.memory import resident, trim_heap
 from harness.model.composition import count_parameters
 from harness.records.profile import MemoryEstimate
 from harness.records.report import LayersKept
-from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
 from harness.training.trainer import build_trainer, choose_device, parameters_of

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.api.backbone import Backbone
+from harness.api.recipe import Recipe
 from harness.data.examples import Example
 from harness.model.composition import ParameterCount, compose, count_parameters, kept_layers, layers
 from harness.model.flops import training_flops
 from harness.records.profile import BatchesOf, MemoryEstimate
 from harness.records.record import Record
 from harness.records.report import LayersKept, Parameters
-from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Self, TypeVar
 
 from harness.api.backbone import Backbone
+from harness.api.recipe import Recipe
 from harness.costs.memory_estimate import try_to_estimate
 from harness.errors import HarnessError, is_out_of_memory
 from harness.measurement.memory import WHY_NOT_REACHED
@@ -25,7 +26,6 @@ from harness.model.composition import compose
 from harness.records.measurements import Memory, Speed
 from harness.records.profile import ProfiledRecipe
 from harness.records.report import Failure
-from harness.spec.recipe import Recipe
 from harness.spec.run_spec import BASELINE, RunSpec
 
 OnProgress = Callable[[str], None]

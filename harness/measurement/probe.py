@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from harness.api.backbone import Backbone
+from harness.api.recipe import Recipe
 from harness.errors import is_out_of_memory
 from harness.measurement.process import MeasuredProcess
 from harness.model.flops import flop_limit
 from harness.records.measurements import Memory, Speed
-from harness.spec.recipe import Recipe
 from harness.spec.run_spec import BASELINE, ProbeSettings, RunSpec
 from harness.statistics.intervals import geometric_mean_interval
 from harness.training.schedule import Schedule, Step, schedule_hash

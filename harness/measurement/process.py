@@ -183,12 +183,11 @@ class _Server:
 
     def __init__(self, spec: RunSpec, steps: Sequence[Step], longest: Step) -> None:
         from harness.api.plugins import installed
-        from harness.spec.recipe import parse
         from harness.training.trainer import load_trainer
 
         plugins = installed()
-        self.backbone: Backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
-        recipe = parse(spec.recipe, plugins.compressors)
+        self.backbone: Backbone = plugins.backbone(spec.backbone)
+        recipe = plugins.recipe(spec.recipe)
         # What weights are cannot change what a step costs.
         self.trainer: Trainer = load_trainer(self.backbone, recipe, spec, drawn_on_device=True)
         self.trainer.model.train()

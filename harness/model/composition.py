@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from harness.spec.recipe import Recipe
+    from harness.api.recipe import Recipe
 
 Layers = Mapping[Stack, Sequence["nn.Module"]]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness.api.backbone import Backbone
-    from harness.spec.recipe import Recipe
+    from harness.api.recipe import Recipe
 
 
 @dataclass(frozen=True)

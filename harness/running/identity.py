@@ -8,11 +8,11 @@ import torch
 
 from harness.api.backbone import Backbone
 from harness.api.plugins import Plugins
+from harness.api.recipe import Recipe
 from harness.api.task import Task
 from harness.data.hashing import code_hash
 from harness.measurement.fingerprint import device_name, package_versions, processor
 from harness.records.run_folder import run_id
-from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.trainer import choose_device, choose_dtype
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.api.backbone import Backbone
 from harness.api.metric import Metric
-from harness.api.options import validate
 from harness.api.plugins import Plugins
+from harness.api.recipe import Recipe
 from harness.api.task import Splits, Task
 from harness.data.examples import TokenizedSplit, check_fit, check_useful
 from harness.data.hashing import data_hash
@@ -24,7 +24,6 @@ from harness.evaluation.ctranslate import require_ctranslate2
 from harness.evaluation.scoring import metric_of, named_metrics, references_of
 from harness.records.report import Data
 from harness.running.baseline import read_baseline
-from harness.spec.recipe import Recipe, parse
 from harness.spec.run_spec import RunSpec
 from harness.training.optimizer import require_optimizer
 from harness.training.trainer import choose_device, choose_dtype
@@ -61,11 +60,9 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
         HarnessError: anything that is not as it must be.
     """
     # Cheap mistakes first: names and options before data, data before weights.
-    recipe = parse(spec.recipe, plugins.compressors)
-    backbone: Backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
-    task_class = plugins.tasks.find(spec.task).load()
-    options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
-    task: Task[Any] = task_class(spec.task, options)
+    recipe = plugins.recipe(spec.recipe)
+    backbone = plugins.backbone(spec.backbone)
+    task = plugins.task(spec.task, spec.task_options)
     device = choose_device(spec.device)
     choose_dtype(spec.train.precision, device, backbone)
     if spec.probe.baseline not in ("probe", "off"):

@@ -9,12 +9,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
 from harness.api.backbone import Backbone
+from harness.api.recipe import Recipe
 from harness.data.examples import Example
 from harness.evaluation.decoding import computing_in
 from harness.evaluation.weights import merged
 from harness.model.composition import compose
 from harness.records.report import MergeCheck
-from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.engines.padded import PaddedEngine
 

@@ -18,7 +18,6 @@ from harness.costs.memory_estimate import try_to_estimate
 from harness.errors import HarnessError
 from harness.interrupts import ignore_sigint_in_children
 from harness.model.composition import compose
-from harness.spec.recipe import parse
 from harness.spec.run_spec import BASELINE, RunSpec
 from harness.sweeps.preview import CellPlan, earlier_seconds
 from harness.sweeps.probes import (
@@ -198,8 +197,8 @@ def predict(spec: RunSpec, longest: Step) -> EstimatedRun:
     """Predict the peak memory of a run from the step with its longest batch."""
     plugins = installed()
     try:
-        backbone = plugins.backbones.find(spec.backbone).load()(spec.backbone)
-        recipe = parse(spec.recipe, plugins.compressors)
+        backbone = plugins.backbone(spec.backbone)
+        recipe = plugins.recipe(spec.recipe)
         spec = resolve_checkpointing(spec, backbone, recipe, longest)
         skeleton = compose(backbone.skeleton(), backbone, recipe)
         memory, reason = try_to_estimate(spec, backbone, recipe, skeleton, longest)

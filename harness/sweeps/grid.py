@@ -12,7 +12,6 @@ from pydantic import Field
 from harness.api.options import Options, validate
 from harness.api.plugins import Plugins
 from harness.errors import HarnessError, did_you_mean
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec, overlay, read_toml, resolve
 
 _SHIPPED = Path(__file__).parent
@@ -89,8 +88,8 @@ def _resolved(sweep: SweepFile, settings: Mapping[str, Any], plugins: Plugins) -
             range(sweep.seeds), grid.task, grid.backbone, grid.compressor
         ):
             plugins.tasks.find(task)
-            preset = plugins.backbones.find(backbone).load()(backbone).preset
-            parse(recipe, plugins.compressors)
+            preset = plugins.backbone(backbone).preset
+            plugins.recipe(recipe)
             cell = {"backbone": backbone, "recipe": recipe, "task": task, "seed": seed}
             values = overlay(overlay(sweep.settings, grid.settings), settings)
             yield resolve(overlay(values, cell), preset)

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.api.backbone import Backbone
-from harness.api.options import validate
 from harness.api.plugins import Plugins
+from harness.api.recipe import Recipe
 from harness.api.task import Splits, Task
 from harness.data.examples import Example
 from harness.data.hashing import data_hash
 from harness.errors import HarnessError
 from harness.records.run_folder import find_runs, is_done, read_report
 from harness.running.identity import identity
-from harness.spec.recipe import Recipe, parse
 from harness.spec.run_spec import RunSpec
 from harness.sweeps.sweep import SweepCell
 from harness.training.schedule import Schedule
@@ -55,19 +54,17 @@ def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> lis
     found = []
     for spec in specs:
         if spec.backbone not in backbones:
-            backbones[spec.backbone] = plugins.backbones.find(spec.backbone).load()(spec.backbone)
+            backbones[spec.backbone] = plugins.backbone(spec.backbone)
             backbones[spec.backbone].tokenizer()
         backbone = backbones[spec.backbone]
-        task_class = plugins.tasks.find(spec.task).load()
-        options = validate(task_class.Options, spec.task_options, f"task {spec.task!r}")
-        task: Task[Any] = task_class(spec.task, options)
-        data = f"{spec.task}\0{options.model_dump_json()}"
+        task = plugins.task(spec.task, spec.task_options)
+        data = f"{spec.task}\0{task.options.model_dump_json()}"
         if (data, spec.seed) not in hashes:
             splits = task.splits(spec.seed)
             hashes[data, spec.seed] = data_hash(splits.train, splits.eval, splits.test)
             first_splits.setdefault(data, splits)
         splits = first_splits[data]
-        recipe = parse(spec.recipe, plugins.compressors)
+        recipe = plugins.recipe(spec.recipe)
         run = identity(spec, backbone, recipe, task, hashes[data, spec.seed], plugins)
         steps = counted(spec, len(splits.train)).planned_steps(
             spec.train.epochs, spec.train.max_steps

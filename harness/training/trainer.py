@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, set_seed
 
 from harness.api.backbone import Backbone
 from harness.api.compressor import Stage
+from harness.api.recipe import Recipe
 from harness.errors import HarnessError
 from harness.model.composition import compose, count_parameters, kept_layers, layers
 from harness.records.report import LayersKept, Parameters
-from harness.spec.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.engines.activation_checkpointing import checkpoint_activations
 from harness.training.engines.fused_attention import without_cudnn_attention

@@ -44,6 +44,7 @@ class BertScore(Metric):
         device: str | None = None,
         batch_size: int = 64,
     ) -> None:
+        super().__init__()
         self.checkpoint = Checkpoint(model or os.environ.get(MODEL, "roberta-large"), MODEL)
         self.num_layers = num_layers or _layers_setting()
         self.device = device

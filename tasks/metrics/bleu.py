@@ -38,9 +38,7 @@ class Bleu(Metric):
     names = ("bleu", "bleu1_precision", "bleu4_precision")
     several_references: ClassVar[bool] = True
     Options = BleuOptions
-
-    def __init__(self, options: BleuOptions | None = None) -> None:
-        self.options = options or BleuOptions()
+    options: BleuOptions
 
     def unavailable(self) -> str | None:
         """Say what the tokenizer lacks here, or ``None``."""

@@ -40,9 +40,7 @@ class Rouge(Metric):
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     several_references: ClassVar[bool] = True
     Options = RougeOptions
-
-    def __init__(self, options: RougeOptions | None = None) -> None:
-        self.options = options or RougeOptions()
+    options: RougeOptions
 
     def unavailable(self) -> str | None:
         """Say what the tokenizer lacks here, or ``None``."""

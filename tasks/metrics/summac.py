@@ -51,6 +51,7 @@ class SummaCZeroShot(Metric):
     needs_sources = True
 
     def __init__(self, entailment: Entailment | None = None) -> None:
+        super().__init__()
         self.entailment = entailment or default_entailment()
 
     def unavailable(self) -> str | None:
@@ -86,6 +87,7 @@ class SummaCConv(Metric):
     def __init__(
         self, entailment: Entailment | None = None, weights: str | Path | None = None
     ) -> None:
+        super().__init__()
         self.entailment = entailment or default_entailment()
         chosen = weights or os.environ.get(CONV)
         self.weights = Path(chosen) if chosen else None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.api.plugins import installed
-from harness.spec.recipe import parse
+from harness.api.recipe import parse
 
 Import = Callable[[str], ModuleType]
 

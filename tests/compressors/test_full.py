@@ -7,8 +7,8 @@ import torch
 
 from harness import Backbone
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.model.composition import compose, count_parameters
-from harness.spec.recipe import parse
 
 IDS = torch.tensor([[5, 7, 11, 13, 17, 1], [8, 9, 31, 42, 44, 1]])
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForSeq2SeqLM
 
 from harness import Backbone, Role
 from harness.api.plugins import installed
+from harness.api.recipe import Recipe, parse
 from harness.model.composition import compose, count_parameters
-from harness.spec.recipe import Recipe, parse
 
 FF: tuple[Role, ...] = ("ffn.in", "ffn.out")
 QV: tuple[Role, ...] = ("self_attn.q", "self_attn.v", "cross_attn.q", "cross_attn.v")

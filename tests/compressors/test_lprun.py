@@ -12,8 +12,8 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 from compressors.lprun import kept_layers
 from harness import STACKS, Backbone, HarnessError
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.model.composition import compose
-from harness.spec.recipe import parse
 
 RECIPES = [
     "lprun",

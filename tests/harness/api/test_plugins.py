@@ -15,7 +15,7 @@ import pytest
 
 from harness import HarnessError
 from harness.api.plugins import GROUP, Plugins, discover, installed
-from harness.spec.recipe import parse
+from harness.api.recipe import parse
 
 PACKAGES = Path(__file__).parents[2] / "plugins"
 

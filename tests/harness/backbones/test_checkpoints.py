@@ -20,11 +20,11 @@ from transformers import PreTrainedTokenizerFast
 
 from harness import Backbone, HarnessError
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.backbones.pretrained import Pretrained
 from harness.costs.plan import plan
 from harness.model.composition import compose, count_parameters
 from harness.model.flops import training_flops
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec, TrainSettings
 
 IDS = torch.tensor([[5, 7, 11, 1]])
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, make_model: Callable[[], Any]) -> Path:
 
 
 def opened(reference: str | Path) -> Pretrained:
-    backbone = installed().backbones.find(str(reference)).load()(str(reference))
+    backbone = installed().backbone(str(reference))
     assert isinstance(backbone, Pretrained)
     return backbone
 

@@ -22,7 +22,7 @@ IDS = torch.tensor([[5, 7, 11, 1]])
 
 
 def named(reference: str) -> Backbone:
-    backbone = installed().backbones.find(reference).load()(reference)
+    backbone = installed().backbone(reference)
     assert isinstance(backbone, Backbone)
     return backbone
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.backbones.t5 import T5
 from harness.costs import fit
 from harness.costs.fit import free_bytes, resolve_checkpointing, total_bytes
 from harness.data.examples import Example
 from harness.records.measurements import MemoryParts
 from harness.records.profile import MemoryEstimate
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
 

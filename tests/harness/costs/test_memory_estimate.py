@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from harness import Backbone, Compressor, Options, Stage
 from harness.api.plugins import installed
-from harness.costs.batches import drawn_batches, lengths_of, profile_spec, task_of
+from harness.api.recipe import Recipe, parse
+from harness.costs.batches import drawn_batches, lengths_of, profile_spec
 from harness.costs.memory_estimate import estimate_memory, try_to_estimate
 from harness.costs.shape_tensors import ShapesOnly, ShapeTensor
 from harness.data.examples import Example
@@ -20,7 +21,6 @@ from harness.measurement.breakdown import memory_parts
 from harness.measurement.memory import bytes_alive, peak_of_allocations
 from harness.model.composition import compose
 from harness.records.profile import MemoryEstimate
-from harness.spec.recipe import Recipe, parse
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
 from harness.training.trainer import load_trainer
@@ -29,13 +29,13 @@ RECIPES = ["full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lpru
 
 
 def backbone_of(name: str) -> Backbone:
-    found: Backbone = installed().backbones.find(name).load()(name)
+    found: Backbone = installed().backbone(name)
     return found
 
 
 def longest_step(name: str, batch_size: int = 2) -> tuple[Any, Step]:
     spec = profile_spec(name, "radiology_demo", "cpu", batch_size, 1, "auto")
-    task = task_of(spec, installed())
+    task = installed().task(spec.task, spec.task_options)
     return spec, drawn_batches(spec, backbone_of(name), task, lengths_of(task, None, None)).longest
 
 

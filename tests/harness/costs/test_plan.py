@@ -7,14 +7,14 @@ import pytest
 
 from harness import Backbone
 from harness.api.plugins import installed
+from harness.api.recipe import Recipe, parse
 from harness.costs.plan import plan
 from harness.model.composition import compose, count_parameters, kept_layers, layers
 from harness.model.flops import StepFlops, training_flops
-from harness.spec.recipe import Recipe, parse
 
 
 def named(reference: str) -> Backbone:
-    backbone = installed().backbones.find(reference).load()(reference)
+    backbone = installed().backbone(reference)
     assert isinstance(backbone, Backbone)
     return backbone
 

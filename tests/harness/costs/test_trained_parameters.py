@@ -15,14 +15,14 @@ from typer.testing import Result
 
 from harness import Backbone
 from harness.api.plugins import installed
+from harness.api.recipe import Recipe, parse
 from harness.api.task import LengthProfile
 from harness.backbones.shapes import SHAPES
-from harness.costs.batches import drawn_batches, profile_spec, task_of
+from harness.costs.batches import drawn_batches, profile_spec
 from harness.costs.shape_tensors import ShapesOnly
 from harness.measurement.process import MeasuredProcess
 from harness.model.composition import compose, count_parameters
 from harness.records.report import LayersKept
-from harness.spec.recipe import Recipe, parse
 from harness.training.trainer import build_trainer, choose_device, load_trainer, parameters_of
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
@@ -31,7 +31,7 @@ RANK = 16
 
 
 def backbone_of(name: str) -> Backbone:
-    found: Backbone = installed().backbones.find(name).load()(name)
+    found: Backbone = installed().backbone(name)
     return found
 
 
@@ -93,7 +93,9 @@ def with_gradient(name: str, text: str) -> int:
     backbone, recipe = backbone_of(name), recipe_of(text)
     spec = profile_spec(name, "radiology_demo", "cpu", 2, 1, "auto")
     lengths = LengthProfile(source_mean=8, target_mean=4)
-    step = drawn_batches(spec, backbone, task_of(spec, installed()), lengths).longest
+    step = drawn_batches(
+        spec, backbone, installed().task(spec.task, spec.task_options), lengths
+    ).longest
     model = compose(backbone.skeleton(), backbone, recipe)
     parameters = parameters_of(model, count_parameters(model).total)
     shapes = ShapesOnly(choose_device("cpu"))
@@ -154,7 +156,9 @@ def test_a_real_model_trains_what_is_planned(text: str) -> None:
 def test_an_arm_trains_what_is_planned(name: str, text: str) -> None:
     spec = profile_spec(name, "radiology_demo", "cpu", 2, 1, "auto", steps=1, rounds=2)
     lengths = LengthProfile(source_mean=8, target_mean=4)
-    frozen = drawn_batches(spec, backbone_of(name), task_of(spec, installed()), lengths)
+    frozen = drawn_batches(
+        spec, backbone_of(name), installed().task(spec.task, spec.task_options), lengths
+    )
     with MeasuredProcess(
         spec.model_copy(update={"recipe": text}), frozen.steps, frozen.longest
     ) as process:

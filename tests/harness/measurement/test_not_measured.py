@@ -14,6 +14,7 @@ from typer.testing import Result
 from harness import Options, hookimpl
 from harness.api.events import PhaseStarted
 from harness.api.plugins import installed
+from harness.api.recipe import Recipe, parse
 from harness.costs.profile import profile_recipes
 from harness.data.examples import Example
 from harness.measurement.probe import freeze
@@ -24,7 +25,6 @@ from harness.records.run_folder import RunFolder, find_runs, read_report
 from harness.reporting.cost_breakdown import breakdown_lines
 from harness.reporting.profile_table import profile_tables
 from harness.running.baseline import apply_baseline
-from harness.spec.recipe import Recipe, parse
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule
 
@@ -175,7 +175,7 @@ def test_profiles_of_recipes_that_fit_and_do_not(
     examples = [Example([3, 8, 9, 1], [7, 1])] * 32
     spec = make_spec("full")
     frozen = freeze(Schedule(examples, 4, 1, seed=0), spec.probe)
-    backbone = installed().backbones.find(spec.backbone).load()(spec.backbone)
+    backbone = installed().backbone(spec.backbone)
     recipes = [parse("lora_ff", installed().compressors), Recipe((Failing("failing", Options()),))]
     rows = profile_recipes(spec, backbone, recipes, frozen, lambda told: None)
     assert [row.status for row in rows] == ["ok", "oom"]

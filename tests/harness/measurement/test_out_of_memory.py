@@ -12,7 +12,7 @@ import pytest
 
 from harness.api.plugins import installed
 from harness.api.task import LengthProfile
-from harness.costs.batches import drawn_batches, profile_spec, task_of
+from harness.costs.batches import drawn_batches, profile_spec
 from harness.measurement.process import MeasuredProcess
 from harness.records.profile import Profile
 
@@ -25,8 +25,8 @@ LENGTHS = LengthProfile(source_mean=8, target_mean=4)
 def address_space_of_small_recipe() -> int:
     """Return the most bytes of address space that an arm of the small recipe takes."""
     spec = profile_spec(BACKBONE, TASK, "cpu", 1, 1, "auto", steps=1, rounds=2)
-    found = installed().backbones.find(BACKBONE).load()(BACKBONE)
-    frozen = drawn_batches(spec, found, task_of(spec, installed()), LENGTHS)
+    found = installed().backbone(BACKBONE)
+    frozen = drawn_batches(spec, found, installed().task(spec.task, spec.task_options), LENGTHS)
     spec = spec.model_copy(update={"recipe": SMALL})
     with MeasuredProcess(spec, frozen.steps, frozen.longest) as process:
         process.window(0, 1)

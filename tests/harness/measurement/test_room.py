@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.costs import profile as profiling
 from harness.errors import OutOfMemoryError
 from harness.measurement import probe
@@ -17,7 +18,6 @@ from harness.measurement.probe import FrozenSchedule, freeze, probe_memory, prob
 from harness.records.measurements import MemoryParts, TimeParts
 from harness.records.profile import ProfiledRecipe
 from harness.records.report import LayersKept, Parameters
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule, Step
 
@@ -126,7 +126,7 @@ def frozen(spec: RunSpec, schedule: Schedule) -> FrozenSchedule:
 
 
 def profiled(spec: RunSpec, frozen: FrozenSchedule, *recipes: str) -> list[ProfiledRecipe]:
-    backbone = installed().backbones.find(spec.backbone).load()(spec.backbone)
+    backbone = installed().backbone(spec.backbone)
     parsed = [parse(recipe, installed().compressors) for recipe in recipes]
     return profiling.profile_recipes(spec, backbone, parsed, frozen, lambda told: None)
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from harness import Backbone
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.model.composition import compose, count_parameters, kept_layers, layers
-from harness.spec.recipe import parse
 
 
 def test_kept_layers_are_known_by_identity(

@@ -5,8 +5,8 @@ from collections import defaultdict
 import pytest
 
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.reporting.paper import PaperCell, paper_cell, paper_cells
-from harness.spec.recipe import parse
 
 
 def test_every_table_is_there_with_all_its_rows() -> None:

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from harness import Backbone
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.model.composition import compose
 from harness.running.merge_check import check_merge, load_trained
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec, TrainSettings
 from harness.training.trainer import Trainer, load_trainer
 

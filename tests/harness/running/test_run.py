@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from harness import HarnessError
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.errors import OutOfMemoryError
 from harness.evaluation.decoding import generate
 from harness.evaluation.predictions import read_predictions
@@ -22,7 +23,6 @@ from harness.records.report import Report
 from harness.records.run_folder import read_report
 from harness.running.inputs import read_inputs
 from harness.running.run import status_of
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec, read_toml, resolve
 from harness.training.log import NonFiniteLossError
 from harness.training.trained_weights import load_weights

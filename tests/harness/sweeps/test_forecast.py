@@ -91,7 +91,9 @@ def test_an_earlier_run_is_better_than_a_probe(
     # The same on another task does not count.
     other = report.model_copy(update={"task": "another"})
     RunFolder(tmp_path, other.id).finish(other)
-    found = forecast(cell_plans, tmp_path, here=True, unprobed="asked not to", on_progress=told.append)
+    found = forecast(
+        cell_plans, tmp_path, here=True, unprobed="asked not to", on_progress=told.append
+    )
     assert [(f.seconds, f.no_time) for f in found.values()] == [(None, "asked not to")]
 
 

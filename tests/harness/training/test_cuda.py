@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 from harness import Backbone
 from harness.api.backbone import Weights
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.evaluation.decoding import generate
 from harness.records.run_folder import SNAPSHOT
 from harness.spec.decoding import DecodingSettings
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
 from harness.training.async_scalar import AsyncScalar
 from harness.training.engines.attention import _PerSequence

@@ -17,11 +17,11 @@ from harness import HarnessError
 from harness.api.events import Evaluated, StepDone
 from harness.api.metric import Score
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.backbones.t5 import T5
 from harness.clock import ManualClock
 from harness.data.examples import Example
 from harness.records.report import Training
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec, Scheduler, TrainSettings
 from harness.training.log import NonFiniteLossError
 from harness.training.loop import Observers, train

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArgumen
 
 from harness import Backbone
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.model.composition import compose
-from harness.spec.recipe import parse
 from harness.training.engines.packed import PackedEngine, choose_engine
 
 STEPS = 50

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from harness import Backbone, Compressor, HarnessError, Options, Stage
 from harness.api.plugins import installed
+from harness.api.recipe import Recipe, parse
 from harness.backbones.t5 import T5
 from harness.data.examples import Example
-from harness.spec.recipe import Recipe, parse
 from harness.spec.run_spec import RunSpec, TrainSettings
 from harness.training.schedule import Schedule
 from harness.training.trainer import Trainer, choose_device, choose_dtype, load_trainer

@@ -23,10 +23,10 @@ from transformers import (
 
 from harness import Backbone, HarnessError
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.backbones.bart import Bart
 from harness.backbones.t5 import T5
 from harness.data.examples import Example
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec, TrainSettings
 from harness.training.learning_rate import learning_rate_schedule
 from harness.training.optimizer import require_optimizer

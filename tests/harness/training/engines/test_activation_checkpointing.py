@@ -8,9 +8,9 @@ from torch import Tensor
 
 from harness import Backbone
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.measurement.memory import peak_of_allocations
-from harness.spec.recipe import parse
 from harness.spec.run_spec import RunSpec
 from harness.training.trainer import Trainer, load_trainer
 

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 
 from harness import Backbone, HarnessError
 from harness.api.plugins import installed
+from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.model.composition import compose
-from harness.spec.recipe import parse
 from harness.training.engines.packed import PackedEngine, choose_engine
 from harness.training.engines.padded import Engine, PaddedEngine
 

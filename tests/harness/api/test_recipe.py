@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness import HarnessError, Stage
 from harness.api.parts import split_parts
 from harness.api.plugins import installed
-from harness.spec.recipe import Recipe, parse
+from harness.api.recipe import Recipe, parse
 
 BOOLEANS = st.sampled_from(["true", "false"])
 KEEP = st.sampled_from(["all", "top", "every", "1-3.5.7", "2"])
