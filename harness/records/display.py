@@ -15,6 +15,7 @@ def html_table(
     rows: Iterable[Sequence[str]],
     headings: Sequence[str] = (),
     notes: Iterable[str] = (),
+    answer: Iterable[str] = (),
 ) -> str:
     """Return an HTML table in which all text is escaped.
 
@@ -23,12 +24,14 @@ def html_table(
         rows: the cells, row by row.
         headings: the names of the columns; a table without them has no header.
         notes: are written below the table, one line each.
+        answer: is written between the title and the table, one line for each sentence.
     """
     head = f"<thead>{_row(headings, 'th')}</thead>" if headings else ""
     body = "".join(_row(cells, "td") for cells in rows)
     lines = "".join(f"<div>{escape(note)}</div>" for note in notes)
+    above = "".join(f"<div>{escape(sentence)}</div>" for sentence in answer)
     return (
-        f"<div><strong>{escape(title)}</strong>"
+        f"<div><strong>{escape(title)}</strong>{above}"
         f"<table>{head}<tbody>{body}</tbody></table><small>{lines}</small></div>"
     )
 

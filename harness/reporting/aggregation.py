@@ -10,6 +10,7 @@ from itertools import pairwise
 from harness.records.collector import without_collector
 from harness.records.measurements import Fingerprint
 from harness.records.run_folder import StoredRun
+from harness.reporting.answer import answer
 from harness.reporting.members import Members
 from harness.reporting.notes import notes, unlike_settings
 from harness.reporting.paired_comparison import Comparisons
@@ -95,6 +96,7 @@ def _group(members: Members, comparisons: Comparisons, metrics: Sequence[str]) -
     )
     _adjust(rows, metrics)
     _mark_front(group, metrics)
+    group.answer = answer(group, metrics)
     group.notes = list(notes(group, members))
     return group
 

@@ -31,6 +31,7 @@ def markdown(summary: Summary) -> str:
     for group in summary.groups:
         metrics = group.scored(summary.metrics)
         lines += [f"## {_markdown(group.backbone)} on {_markdown(group.task)}", ""]
+        lines += [_markdown(" ".join(group.answer)), ""]
         headings = _headings(group, metrics)
         lines.append(_bar(map(_markdown, headings)))
         lines.append(_bar(["---", *["---:"] * (len(headings) - 1)]))
@@ -51,7 +52,9 @@ def notebook_html(summary: Summary) -> str:
     for group in summary.groups:
         metrics = group.scored(summary.metrics)
         lines = _lines(group, metrics)
-        parts.append(html_table(group.title, lines, _headings(group, metrics), group.notes))
+        parts.append(
+            html_table(group.title, lines, _headings(group, metrics), group.notes, group.answer)
+        )
     parts.append("".join(f"<small><div>{escape(line)}</div></small>" for line in legend(summary)))
     return "".join(parts)
 
@@ -65,7 +68,7 @@ def latex(summary: Summary) -> str:
         lines += [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_latex(group.backbone)} on {_latex(group.task)}}}",
+            rf"\caption{{{_latex(_caption(group))}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
             r"\toprule",
             " & ".join(map(_latex, headings)) + r" \\",
@@ -78,6 +81,10 @@ def latex(summary: Summary) -> str:
             r"\end{table}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _caption(group: Group) -> str:
+    return " ".join([f"{group.title}.", *group.answer])
 
 
 def table_csv(summary: Summary) -> str:

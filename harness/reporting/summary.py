@@ -153,8 +153,10 @@ class Group(Record):
     """What speed and memory depend on; several if the runs differ."""
     rows: list[RecipeRow]
     """Full fine-tuning first."""
+    answer: list[str] = Field(default_factory=list)
+    """The result in one or two plain sentences, above the table."""
     notes: list[str] = Field(default_factory=list)
-    """What a reader must know."""
+    """Sentences that a reader must know, below the table."""
 
     @property
     def title(self) -> str:

@@ -61,6 +61,8 @@ def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
     title = printable(group.title)
     title += f", {tests} test examples" if tests else ""
     yield from (click.style(line, bold=True) for line in textwrap.wrap(title, width))
+    yield from _wrapped(group.answer, width)
+    yield ""
     name_of = functools.partial(directed, group)
     headings = ["recipe", "", "speed", "trained", group.memory_unit, *map(name_of, shown)]
     lines = [Line(headings, bold=True), *_costs(group, shown)]
@@ -132,6 +134,11 @@ def _kept(group: Group, metrics: Sequence[str], floor: bool = False) -> Iterator
 
 
 def _dim(sentences: Iterable[str], width: int) -> Iterator[str]:
+    for line in _wrapped(sentences, width):
+        yield click.style(line, dim=True)
+
+
+def _wrapped(sentences: Iterable[str], width: int) -> Iterator[str]:
+    """Yield the lines of sentences, each of which begins a line."""
     for sentence in sentences:
-        for line in textwrap.wrap(printable(sentence), width, break_on_hyphens=False):
-            yield click.style(line, dim=True)
+        yield from textwrap.wrap(printable(sentence), width, break_on_hyphens=False)

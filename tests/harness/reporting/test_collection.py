@@ -20,7 +20,8 @@ SWEEP = Path(__file__).parents[3] / "results" / "sweep"
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    return shutil.copytree(SWEEP, tmp_path / "results")
+    ignored = shutil.ignore_patterns(".cache")
+    return shutil.copytree(SWEEP, tmp_path / "results", ignore=ignored)
 
 
 @pytest.fixture

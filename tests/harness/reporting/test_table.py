@@ -25,13 +25,19 @@ def show(*reports: Report, width: int = 80) -> str:
     return click.unstyle(table(summarize(runs, Comparisons(None)), width))
 
 
+def rows(shown: str) -> list[str]:
+    """The lines from the first table's headings on: the answer stands before them."""
+    lines = shown.splitlines()
+    return lines[next(n for n, line in enumerate(lines) if line.startswith("recipe ")) :]
+
+
 def cells(shown: str, recipe: str) -> list[str]:
-    (line,) = [line for line in shown.splitlines() if line.startswith(f"{recipe} ")]
+    (line,) = [line for line in rows(shown) if line.startswith(f"{recipe} ")]
     return line.removeprefix(recipe).replace(" %", "%").replace(" k", "k").split()
 
 
 def below(shown: str, recipe: str) -> list[str]:
-    lines = shown.splitlines()
+    lines = rows(shown)
     (at,) = [n for n, line in enumerate(lines) if line.startswith(f"{recipe} ")]
     return lines[at + 1].replace(" %", "%").split()
 
@@ -171,7 +177,7 @@ def test_marks_of_front_and_significance(make_report: MakeReport) -> None:
     lprun.quality["rouge1"].p_value = 0.01
     lprun.quality["rouge1"].retention = Estimate(value=0.912, low=0.9, high=0.93)
     shown = click.unstyle(table(summary, 80))
-    first, second = [line for line in shown.splitlines() if line.startswith("lprun")][:2]
+    first, second = [line for line in rows(shown) if line.startswith("lprun")][:2]
     assert "•" in first
     assert "41.25*" in first
     assert "18.50*" not in first
