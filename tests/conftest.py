@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess, SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,38 @@ if TYPE_CHECKING:
 # The same examples each time, as of every other test; a shared core is no reason to fail.
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("seeded")
+
+_PRELOADED = [
+    "compressors.lora",
+    "harness.backbones.nano",
+    "harness.costs.memory_estimate",
+    "harness.evaluation.decoding",
+    "harness.measurement.process",
+    "torch.profiler",
+]
+_start_fresh = SpawnProcess._Popen
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_processes() -> Iterator[None]:
+    """Fork measured processes and their like from a server that has imported what they need.
+
+    A fresh interpreter imports torch and transformers for some five seconds, which is longer than
+    a test's model trains. Tests of the processes themselves use ``fresh_processes``.
+    """
+    multiprocessing.set_forkserver_preload(_PRELOADED)
+    with pytest.MonkeyPatch.context() as patch:
+        # The server has the environment of its start; see ``MeasuredProcess``.
+        patch.setenv("KINETO_LOG_LEVEL", "99")
+        patch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
+        patch.setattr(SpawnProcess, "_Popen", staticmethod(ForkServerProcess._Popen))
+        yield
+
+
+@pytest.fixture
+def fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start measured processes as users' runs do: each a fresh interpreter."""
+    monkeypatch.setattr(SpawnProcess, "_Popen", staticmethod(_start_fresh))
 
 
 @pytest.fixture(params=["t5", "gated-t5", "bart"])

@@ -36,6 +36,7 @@ def address_space_of_small_recipe() -> int:
     return int(fields["VmPeak"].split()[0]) * 1024
 
 
+@pytest.mark.usefixtures("fresh_processes")
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs Linux' prlimit and /proc")
 def test_what_does_not_fit_is_a_row_and_the_next_one_follows(tmp_path: Path, site: Path) -> None:
     # The small recipe fits with a quarter of what full fine-tuning needs on top of it.

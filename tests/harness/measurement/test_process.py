@@ -16,7 +16,7 @@ from harness.measurement.process import MeasuredProcess
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
 
-pytestmark = pytest.mark.usefixtures("known_costs")
+pytestmark = pytest.mark.usefixtures("known_costs", "fresh_processes")
 MakeSpec = Callable[..., RunSpec]
 
 

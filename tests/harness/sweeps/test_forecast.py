@@ -209,6 +209,7 @@ def test_a_kind_is_all_but_the_seed(spec: RunSpec, tmp_path: Path) -> None:
     assert kinds[2] == kinds[3] == kinds[4] == kinds[5]
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_what_does_not_answer_or_dies_is_unknown(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
