@@ -1,4 +1,4 @@
-"""Options that say how a user's data are to be read, shared by all commands that read them."""
+"""Options for reading a user's data, shared by all commands that read them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from typing import Annotated
 import typer
 
 SourceColumn = Annotated[
-    str | None, typer.Option(help="Your data's column of sources.", show_default="guessed")
+    str | None, typer.Option(help="Column of the sources in your data.", show_default="guessed")
 ]
 TargetColumn = Annotated[
-    str | None, typer.Option(help="Your data's column of targets.", show_default="guessed")
+    str | None, typer.Option(help="Column of the targets in your data.", show_default="guessed")
 ]
 IdColumn = Annotated[
-    str | None, typer.Option(help="Your data's column of distinct ids.", show_default="guessed")
+    str | None, typer.Option(help="Column of unique ids in your data.", show_default="guessed")
 ]
 Encoding = Annotated[
     str | None,
-    typer.Option(help="Of your text files, such as latin-1 or utf-16.", show_default="utf-8"),
+    typer.Option(
+        help="Encoding of your text files, such as latin-1 or utf-16.", show_default="utf-8"
+    ),
 ]
 Delimiter = Annotated[
     str | None,
     typer.Option(
-        help="Between the cells of your CSV files: one character, or tab.", show_default="found"
+        help="Delimiter of your CSV files: one character, or tab.", show_default="detected"
     ),
 ]
 
 
 def given(**options: str | None) -> dict[str, str]:
-    """Return the options of a task that the command line gives."""
+    """Return the task options that were given on the command line."""
     return {name: value for name, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""``harness list``: what there is, where it comes from, and what it can be told."""
+"""``harness list``: plugins, their origin and their options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.api.registry import Entry, Registry
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """A kind of plugin."""
 
     BACKBONES = "backbones"
     COMPRESSORS = "compressors"
@@ -30,14 +30,14 @@ _WITH_OPTIONS = {Kind.COMPRESSORS, Kind.TASKS, Kind.METRICS, Kind.EXECUTORS}
 
 def list_plugins(
     kind: Annotated[
-        Kind | None, typer.Argument(help="Show only these.", show_default=False)
+        Kind | None, typer.Argument(help="List only this kind.", show_default=False)
     ] = None,
     name: Annotated[
-        str | None, typer.Argument(help="Show this one with its options.", show_default=False)
+        str | None, typer.Argument(help="Show this plugin with its options.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List backbones, compressors, tasks, metrics and executors; with a name, its options.
+    """List backbones, compressors, tasks, metrics and executors, or show one with its options.
 
     Examples: harness list compressors, harness list compressors lora_ff
     """

@@ -1,4 +1,4 @@
-"""The console script: every command, and errors that speak to the user."""
+"""The console script: registers every command and prints errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.errors import HarnessError
 
 
 class Commands(TyperGroup):
-    """Shows a user's mistake as what it is, without a traceback."""
+    """Prints a user's mistake as a message with a hint, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -45,7 +45,7 @@ app = typer.Typer(
     add_completion=False,
     # Local variables can hold a user's data, and tracebacks end up in bug reports.
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
 app.command("run")(run)
 app.command("sweep")(sweep)
@@ -72,7 +72,7 @@ def harness(
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Measure what cheaper sequence-to-sequence fine-tuning costs in quality."""
+    """Fine-tune sequence-to-sequence models cheaply, and measure what that costs in quality."""
     for warning in installed().warnings:
         _complain(Text(warning, "dim"))
 

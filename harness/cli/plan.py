@@ -1,4 +1,4 @@
-"""``harness plan``: what a recipe will do, before anything is loaded or trained."""
+"""``harness plan``: counts and estimates from shapes, before anything is loaded or trained."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def plan(
-    backbone: Annotated[str, typer.Option(help="A name, a hub id or a folder.")],
+    backbone: Annotated[str, typer.Option(help="Model: a name, a hub id or a folder.")],
     compressor: Annotated[
-        str, typer.Option(help="A recipe such as lora_ff+lprun; several are listed with commas.")
+        str, typer.Option(help="A recipe such as lora_ff+lprun, or several separated by commas.")
     ],
     task: Annotated[
         str | None,
-        typer.Option(help="Plan for batches of this task.", show_default="all of 512 and 128"),
+        typer.Option(help="Task whose batches are planned for.", show_default="512 and 128 tokens"),
     ] = None,
     source_column: data_options.SourceColumn = None,
     target_column: data_options.TargetColumn = None,
@@ -32,27 +32,36 @@ def plan(
     data: Annotated[
         DataChoice,
         typer.Option(
-            help="own: the task's own data; lengths: batches of its typical lengths; auto: own "
-            "data where they and the tokenizer are at hand."
+            help="Texts of the batches. own: the task's data; lengths: random tokens of the task's "
+            "typical lengths; auto: own if the data and the tokenizer are on this machine."
         ),
     ] = DataChoice.AUTO,
     source_tokens: Annotated[
-        int | None, typer.Option(min=2, help="Mean source length.", show_default="the task's")
+        int | None,
+        typer.Option(min=2, help="Mean source length in tokens.", show_default="the task's"),
     ] = None,
     target_tokens: Annotated[
-        int | None, typer.Option(min=2, help="Mean target length.", show_default="the task's")
+        int | None,
+        typer.Option(min=2, help="Mean target length in tokens.", show_default="the task's"),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 8,
-    accumulation: Annotated[int, typer.Option(min=1, help="Batches in an optimizer step.")] = 1,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    tasks: Annotated[int, typer.Option(min=1, help="How many tasks storage is counted for.")] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per micro-batch.")] = 8,
+    accumulation: Annotated[
+        int, typer.Option(min=1, help="Gradient accumulation: micro-batches per optimizer step.")
+    ] = 1,
+    precision: Annotated[
+        str, typer.Option(help="Precision of matrix products: auto, float32 or bfloat16.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    tasks: Annotated[
+        int, typer.Option(min=1, help="Number of tasks that share the backbone's storage.")
+    ] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what recipes do to a backbone: layers, parameters, the limit of speed, memory, storage.
+    """Compute layers, parameters, FLOP limit of speed, memory and storage of recipes from shapes.
 
-    Needs no weights and no network. Example: harness plan --backbone t5-large
-    --compressor lora_ff+lprun
+    Nothing is trained, and neither weights nor a network are needed.
+
+    Example: harness plan --backbone t5-large --compressor lora_ff+lprun
     """
     from harness.api.parts import split_parts
     from harness.api.plugins import installed
@@ -82,7 +91,7 @@ def plan(
         chosen = plugins.task(spec.task, spec.task_options)
         batches = choose_batches(spec, found, chosen, data, source_tokens, target_tokens)
     elif data is DataChoice.OWN:
-        raise HarnessError("Own data are a task's, and none is named.", "Add --task NAME")
+        raise HarnessError("--data own needs a task.", "Add --task NAME")
     plans = make_plans(
         found,
         recipes,
@@ -118,7 +127,7 @@ def _print(plans: list[Plan]) -> None:
         "trainable parameters": lambda p: f"{p.parameters.trainable:,}",
         "% of the original": lambda p: f"{p.parameters.trainable_pct_of_original:.2f}",
         "FLOP limit of speed": lambda p: f"{p.flop_limit_relative_speed:.2f}x",
-        "predicted peak memory": lambda p: _size(p.memory.peak_bytes) if p.memory else "-",
+        "estimated peak memory": lambda p: _size(p.memory.peak_bytes) if p.memory else "-",
         **{f"  {part}": _part(part) for part in MemoryParts.model_fields},
         "  process": lambda p: (
             _size(p.memory.process_bytes) if p.memory and p.memory.process_bytes else "-"

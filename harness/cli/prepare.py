@@ -1,4 +1,4 @@
-"""``harness prepare``: from a raw file to the folder that a task reads."""
+"""``harness prepare``: builds the folder that a task reads from a raw file."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import typer
 
 
 def prepare(
-    task: Annotated[str, typer.Argument(help="A task that is made from a raw file.")],
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    task: Annotated[str, typer.Argument(help="A task whose data are built from a raw file.")],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
     notes: Annotated[
         Path | None,
-        typer.Option(help="The raw file, such as radiology.csv.gz.", show_default=False),
+        typer.Option(help="Raw file, such as radiology.csv.gz.", show_default=False),
     ] = None,
     synthetic: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="N",
-            help="Make up so many notes in the raw file's format, and use them in its place.",
+            help="Generate N synthetic notes in the raw file's format and use them instead.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the synthetic notes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the synthetic notes.")] = 0,
     sections: Annotated[
         Path | None,
-        typer.Option(help="A file of section titles.", show_default="the task's own"),
+        typer.Option(help="File of section titles.", show_default="the task's own"),
     ] = None,
 ) -> None:
-    """Build a task's data from its raw file, with counts of what was kept and what was not.
+    """Build a task's data from its raw file, and count the notes kept and left out.
 
     Example: harness prepare mimic_radiology --notes radiology.csv.gz --out data/mimic_radiology
     """
@@ -60,7 +60,7 @@ def prepare(
         bar = bars.add_task(task, total=1.0, start=False, notes=0, rate=0.0)
 
         def on_progress(read: int, share: float) -> None:
-            # The clock starts with the first call: making notes up is not reading them.
+            # The clock starts with the first call: generating synthetic notes is not reading.
             bars.start_task(bar)
             elapsed = bars.tasks[bar].elapsed or 0.0
             rate = read / elapsed if elapsed else 0.0

@@ -1,4 +1,4 @@
-"""``harness profile``: what recipes cost on this device, before anything is downloaded."""
+"""``harness profile``: measures recipes on this device, without downloading anything."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def profile(
-    backbone: Annotated[str, typer.Option(help="A name, a hub id or a folder.")] = "nano-t5",
+    backbone: Annotated[str, typer.Option(help="Model: a name, a hub id or a folder.")] = "nano-t5",
     compressor: Annotated[
-        str, typer.Option(help="Recipes, listed with commas.")
+        str, typer.Option(help="Recipes, separated by commas.")
     ] = "full,lprun,lora_qv,lora_ff,lora_qv+lprun,lora_ff+lprun",
-    task: Annotated[str, typer.Option(help="Whose lengths the batches have.")] = "radiology_demo",
+    task: Annotated[str, typer.Option(help="Task whose batches are measured.")] = "radiology_demo",
     source_column: data_options.SourceColumn = None,
     target_column: data_options.TargetColumn = None,
     id_column: data_options.IdColumn = None,
@@ -30,36 +30,57 @@ def profile(
     data: Annotated[
         DataChoice,
         typer.Option(
-            help="own: the task's own data; lengths: batches of its typical lengths; auto: own "
-            "data where they and the tokenizer are at hand."
+            help="Texts of the batches. own: the task's data; lengths: random tokens of the task's "
+            "typical lengths; auto: own if the data and the tokenizer are on this machine."
         ),
     ] = DataChoice.AUTO,
     source_tokens: Annotated[
         int | None,
-        typer.Option(min=2, help="Mean source length; implies --data lengths.", show_default=False),
+        typer.Option(
+            min=2,
+            help="Mean source length in tokens; implies --data lengths.",
+            show_default=False,
+        ),
     ] = None,
     target_tokens: Annotated[
-        int | None, typer.Option(min=2, help="Mean target length, likewise.", show_default=False)
+        int | None,
+        typer.Option(
+            min=2,
+            help="Mean target length in tokens; implies --data lengths.",
+            show_default=False,
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 8,
-    accumulation: Annotated[int, typer.Option(min=1, help="Batches in an optimizer step.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per micro-batch.")] = 8,
+    accumulation: Annotated[
+        int, typer.Option(min=1, help="Gradient accumulation: micro-batches per optimizer step.")
+    ] = 1,
     precision: Annotated[
-        str, typer.Option("--precision", "--dtype", help="auto, float32 or bfloat16.")
+        str,
+        typer.Option(
+            "--precision",
+            "--dtype",
+            help="Precision of matrix products: auto, float32 or bfloat16.",
+        ),
     ] = "auto",
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps in a timed window.")] = 8,
-    repeats: Annotated[int, typer.Option(min=2, help="Rounds of windows: A B B A.")] = 4,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps per timed window.")] = 8,
+    repeats: Annotated[
+        int,
+        typer.Option(min=2, help="Rounds of four windows: full, recipe, recipe, full."),
+    ] = 4,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     compare: Annotated[
         str | None,
-        typer.Option(help="paper: set the paper's numbers beside these.", show_default=False),
+        typer.Option(
+            help="paper: show the paper's numbers beside the measured ones.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Also write the JSON here.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write the JSON to, too.")] = None,
 ) -> None:
     """Measure speed, memory and parameters of recipes on this device.
 
-    Needs neither weights nor data: weights are random, of the right shape, and where the task's
-    data are not at hand, batches are drawn from its typical lengths.
+    Needs neither weights nor data. Weights are random, with the backbone's shapes. If the task's
+    data are not on this machine, batches have the task's typical lengths.
     """
     from rich.console import Console
 
@@ -67,7 +88,7 @@ def profile(
     from harness.errors import HarnessError
 
     if compare not in (None, "paper"):
-        raise HarnessError(f"Nothing called {compare!r} to compare with.", "Use --compare paper")
+        raise HarnessError(f"--compare {compare!r} is unknown.", "Write --compare paper")
     options = data_options.given(
         source_column=source_column,
         target_column=target_column,

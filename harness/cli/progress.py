@@ -1,4 +1,4 @@
-"""Progress bars of a run, built on the observer hooks like any plugin's."""
+"""Progress bars of a run, drawn by the observer hooks that any plugin can use."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from harness.records.report import Report
 
 
 class Progress:
-    """One bar a phase; a context manager, to be registered with the plugin manager.
+    """Shows one bar per phase. A context manager; register it with the plugin manager.
 
     Args:
-        console: where to draw. When it is no terminal, each phase prints one line instead.
+        console: is drawn on. If it is not a terminal, each phase prints one line instead.
     """
 
     def __init__(self, console: Console) -> None:
@@ -58,13 +58,13 @@ class Progress:
 
     @hookimpl
     def data_read(self, event: DataRead) -> None:
-        """Say what was guessed, left out and cut."""
+        """Print what was guessed, left out and truncated."""
         for note in event.notes:
             self._console.print(note, style="yellow", soft_wrap=True, markup=False)
 
     @hookimpl
     def phase_started(self, event: PhaseStarted) -> None:
-        """Begin a bar."""
+        """Start a bar."""
         self._finish()
         if not self._console.is_terminal:
             self._console.print(event.phase)
@@ -88,7 +88,7 @@ class Progress:
 
     @hookimpl
     def run_finished(self, report: Report) -> None:
-        """Complete the last bar, unless its phase is where the run failed."""
+        """Complete the last bar, unless the run failed in its phase."""
         if report.failure is None:
             self._finish()
 

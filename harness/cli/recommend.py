@@ -1,4 +1,4 @@
-"""``harness recommend``: which recipe to use, and why not the others."""
+"""``harness recommend``: names the recipe to use, and why the others were not chosen."""
 
 from __future__ import annotations
 
@@ -21,30 +21,35 @@ _BYTES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def recommend(
-    results: Annotated[Path, typer.Argument(help="Folder of all runs.")] = Path("results"),
+    results: Annotated[Path, typer.Argument(help="Folder that holds the runs.")] = Path("results"),
     min_quality: Annotated[
-        str, typer.Option(help="Least share of full fine-tuning's quality.")
+        str, typer.Option(help="Smallest share of full fine-tuning's quality to keep.")
     ] = "95%",
     max_memory: Annotated[
-        str | None, typer.Option(help="Most peak memory, e.g. 16GiB.", show_default=False)
+        str | None, typer.Option(help="Largest peak memory, e.g. 16GiB.", show_default=False)
     ] = None,
     min_speed: Annotated[
         str | None,
-        typer.Option(help="Least speed, of full fine-tuning's, e.g. 150%.", show_default=False),
+        typer.Option(
+            help="Lowest speed relative to full fine-tuning, e.g. 150%.", show_default=False
+        ),
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="By which quality is judged.", show_default="the first, as rouge1"),
+        typer.Option(help="Metric that measures quality.", show_default="the first, as rouge1"),
     ] = None,
     by: Annotated[
-        Literal["speed", "memory", "parameters"], typer.Option(help="What makes a recipe cheap.")
+        Literal["speed", "memory", "parameters"],
+        typer.Option(
+            help="Cheapest means fastest, least peak memory, or fewest trained parameters."
+        ),
     ] = "speed",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Name the cheapest recipe that keeps enough of full fine-tuning's quality, and why.
+    """Name the cheapest recipe that keeps enough of full fine-tuning's quality.
 
-    The lower bound of the 95 % interval of what it keeps must reach --min-quality. Ends with
-    status 1 if no recipe does, on any backbone and task.
+    The lower bound of the 95 % interval of the quality kept must reach --min-quality. The exit
+    status is 1 if no recipe reaches it on any backbone and task.
     """
     from harness.reporting import recommendation
 
@@ -111,7 +116,9 @@ def _ratio(text: str, option: str) -> float:
     """Read ``95%`` or ``0.95``."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
     if not found:
-        raise HarnessError(f"{option} {text!r} is no share.", f"Write it so: {option} 95%")
+        raise HarnessError(
+            f"{option} {text!r} is not a share.", f"Write, for example: {option} 95%"
+        )
     number = float(found[1])
     if not found[2] and number > 10:
         raise HarnessError(
@@ -125,5 +132,7 @@ def _bytes(text: str) -> int:
     """Read ``16GiB``, ``16 GB`` or a number of bytes."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if not found or found[2].lower() not in _BYTES:
-        raise HarnessError(f"--max-memory {text!r} is no size.", "Write it so: --max-memory 16GiB")
+        raise HarnessError(
+            f"--max-memory {text!r} is not a size.", "Write, for example: --max-memory 16GiB"
+        )
     return round(float(found[1]) * _BYTES[found[2].lower()])

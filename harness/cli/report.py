@@ -1,4 +1,4 @@
-"""``harness report``: a folder of runs as a table, a document, data or a page."""
+"""``harness report``: shows a folder of runs as a table, a document, data or a page."""
 
 from __future__ import annotations
 
@@ -20,32 +20,35 @@ PAPER = "paper"
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="Folder of all runs.")] = Path("results"),
+    results: Annotated[Path, typer.Argument(help="Folder that holds the runs.")] = Path("results"),
     form: Annotated[
         Literal["table", "md", "latex", "csv", "json", "html"],
-        typer.Option("--format", help="How to show it."),
+        typer.Option("--format", help="Format of the report."),
     ] = "table",
     out: Annotated[
         Path | None,
-        typer.Option(help="Write to this file instead of the terminal.", show_default=False),
+        typer.Option(help="File to write to instead of the terminal.", show_default=False),
     ] = None,
     compare: Annotated[
         str | None,
         typer.Option(
             metavar="paper|FOLDER",
-            help="Set the paper's numbers, or those of another results folder, beside each row.",
+            help="Show the paper's numbers, or those of another results folder, beside each row.",
             show_default=False,
         ),
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(help="Names with commas, the first for the front.", show_default="all"),
+        typer.Option(
+            help="Metrics, separated by commas; the first one is used for the Pareto front.",
+            show_default="all",
+        ),
     ] = None,
 ) -> None:
     """Show all runs: speed, trained parameters, memory and quality, averaged over seeds.
 
-    Quality is compared with full fine-tuning on the same test examples; what was computed for that
-    is kept in the results folder, so that it takes its time once.
+    Quality is compared with full fine-tuning on the same test examples. The comparison is cached in
+    the results folder, so a second report is fast.
     """
     runs = load(results)
     summary = summarize(runs, metrics)

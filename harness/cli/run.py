@@ -1,4 +1,4 @@
-"""``harness run``: from a spec to a report."""
+"""``harness run``: runs a spec and writes its report."""
 
 from __future__ import annotations
 
@@ -18,18 +18,27 @@ if TYPE_CHECKING:
 
 def run(
     spec_file: Annotated[
-        Path | None, typer.Argument(metavar="[SPEC.toml]", help="A spec file.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="[SPEC.toml]", help="Spec file with settings.", show_default=False),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="A name, a hub id or a folder.", show_default="nano-t5"),
+        typer.Option(
+            help="Model to fine-tune: a name, a hub id or a folder.", show_default="nano-t5"
+        ),
     ] = None,
     compressor: Annotated[
-        str | None, typer.Option(help="A recipe.", show_default="lora_ff+lprun")
+        str | None,
+        typer.Option(
+            help="Recipe: compressors joined by +, with options after a colon.",
+            show_default="lora_ff+lprun",
+        ),
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="A name, or a file or folder of yours.", show_default="radiology_demo"),
+        typer.Option(
+            help="Task: a name, or your own file or folder.", show_default="radiology_demo"
+        ),
     ] = None,
     source_column: data_options.SourceColumn = None,
     target_column: data_options.TargetColumn = None,
@@ -39,46 +48,54 @@ def run(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Metrics with commas; each must be at hand.", show_default="the task's suite"
+            help="Metrics, separated by commas; a missing model is an error.",
+            show_default="the task's suite",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, show_default="0")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Seeds initialization, order of examples and dropout.", show_default="0"
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="paper or quick.", show_default="what suits the backbone"),
+        typer.Option(help="Settings to start from: paper or quick.", show_default="by backbone"),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any setting, e.g. train.batch_size=4; repeatable.",
+            help="Value of a setting, e.g. train.batch_size=4; repeatable.",
             show_default=False,
         ),
     ] = None,
     track: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also tell tensorboard, mlflow or wandb; repeatable.", show_default=False
+            help="Also log to tensorboard, mlflow or wandb; repeatable.", show_default=False
         ),
     ] = None,
     nproc: Annotated[
         int,
-        typer.Option(min=1, help="Processes that share each step's examples, each on a GPU."),
+        typer.Option(min=1, help="Data-parallel processes, each on its own GPU."),
     ] = 1,
-    out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("results"),
     snapshot_every: Annotated[
         float,
         typer.Option(
-            min=0, metavar="SECONDS", help="How often training saves its state, to be resumed from."
+            min=0,
+            metavar="SECONDS",
+            help="Seconds between saves of the training state; an interrupted run resumes from it.",
         ),
     ] = 300,
 ) -> None:
     """Fine-tune a backbone with a recipe on a task, and report speed, memory and quality.
 
-    With no options: the embedded backbone and task, in minutes. Every setting and its meaning is
-    in the spec.toml that a run leaves in its folder. A run that was stopped goes on where it was
-    when the same command is given again.
+    Without options, the embedded backbone and task run in a few minutes. The run's folder holds its
+    report, predictions, weights and all settings (spec.toml). Give the same command again to resume
+    an interrupted run.
     """
     from harness.api.plugins import installed
     from harness.running.launch import is_launched, launch

@@ -1,4 +1,4 @@
-"""``harness score``: score predictions that exist already; no backbone is needed."""
+"""``harness score``: scores existing predictions, without the model."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ def score(
         Path,
         typer.Argument(
             help="A table (JSONL, CSV, Parquet, ...) with the columns prediction, reference and, "
-            "for SummaC, source; a text file, one prediction a line; or the folder of a run."
+            "for SummaC, source; a text file with one prediction per line; or a run's folder."
         ),
     ],
     references: Annotated[
         Path | None,
         typer.Argument(
-            help="For a text file of predictions: that of its references.", show_default=False
+            help="Text file of references, if the predictions are a text file.", show_default=False
         ),
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="Names with commas; harness list metrics shows all.")
+        str, typer.Option(help="Metrics, separated by commas; harness list metrics shows all.")
     ] = "rouge,bleu,chrf",
     prediction_column: Annotated[
-        str, typer.Option(help="The column of predictions.")
+        str, typer.Option(help="Column of the predictions.")
     ] = "prediction",
     reference_column: Annotated[
-        str, typer.Option(help="The column of references; a list holds several.")
+        str, typer.Option(help="Column of the references; a list is several references.")
     ] = "reference",
-    source_column: Annotated[str, typer.Option(help="The column of sources.")] = "source",
+    source_column: Annotated[str, typer.Option(help="Column of the sources.")] = "source",
     encoding: data_options.Encoding = None,
     delimiter: data_options.Delimiter = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, with the values of each example.")
+        bool, typer.Option("--json", help="Print JSON with the scores of each example.")
     ] = False,
 ) -> None:
-    """Score predictions, such as a run's predictions.jsonl, a table, or two text files.
+    """Score the predictions of a run, of a table, or of two text files.
 
     Examples: harness score results/RUN/predictions.jsonl --metrics rouge,bertscore;
     harness score out.csv --prediction-column answer; harness score hypotheses.txt references.txt

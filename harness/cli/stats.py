@@ -1,4 +1,4 @@
-"""``harness stats``: what a task's data are like."""
+"""``harness stats``: statistics of a task's data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def stats(
-    task: Annotated[str, typer.Argument(help="A name, or a file or folder of yours.")],
+    task: Annotated[str, typer.Argument(help="Task: a name, or your own file or folder.")],
     source_column: data_options.SourceColumn = None,
     target_column: data_options.TargetColumn = None,
     id_column: data_options.IdColumn = None,
@@ -27,24 +27,26 @@ def stats(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="An option of the task, written as for run: task_options.path=DIR; repeatable.",
+            help="Option of the task, e.g. task_options.path=DIR; repeatable.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The run's, for tasks it splits.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the splits, for tasks without fixed splits.")
+    ] = 0,
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="Also count the texts that are longer than the task's limits, by this backbone's "
-            "tokenizer.",
+            help="Also count the texts that are longer than the task's limits, with the tokenizer "
+            "of this backbone.",
             show_default=False,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Describe a task's data: rows, sentences, words, and how much of a target is new.
+    """Show a task's statistics: rows, sentences, words, and new n-grams in the targets.
 
-    Rows are counted by split, the means are over all of them.
+    Rows are counted per split; means are over all splits.
 
     Example: harness stats radiology_demo
     """

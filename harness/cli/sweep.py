@@ -1,4 +1,4 @@
-"""``harness sweep``: a whole table of runs."""
+"""``harness sweep``: runs every cell of a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class OnOom(StrEnum):
-    """What to do with a run that does not fit into memory."""
+    """Reaction to a run that does not fit into memory."""
 
     FAIL = "fail"
     SHRINK = "shrink"
@@ -33,60 +33,79 @@ def sweep(
         str | None,
         typer.Argument(
             metavar="[SWEEP.toml]",
-            help="A file, or one that ships with the package, such as paper/table3.",
+            help="Sweep file, or a built-in sweep such as paper/table3.",
             show_default=False,
         ),
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="Listed with commas.", show_default="nano-t5")
+        str | None, typer.Option(help="Backbones, separated by commas.", show_default="nano-t5")
     ] = None,
     compressor: Annotated[
-        str | None, typer.Option(help="Recipes, with commas.", show_default="lora_ff+lprun")
+        str | None,
+        typer.Option(help="Recipes, separated by commas.", show_default="lora_ff+lprun"),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Listed with commas.", show_default="radiology_demo")
+        str | None, typer.Option(help="Tasks, separated by commas.", show_default="radiology_demo")
     ] = None,
     source_column: data_options.SourceColumn = None,
     target_column: data_options.TargetColumn = None,
     id_column: data_options.IdColumn = None,
     encoding: data_options.Encoding = None,
     delimiter: data_options.Delimiter = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs a cell.", show_default="1")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.", show_default="1"),
+    ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="paper or quick.", show_default="what suits the backbone")
+        str | None,
+        typer.Option(help="Settings to start from: paper or quick.", show_default="by backbone"),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="As in harness run.", show_default=False),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Value of a setting of all runs, e.g. train.batch_size=4; repeatable.",
+            show_default=False,
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("results"),
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without confirmation.")] = False,
     probe: Annotated[
         bool | None,
         typer.Option(
             "--probe/--no-probe",
-            help="Estimate times before the start, in about a minute for six recipes.",
+            help="Estimate the time of each run before the start; about a minute for six recipes.",
             show_default="unless --yes",
         ),
     ] = None,
     executor: Annotated[
-        str, typer.Option(help="Where: local, local:jobs=2, ray, ray:address=HOST:PORT,gpus=1.")
+        str,
+        typer.Option(
+            help="Executor of the runs: local, local:jobs=2, ray, ray:address=HOST:PORT,gpus=1."
+        ),
     ] = "local",
     timeout: Annotated[
-        float | None, typer.Option(min=1, metavar="SECONDS", help="What a run may take.")
+        float | None, typer.Option(min=1, metavar="SECONDS", help="Time limit of one run.")
     ] = None,
     on_oom: Annotated[
-        OnOom, typer.Option(help="shrink: halve the micro-batch, double the accumulation.")
+        OnOom,
+        typer.Option(
+            help="If a run is out of memory. fail: report it; shrink: run it again with half the "
+            "micro-batch and twice the accumulation."
+        ),
     ] = OnOom.FAIL,
     snapshot_every: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How often training saves its state.")
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Seconds between saves of the training state."),
     ] = 300,
 ) -> None:
     """Run every combination of backbones, recipes, tasks and seeds, each in a fresh process.
 
-    Runs that the results folder holds already are skipped, and those that were stopped go on:
-    the same command again finishes what is left. Example: harness sweep
-    --compressor full,lprun,lora_ff+lprun --seeds 3
+    Runs that are already done are skipped, and interrupted runs resume: give the same command
+    again to finish a sweep.
+
+    Example: harness sweep --compressor full,lprun,lora_ff+lprun --seeds 3
     """
     from rich.console import Console
 
@@ -126,7 +145,9 @@ def sweep(
     left = sum(not cell.done for cell in cells)
     if left and not yes:
         if not console.is_terminal:
-            raise HarnessError("Nobody can be asked here.", "Add --yes to start at once.")
+            raise HarnessError(
+                "The sweep needs a confirmation, and this is not a terminal.", "Add --yes."
+            )
         typer.confirm(f"Start {left} runs?", default=True, abort=True, err=True)
     with SweepView(console, cells) as view:
         runner = Sweep(

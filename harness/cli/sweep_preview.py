@@ -1,4 +1,4 @@
-"""What a sweep shows before it starts: its runs, and what each will take."""
+"""The table that a sweep shows before it starts: its runs, and the time and memory of each."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def show(console: Console, cells: Sequence[SweepCell], forecasts: Mapping[str, Forecast]) -> None:
-    """Print a line for each cell, and below what the numbers are.
+    """Print a line for each cell, and notes on the numbers below.
 
     Args:
-        console: where to print.
-        cells: all of them.
-        forecasts: cell's id -> forecast, of the cells that are not done.
+        console: is printed to.
+        cells: all cells of the sweep.
+        forecasts: id of a cell -> its forecast, for the cells that are not done.
     """
     common, name = names(cells)
     table = Table(box=None, pad_edge=False)
@@ -59,19 +59,19 @@ def _notes(
     yield f"{len(cells)} runs, {len(cells) - len(forecasts)} of them done.{_sum(times, forecasts)}"
     known = forecasts.values()
     if any(f.peak_bytes is not None for f in known):
-        yield "GiB: peak of training, predicted from the shapes of the longest batch."
+        yield "GiB: peak memory of training, estimated from the shapes of the longest batch."
     if any(f.seconds is not None and not f.measured for f in known):
         yield (
-            "~ estimated from a few steps and predictions: training to its last step, and its "
-            "predictions as long as the references; computing scores is left out."
+            "~ is estimated from a few steps and predictions. It assumes training to the last step "
+            "and predictions as long as the references, and leaves out computing the scores."
         )
     if any(f.measured for f in known):
-        yield "Times without ~ are those of an earlier run with another seed."
+        yield "Times without ~ were measured in an earlier run with another seed."
     too_large = {f.available for f in known if f.too_large and f.available}
     if too_large:
         size = f"{min(too_large) / 2**30:.2f}"
         yield (
-            f"! more than the {size} GiB that there are for training; --on-oom shrink halves its "
+            f"! is more than the {size} GiB available for training; --on-oom shrink halves the "
             "micro-batch."
         )
     times_unknown = {cell: f.no_time for cell, f in forecasts.items() if f.no_time}

@@ -24,9 +24,9 @@ _STYLES = {"ok": "green", "waiting": "dim", "busy": "yellow", "done before": "di
 
 
 _NARROW = 60
-"""On fewer columns than this, steps and rate are left out."""
+"""Terminals with fewer columns than this show no steps and no rate."""
 _GAP = 2
-"""Columns between two of the table's own."""
+"""Spaces between two columns."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class _State:
 
     @property
     def rate(self) -> float | None:
-        """Steps a second in this phase, counted from the first that was seen."""
+        """Steps per second in this phase, counted from the first event."""
         seconds = self.at - self.began
         return (self.step - self.first) / seconds if self.step > self.first and seconds else None
 
@@ -50,8 +50,8 @@ class SweepView:
     """Shows every cell's phase, rate and time left; a context manager.
 
     Args:
-        console: where to draw. When it is no terminal, each change prints one line instead.
-        cells: all of them.
+        console: is drawn on. If it is not a terminal, each change prints one line instead.
+        cells: all cells of the sweep.
     """
 
     def __init__(self, console: Console, cells: Sequence[SweepCell]) -> None:
@@ -80,7 +80,7 @@ class SweepView:
             self._live.stop()
 
     def on_event(self, cell: SweepCell, event: Event) -> None:
-        """Note what happened in a cell; from any thread."""
+        """Update the state of a cell; may be called from any thread."""
         now = clock.seconds()
         with self._lock:
             state = self._states[cell.id]
@@ -92,7 +92,7 @@ class SweepView:
                     self._say(cell, event["notes"])
                     return
                 case "step":
-                    # The first step of a phase includes what made it ready.
+                    # The first step of a phase includes its set-up.
                     if not state.step:
                         state.first, state.began = event["step"], now
                     state.step, state.at = event["step"], now
@@ -108,7 +108,7 @@ class SweepView:
             self._console.print(line, soft_wrap=True, markup=False)
 
     def _say(self, cell: SweepCell, notes: list[str]) -> None:
-        """Print what became of a task's data, once for all of its cells."""
+        """Print the notes on a task's data, once for all of its cells."""
         for note in notes:
             if (cell.spec.task, note) not in self._said:
                 self._said.add((cell.spec.task, note))
@@ -125,7 +125,7 @@ class SweepView:
             max(cell_len(heading), *(cell_len(str(row[place])) for row in rows))
             for place, heading in enumerate(headings, start=1)
         ]
-        # What is too long loses its end in the first column alone.
+        # Only the first column is shortened to fit.
         name_width = max(1, self._console.width - sum(taken) - _GAP * len(taken))
         table = Table(box=None, pad_edge=False)
         table.add_column(
@@ -142,14 +142,14 @@ class SweepView:
 
 
 def title(cell: SweepCell) -> str:
-    """Name a cell in a line."""
+    """Return the name of a cell, in one line."""
     spec = cell.spec
     backbone, task = (each.rstrip("/").split("/")[-1] for each in (spec.backbone, spec.task))
     return f"{backbone} x {cell.recipe} on {task}, seed {spec.seed}"
 
 
 def names(cells: Sequence[SweepCell]) -> tuple[str, dict[str, str]]:
-    """Return what all cells have in common, and cell's id -> what tells it from the others."""
+    """Return the part of the names that all cells share, and id of a cell -> the rest."""
 
     def short(path: str) -> str:
         return path.rstrip("/").split("/")[-1]
@@ -180,7 +180,7 @@ def duration(seconds: float) -> str:
 def _window(
     cells: Sequence[SweepCell], states: dict[str, _State], height: int
 ) -> Sequence[SweepCell]:
-    """Return as many cells as fit: those under way and what comes next, before what is over."""
+    """Return as many cells as fit: running and waiting ones before finished ones."""
     if len(cells) <= max(height, 1):
         return cells
     ended = {"done before", "ok", "oom", "nan", "timeout", "error", "interrupted"}

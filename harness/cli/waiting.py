@@ -1,4 +1,4 @@
-"""A bar for what is mostly done at once: it comes up only where one has to wait."""
+"""A progress bar that appears only if a step takes longer than a second."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class Waiting:
-    """Counts what is done, and after a while shows it on stderr, if that is a terminal.
+    """Counts finished items, and after a while shows a bar on stderr, if that is a terminal.
 
-    A context manager; what it drew is gone when it ends.
+    A context manager; the bar is erased when it ends.
 
     Args:
-        what: is being done, in a few words.
-        total: how often ``on_progress`` will be called, where that is known.
+        what: the label of the bar.
+        total: number of calls of ``on_progress``, if it is known.
         after: seconds until the bar is shown.
     """
 
@@ -47,13 +47,13 @@ class Waiting:
             self._bar.stop()
 
     def on_progress(self) -> None:
-        """Count one more."""
+        """Count one finished item."""
         self._done += 1
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=self._done)
 
     def _show(self) -> None:
-        # Imported only now: most commands are done before it would be.
+        # Imported here: most commands finish before a bar is needed.
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

@@ -229,7 +229,7 @@ def test_a_harness_command_works_or_says_what_it_needs(
         assert re.search(missing, result.output, re.DOTALL), result.output
     elif words[0] == "sweep":
         assert result.exit_code == 2, result.output
-        assert "Nobody can be asked here." in result.output
+        assert "The sweep needs a confirmation" in result.output
         assert re.search(r"\d+ runs?, ", result.output), result.output
     elif words[0] in ("run", "profile"):
         assert result.exit_code == 130, result.output

@@ -140,9 +140,9 @@ def test_without_full_nothing_is_recommended(
     ("options", "complaint"),
     [
         (["--min-quality", "95"], "Write --min-quality 95%"),
-        (["--min-quality", "good"], "is no share"),
+        (["--min-quality", "good"], "is not a share"),
         (["--max-memory", "16 apples"], "--max-memory 16GiB"),
-        (["--min-speed", "-1"], "is no share"),
+        (["--min-speed", "-1"], "is not a share"),
         (["--metric", "rouge9"], "has the metric 'rouge9'"),
     ],
 )
