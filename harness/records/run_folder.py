@@ -26,7 +26,7 @@ SPEC = "spec.toml"
 PREDICTIONS = "predictions.jsonl"
 HISTORY = "history.jsonl"
 PROGRESS = "progress.json"
-SNAPSHOT = "snapshot.safetensors"
+TRAINING_STATE = "snapshot.safetensors"
 PARTIAL_PREDICTIONS = "predictions.partial.jsonl"
 
 
@@ -118,7 +118,7 @@ class RunFolder:
         shutil.rmtree(replaced, ignore_errors=True)
         if report.status == "ok":
             # Only now: killed before, the run would go on from them and find that all is done.
-            for name in (SNAPSHOT, PARTIAL_PREDICTIONS, PROGRESS):
+            for name in (TRAINING_STATE, PARTIAL_PREDICTIONS, PROGRESS):
                 (self.final / name).unlink(missing_ok=True)
         self.release()
         return self.final

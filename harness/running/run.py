@@ -46,7 +46,7 @@ from harness.running.merge_check import check_merge, load_trained
 from harness.spec.run_spec import BASELINE, RunSpec
 from harness.training.learning_rate import warmup_notes
 from harness.training.log import NonFiniteLossError
-from harness.training.loop import SNAPSHOT_SECONDS, Observers, train
+from harness.training.loop import SAVE_STATE_SECONDS, Observers, train
 from harness.training.processes import SINGLE_PROCESS, Processes
 from harness.training.schedule import Schedule
 from harness.training.state import steps_done
@@ -86,7 +86,7 @@ class Run:
         results: Path,
         *,
         repeat: bool = True,
-        save_state_seconds: float = SNAPSHOT_SECONDS,
+        save_state_seconds: float = SAVE_STATE_SECONDS,
         micro_batch: int | None = None,
         processes: Processes | None = None,
     ) -> None:

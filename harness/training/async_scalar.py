@@ -1,4 +1,4 @@
-"""A number of the device, read without making the processor wait for all that is queued there."""
+"""A scalar that is read from the GPU without synchronizing the stream."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 class AsyncScalar:
-    """A scalar on its way to the processor; ``float(reading)`` waits until it is there.
+    """A scalar that is being copied to the CPU; ``float(value)`` waits for the copy.
 
-    ``float(tensor)`` on CUDA waits for everything that was queued until then, and the device idles
-    while the next step is prepared. Here the copy takes its turn in the queue, and what was queued
-    after it is not waited for.
+    ``float(tensor)`` on CUDA waits for all work that is queued on the stream, and the device then
+    idles while the next step is prepared. Here the copy is queued at once, and ``float`` waits for
+    it alone, not for the work that was queued later.
 
     Args:
-        scalar: not to be changed afterwards.
+        scalar: a tensor of one element; it must not be changed afterwards.
     """
 
     def __init__(self, scalar: Tensor) -> None:
@@ -26,7 +26,7 @@ class AsyncScalar:
             self._copied.record(torch.cuda.current_stream(scalar.device))
 
     def __float__(self) -> float:
-        """Return its value."""
+        """Return the value, as soon as the copy has arrived."""
         if self._copied is not None:
             self._copied.synchronize()
         return float(self._scalar)

@@ -1,4 +1,4 @@
-"""Which of a training's evaluations has the best weights."""
+"""The rule that chooses the best weights among a training's evaluations."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 
 def is_better(value: float, best: float, higher_is_better: bool) -> bool:
-    """Whether a value of the metric that chooses beats the best one so far.
+    """Return whether a value of the best-weights metric beats the best one so far.
 
-    What is not a number never wins, and loses to any number. Of equal values the earlier one stays.
+    NaN never wins, and loses to any number. Of equal values the earlier one stays.
     """
     if math.isnan(value) or math.isnan(best):
         return not math.isnan(value)

@@ -1,4 +1,4 @@
-"""The learning rate over a training: warm-up, then a schedule of transformers'."""
+"""The learning rate over a training: a warm-up, then one of transformers' schedules."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def warmup_steps(settings: TrainSettings, planned: int) -> int:
-    """Return over how many steps the learning rate rises; as transformers counts them.
+    """Return the number of warm-up steps, counted as in transformers.
 
     Args:
-        settings: say it in steps, or as a share of the training.
+        settings: hold the warm-up in steps (1 or more), or as a share of the training (below 1).
         planned: optimizer steps of the training.
     """
     requested = settings.warmup_steps
@@ -26,7 +26,7 @@ def warmup_steps(settings: TrainSettings, planned: int) -> int:
 def learning_rate_schedule(
     optimizer: Optimizer, settings: TrainSettings, planned: int
 ) -> LRScheduler:
-    """Return transformers' schedule of the settings' name for so many optimizer steps."""
+    """Return transformers' schedule of the settings' name over ``planned`` optimizer steps."""
     from transformers import get_scheduler
 
     schedule: LRScheduler = get_scheduler(
@@ -36,13 +36,13 @@ def learning_rate_schedule(
 
 
 def warmup_notes(settings: TrainSettings, planned: int) -> list[str]:
-    """Say of a warm-up that is no shorter than the training how far the learning rate comes."""
+    """Return a note if the warm-up is as long as the training or longer, else nothing."""
     steps = warmup_steps(settings, planned)
     if settings.scheduler == "constant" or steps < planned:
         return []
     reached = 100 * (planned - 1) / steps
     return [
         f"The warm-up of {steps:,} steps is not over when the training of {planned:,} ends: the "
-        f"learning rate only reaches {reached:.1f} % of its peak. A share of the training as "
-        "warm-up: --set train.warmup_steps=0.1"
+        f"learning rate only reaches {reached:.1f} % of its peak. To set the warm-up as a share "
+        "of the training: --set train.warmup_steps=0.1"
     ]

@@ -1,4 +1,4 @@
-"""What is written down of the steps taken, without holding up the next one."""
+"""A log of the optimizer steps, written without delaying the next step."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class TrainingLog:
-    """Adds each step to the history and tells an observer, in order.
+    """Appends each step to the history file and passes it to an observer, in order.
 
     Args:
-        file: one JSON object a line.
-        observer: is told of each step.
-        behind: so many steps are not looked at yet, so that a GPU has its next step before the
-            loss of the last one is waited for. Catch up before anything is saved or scored.
+        file: the history, JSON lines.
+        observer: is called with each step.
+        behind: number of latest steps whose loss is not read yet. With 1, a GPU has its next step
+            queued before the loss of the last one is waited for. Call ``catch_up`` before
+            anything is saved or scored.
     """
 
     def __init__(self, file: Path, observer: Callable[[StepDone], None], behind: int) -> None:
@@ -35,31 +36,31 @@ class TrainingLog:
         self._waiting: deque[tuple[int, AsyncScalar, float]] = deque()
 
     def step_taken(self, number: int, loss: Tensor, rate: float) -> None:
-        """Note a step.
+        """Add a step.
 
         Args:
-            number: from 1.
-            loss: a scalar, on the device.
-            rate: the learning rate that it was taken with.
+            number: the step's number, from 1.
+            loss: its loss, a scalar on the device.
+            rate: its learning rate.
 
         Raises:
-            NonFiniteLossError: this loss, or that of a step noted earlier, is not finite.
+            NonFiniteLossError: the loss of this step or of an earlier one is not finite.
         """
         self._waiting.append((number, AsyncScalar(loss), rate))
-        self._write(but=self._behind)
+        self._write(except_last=self._behind)
 
     def catch_up(self) -> None:
-        """Write down what waits.
+        """Write all steps that were added.
 
         Raises:
-            NonFiniteLossError: as above.
+            NonFiniteLossError: the loss of one of them is not finite.
         """
-        self._write(but=0)
+        self._write(except_last=0)
 
-    def _write(self, but: int) -> None:
-        while len(self._waiting) > but:
-            number, reading, rate = self._waiting.popleft()
-            loss = float(reading)
+    def _write(self, except_last: int) -> None:
+        while len(self._waiting) > except_last:
+            number, scalar, rate = self._waiting.popleft()
+            loss = float(scalar)
             if not math.isfinite(loss):
                 raise NonFiniteLossError(f"The loss of step {number} is {loss}.")
             values = {"loss": loss, "learning_rate": rate}

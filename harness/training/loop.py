@@ -21,13 +21,18 @@ from harness.training.state import Progress, StateSaver
 from harness.training.trained_weights import load_weights, save_weights
 from harness.training.trainer import Trainer
 
-SNAPSHOT_SECONDS = 300.0
-"""How much work a killed run loses at most, beside that since its last evaluation."""
+SAVE_STATE_SECONDS = 300.0
+"""Seconds between two saved training states; a killed run loses at most so much work."""
 
 
 @dataclass(frozen=True)
 class Observers:
-    """Who is told what happens."""
+    """The functions that are called during training.
+
+    Attributes:
+        step_done: called after each optimizer step.
+        evaluated: called after each evaluation.
+    """
 
     step_done: Callable[[StepDone], None]
     evaluated: Callable[[Evaluated], None]
@@ -42,22 +47,28 @@ def train(
     best_metric: str,
     folder: Path,
     observers: Observers,
-    save_state_seconds: float = SNAPSHOT_SECONDS,
+    save_state_seconds: float = SAVE_STATE_SECONDS,
 ) -> Training:
     """Fine-tune, and leave the model with the weights that scored best on the eval split.
 
-    Resumes from the folder's snapshot if there is one. On a CPU it ends with the bits that it would
-    have ended with in one go; on CUDA the backward pass adds in any order, and last digits differ.
+    Resumes from the folder's training state if there is one. On a CPU a resumed training ends with
+    the same weights, bit for bit, as one without a break. On CUDA the backward pass adds in any
+    order, so that the last digits differ.
 
     Args:
-        trainer: the model; changed in place.
+        trainer: the model, the engine and the optimizer; changed in place.
         schedule: the order of the examples.
-        settings: how long, and when to evaluate.
+        settings: length of the training, times of evaluation, learning rate and patience.
         evaluate: scores the eval split.
-        best_metric: the one of these scores that chooses the best weights.
-        folder: gets ``history.jsonl``, snapshots and the best weights.
-        observers: who is told.
-        save_state_seconds: write a snapshot that often, beside those at evaluations.
+        best_metric: name of the score that chooses the best weights.
+        folder: receives ``history.jsonl``, the training state and the best weights.
+        observers: are called after each step and each evaluation.
+        save_state_seconds: seconds between two saved training states. The state is also saved
+            after each evaluation.
+
+    Returns:
+        The report's section on training. Without a finite value of the best metric, its best value
+        is None.
 
     Raises:
         NonFiniteLossError: training diverged.
@@ -70,7 +81,7 @@ def train(
     saver = StateSaver(folder, trainer, scheduler, save_state_seconds)
     now = saver.now
     if now.best and now.best.step == now.step:
-        save_weights(trainer.trained, folder)  # The run may have died between the two.
+        save_weights(trainer.trained, folder)  # The run may have died before it saved these.
     left = 0 if now.since_best >= settings.patience else planned - now.step
     checked = False
     behind = 0 if trainer.device.type == "cpu" else 1
@@ -102,10 +113,10 @@ def train(
         append_line(file, {"step": now.step, "epoch": round(event.epoch, 4), "eval": written})
         observers.evaluated(event)
         now.since_best = 0 if event.best else now.since_best + 1
-        # As long as no value was a number, the latest weights are as good as any.
+        # While every value is NaN, the latest weights are kept.
         if event.best or now.best is None or math.isnan(now.best.values[best_metric]):
             now.best = event
-        # In this order: kept weights never belong to a later step than the snapshot's best.
+        # In this order, the saved weights never belong to a later step than the state's best.
         saver.save()
         if now.best is event:
             save_weights(trainer.trained, folder)
@@ -131,7 +142,7 @@ def train(
 def _compared(
     scores: Mapping[str, Score], best_metric: str, now: Progress, per_epoch: int
 ) -> Evaluated:
-    """Compare the scores of an evaluation with those of the best one so far."""
+    """Return an evaluation's event, which says whether it is the best one so far."""
     values = {name: score.value for name, score in scores.items()}
     best = now.best.values[best_metric] if now.best else math.nan
     won = is_better(values[best_metric], best, scores[best_metric].higher_is_better)

@@ -1,4 +1,4 @@
-"""The optimizer of a training, by the settings' name for it."""
+"""The optimizer of a training, chosen by name."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def make_optimizer(
 ) -> Optimizer:
     """Return the optimizer that the settings name, over the trained parameters.
 
-    Each is set as transformers' Trainer sets the one that it calls ``adamw_torch_fused``,
-    ``adafactor`` or ``adamw_bnb_8bit``.
+    Each optimizer is configured as in transformers' Trainer, where they are called
+    ``adamw_torch_fused``, ``adafactor`` and ``adamw_bnb_8bit``.
 
     Args:
-        model: holds the parameters; says which of them are norms.
-        trained: qualified name -> parameter.
-        settings: the optimizer, its own settings, and what decays.
-        learning_rate: the peak.
+        model: the model that holds the parameters; its module types tell which are norms.
+        trained: qualified name -> trained parameter.
+        settings: name and settings of the optimizer, and which parameters decay.
+        learning_rate: the peak learning rate.
 
     Raises:
         HarnessError: the optimizer's library is not installed.
@@ -43,17 +43,18 @@ def make_optimizer(
     if settings.optimizer == "adafactor":
         from transformers import Adafactor
 
-        made: Optimizer = Adafactor(
+        adafactor: Optimizer = Adafactor(
             groups, lr=learning_rate, scale_parameter=False, relative_step=False
         )
-        return made
+        return adafactor
     if settings.optimizer == "adamw_8bit":
         require_optimizer(settings)
         from bitsandbytes.optim import AdamW, GlobalOptimManager
 
-        with _disable_current_modes():  # It makes its tables from values, also in a prediction.
+        # It builds its tables from real values, which a memory estimate's modes would not allow.
+        with _disable_current_modes():
             in_8_bits: Optimizer = AdamW(groups, **adam, optim_bits=8)
-        # As in transformers' Trainer: embeddings are less stable than other weights.
+        # Embeddings stay in 32 bits, as in transformers' Trainer: they are less stable.
         for module in model.modules():
             if isinstance(module, nn.Embedding):
                 keep = {"optim_bits": 32}
@@ -75,7 +76,7 @@ def require_optimizer(settings: TrainSettings) -> None:
     except ImportError as error:
         raise HarnessError(
             "The optimizer adamw_8bit needs the package bitsandbytes.",
-            "pip install seq2seq-harness[bitsandbytes]. Or take another: "
+            "pip install seq2seq-harness[bitsandbytes]. Or use another optimizer: "
             "--set train.optimizer=adafactor",
         ) from error
 
@@ -91,12 +92,16 @@ def _groups(
         settings.weight_decay: [p for name, p in trained.items() if name in decaying],
         0.0: [p for name, p in trained.items() if name not in decaying],
     }
-    return [{"params": of, "weight_decay": decay} for decay, of in divided.items() if of]
+    return [
+        {"params": parameters, "weight_decay": decay}
+        for decay, parameters in divided.items()
+        if parameters
+    ]
 
 
 def _decaying(model: nn.Module) -> set[str]:
     """Return the names of the parameters that transformers' Trainer lets decay."""
     from transformers import Trainer
 
-    # The method asks nothing of its Trainer.
+    # The method does not use its `self`.
     return set(Trainer.get_decay_parameter_names(None, model))

@@ -1,4 +1,4 @@
-"""Which examples make up which optimizer step, and batches made ahead of time."""
+"""The examples of each optimizer step, and batches prepared ahead of time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from harness.data.examples import Example
 from harness.training.engines.padded import Batch
 
 _AHEAD = 2
+"""Steps whose batches are prepared ahead of the one that is computed."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """The examples of one optimizer step, cut into micro-batches."""
+    """The examples of one optimizer step, divided into micro-batches."""
 
     micro_batches: tuple[tuple[Example, ...], ...]
 
@@ -30,7 +31,7 @@ class Step:
 
     @property
     def source_tokens(self) -> int:
-        """Tokens of the sources."""
+        """Tokens of the sources, without padding."""
         return sum(len(e.source) for batch in self.micro_batches for e in batch)
 
     @property
@@ -43,10 +44,10 @@ class Schedule:
     """The order of the examples: each epoch is its own seeded permutation.
 
     Args:
-        examples: of the training split; not empty.
+        examples: the training split; not empty.
         batch_size: examples in a micro-batch.
-        accumulation: micro-batches in an optimizer step; an epoch's last step may be smaller.
-        seed: equal seeds give equal orders.
+        accumulation: micro-batches per optimizer step; an epoch's last step may be smaller.
+        seed: seeds the permutations; equal seeds give equal orders.
     """
 
     def __init__(
@@ -63,17 +64,17 @@ class Schedule:
         return math.ceil(len(self.examples) / self.step_size)
 
     def planned_steps(self, epochs: float, max_steps: int | None) -> int:
-        """Return how many optimizer steps so many epochs are, at most ``max_steps``."""
-        # Rounded first: 1.1 x 10 is a little more than 11 in binary.
+        """Return the number of optimizer steps in ``epochs``, at most ``max_steps``."""
+        # Rounded before ceil, because 1.1 x 10 is a little more than 11 in binary.
         planned = max(1, math.ceil(round(epochs * self.steps_per_epoch, 6)))
         return planned if max_steps is None else min(planned, max_steps)
 
     def steps_between_evaluations(self, epochs: float) -> int:
-        """Return how many optimizer steps so many epochs are, at least one."""
+        """Return the number of optimizer steps in ``epochs``, at least one."""
         return max(1, round(epochs * self.steps_per_epoch))
 
     def steps(self, first: int, count: int) -> Iterator[Step]:
-        """Yield the optimizer steps ``first``, ``first + 1``, ... (0-indexed), over epochs."""
+        """Yield ``count`` optimizer steps from number ``first`` on (0-indexed), over epochs."""
         order: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None
         for number in range(first, first + count):
             epoch, index = divmod(number, self.steps_per_epoch)
@@ -109,19 +110,19 @@ def prefetch(
     collate: Callable[[Sequence[Example]], Batch],
     share: Callable[[Step], Step] = lambda step: step,
 ) -> Iterator[tuple[Step, list[Batch]]]:
-    """Yield each step with its batches, which another thread makes while the model computes.
+    """Yield each step with its batches, which another thread builds while the model computes.
 
     Args:
-        steps: any.
-        collate: makes a batch.
-        share: the part of a step that batches are made of.
+        steps: the optimizer steps, in order.
+        collate: builds a batch from the examples of a micro-batch.
+        share: returns this process's part of a step; batches are built from that part only.
     """
     with ThreadPoolExecutor(1) as thread:
         pending: deque[tuple[Step, Future[list[Batch]]]] = deque()
         try:
             for step in steps:
-                made = thread.submit(lambda s: [collate(b) for b in share(s).micro_batches], step)
-                pending.append((step, made))
+                future = thread.submit(lambda s: [collate(b) for b in share(s).micro_batches], step)
+                pending.append((step, future))
                 if len(pending) > _AHEAD:
                     ready, batches = pending.popleft()
                     yield ready, batches.result()

@@ -1,8 +1,8 @@
-"""The state of a training on disk: all that it needs to go on, on a CPU to the same bits.
+"""The training state on disk: all that a resumed training needs, on a CPU to the same bits.
 
-One safetensors file holds the trained weights, the optimizer's state and the generators' states as
-tensors, and whatever is no tensor as JSON in its header. One file can be replaced in one step, so
-that there is always a whole snapshot, and never two halves of different ones.
+One safetensors file holds the trained weights, the optimizer's state and the random generators'
+states as tensors, and everything else as JSON in its header. A single file is replaced atomically,
+so that the state on disk is always complete and of one step.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from harness import clock
 from harness.api.events import Evaluated
-from harness.records.run_folder import HISTORY, SNAPSHOT
+from harness.records.run_folder import HISTORY, TRAINING_STATE
 from harness.records.tensor_file import write_tensors
 from harness.training.trainer import Trainer
 
 
 @dataclass
 class Progress:
-    """How far a training has come.
+    """The progress of a training.
 
     Attributes:
         step: optimizer steps done.
-        best: the evaluation whose weights are kept.
-        since_best: evaluations since a value was the best.
-        highest_rate: the highest learning rate of a step.
-        history_bytes: length of the history at this step.
-        seconds: wall time of all that led here; what was done again does not count twice.
+        best: the evaluation with the best weights, None before the first one.
+        since_best: evaluations since the best one.
+        highest_rate: the highest learning rate of a step so far.
+        history_bytes: length of the history file at this step.
+        seconds: wall time of the training up to this step; repeated steps count once.
     """
 
     step: int = 0
@@ -50,16 +50,16 @@ class Progress:
 
 
 class StateSaver:
-    """The snapshots of one training, and how far it has come.
+    """Loads the training state at the beginning, and saves it from time to time.
 
     Args:
-        folder: holds the snapshot and the history; what the snapshot says is put back at once.
-        trainer: the model.
-        scheduler: of the learning rate.
-        every_seconds: a snapshot is due that long after the last one.
+        folder: holds the training state and the history. A state that is there is loaded at once.
+        trainer: the model, the optimizer and the engine; a loaded state changes them.
+        scheduler: the schedule of the learning rate; a loaded state changes it.
+        every_seconds: seconds after which the state is due to be saved again.
 
     Attributes:
-        now: to be kept up to date by the training loop.
+        now: the progress; the training loop must keep it up to date.
     """
 
     def __init__(
@@ -72,23 +72,23 @@ class StateSaver:
         self._every = every_seconds
         self._last = clock.seconds()
         self._began = self._last - self.now.seconds
-        # Steps after the snapshot will be taken again, and write their lines again.
+        # Steps after the saved state are repeated and write their lines again.
         history = folder / HISTORY
         history.touch()
         os.truncate(history, self.now.history_bytes)
 
     @property
     def due(self) -> bool:
-        """Whether it is time for another one."""
+        """True when the state should be saved again."""
         return clock.seconds() - self._last >= self._every
 
     @property
     def seconds(self) -> float:
-        """Wall time of the training so far, that before the snapshot included."""
+        """Wall time of the training so far, including the time before it was resumed."""
         return clock.seconds() - self._began
 
     def save(self) -> None:
-        """Write one; to be called between two optimizer steps."""
+        """Save the state; call it between two optimizer steps only."""
         self.now.seconds = self.seconds
         self.now.history_bytes = (self._folder / HISTORY).stat().st_size
         save_state(self._folder, self._trainer, self._scheduler, self.now)
@@ -96,7 +96,14 @@ class StateSaver:
 
 
 def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress: Progress) -> None:
-    """Write the state between two optimizer steps."""
+    """Write the training state; call it between two optimizer steps only.
+
+    Args:
+        folder: the run's folder; a state that is there is replaced atomically.
+        trainer: holds the trained weights, saved buffers and the optimizer.
+        scheduler: the schedule of the learning rate.
+        progress: the progress of the training at this step.
+    """
     optimizer = trainer.optimizer.state_dict()
     tensors = dict(_model_tensors(trainer))
     numbers: dict[str, dict[str, float]] = {}
@@ -108,7 +115,7 @@ def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress:
                 numbers.setdefault(str(index), {})[key] = value
     tensors["random/torch"] = torch.get_rng_state()
     if trainer.device.type == "cuda":
-        # Of the device in use alone: another start may see others beside it.
+        # Of the device in use only: a resumed run may see a different number of devices.
         tensors["random/cuda"] = torch.cuda.get_rng_state(trainer.device)
     numpy_state: Any = np.random.get_state(legacy=False)
     numpy_state["state"]["key"] = numpy_state["state"]["key"].tolist()
@@ -121,13 +128,19 @@ def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress:
         "numpy": numpy_state,
     }
     write_tensors(
-        folder / SNAPSHOT, tensors, {key: json.dumps(value) for key, value in header.items()}
+        folder / TRAINING_STATE, tensors, {key: json.dumps(value) for key, value in header.items()}
     )
 
 
 def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progress:
-    """Put everything back as it was; without a snapshot, change nothing."""
-    path = folder / SNAPSHOT
+    """Load the training state and return its progress; without a saved state, change nothing.
+
+    Args:
+        folder: the run's folder.
+        trainer: its weights, buffers and optimizer are overwritten.
+        scheduler: the schedule of the learning rate; overwritten.
+    """
+    path = folder / TRAINING_STATE
     if not path.exists():
         return Progress()
     with safe_open(path, framework="pt") as file:
@@ -161,7 +174,7 @@ def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progre
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what nested values hold, each with its path."""
+    """Yield the leaves of nested mappings, each with its path."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{key}/")
@@ -170,7 +183,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:
-    """Put a value where ``_flat`` found it."""
+    """Put a value at a path of ``_flat``."""
     *groups, key = path.split("/")
     for group in groups:
         values = values.setdefault(group, {})
@@ -178,8 +191,8 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
 
 
 def steps_done(folder: Path) -> int:
-    """Return after how many optimizer steps the folder's snapshot was written, 0 without one."""
-    path = folder / SNAPSHOT
+    """Return the number of optimizer steps in the folder's training state, 0 without one."""
+    path = folder / TRAINING_STATE
     if not path.exists():
         return 0
     with safe_open(path, framework="pt") as file:
@@ -187,7 +200,7 @@ def steps_done(folder: Path) -> int:
 
 
 def _model_tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
-    """Yield what training changes in the model: trained weights, and buffers that are saved."""
+    """Yield the tensors that training changes: trained weights, and buffers that are saved."""
     for name, parameter in trainer.trained.items():
         yield f"weights/{name}", parameter
     saved = trainer.model.state_dict().keys()

@@ -1,4 +1,4 @@
-"""The trained weights on disk, as safetensors: all that a run has to hand over."""
+"""The trained weights on disk, in the safetensors format."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FILE = "weights.safetensors"
 
 
 def save_weights(trained: Mapping[str, nn.Parameter], folder: Path) -> None:
-    """Write the trained weights; the file is replaced whole or not at all."""
+    """Write the trained weights; an older file is replaced atomically."""
     write_tensors(folder / FILE, trained, {"format": "pt"})
 
 
 @torch.no_grad()
 def load_weights(trained: Mapping[str, nn.Parameter], folder: Path) -> None:
-    """Read the trained weights back, bit for bit, one tensor at a time."""
+    """Load the trained weights, bit for bit, one tensor at a time."""
     with safe_open(folder / FILE, framework="pt") as file:
         for name, parameter in trained.items():
             parameter.copy_(file.get_tensor(name))

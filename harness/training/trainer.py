@@ -1,4 +1,4 @@
-"""A model made ready for training: composed, on its device, with engine and optimizer."""
+"""The trainer: a composed model on its device, with an engine and an optimizer."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Trainer:
 
     Attributes:
         model: the composed model.
-        device: where the model is.
-        engine: how batches go through the model.
-        optimizer: over the trained parameters.
+        device: the device that holds the model.
+        engine: builds batches and computes their loss.
+        optimizer: updates the trained parameters.
         trained: qualified name -> trained parameter.
-        clip_norm: gradients of a larger norm are scaled down to it.
-        dtype: what matrix products are computed in.
-        learning_rate: the peak.
-        layers_kept: of the composed model.
-        parameters: of the composed model.
-        processes: that take each step together.
+        clip_norm: a gradient with a larger norm is scaled down to this norm.
+        dtype: the precision of matrix products.
+        learning_rate: the peak learning rate.
+        layers_kept: the layers that the recipe kept.
+        parameters: counts of the composed model's parameters.
+        processes: the processes that take each step together.
     """
 
     model: PreTrainedModel
@@ -65,13 +65,14 @@ class Trainer:
         """Add the gradients of one optimizer step and return its loss.
 
         Args:
-            micro_batches: on the CPU, one after another.
-            target_tokens: of all of them together; the loss is the mean over these, so that
-                neither it nor the gradient depends on how the step is cut.
-            on_pass: told when a forward or a backward pass has been queued.
+            micro_batches: the step's batches, on the CPU.
+            target_tokens: target tokens of all micro-batches. The loss is the mean over these, so
+                that neither the loss nor the gradient depends on the size of a micro-batch.
+            on_pass: is called with ``forward`` or ``backward`` when that pass has been queued.
 
         Returns:
-            Nats per target token, a scalar that is still on the device: reading it would wait.
+            The loss in nats per target token, a scalar on the device. Reading it waits for the
+            device.
         """
         total = torch.zeros((), device=self.device)
         for batch in micro_batches:
@@ -89,11 +90,13 @@ class Trainer:
         check: bool = False,
         number: int = 0,
     ) -> Tensor:
-        """Take one optimizer step; see ``backward`` for the arguments and what is returned.
+        """Take one optimizer step and return its loss; see ``backward`` for both.
 
         Args:
-            check: make sure that what is counted as trained is what is trained.
-            number: of the step, from 0, by which several processes keep together.
+            micro_batches: see ``backward``.
+            target_tokens: see ``backward``.
+            check: call ``check_trained`` before the update.
+            number: the step's number, from 0; it keeps several processes at the same step.
         """
         backward = partial(self.backward, micro_batches, target_tokens)
         loss = self.processes.step(number, self.trained.values(), backward)
@@ -103,14 +106,14 @@ class Trainer:
         return loss
 
     def update(self) -> None:
-        """Clip the gradients, let the optimizer use them, and drop them."""
+        """Clip the gradients, update the weights, and clear the gradients."""
         nn.utils.clip_grad_norm_(self.trained.values(), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     @contextmanager
     def unpatched(self) -> Iterator[PreTrainedModel]:
-        """Give the model out as any other, to generate with or to save; then take it back."""
+        """Undo the engine's patches in the context, to generate with the model or to save it."""
         self.engine.unpatch(self.model)
         try:
             yield self.model
@@ -118,23 +121,23 @@ class Trainer:
             self.engine.patch(self.model)
 
     def check_trained(self) -> None:
-        """Assert that what requires a gradient is what the optimizer holds and what got one.
+        """Check that the optimizer holds exactly the trained parameters, and all have a gradient.
 
-        To be called between ``backward`` and the optimizer's step.
+        Call it between ``backward`` and ``update``.
 
         Raises:
-            HarnessError: otherwise; the reported number of trained parameters would be wrong.
+            HarnessError: they differ; the reported number of trained parameters would be wrong.
         """
-        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        strays = [
+        optimized = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        untrained = [
             name
             for name, parameter in self.trained.items()
-            if id(parameter) not in held or parameter.grad is None
+            if id(parameter) not in optimized or parameter.grad is None
         ]
-        if strays or len(held) != len(self.trained):
+        if untrained or len(optimized) != len(self.trained):
             raise HarnessError(
-                f"{len(strays)} parameters should be trained but get no gradient or are not in "
-                f"the optimizer, the first of them {strays[:1]}.",
+                f"{len(untrained)} parameters should be trained but get no gradient or are not in "
+                f"the optimizer, the first of them {untrained[:1]}.",
                 "This is a mistake in a compressor of the recipe: it must set requires_grad on "
                 "exactly the parameters that the loss depends on.",
             )
@@ -143,20 +146,20 @@ class Trainer:
 def load_trainer(
     backbone: Backbone, recipe: Recipe, spec: RunSpec, *, drawn_on_device: bool = False
 ) -> Trainer:
-    """Load the backbone, apply the recipe, and make the result ready for training.
+    """Load the backbone, apply the recipe, and build a trainer of the result.
 
     Seeds all global generators, so that equal specs start from equal models.
 
     Args:
-        backbone: the spec's.
-        recipe: the spec's.
-        spec: the settings.
-        drawn_on_device: random weights are drawn on the device, where a large model takes a second
-            and not a minute. They are not those that a CPU draws.
+        backbone: the backbone that the spec names.
+        recipe: the recipe that the spec names.
+        spec: the settings of the run.
+        drawn_on_device: draw random weights on the device, which takes a second instead of a
+            minute for a large model. They differ from the weights that a CPU draws.
     """
     set_seed(spec.seed)
-    there = drawn_on_device and spec.weights == "random"
-    with choose_device(spec.device) if there else nullcontext():
+    on_device = drawn_on_device and spec.weights == "random"
+    with choose_device(spec.device) if on_device else nullcontext():
         model = backbone.load(spec.weights)
     original = count_parameters(model).total
     before = layers(model, backbone)
@@ -176,8 +179,8 @@ def parameters_of(model: PreTrainedModel, original: int) -> Parameters:
     """Count the parameters of a composed model.
 
     Args:
-        model: after ``compose``.
-        original: parameters of the backbone as published.
+        model: the model after ``compose``.
+        original: number of parameters of the published backbone.
     """
     count = count_parameters(model)
     return Parameters(
@@ -197,11 +200,23 @@ def build_trainer(
     layers_kept: LayersKept,
     parameters: Parameters,
 ) -> Trainer:
-    """Put a composed model on its device, with an engine and an optimizer; see ``Trainer``."""
+    """Move a composed model to its device, and add an engine and an optimizer.
+
+    Args:
+        model: the composed model.
+        backbone: the backbone that the model came from.
+        recipe: the recipe that was applied; with an adapter it sets another learning rate.
+        spec: the settings of the run.
+        layers_kept: see ``Trainer``.
+        parameters: see ``Trainer``.
+
+    Raises:
+        HarnessError: the device, the precision, packing or the optimizer is not available.
+    """
     device = choose_device(spec.device)
     dtype = choose_dtype(spec.train.precision, device, backbone)
     model = model.to(device)
-    device = next(model.parameters()).device  # With the number of the GPU.
+    device = next(model.parameters()).device  # The index of the GPU included.
     engine = choose_engine(
         model,
         backbone,
@@ -232,22 +247,22 @@ def build_trainer(
 
 
 NARROW = 256
-"""Hidden units below which a CPU is no faster in bfloat16: with nano-t5's 128 a step in float32
-took 0.77 to 0.88 of the time, and 0.6 to 0.8 of the memory, of one in bfloat16 (``make bench``).
-With 256 and more bfloat16 was faster, by a third at least."""
+"""Hidden size below which a CPU is no faster in bfloat16. With nano-t5's hidden size of 128, a step
+in float32 took 0.77 to 0.88 of the time and 0.6 to 0.8 of the memory of a step in bfloat16
+(``make bench``). With 256 and more, bfloat16 was faster by at least a third."""
 
 
 def choose_device(requested: str) -> torch.device:
-    """Return the device to train on; ``auto`` is the GPU that this process uses, if there is one.
+    """Return the device to train on; ``auto`` is this process's GPU if there is one, else the CPU.
 
     On CUDA it also turns cuDNN's attention off, see ``without_cudnn_attention``.
 
     Raises:
-        HarnessError: CUDA was requested and is not there.
+        HarnessError: CUDA was requested and is not available.
     """
     if requested == "cuda" and not torch.cuda.is_available():
         raise HarnessError(
-            "There is no CUDA device here.", "Leave --set device=cuda out, or set device=cpu"
+            "There is no CUDA device here.", "Leave out --set device=cuda, or --set device=cpu"
         )
     if requested == "auto":
         requested = "cuda" if torch.cuda.is_available() else "cpu"
@@ -257,16 +272,24 @@ def choose_device(requested: str) -> torch.device:
 
 
 def choose_dtype(requested: str, device: torch.device, backbone: Backbone) -> torch.dtype:
-    """Return what matrix products are computed in.
+    """Return the precision of matrix products.
 
-    ``auto`` is bfloat16 where the device multiplies it natively and the backbone trains safely
-    in it, else float32; and float32 for narrow models on a CPU, see ``NARROW``.
+    ``auto`` is bfloat16 if the device multiplies it natively and the backbone trains safely in it,
+    else float32. On a CPU, narrow models are trained in float32, see ``NARROW``.
+
+    Args:
+        requested: ``auto``, ``bfloat16`` or ``float32``.
+        device: the device that trains.
+        backbone: names the precisions that are safe for it.
+
+    Raises:
+        HarnessError: the backbone overflows in the requested precision.
     """
     if requested != "auto":
         if requested not in backbone.safe_dtypes:
             raise HarnessError(
                 f"{backbone.name} overflows in {requested}.",
-                f"Safe: {', '.join(sorted(backbone.safe_dtypes))}.",
+                f"Safe: --set train.precision={' or '.join(sorted(backbone.safe_dtypes))}",
             )
         return torch.bfloat16 if requested == "bfloat16" else torch.float32
     if device.type == "cuda":

@@ -1,7 +1,7 @@
-"""Activations made again in the backward pass instead of being kept: less memory, more time.
+"""Activation checkpointing: the backward pass recomputes activations, which saves memory.
 
-A layer then keeps its input alone. The price is one more forward pass, about a quarter of the step
-where weights are frozen and a third where they are trained.
+A layer then keeps only its input. The cost is one more forward pass: about a quarter of the step
+where weights are frozen, and a third where they are trained.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ Contexts = tuple[AbstractContextManager[object], AbstractContextManager[object]]
 def checkpoint_activations(
     model: PreTrainedModel,
     backbone: Backbone,
-    again: Callable[[], AbstractContextManager[object]],
+    recomputation_context: Callable[[], AbstractContextManager[object]],
 ) -> None:
-    """Let each layer of both stacks compute its activations twice while training.
+    """Checkpoint each layer of both stacks while it trains.
 
-    Loss and gradients are the same, on a CPU to the bit: random numbers are drawn from the same
-    state again.
-    Evaluation and generation are as before.
+    Loss and gradients stay the same, on a CPU to the bit, because random numbers are drawn from
+    the same generator state again. Evaluation and generation do not change.
 
     Args:
-        model: composed; changed in place, its parameters and their names stay.
-        backbone: says what a layer is.
-        again: what the second pass is to run in; autocast comes back by itself.
+        model: the composed model; changed in place. Its parameters and their names stay.
+        backbone: finds the model's layers.
+        recomputation_context: returns the context in which the second forward pass runs. Autocast
+            is restored without it.
     """
 
     def contexts() -> Contexts:
-        return nullcontext(), again()
+        return nullcontext(), recomputation_context()
 
-    def recomputed(layer: nn.Module) -> Callable[..., Any]:
+    def checkpointed(layer: nn.Module) -> Callable[..., Any]:
         plain = layer.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -52,4 +52,4 @@ def checkpoint_activations(
 
     for stack in STACKS:
         for layer in backbone.layers(model, stack):
-            layer.forward = recomputed(layer)
+            layer.forward = checkpointed(layer)

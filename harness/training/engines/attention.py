@@ -1,10 +1,10 @@
 """Attention within each sequence of a packed row, as an attention implementation of transformers.
 
-Padding was the largest single cost of a training step where lengths vary: in batches of 8 with
+Padding is the largest single cost of a training step where lengths vary: in batches of 8 with
 sources of 130 tokens on average and at most 512, half of all positions are padding. Here a batch is
-one row without any, and attention is computed sequence by sequence. The mask of transformers is not
-made at all, and no matrix is larger than its sequence's length squared. That is for the CPU; for
-accelerators see ``harness.training.engines.fused_attention``.
+one row without padding, and attention is computed sequence by sequence. The mask of transformers is
+not built, and no matrix is larger than its sequence's length squared. This is the implementation
+for the CPU; for accelerators see ``harness.training.engines.fused_attention``.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ PACKED = "packed"
 
 
 def kernels(device: torch.device, dtype: torch.dtype) -> str:
-    """Name what computes ``packed_attention`` there, for the report.
+    """Name the kernels of ``packed_attention`` on a device, for the report.
 
     Args:
-        device: where the model is; on a CPU, sequence by sequence.
-        dtype: of matrix products.
+        device: the device that holds the model.
+        dtype: the precision of matrix products.
     """
     if device.type == "cpu":
         return PACKED
@@ -57,46 +57,51 @@ def packed_attention(
     position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within each sequence; the signature is that of transformers' registry.
+    """Attend within each sequence of a row; the signature is that of transformers' registry.
 
     Args:
-        module: an attention; ``is_decoder`` and ``is_causal`` tell which of the three kinds.
-        query: shape (1, heads, query tokens, width), of a whole row.
+        module: an attention module. Its ``is_decoder`` and ``is_causal`` tell encoder
+            self-attention, decoder self-attention and cross-attention apart.
+        query: shape (1, heads, query tokens, width), for a whole row.
         key: shape (1, heads, key tokens, width).
         value: shape (1, heads, key tokens, width).
-        attention_mask: not used, there is no padding.
-        packed: where the sequences lie.
-        scaling: of the scores; by default one over the square root of the width.
-        dropout: of the probabilities.
+        attention_mask: not used, because there is no padding.
+        packed: the lengths and offsets of the sequences in both rows.
+        scaling: the factor of the scores; by default one over the square root of the width.
+        dropout: the probability of dropping an attention probability.
         position_bias: added to the scores; shape (1, heads, longest query, longest key).
 
     Returns:
-        Shape (1, query tokens, heads, width), and no probabilities.
+        (the output of shape (1, query tokens, heads, width), None in place of the probabilities)
+
+    Raises:
+        HarnessError: the model was called with a batch that is not packed.
     """
     if packed is None:
         raise HarnessError(
-            "The model is prepared for packed batches and was called with another one.",
-            "Call the engine's release(model) before generating or evaluating.",
+            "The model is patched for packed batches, and was called with a batch of another kind.",
+            "Call the engine's unpatch(model) before generating or evaluating.",
         )
     causal = bool(module.is_causal)
     crossing = bool(module.is_decoder) and not causal
     queries = packed.target if module.is_decoder else packed.source
     keys = packed.source if crossing else queries
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    # A backbone without relative positions in some attention may hand over an empty bias.
+    # A backbone without relative positions in some attention may pass an empty bias.
     bias = None if position_bias is None or not position_bias.numel() else position_bias
     attend = _PerSequence.apply if query.device.type == "cpu" else fused_attention
-    # Not x[0]: its gradient would be a tensor of zeros with a row copied in.
+    # squeeze(0) and not x[0]: the gradient of x[0] fills a tensor with zeros and copies a row in.
     query, key, value = query.squeeze(0), key.squeeze(0), value.squeeze(0)
     result = attend(query, key, value, bias, queries, keys, scaling, dropout, causal)
     return result[None], None
 
 
 class _PerSequence(torch.autograd.Function):
-    """One sequence after another, all heads at once; keeps the probabilities and a mask's bits.
+    """Computes one sequence after another, all heads at once.
 
-    Products are in the precision of their inputs; scores, bias and softmax are in float32. The
-    probabilities of all sequences lie end to end too, so that dropout is one step for all.
+    Matrix products are in the precision of their inputs; scores, bias and softmax are in float32.
+    For the backward pass it keeps the probabilities and the bits of the dropout mask. The
+    probabilities of all sequences are one flat tensor, so that dropout is one operation for all.
     """
 
     @staticmethod
@@ -114,7 +119,7 @@ class _PerSequence(torch.autograd.Function):
     ) -> Tensor:
         if scaling != 1:
             query = query * scaling
-        # Products of matrices that lie in one piece take two thirds of the time.
+        # Products of contiguous matrices take two thirds of the time.
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         blocks = _Blocks(len(query), [*queries.lengths], [*keys.lengths])
         probabilities = query.new_empty(blocks.elements)
@@ -157,7 +162,7 @@ class _PerSequence(torch.autograd.Function):
         query, key, value, probabilities, bits = ctx.saved_tensors
         mask = Mask(bits, ctx.mask_scale) if bits is not None else None
         blocks: _Blocks = ctx.blocks
-        # Laid out as (tokens, heads, width), which is how the projections' outputs lie in memory.
+        # In memory (tokens, heads, width), like the outputs of the projections.
         grad_query, grad_key, grad_value = (
             t.new_empty(t.shape[1], t.shape[0], t.shape[2]).transpose(0, 1)
             for t in (query, key, value)
@@ -201,12 +206,12 @@ class _PerSequence(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Blocks:
-    """A flat tensor as one block (heads, queries, keys) a sequence.
+    """A view of a flat tensor as one block of shape (heads, queries, keys) for each sequence.
 
     Attributes:
-        heads: of the attention.
-        queries: of each sequence.
-        keys: of each sequence.
+        heads: number of attention heads.
+        queries: number of queries of each sequence.
+        keys: number of keys of each sequence.
     """
 
     heads: int
@@ -228,11 +233,11 @@ class _Blocks:
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """A packed row holds no padding, and causality is the attention's own business."""
+    """Return no mask: a packed row holds no padding, and the attention itself is causal."""
 
 
 def patch_attention(model: PreTrainedModel) -> ExitStack:
-    """Let a model attend within the sequences of packed rows, until the context is left."""
+    """Let a model attend within the sequences of packed rows, until the context is closed."""
     AttentionInterface.register(PACKED, packed_attention)
     AttentionMaskInterface.register(PACKED, _no_mask)
     undo = ExitStack()

@@ -1,9 +1,8 @@
-"""Dropout on the CPU from 16 random bits an element, with masks kept as single bits.
+"""Dropout on the CPU from 16 random bits per element, with masks stored as single bits.
 
-PyTorch's CPU dropout draws one random number an element, 60 ns each where it was measured. Here
-one 64-bit number of a small fast generator serves four elements, which costs 1 ns an element with
-everything around it, and what the backward pass keeps is one bit an element instead of a byte or a
-float.
+PyTorch's CPU dropout draws one random number per element, at 60 ns each as measured. Here one
+64-bit number of a small fast generator serves four elements, which costs 1 ns per element in total.
+The backward pass keeps one bit per element instead of a byte or a float.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ _INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True)
 class Mask:
-    """Which elements of a tensor on the CPU are kept.
+    """A dropout mask of a tensor on the CPU: a 1 for each kept element.
 
     Attributes:
-        bits: eight elements to a byte, uint8.
-        scale: what kept elements are multiplied by, so that the expectation stays.
+        bits: uint8, eight elements to a byte.
+        scale: the factor of kept elements, which preserves the expectation.
     """
 
     bits: Tensor
@@ -40,20 +39,21 @@ class Mask:
         """Draw a mask for a tensor, seeded by torch's global generator.
 
         Args:
-            x: on the CPU; only its number of elements matters.
-            p: the probability of dropping one, in [0, 1), rounded to a multiple of 2**-16.
+            x: a tensor on the CPU; only its number of elements matters.
+            p: the probability of dropping an element, in [0, 1), rounded to a multiple of 2**-16.
         """
         kept = min(max(round((1 - p) * _LEVELS), 1), _LEVELS - 1)
         bits: Tensor = torch.ops.harness.draw_bits(x, kept)
         return cls(bits, _LEVELS / kept)
 
     def apply(self, x: Tensor) -> Tensor:
-        """Return a copy of a contiguous tensor with the dropped elements zero, the rest scaled."""
+        """Return a copy of a contiguous tensor with dropped elements zero and the rest scaled."""
         result: Tensor = torch.ops.harness.apply_bits(x, self.bits, self.scale)
         return result
 
 
-# As operators of torch, so that a step can be traced by shapes alone.
+# Operators of torch, with an implementation for meta tensors, so that a step can be traced by
+# shapes alone.
 _operators = torch.library.Library("harness", "DEF")  # type: ignore[no-untyped-call]
 for _signature in (
     "draw_bits(Tensor x, int kept) -> Tensor",
@@ -77,8 +77,7 @@ def _bits_of_shape(x: Tensor, kept: int) -> Tensor:
 
 @torch.library.impl(_operators, "apply_bits", "CPU")
 def _apply_bits(x: Tensor, bits: Tensor, scale: float) -> Tensor:
-    # The mask is applied to the bit patterns: a bitwise and takes a fifth of the time of a
-    # multiplication by booleans.
+    # A bitwise AND of the bit patterns takes a fifth of the time of a multiplication by booleans.
     integer = _INTEGER_OF_SIZE[x.element_size()]
     flags = torch.from_numpy(np.unpackbits(bits.numpy(), count=x.numel()))
     pattern = flags.to(integer).neg_().view(x.shape)
@@ -92,27 +91,27 @@ def _result_of_shape(x: Tensor, bits: Tensor, scale: float) -> Tensor:
 
 @dataclass(frozen=True)
 class DeviceMask:
-    """The same on an accelerator, where random numbers are cheap and bits are dear to unpack.
+    """A dropout mask on an accelerator, where random numbers are cheap and unpacking is costly.
 
     Attributes:
-        bits: one element to a byte, bool, of the tensor's shape.
-        scale: what kept elements are multiplied by.
+        bits: bool, of the tensor's shape; True for each kept element.
+        scale: the factor of kept elements.
     """
 
     bits: Tensor
     scale: float
 
     def apply(self, x: Tensor) -> Tensor:
-        """Return a copy of a tensor with the dropped elements zero, the rest scaled."""
-        # The product of all three in one kernel.
+        """Return a copy of a tensor with dropped elements zero and the rest scaled."""
+        # One kernel computes x * bits * scale.
         result: Tensor = torch.ops.aten.native_dropout_backward(x, self.bits, self.scale)
         return result
 
 
 def drop(x: Tensor, p: float) -> tuple[Tensor, Mask | DeviceMask]:
-    """Return a tensor with elements dropped with probability p, and the mask, to drop them again.
+    """Drop elements with probability p; return the result and the mask.
 
-    The mask is of the kind that suits the device; on an accelerator both are made by one kernel.
+    The type of the mask depends on the device. On an accelerator one kernel computes both.
     """
     if x.device.type == "cpu":
         mask = Mask.draw(x, p)
@@ -121,7 +120,7 @@ def drop(x: Tensor, p: float) -> tuple[Tensor, Mask | DeviceMask]:
 
 
 def drop_on_device(x: Tensor, p: float) -> tuple[Tensor, DeviceMask]:
-    """Do as ``drop`` does on an accelerator, seeded by torch's generator of the tensor's device."""
+    """Drop elements on an accelerator, seeded by torch's generator of the tensor's device."""
     dropped, bits = torch.native_dropout(x, p, True)
     return dropped, DeviceMask(bits, 1 / (1 - p))
 
@@ -142,9 +141,9 @@ class _Dropout(torch.autograd.Function):
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Drop elements with probability p; the signature of ``torch.nn.functional.dropout``.
+    """Drop elements with probability p; the signature is that of ``torch.nn.functional.dropout``.
 
-    ``inplace`` is only ever a wish for less memory, and is not heeded.
+    ``inplace`` is ignored, since it only asks for less memory.
     """
     if not training or p == 0:
         return x
@@ -153,9 +152,10 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = Fa
 
 
 class PackedMaskDropout(TorchFunctionMode):
-    """While active, ``torch.nn.functional.dropout`` on CPU tensors is ``dropout`` of this module.
+    """Replaces ``torch.nn.functional.dropout`` on CPU tensors by ``dropout`` while it is active.
 
-    Models call it both as a module and as a function, so that modules alone cannot be swapped.
+    Models call dropout both as a module and as a function, so that replacing modules would not be
+    enough.
     """
 
     def __torch_function__(
@@ -165,7 +165,7 @@ class PackedMaskDropout(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Replace one function and pass all others on."""
+        """Replace the one function, and call all others unchanged."""
         kwargs = kwargs or {}
         if func is F.dropout and _applies(*args, **kwargs):
             return dropout(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""T5's feed-forward without the detour through the precision of its last weight.
+"""T5's feed-forward without casting its hidden states to the precision of the last weight.
 
 The module of transformers casts the input of its last product to that weight's precision. Under
 autocast the product casts it back, so that a trained (float32) weight costs two copies of the
@@ -28,7 +28,7 @@ def _forward(self: T5DenseActDense | T5DenseGatedActDense, hidden_states: Tensor
 
 
 def patch_t5_feed_forwards(model: nn.Module) -> ExitStack:
-    """Give T5's feed-forwards the forward pass of this module, until the context is left."""
+    """Give T5's feed-forwards the forward pass of this module, until the context is closed."""
     undo = ExitStack()
     for module in model.modules():
         if type(module) in (T5DenseActDense, T5DenseGatedActDense):

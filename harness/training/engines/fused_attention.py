@@ -1,18 +1,18 @@
 """Attention within the sequences of a packed row by the fused kernels of an accelerator.
 
-There an operator's launch costs as much as its arithmetic, so that a loop over sequences would
-lose. Flash attention takes rows as they are, with the offsets of their sequences, and drops
-probabilities as training needs it; it is used for BART, and for the cross-attention of T5.
+On an accelerator an operator's launch costs as much as its arithmetic, so that a loop over
+sequences would be slow. Flash attention takes packed rows with the offsets of their sequences, and
+supports dropout of the probabilities. It is used for BART and for the cross-attention of T5.
 
-It knows no bias of the scores. T5's self-attention has one, and so is padded inside: laid out as
-(sequences, longest) for the fused attention that adds a mask. The rest of the layer never sees
-padding. In batches of 8 with sources of 130 tokens on average and at most 512, there are four times
-the scores that there would be without padding, which makes them 12 % of the products of T5-large's
-encoder layers instead of 3 %. Two groups of like length would leave 2.3 times as many, at twice the
-launches.
+Flash attention does not support a bias of the scores. T5's self-attention has one, and is therefore
+padded inside: its tensors are laid out as (sequences, longest) for the fused attention that adds a
+mask. The rest of the layer never sees padding. In batches of 8 with sources of 130 tokens on
+average and at most 512, padding makes four times as many scores, which are then 12 % of the
+products of T5-large's encoder layers instead of 3 %. Two groups of similar length would leave 2.3
+times as many, at twice the launches.
 
-PyTorch's flex attention could add the bias without padding, but cannot drop probabilities: T5 is
-trained with that, and without it this would be another training.
+PyTorch's flex attention could add the bias without padding, but does not support dropout of the
+probabilities. T5 is trained with it, and without it this would be a different training.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from torch.nn import functional as F  # noqa: N812
 from harness.training.engines.rows import PackedRow
 
 _WIDTHS = 8
-"""Flash attention takes heads whose width is a multiple of this ..."""
+"""Flash attention takes heads whose width is a multiple of this."""
 _WIDEST = 192
-"""... and at most this: wider ones, with dropout, have no backward pass on some cards."""
+"""Flash attention takes heads up to this width: wider heads with dropout have no backward pass on
+some GPUs."""
 
 
 def takes_rows(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether flash attention is there: an NVIDIA GPU since Ampere, in half precision."""
+    """Return whether flash attention is available: on an NVIDIA GPU since Ampere, in 16 bits."""
     return dtype in (torch.bfloat16, torch.float16) and _has_flash(device)
 
 
@@ -46,11 +47,12 @@ def _has_flash(device: torch.device) -> bool:
 
 
 def without_cudnn_attention() -> None:
-    """Leave cuDNN out of the kernels that PyTorch chooses from for fused attention.
+    """Exclude cuDNN from the kernels that PyTorch chooses from for fused attention.
 
-    It takes masked attention in half precision on recent cards, but not where the mask requires a
-    gradient: T5's bias does in ``full``, and not with LoRA, so that recipes would be compared on
-    different kernels. It also plans anew for each shape, and lengths vary with each step.
+    PyTorch uses cuDNN for masked attention in half precision on recent GPUs, except where the mask
+    requires a gradient. T5's bias requires one in ``full`` and not with LoRA, so that recipes would
+    be compared on different kernels. cuDNN also plans anew for each shape, and lengths vary with
+    each step.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 
@@ -66,21 +68,21 @@ def fused_attention(
     p: float,
     causal: bool,
 ) -> Tensor:
-    """Attend within each sequence with the kernel that suits.
+    """Attend within each sequence: by flash attention if it supports the inputs, else padded.
 
     Args:
         query: shape (heads, query tokens, width).
         key: shape (heads, key tokens, width).
         value: shape (heads, key tokens, width).
         bias: added to the scores; shape (1, heads, longest query, longest key).
-        queries: where the queries' sequences lie.
-        keys: where the keys' sequences lie.
-        scaling: of the scores.
-        p: dropout of the probabilities.
+        queries: the row that the queries belong to.
+        keys: the row that the keys belong to.
+        scaling: the factor of the scores.
+        p: the probability of dropping an attention probability.
         causal: hide later keys.
 
     Returns:
-        Shape (query tokens, heads, width).
+        The output, of shape (query tokens, heads, width).
     """
     q, k, v = (t.transpose(0, 1) for t in (query, key, value))
     if bias is None and q.shape[-1] <= _WIDEST and takes_rows(q.dtype, q.device):
@@ -98,9 +100,10 @@ def flash_within(
     p: float,
     causal: bool,
 ) -> Tensor:
-    """Attend within each sequence by flash attention; tensors are (tokens, heads, width).
+    """Attend within each sequence by flash attention; see ``fused_attention`` for the arguments.
 
-    ``torch.nn.attention.varlen`` wraps the same operator, without its dropout.
+    Tensors have the shape (tokens, heads, width). ``torch.nn.attention.varlen`` wraps the same
+    operator without its dropout.
     """
     width = query.shape[-1]
     if width % _WIDTHS:
@@ -115,7 +118,7 @@ def flash_within(
         keys.longest,
         p,
         causal,
-        False,  # Return no probabilities.
+        False,  # Do not return the probabilities.
         scale=scaling,
     )[0]
     return result[..., :width]
@@ -132,7 +135,10 @@ def padded_within(
     p: float,
     causal: bool,
 ) -> Tensor:
-    """Attend within each sequence, padded for the while; tensors are (tokens, heads, width)."""
+    """Attend within each sequence on padded copies; see ``fused_attention`` for the arguments.
+
+    Tensors have the shape (tokens, heads, width).
+    """
     if queries is keys:
         padded = queries.padded(query, key, value)
     else:

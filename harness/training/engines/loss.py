@@ -1,13 +1,13 @@
-"""The loss over the vocabulary in chunks, so that the logits need not exist whole.
+"""Cross-entropy over the vocabulary in chunks of tokens, so that never all logits are in memory.
 
-For 1,024 target tokens and 32,128 entries the logits alone are 132 MB in float32, and the usual way
-holds them about three times (logits, log-probabilities, gradient). Here the gradient with respect
-to the states is made in the forward pass, chunk by chunk, and the logits of a chunk are gone
-before the next one comes.
+For 1,024 target tokens and 32,128 entries the logits alone are 132 MB in float32, and the usual
+implementation holds them about three times (logits, log-probabilities, gradient). Here the forward
+pass computes the gradient of the states chunk by chunk, and frees the logits of a chunk before the
+next one.
 
 Chunks are small where the LM head is frozen. Where it is trained they have as many tokens as the
-head is wide, since each adds a product of the head's size to its gradient: on two CPU cores that
-took 25 to 40 % off the loss of t5-small's and bart-base's shapes.
+head is wide, since each chunk adds a product of the head's size to its gradient: on two CPU cores
+that took 25 to 40 % off the loss of t5-small's and bart-base's shapes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CHUNK_BYTES = 2**24
-"""Of a chunk's float32 logits under a frozen head: enough to multiply efficiently, and no more."""
+"""Bytes of a chunk's float32 logits under a frozen head; enough for efficient products."""
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -35,7 +35,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         wants_states, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         rows = _CHUNK_BYTES // (len(weight) * 4)
         if wants_weight:
-            # Each chunk adds a product of the weight's size: it had better not be smaller itself.
+            # Each chunk adds a matrix of the weight's size, so it should hold as many tokens.
             rows = max(rows, weight.shape[1])
         chunks = -(-len(states) // max(1, rows))
         rows = -(-len(states) // chunks)
@@ -51,15 +51,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 logits += bias
             probabilities = torch.softmax(logits, -1)
             index = labels[chunk, None]
-            # The most likely entry's probability is at least 1 / vocabulary: no underflow there.
+            # The largest probability is at least 1 / vocabulary, so its logarithm cannot underflow.
             normaliser = logits.amax(1) - probabilities.amax(1).log()
             target = logits.gather(1, index)[:, 0]
             if smoothing:
                 target = torch.lerp(target, logits.mean(1), smoothing)
             total += (normaliser - target).sum()
             del logits
-            # The gradient of the loss with respect to the logits: probabilities less the target's,
-            # which is one-hot but for what smoothing spreads.
+            # The gradient of the logits: the probabilities minus the target distribution, which is
+            # one-hot except for the share that smoothing spreads.
             if smoothing:
                 probabilities -= smoothing / probabilities.shape[1]
             hot = normaliser.new_full(index.shape, smoothing - 1)
@@ -79,9 +79,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        # Made for this one use: scaled where they lie.
-        made = [None if t is None else t.mul_(gradient) for t in ctx.saved_tensors]
-        return (*made, None, None)
+        # In place, because the backward pass is taken once.
+        gradients = [None if t is None else t.mul_(gradient) for t in ctx.saved_tensors]
+        return (*gradients, None, None)
 
 
 def chunked_cross_entropy(
@@ -91,15 +91,16 @@ def chunked_cross_entropy(
     labels: Tensor,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Return the summed cross-entropy to the labels, in nats, float32.
+    """Return the cross-entropy to the labels summed over tokens, in nats, a float32 scalar.
 
     The backward pass can be taken once.
 
     Args:
-        states: what goes into the LM head, shape (tokens, width); sets the products' precision.
-        weight: of the LM head, shape (vocabulary, width).
-        bias: shape (vocabulary,), or None.
-        labels: shape (tokens,); every one counts.
+        states: the input of the LM head, shape (tokens, width). Its precision is that of the
+            products.
+        weight: the weight of the LM head, shape (vocabulary, width).
+        bias: the bias of the logits, shape (vocabulary,), or None.
+        labels: token ids, shape (tokens,); every one counts.
         label_smoothing: share of a label's probability that is spread over the vocabulary.
     """
     result: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]

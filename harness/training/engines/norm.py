@@ -1,10 +1,10 @@
-"""T5's norm, keeping for the backward pass its input and one number a row.
+"""T5's norm (RMSNorm), which keeps only its input and one number per row for the backward pass.
 
 The module of transformers keeps about three tensors of the input's size, and under autocast each
 of the following matrix products makes its own low-precision copy of the result. Here the input is
-kept once (it is the residual stream, alive anyway), and the result leaves in the precision that
-the products need. An accelerator has all of it as one kernel, which keeps as little: there a step
-of a large model is bound by launches, and T5-large has 122 norms of some 17 launches each.
+kept once (it is the residual stream, which is in memory anyway), and the result is in the precision
+that the products need. On an accelerator it is a single kernel that keeps as little: there a step
+of a large model is bound by launches, and T5-large has 122 norms of about 17 launches each.
 """
 
 from __future__ import annotations
@@ -48,13 +48,16 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-    """Scale rows to a root mean square of 1, then by the weight.
+    """Scale rows to a root mean square of 1, then by the weight (Zhang and Sennrich 2019).
 
     Args:
         x: shape (..., width), float32 or float64.
-        weight: shape (width,), of the same type.
+        weight: shape (width,), of the same dtype.
         epsilon: added to the mean square.
-        dtype: of the result; all arithmetic is in that of ``x``.
+        dtype: the dtype of the result; all arithmetic is in the dtype of ``x``.
+
+    Returns:
+        The scaled rows, of the shape of ``x``.
     """
     if x.device.type != "cpu":
         return F.rms_norm(x, weight.shape, weight, epsilon).to(dtype)
@@ -71,7 +74,7 @@ def _forward(self: T5LayerNorm, hidden_states: Tensor) -> Tensor:
 
 
 def patch_t5_norms(model: nn.Module) -> ExitStack:
-    """Give T5's norms the forward pass of this module, until the context is left."""
+    """Give T5's norms the forward pass of this module, until the context is closed."""
     undo = ExitStack()
     for module in model.modules():
         if isinstance(module, T5LayerNorm):

@@ -1,4 +1,4 @@
-"""Batches without padding: the engine that trains on packed rows."""
+"""The engine that trains on packed rows: batches without padding."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from harness.training.engines.rows import Packed, PackedRow
 
 @dataclass(frozen=True)
 class PackedBatch(Batch):
-    """A batch as two rows, one a stack.
+    """A batch as two packed rows: one for the encoder, one for the decoder.
 
     Attributes:
-        source_lengths: of the sequences in the encoder's row.
-        target_lengths: of the sequences in the decoder's row.
+        source_lengths: tokens of each sequence in the encoder's row.
+        target_lengths: tokens of each sequence in the decoder's row.
     """
 
     source_lengths: tuple[int, ...]
@@ -42,7 +42,7 @@ class PackedBatch(Batch):
 
     @property
     def packed(self) -> Packed:
-        """Where the sequences lie."""
+        """Lengths, positions and offsets of the sequences in both rows."""
 
         def row(side: str, lengths: tuple[int, ...]) -> PackedRow:
             return PackedRow(
@@ -53,13 +53,13 @@ class PackedBatch(Batch):
 
 
 class PackedEngine(Engine):
-    """Lays sequences end to end; each part of a step costs what the tokens in it cost.
+    """Lays sequences end to end, so that a step's cost depends on its tokens and not on padding.
 
     Args:
-        backbone: says how positions restart.
-        start_token_id: what the decoder is given before the first target token.
-        dtype: of matrix products.
-        device: where the model is.
+        backbone: restarts positions at the beginning of each sequence.
+        start_token_id: the decoder's input before the first target token.
+        dtype: the precision of matrix products.
+        device: the device that holds the model.
         label_smoothing: see ``harness.spec.run_spec.TrainSettings``.
     """
 
@@ -83,7 +83,7 @@ class PackedEngine(Engine):
         self._groups: list[WeightGroup] = []
 
     def patch(self, model: PreTrainedModel) -> None:
-        """Change how the model computes; its modules, parameters and their names stay."""
+        """Replace forward passes of the model; its modules, parameters and their names stay."""
         if self._changes is not None:
             return
         with ExitStack() as changes:
@@ -100,12 +100,12 @@ class PackedEngine(Engine):
             changes.enter_context(undo)
             weight = model.get_output_embeddings().weight
             if not weight.requires_grad:
-                # Rounded once: a head that is also the embedding is stored in float32.
+                # Rounded once here: a head that is also the embedding is stored in float32.
                 self._head_weight = weight.detach().to(self.dtype)
             self._changes = changes.pop_all()
 
     def unpatch(self, model: PreTrainedModel) -> None:
-        """Undo ``patch``; frozen weights are float32 again, rounded to what was trained with."""
+        """Undo ``patch``; frozen weights are float32 again, with the values used in training."""
         if self._changes is not None:
             self._changes.close()
         self._changes = self._head_weight = None
@@ -135,20 +135,20 @@ class PackedEngine(Engine):
         )
 
     def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Sum over all target tokens; the LM head runs in chunks, outside the model."""
+        """Return the loss summed over all target tokens; the LM head is applied in chunks."""
         assert isinstance(batch, PackedBatch)
         head = model.get_output_embeddings()
         tensors = batch.tensors
         for group in self._groups:
             group.forget()
-        with self._autocast(), self.dropout_context(), _input_of(head) as caught:
+        with self._autocast(), self.dropout_context(), _head_inputs(head) as inputs:
             model(
                 input_ids=tensors["input_ids"][None],
                 decoder_input_ids=tensors["decoder_input_ids"][None],
                 use_cache=False,
                 packed=batch.packed,
             )
-        (states,) = caught
+        (states,) = inputs
         weight = head.weight if self._head_weight is None else self._head_weight
         states = states.squeeze(0).to(self.dtype)
         return chunked_cross_entropy(
@@ -160,7 +160,7 @@ class PackedEngine(Engine):
         return kernels(self.device, self.dtype)
 
     def dropout_context(self) -> AbstractContextManager[object]:
-        """Draw masks the cheap way, where that is faster."""
+        """Return a context that draws masks with ``PackedMaskDropout`` on a CPU."""
         return PackedMaskDropout() if self.device.type == "cpu" else nullcontext()
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -179,61 +179,61 @@ def choose_engine(
     packing: Literal["auto", "on", "off"],
     label_smoothing: float = 0.0,
 ) -> Engine:
-    """Return the engine that suits a composed model, with the model prepared for it.
+    """Return the engine for a composed model, and patch the model for it.
 
     Args:
-        model: composed, on its device. An engine that it was prepared for before is released.
-        backbone: says whether its sequences can be packed.
-        device: where the model is.
-        dtype: of matrix products.
+        model: the composed model, on its device. Patches of an earlier engine are undone.
+        backbone: tells whether its sequences can be packed.
+        device: the device that holds the model.
+        dtype: the precision of matrix products.
         pad_token_id: fills padded batches.
-        packing: ``auto`` packs where the backbone can, ``on`` insists.
+        packing: ``auto`` packs if possible, ``on`` fails if it is not, ``off`` pads.
         label_smoothing: see ``harness.spec.run_spec.TrainSettings``.
 
     Raises:
-        HarnessError: packing is insisted on, and the backbone cannot.
+        HarnessError: ``packing`` is ``on`` and the sequences cannot be packed.
     """
-    if model in _prepared:
-        _prepared.pop(model).unpatch(model)
+    if model in _patched:
+        _patched.pop(model).unpatch(model)
     obstacle = _obstacle(model, backbone)
     if packing == "on" and obstacle:
         raise HarnessError(
             f"The sequences of {backbone.name} cannot be packed: {obstacle}.",
-            "Leave --set train.packing=on out; batches are then padded.",
+            "Leave out --set train.packing=on; batches are then padded.",
         )
     if packing == "off" or obstacle:
         return PaddedEngine(pad_token_id, dtype, device.type, label_smoothing=label_smoothing)
     start = model.config.decoder_start_token_id
     engine = PackedEngine(backbone, start, dtype, device, label_smoothing)
     engine.patch(model)
-    _prepared[model] = engine
+    _patched[model] = engine
     return engine
 
 
-_prepared: WeakKeyDictionary[PreTrainedModel, PackedEngine] = WeakKeyDictionary()
+_patched: WeakKeyDictionary[PreTrainedModel, PackedEngine] = WeakKeyDictionary()
 
 
 def _obstacle(model: PreTrainedModel, backbone: Backbone) -> str | None:
-    """Return why sequences cannot be packed."""
+    """Return the reason why sequences cannot be packed, or None if they can."""
     if type(model.get_output_embeddings()) is not nn.Linear:
         return "a compressor has changed the LM head"
     hooks = backbone.restart_positions(model)
     if hooks is None:
-        return "it does not say how their positions restart"
+        return "the backbone does not restart positions within a row"
     for hook in hooks:
         hook.remove()
     return None
 
 
 def _with_same_input(model: PreTrainedModel, backbone: Backbone) -> list[tuple[nn.Module, ...]]:
-    """Return the modules of each attention that project the same states."""
-    together: tuple[tuple[Role, ...], ...] = (
+    """Return, for each attention, its modules that project the same states."""
+    groups: tuple[tuple[Role, ...], ...] = (
         ("self_attn.q", "self_attn.k", "self_attn.v"),
         ("cross_attn.k", "cross_attn.v"),
     )
     return [
         modules
-        for roles in together
+        for roles in groups
         for modules in zip(*(backbone.modules(model, r).values() for r in roles), strict=False)
     ]
 
@@ -247,23 +247,23 @@ def _offsets(lengths: Sequence[int]) -> Tensor:
 
 
 @contextmanager
-def _input_of(head: nn.Linear) -> Iterator[list[Tensor]]:
-    """Catch what the LM head is given, and let it compute nothing."""
-    caught: list[Tensor] = []
+def _head_inputs(head: nn.Linear) -> Iterator[list[Tensor]]:
+    """Collect the inputs of the LM head in the context; the head itself computes nothing."""
+    inputs: list[Tensor] = []
 
-    def catch(states: Tensor) -> Tensor:
-        caught.append(states)
+    def collect(states: Tensor) -> Tensor:
+        inputs.append(states)
         return states.new_empty(1, 0, head.out_features)
 
-    head.forward = catch  # type: ignore[method-assign, assignment]
+    head.forward = collect  # type: ignore[method-assign, assignment]
     try:
-        yield caught
+        yield inputs
     finally:
         del head.forward
 
 
 def _head_bias(model: PreTrainedModel, head: nn.Linear) -> Tensor | None:
-    # BART holds a bias of the logits beside its LM head, as a buffer of shape (1, vocabulary).
-    beside: Tensor | None = getattr(model, "final_logits_bias", None)
-    parts = [part.flatten() for part in (head.bias, beside) if part is not None]
-    return sum(parts[1:], parts[0]) if parts else None
+    # BART keeps a bias of the logits outside its LM head, as a buffer of shape (1, vocabulary).
+    logits_bias: Tensor | None = getattr(model, "final_logits_bias", None)
+    biases = [bias.flatten() for bias in (head.bias, logits_bias) if bias is not None]
+    return sum(biases[1:], biases[0]) if biases else None

@@ -1,4 +1,4 @@
-"""How a batch goes through a model: the interface, and the way that suits every model."""
+"""Engines: the interface that computes a batch's loss, and the padded engine for any model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Batch:
-    """The tensors of a micro-batch, and what they hold.
+    """The tensors of a micro-batch, and their size.
 
     Attributes:
-        tensors: what the engine's ``loss_sum`` reads; integers, on one device.
+        tensors: the input of the engine's ``loss_sum``; integers, on one device.
         source_tokens: tokens of the sources, without padding.
         target_tokens: tokens that carry loss.
-        examples: how many there are.
+        examples: number of examples.
     """
 
     tensors: dict[str, Tensor]
@@ -36,13 +36,13 @@ class Batch:
     examples: int
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device; the copy may still be under way."""
+        """Copy the batch to a device without waiting for the copy, and return it."""
         moved = {name: t.to(device, non_blocking=True) for name, t in self.tensors.items()}
         return replace(self, tensors=moved)
 
 
 def pinned(tensors: dict[str, Tensor], device_type: str) -> dict[str, Tensor]:
-    """Move tensors where a GPU can fetch them by itself while the processor goes on."""
+    """Return the tensors in pinned memory on CUDA, from where they are copied asynchronously."""
     if device_type != "cuda":
         return tensors
     return {name: tensor.pin_memory() for name, tensor in tensors.items()}
@@ -52,14 +52,14 @@ class Engine(ABC):
     """Turns examples into batches, and a batch into a loss.
 
     Attributes:
-        name: how the report calls it.
+        name: the engine's name in the report.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Build a batch on the CPU; may run in another thread."""
+        """Build a batch on the CPU; it may be called in another thread."""
 
     @abstractmethod
     def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -67,34 +67,34 @@ class Engine(ABC):
 
         With label smoothing it is the cross-entropy to the smoothed targets.
 
-        A sum, so that the loop can divide by the tokens of a whole optimizer step: the gradient
-        must not depend on how the step is cut into micro-batches.
+        It is a sum and not a mean, so that the trainer can divide it by the tokens of a whole
+        optimizer step: the gradient must not depend on the size of a micro-batch.
         """
 
     def attention(self, model: PreTrainedModel) -> str:
-        """Name the attention that a prepared model trains with, for the report."""
+        """Name the attention implementation that a patched model trains with, for the report."""
         name: str = model.config._attn_implementation
         return name
 
     def dropout_context(self) -> AbstractContextManager[object]:
-        """What dropout of this engine needs around a forward pass, whenever there is one."""
+        """Return the context that this engine's dropout needs around each forward pass."""
         return nullcontext()
 
     def patch(self, model: PreTrainedModel) -> None:  # noqa: B027
-        """Change the model in place for this engine's forward pass; twice is as good as once."""
+        """Change the model in place for this engine's forward pass; a second call does nothing."""
 
     def unpatch(self, model: PreTrainedModel) -> None:  # noqa: B027
         """Undo ``patch``, so that generating, merging and saving work as on any model."""
 
 
 class PaddedEngine(Engine):
-    """Pads every sequence to the longest of its batch; right for any encoder-decoder.
+    """Pads every sequence to the longest of its batch; works for any encoder-decoder.
 
     Args:
         pad_token_id: fills the sources.
-        dtype: bfloat16 computes under autocast, float32 does not.
+        dtype: the precision of matrix products; with bfloat16 they run under autocast.
         device_type: ``cpu`` or ``cuda``.
-        multiple: pads up to a multiple of this, for tensor cores (the paper's is 8).
+        multiple: pads lengths up to a multiple of this, for tensor cores (8 in the paper).
         label_smoothing: see ``harness.spec.run_spec.TrainSettings``.
     """
 
@@ -115,7 +115,7 @@ class PaddedEngine(Engine):
         self.label_smoothing = label_smoothing
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Pad to the right."""
+        """Build a batch with sources and labels padded on the right."""
         sources = _pad([e.source for e in examples], self.pad_token_id, self.multiple)
         labels = _pad([e.target for e in examples], IGNORED, self.multiple)
         lengths = torch.tensor([len(e.source) for e in examples])
@@ -129,7 +129,7 @@ class PaddedEngine(Engine):
         )
 
     def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Sum over all positions that are not padding."""
+        """Return the loss summed over all target positions that are not padding."""
         labels = batch.tensors["labels"]
         with self._autocast():
             logits = model(

@@ -1,12 +1,13 @@
-"""Trained weights rounded to the products' precision many at a time.
+"""Trained weights rounded to the products' precision, many at a time.
 
-Autocast rounds each weight by a copy of its own, and its gradient back by another. On an
-accelerator those are two launches a weight, more than any other operator of a step. Here the
-weights of a layer (of all layers, where they are small) are rounded by one copy, and so are their
-gradients. The values are the same to the bit.
+Autocast rounds each weight by a copy of its own, and converts its gradient back by another. On an
+accelerator these are two launches per weight, more than any other operator of a step. Here one
+copy rounds the weights of a layer (of several layers, where they are small), and one copy converts
+their gradients back. The values are the same to the bit.
 
 Query, key and value of a self-attention are one product of their stacked weights. There the
-gradient of the input is summed in one product, in float32, instead of three that are rounded.
+gradient of the input is summed within one product, in float32, instead of over three products that
+are each rounded.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
 _PLACES = "rounded_places"
-"""Attribute of a linear module: parameter's name -> group and place in it."""
+"""Attribute of a linear module: parameter's name -> (group, index in the group)."""
 _ELEMENTS = 2**24
-"""Of a group, about: its low-precision gradients exist together for a moment."""
+"""Approximate size of a group; all its low-precision gradients are in memory for a moment."""
 
 
 class _Rounded(torch.autograd.Function):
-    # Keeps no tensor, so that recomputed activations need not round at the same places.
+    # Saves no tensor: under activation checkpointing the second forward pass need not round the
+    # weights at the same points as the first.
     @staticmethod
     def forward(
         ctx: Any, dtype: torch.dtype, stacks: list[list[int]], *weights: Tensor
@@ -58,9 +60,9 @@ class _Rounded(torch.autograd.Function):
             None if part is None else torch.empty_like(part, dtype=dtype)
             for part, dtype in zip(parts, ctx.dtypes, strict=True)
         ]
-        there = [part for part in parts if part is not None]
-        if there:
-            torch._foreach_copy_([f for f in full if f is not None], there)
+        low = [part for part in parts if part is not None]
+        if low:
+            torch._foreach_copy_([f for f in full if f is not None], low)
         return None, None, *full
 
 
@@ -69,9 +71,9 @@ class WeightGroup:
     """Weights that are rounded together.
 
     Attributes:
-        dtype: what they are rounded to.
-        stacks: weights in float32, on one device; those of one stack are used as one.
-        products: that use stacks.
+        dtype: the precision that the weights are rounded to.
+        stacks: float32 weights on one device; the weights of a stack are one rounded matrix.
+        products: the products that use a stack of several modules.
     """
 
     dtype: torch.dtype
@@ -81,28 +83,28 @@ class WeightGroup:
 
     @property
     def elements(self) -> int:
-        """Elements of all weights."""
+        """Number of elements of all weights."""
         return sum(weight.numel() for stack in self.stacks for weight in stack)
 
     def add(self, *stack: Tensor) -> int:
-        """Add weights that are laid out one below the other, and return their place."""
+        """Add weights as one stack, concatenated along the first axis, and return its index."""
         self.stacks.append([*stack])
         return len(self.stacks) - 1
 
     def take(self, place: int) -> Tensor:
-        """Return a weight rounded; a second call rounds all of them anew."""
+        """Return a rounded stack; a second call with the same index rounds all of them again."""
         if not self._rounded or self._rounded[place] is None:
             rows = [[len(weight) for weight in stack] for stack in self.stacks]
             weights = [weight for stack in self.stacks for weight in stack]
-            made = _Rounded.apply(self.dtype, rows, *weights)  # type: ignore[no-untyped-call]
-            self._rounded = list(made)
+            rounded = _Rounded.apply(self.dtype, rows, *weights)  # type: ignore[no-untyped-call]
+            self._rounded = list(rounded)
         taken = self._rounded[place]
         assert taken is not None
         self._rounded[place] = None
         return taken
 
     def forget(self) -> None:
-        """Round anew next time: the weights have changed."""
+        """Discard the rounded weights, because the weights have changed."""
         self._rounded = []
         for product in self.products:
             product.forget()
@@ -110,13 +112,13 @@ class WeightGroup:
 
 @dataclass
 class StackedProduct:
-    """Linear modules that are called with one input, one after another, as one product.
+    """One matrix product for several linear modules that are called with the same input.
 
     Attributes:
         group: rounds the weights.
-        weight: place of the stacked weights.
-        bias: place of the stacked biases.
-        rows: outputs of each module.
+        weight: index of the stacked weights in the group.
+        bias: index of the stacked biases in the group, or None.
+        rows: number of outputs of each module.
     """
 
     group: WeightGroup
@@ -127,7 +129,7 @@ class StackedProduct:
     _results: list[Tensor | None] = field(default_factory=list)
 
     def take(self, number: int, x: Tensor) -> Tensor:
-        """Return the result of one module; the first call with an input computes all."""
+        """Return the output of module ``number``; the first call with an input computes all."""
         if self._input is not x or self._results[number] is None:
             weight = self.group.take(self.weight)
             bias = None if self.bias is None else self.group.take(self.bias)
@@ -141,12 +143,12 @@ class StackedProduct:
         return taken
 
     def forget(self) -> None:
-        """Compute anew next time."""
+        """Discard the input and the outputs."""
         self._input, self._results = None, []
 
 
 def rounded(linear: nn.Linear, name: str) -> Any:
-    """Return a parameter of a linear module as its product needs it now."""
+    """Return a parameter of a linear module: under autocast rounded, otherwise unchanged."""
     places = vars(linear).get(_PLACES, {})
     if name not in places or not torch.is_autocast_enabled(linear.weight.device.type):
         return getattr(linear, name)
@@ -171,22 +173,25 @@ def round_together(
     dtype: torch.dtype,
     same_input: Iterable[Sequence[nn.Module]] = (),
 ) -> tuple[list[WeightGroup], ExitStack]:
-    """Let the linear modules of layers round their trained parameters together.
+    """Let the linear modules of layers round their trained parameters in groups.
 
-    To be called after ``patch_lora``: a module with a forward pass of its own keeps it, and asks
-    for ``rounded`` by itself.
+    Call it after ``patch_lora``: a module whose forward pass is replaced already keeps it, and
+    calls ``rounded`` itself.
 
     Args:
-        layers: in the order in which they are computed.
-        dtype: of matrix products.
-        same_input: modules of one layer that are called with the same input.
+        layers: the layers, in the order in which they are computed.
+        dtype: the precision of matrix products.
+        same_input: groups of modules of one layer that are called with the same input.
 
     Returns:
-        The groups, which must ``forget`` before each forward pass; and what undoes all.
+        (the groups, whose ``forget`` must be called before each forward pass; the context that
+        undoes all changes)
     """
     groups: list[WeightGroup] = []
     undo = ExitStack()
-    stackable = {id(some[0]): some for some in same_input if _can_be_stacked(some, dtype)}
+    stackable = {
+        id(modules[0]): modules for modules in same_input if _can_be_stacked(modules, dtype)
+    }
     for layer in layers:
         if not groups or groups[-1].elements >= _ELEMENTS:
             groups.append(WeightGroup(dtype))
@@ -210,7 +215,7 @@ def _round(module: nn.Linear, group: WeightGroup, undo: ExitStack) -> None:
 
 
 def _can_be_stacked(modules: Sequence[nn.Module], dtype: torch.dtype) -> bool:
-    """Whether all are plain, with all parameters trained and of like shape."""
+    """Return whether all are plain linears with trained parameters and the same input width."""
     linears = [m for m in modules if type(m) is nn.Linear and "forward" not in vars(m)]
     parameters = [p for m in linears for p in m.parameters()]
     return (

@@ -1,4 +1,4 @@
-"""Rows of sequences end to end: what the attention of a packed batch must know."""
+"""Packed rows: sequences laid end to end, with the lengths and offsets that attention needs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
 
 _ALIGNED = 16
-"""Fused kernels read the rows of a mask in pieces of so many elements; others they copy first."""
+"""Fused kernels need the rows of a mask aligned to this many elements; others are copied first."""
 
 
 @dataclass(frozen=True)
 class PackedRow:
     """Sequences laid end to end: the input of one stack.
 
-    The lengths are known to the processor and to the device. Reading them back from the device
-    would make the processor wait for all that the device has still to do.
+    The lengths are stored both on the CPU and on the device. Reading them back from the device
+    would synchronize the stream.
 
     Attributes:
-        lengths: of the sequences, in tokens.
-        positions: of each token in its sequence, from 0; shape (tokens,).
-        offsets: where each sequence begins, and at last where the row ends; int32, shape
-            (sequences + 1,).
+        lengths: tokens of each sequence.
+        positions: position of each token in its sequence, from 0; shape (tokens,).
+        offsets: index of each sequence's first token, and at the end the number of all tokens;
+            int32, shape (sequences + 1,).
     """
 
     lengths: tuple[int, ...]
@@ -43,25 +43,25 @@ class PackedRow:
 
     @cached_property
     def future(self) -> Tensor:
-        """Minus infinity where a query would see a later key, else 0; (longest, longest)."""
+        """The causal mask: minus infinity at later keys, else 0; shape (longest, longest)."""
         return _future(self.longest, self.positions.device)
 
     @property
     def width(self) -> int:
-        """Length to which sequences are padded where they must be."""
+        """Length that sequences are padded to, in tokens."""
         return -(-self.longest // _ALIGNED) * _ALIGNED
 
     @cached_property
     def slots(self) -> Tensor:
-        """Where each token would lie if all sequences were padded to ``width``; (tokens,)."""
+        """Index of each token after padding all sequences to ``width``; shape (tokens,)."""
         sequence = torch.repeat_interleave(self.offsets.diff(), output_size=sum(self.lengths))
         return sequence * self.width + self.positions
 
     @cached_property
     def origins(self) -> Tensor:
-        """Which token to lay at each place of the padded sequences; (sequences * width,).
+        """Index of the token at each padded position; shape (sequences * width,).
 
-        Behind the end of a sequence it is any token: what is there is hidden by a mask.
+        Beyond the end of a sequence it is any token, since a mask hides those positions.
         """
         places = torch.arange(self.width, device=self.offsets.device)
         return (self.offsets[:-1, None] + places).clamp_(max=sum(self.lengths) - 1).flatten()
@@ -69,14 +69,14 @@ class PackedRow:
     def padded(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return tensors of one shape (tokens, ...) as (sequences, width, ...).
 
-        Behind the end of a sequence there are other tokens, so that nothing need be cleared. That
-        is right where those are masked: their gradient is zero, and is not requested.
+        Positions beyond the end of a sequence hold other tokens, which saves clearing them. They
+        must be masked: their gradient is then zero, and is not propagated.
         """
-        made: tuple[Tensor, ...] = _Padded.apply(self, *tensors)  # type: ignore[no-untyped-call]
-        return made
+        padded: tuple[Tensor, ...] = _Padded.apply(self, *tensors)  # type: ignore[no-untyped-call]
+        return padded
 
     def packed(self, x: Tensor) -> Tensor:
-        """Undo ``padded``; the gradient behind the end of a sequence is zero."""
+        """Undo ``padded``; the gradient beyond the end of a sequence is zero."""
         result: Tensor = _Packed.apply(x, self.slots)  # type: ignore[no-untyped-call]
         return result
 
@@ -85,7 +85,7 @@ class PackedRow:
         return {1: (self.origins, self.slots)}
 
     def indices(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return ``origins`` and ``slots`` of several tensors that lie one behind the other."""
+        """Return ``origins`` and ``slots`` for ``count`` tensors that are concatenated."""
         if count not in self._several:
             device = self.offsets.device
             number = torch.arange(count, device=device)[:, None]
@@ -101,19 +101,19 @@ class PackedRow:
         dtype: torch.dtype,
         queries: PackedRow | None = None,
     ) -> Tensor:
-        """Return what is added to the scores of padded queries and the keys of this row.
+        """Return the mask that is added to the scores of padded queries and this row's keys.
 
-        Made once for all layers of a stack, which share their bias.
+        It is computed once for all layers of a stack, which share their bias.
 
         Args:
-            bias: shape (1, heads, longest query, longest).
-            causal: hide later keys; the queries are of this row too.
-            dtype: of the result, the same in every call.
+            bias: added to the scores; shape (1, heads, longest query, longest), or None.
+            causal: hide later keys; the queries then belong to this row too.
+            dtype: the dtype of the mask, the same in every call.
             queries: the row of the queries, if it is another one.
 
         Returns:
-            Shape (sequences, heads or 1, the queries' width or 1, width), minus infinity at what
-            is not there.
+            Shape (sequences, heads or 1, the queries' width or 1, width), minus infinity at
+            padding.
         """
         kind = causal, bias is not None
         if kind not in self._masks or self._masks[kind][0] is not bias:
@@ -136,14 +136,14 @@ class PackedRow:
 
 
 class _Padded(torch.autograd.Function):
-    """One copy for all tensors: several small kernels would take longer to launch than to run."""
+    """Pads all tensors by one copy, since several small kernels are bound by their launches."""
 
     @staticmethod
     def forward(ctx: Any, row: PackedRow, *tensors: Tensor) -> tuple[Tensor, ...]:
         origins, ctx.slots = row.indices(len(tensors))
         together = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
-        made = together.index_select(0, origins)
-        return made.view(len(tensors), -1, row.width, *made.shape[1:]).unbind()
+        padded = together.index_select(0, origins)
+        return padded.view(len(tensors), -1, row.width, *padded.shape[1:]).unbind()
 
     @staticmethod
     @once_differentiable

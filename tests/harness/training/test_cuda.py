@@ -18,7 +18,7 @@ from harness.api.plugins import installed
 from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.evaluation.decoding import generate
-from harness.records.run_folder import SNAPSHOT
+from harness.records.run_folder import TRAINING_STATE
 from harness.spec.decoding import DecodingSettings
 from harness.spec.run_spec import RunSpec
 from harness.training.async_scalar import AsyncScalar
@@ -210,7 +210,7 @@ def test_the_state_holds_the_generator_of_the_device_in_use_alone(
     drawn = torch.rand(5, device=one.device)
     load_state(tmp_path, one, schedule)
     assert torch.equal(torch.rand(5, device=one.device), drawn)
-    with safe_open(tmp_path / SNAPSHOT, framework="pt") as file:
+    with safe_open(tmp_path / TRAINING_STATE, framework="pt") as file:
         random = {name for name in file.keys() if name.startswith("random/")}  # noqa: SIM118
     assert random == {"random/torch", "random/cuda"}
 
