@@ -38,7 +38,7 @@ def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterat
     """Yield what is predicted and measured for each recipe, in bytes."""
     plugins = installed()
     backbone = plugins.backbone(name)
-    spec = profile_spec(name, task_name, "cpu", batch, 1, "auto")
+    spec = profile_spec(name, task_name, {"device": "cpu", "train.batch_size": batch})
     frozen = choose_batches(
         spec, backbone, plugins.task(spec.task, spec.task_options), DataChoice.LENGTHS
     ).frozen

@@ -9,6 +9,7 @@ from .api.metric import Metric, Score
 from .api.options import Options, validate
 from .api.registry import Register
 from .api.task import LengthProfile, Preparation, Prepared, Splits, Task
+from .costs.entry import plan, profile
 from .data.data_folder import DATA_VARIABLE, data_folder, find_file
 from .data.dialect import Dialect
 from .data.files import read_table
@@ -24,6 +25,7 @@ from .data.table import Table, holds_lists, references_column, text_column
 from .data.table_task import TableOptions, TableTask
 from .data.turns import Joining, exchanges, turn_column
 from .errors import HarnessError, is_out_of_memory
+from .evaluation.entry import score
 from .records.report import Report
 from .records.run_folder import StoredRun
 from .records.tensor_file import write_tensors
@@ -86,9 +88,12 @@ __all__ = [
     "load_report",
     "load_reports",
     "pick_splits",
+    "plan",
+    "profile",
     "read_folder",
     "read_table",
     "references_column",
+    "score",
     "split_rows",
     "stem",
     "text_column",

@@ -112,16 +112,12 @@ def profile(workload: Workload, recipes: list[str], device: str) -> Iterator[dic
 
     plugins = installed()
     task = None if workload.lengths == FULL_LENGTH else workload.lengths
-    spec = profile_spec(
-        workload.backbone,
-        task,
-        device,
-        workload.batch,
-        1,
-        "bfloat16",
-        workload.steps,
-        workload.rounds,
-    )
+    settings = {
+        "device": device,
+        "train": {"batch_size": workload.batch, "precision": "bfloat16"},
+        "probe": {"steps": workload.steps, "rounds": workload.rounds},
+    }
+    spec = profile_spec(workload.backbone, task, settings)
     backbone = plugins.backbone(spec.backbone)
     if task is None:
         count = spec.probe.warmup_steps + spec.probe.rounds * spec.probe.steps

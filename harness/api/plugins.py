@@ -16,6 +16,7 @@ from harness.api import hookspecs
 from harness.api.backbone import Backbone
 from harness.api.options import validate
 from harness.api.own_packages import check_own, own_packages_first
+from harness.api.parts import split_parts
 from harness.api.recipe import Recipe, parse
 from harness.api.registry import Origin, Register, Registry
 from harness.api.task import Task
@@ -81,6 +82,17 @@ class Plugins:
                 conflict.
         """
         return parse(text, self.compressors)
+
+    def recipes(self, texts: str | Iterable[str]) -> list[Recipe]:
+        """Build several recipes.
+
+        Args:
+            texts: a list of recipes, or one text in which they are separated by commas.
+
+        Raises:
+            HarnessError: one of the recipes cannot be built.
+        """
+        return [self.recipe(t) for t in (split_parts(texts) if isinstance(texts, str) else texts)]
 
     def task(self, reference: str, options: Mapping[str, Any]) -> Task[Any]:
         """Build the task of a registered name, a file or a folder.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import data_options
+from harness.cli import options
 from harness.costs.data_choice import DataChoice
 
 if TYPE_CHECKING:
@@ -16,46 +16,28 @@ if TYPE_CHECKING:
 
 
 def plan(
-    backbone: Annotated[str, typer.Option(help="Model: a name, a hub id or a folder.")],
-    compressor: Annotated[
-        str, typer.Option(help="A recipe such as lora_ff+lprun, or several separated by commas.")
-    ],
+    backbone: options.OneBackbone,
+    compressor: options.ManyRecipes,
     task: Annotated[
         str | None,
         typer.Option(help="Task whose batches are planned for.", show_default="512 and 128 tokens"),
     ] = None,
-    source_column: data_options.SourceColumn = None,
-    target_column: data_options.TargetColumn = None,
-    id_column: data_options.IdColumn = None,
-    encoding: data_options.Encoding = None,
-    delimiter: data_options.Delimiter = None,
-    data: Annotated[
-        DataChoice,
-        typer.Option(
-            help="Texts of the batches. own: the task's data; lengths: random tokens of the task's "
-            "typical lengths; auto: own if the data and the tokenizer are on this machine."
-        ),
-    ] = DataChoice.AUTO,
-    source_tokens: Annotated[
-        int | None,
-        typer.Option(min=2, help="Mean source length in tokens.", show_default="the task's"),
-    ] = None,
-    target_tokens: Annotated[
-        int | None,
-        typer.Option(min=2, help="Mean target length in tokens.", show_default="the task's"),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples per micro-batch.")] = 8,
-    accumulation: Annotated[
-        int, typer.Option(min=1, help="Gradient accumulation: micro-batches per optimizer step.")
-    ] = 1,
-    precision: Annotated[
-        str, typer.Option(help="Precision of matrix products: auto, float32 or bfloat16.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    source_column: options.SourceColumn = None,
+    target_column: options.TargetColumn = None,
+    id_column: options.IdColumn = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
+    data: options.Data = DataChoice.AUTO,
+    source_tokens: options.SourceTokens = None,
+    target_tokens: options.TargetTokens = None,
+    batch_size: options.BatchSize = 8,
+    accumulation: options.Accumulation = 1,
+    precision: options.Precision = "auto",
+    device: options.Device = "auto",
     tasks: Annotated[
         int, typer.Option(min=1, help="Number of tasks that share the backbone's storage.")
     ] = 4,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Compute layers, parameters, FLOP limit of speed, memory and storage of recipes from shapes.
 
@@ -63,43 +45,29 @@ def plan(
 
     Example: harness plan --backbone t5-large --compressor lora_ff+lprun
     """
-    from harness.api.parts import split_parts
-    from harness.api.plugins import installed
-    from harness.costs.batches import Batches, choose_batches, profile_spec
-    from harness.costs.memory_estimate import process_bytes
-    from harness.costs.plan import plan as make_plans
-    from harness.errors import HarnessError
-    from harness.training.trainer import choose_device
+    import harness
 
-    plugins = installed()
-    recipes = [plugins.recipe(text) for text in split_parts(compressor)]
-    found = plugins.backbone(backbone)
-    options = data_options.given(
-        source_column=source_column,
-        target_column=target_column,
-        id_column=id_column,
-        encoding=encoding,
-        delimiter=delimiter,
-    )
-    spec = profile_spec(
-        backbone, task, device, batch_size, accumulation, precision, task_options=options
-    )
-    batches: Batches | None = None
-    if choose_device(spec.device).type == "cpu":
-        process_bytes()  # Before data are read: afterwards it would count them.
-    if task is not None:
-        chosen = plugins.task(spec.task, spec.task_options)
-        batches = choose_batches(spec, found, chosen, data, source_tokens, target_tokens)
-    elif data is DataChoice.OWN:
-        raise HarnessError("--data own needs a task.", "Add --task NAME")
-    plans = make_plans(
-        found,
-        recipes,
-        batches=batches,
-        source_tokens=source_tokens or 512,
-        target_tokens=target_tokens or 128,
+    plans = harness.plan(
+        backbone,
+        compressor,
+        task,
+        task_options=options.given(
+            source_column=source_column,
+            target_column=target_column,
+            id_column=id_column,
+            encoding=encoding,
+            delimiter=delimiter,
+        ),
+        data=data,
+        source_tokens=source_tokens,
+        target_tokens=target_tokens,
         tasks=tasks,
-        spec=spec,
+        device=device,
+        settings={
+            "train.batch_size": batch_size,
+            "train.accumulation": accumulation,
+            "train.precision": precision,
+        },
     )
     if as_json:
         records = [made.model_dump() for made in plans]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from harness.cli import options
 from harness.cli.loading import load, summarize
 from harness.errors import HarnessError
 
@@ -21,7 +22,7 @@ _BYTES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def recommend(
-    results: Annotated[Path, typer.Argument(help="Folder that holds the runs.")] = Path("results"),
+    results: options.Results = Path("results"),
     min_quality: Annotated[
         str, typer.Option(help="Smallest share of full fine-tuning's quality to keep.")
     ] = "95%",
@@ -44,7 +45,7 @@ def recommend(
             help="Cheapest means fastest, least peak memory, or fewest trained parameters."
         ),
     ] = "speed",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Name the cheapest recipe that keeps enough of full fine-tuning's quality.
 

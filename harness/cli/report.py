@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import click
 import typer
 
+from harness.cli import options
 from harness.cli.loading import load, summarize, terminal_table
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ PAPER = "paper"
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="Folder that holds the runs.")] = Path("results"),
+    results: options.Results = Path("results"),
     form: Annotated[
         Literal["table", "md", "latex", "csv", "json", "html"],
         typer.Option("--format", help="Format of the report."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import data_options
+from harness.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,11 +40,11 @@ def run(
             help="Task: a name, or your own file or folder.", show_default="radiology_demo"
         ),
     ] = None,
-    source_column: data_options.SourceColumn = None,
-    target_column: data_options.TargetColumn = None,
-    id_column: data_options.IdColumn = None,
-    encoding: data_options.Encoding = None,
-    delimiter: data_options.Delimiter = None,
+    source_column: options.SourceColumn = None,
+    target_column: options.TargetColumn = None,
+    id_column: options.IdColumn = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -58,19 +58,8 @@ def run(
             min=0, help="Seeds initialization, order of examples and dropout.", show_default="0"
         ),
     ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Settings to start from: paper or quick.", show_default="by backbone"),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Value of a setting, e.g. train.batch_size=4; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    preset: options.Preset = None,
+    settings: options.Settings = None,
     track: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,15 +70,8 @@ def run(
         int,
         typer.Option(min=1, help="Data-parallel processes, each on its own GPU."),
     ] = 1,
-    out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("results"),
-    snapshot_every: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            metavar="SECONDS",
-            help="Seconds between saves of the training state; an interrupted run resumes from it.",
-        ),
-    ] = 300,
+    out: options.Out = Path("results"),
+    snapshot_every: options.SnapshotEvery = 300,
 ) -> None:
     """Fine-tune a backbone with a recipe on a task, and report speed, memory and quality.
 
@@ -114,14 +96,14 @@ def run(
         "preset": preset,
     }
     given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    if options := data_options.given(
+    if task_options := options.given(
         source_column=source_column,
         target_column=target_column,
         id_column=id_column,
         encoding=encoding,
         delimiter=delimiter,
     ):
-        given["task_options"] = options
+        given["task_options"] = task_options
     values = overlay(overlay(values, given), parse_settings(settings or []))
 
     # The registry first: a mistyped name must be answered before anything heavy is imported.

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import data_options
-from harness.errors import HarnessError
+from harness.cli import options
 
 if TYPE_CHECKING:
     from harness.api.metric import Score
@@ -39,8 +38,8 @@ def score(
         str, typer.Option(help="Column of the references; a list is several references.")
     ] = "reference",
     source_column: Annotated[str, typer.Option(help="Column of the sources.")] = "source",
-    encoding: data_options.Encoding = None,
-    delimiter: data_options.Delimiter = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON with the scores of each example.")
     ] = False,
@@ -50,36 +49,28 @@ def score(
     Examples: harness score results/RUN/predictions.jsonl --metrics rouge,bertscore;
     harness score out.csv --prediction-column answer; harness score hypotheses.txt references.txt
     """
-    if file.is_dir():
-        file = _predictions_in(file)
-    from harness.api.parts import split_parts
-    from harness.api.plugins import installed
-    from harness.data.dialect import Dialect
-    from harness.evaluation import scoring
-    from harness.evaluation.prediction_files import Fields, read_any_predictions
+    import harness
 
-    chosen = scoring.named_metrics(split_parts(metrics), installed().metrics)
-    fields = Fields(prediction_column, reference_column, source_column)
-    rows, notes = read_any_predictions(file, references, fields, Dialect(encoding, delimiter))
-    for note in notes:
+    scores = harness.score(
+        file,
+        references,
+        metrics=metrics,
+        prediction_column=prediction_column,
+        reference_column=reference_column,
+        source_column=source_column,
+        encoding=encoding,
+        delimiter=delimiter,
+    )
+    for note in scores.notes:
         typer.echo(note, err=True)
-    for name, metric in chosen.items():
-        bare = next((row.line for row in rows if row.source is None), None)
-        if metric.needs_sources and bare is not None:
-            raise HarnessError(
-                f"{file}, line {bare}: {name} needs the field source.",
-                f"Add the field to every line, name another (--source-column), or leave {name} "
-                "out of --metrics.",
-            )
-    scores = scoring.score(chosen.values(), rows)
-    if not scores.computed:
-        name, reason = next(iter(scores.not_computed.items()))
-        raise HarnessError(f"{name} cannot be computed.", reason)
     if as_json:
-        record = {**_record(scores.computed, len(rows)), "not_computed": scores.not_computed}
+        record = {
+            **_record(scores.computed, scores.example_count),
+            "not_computed": scores.not_computed,
+        }
         typer.echo(json.dumps(record, allow_nan=False))
     else:
-        _print(scores.computed, len(rows))
+        _print(scores.computed, scores.example_count)
     by_reason: dict[str, list[str]] = {}
     for name, reason in scores.not_computed.items():
         by_reason.setdefault(reason, []).append(name)
@@ -87,25 +78,6 @@ def score(
         typer.echo(f"Not computed: {', '.join(names)}. {reason}", err=True)
     if scores.not_computed:
         raise typer.Exit(1)
-
-
-def _predictions_in(folder: Path) -> Path:
-    """Return the predictions of the one run that a folder is or holds, at any depth.
-
-    Raises:
-        HarnessError: it holds no run, or several.
-    """
-    from harness.records.run_folder import PREDICTIONS, find_runs
-
-    runs = list(find_runs(folder))
-    if not runs:
-        raise HarnessError(f"The folder {str(folder)!r} holds no run.", "Name a file.")
-    if len(runs) > 1:
-        raise HarnessError(
-            f"The folder {str(folder)!r} holds {len(runs)} runs.",
-            f"Name one: harness score {runs[0]}",
-        )
-    return runs[0] / PREDICTIONS
 
 
 def _record(scores: dict[str, Score], count: int) -> dict[str, Any]:

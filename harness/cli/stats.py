@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import data_options
+from harness.cli import options
 
 if TYPE_CHECKING:
     from harness.api.task import Splits
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def stats(
     task: Annotated[str, typer.Argument(help="Task: a name, or your own file or folder.")],
-    source_column: data_options.SourceColumn = None,
-    target_column: data_options.TargetColumn = None,
-    id_column: data_options.IdColumn = None,
-    encoding: data_options.Encoding = None,
-    delimiter: data_options.Delimiter = None,
+    source_column: options.SourceColumn = None,
+    target_column: options.TargetColumn = None,
+    id_column: options.IdColumn = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,7 +42,7 @@ def stats(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show a task's statistics: rows, sentences, words, and new n-grams in the targets.
 
@@ -53,7 +53,7 @@ def stats(
     from harness.api.plugins import installed
     from harness.data.text_statistics import describe_texts
 
-    named = data_options.given(
+    named = options.given(
         source_column=source_column,
         target_column=target_column,
         id_column=id_column,

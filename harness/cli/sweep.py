@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli import data_options
+from harness.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,29 +47,18 @@ def sweep(
     task: Annotated[
         str | None, typer.Option(help="Tasks, separated by commas.", show_default="radiology_demo")
     ] = None,
-    source_column: data_options.SourceColumn = None,
-    target_column: data_options.TargetColumn = None,
-    id_column: data_options.IdColumn = None,
-    encoding: data_options.Encoding = None,
-    delimiter: data_options.Delimiter = None,
+    source_column: options.SourceColumn = None,
+    target_column: options.TargetColumn = None,
+    id_column: options.IdColumn = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
     seeds: Annotated[
         int | None,
         typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.", show_default="1"),
     ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Settings to start from: paper or quick.", show_default="by backbone"),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Value of a setting of all runs, e.g. train.batch_size=4; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("results"),
+    preset: options.Preset = None,
+    settings: options.Settings = None,
+    out: options.Out = Path("results"),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without confirmation.")] = False,
     probe: Annotated[
         bool | None,
@@ -95,10 +84,7 @@ def sweep(
             "micro-batch and twice the accumulation."
         ),
     ] = OnOom.FAIL,
-    snapshot_every: Annotated[
-        float,
-        typer.Option(min=0, metavar="SECONDS", help="Seconds between saves of the training state."),
-    ] = 300,
+    snapshot_every: options.SnapshotEvery = 300,
 ) -> None:
     """Run every combination of backbones, recipes, tasks and seeds, each in a fresh process.
 
@@ -122,14 +108,14 @@ def sweep(
     console = Console(stderr=True, highlight=False)
     plan = _plan(file, backbone, compressor, task, seeds)
     over: dict[str, Any] = {"preset": preset} if preset else {}
-    if options := data_options.given(
+    if task_options := options.given(
         source_column=source_column,
         target_column=target_column,
         id_column=id_column,
         encoding=encoding,
         delimiter=delimiter,
     ):
-        over["task_options"] = options
+        over["task_options"] = task_options
     chosen = specs(plan, overlay(over, parse_settings(settings or [])), installed())
     place = open_executor(executor, installed())
     cell_plans = plan_cells(chosen, installed(), out)

@@ -16,8 +16,12 @@ from harness.data.examples import Example, tokenize
 from harness.errors import HarnessError
 from harness.measurement.probe import FrozenSchedule, freeze
 from harness.records.profile import BatchesOf
-from harness.spec.run_spec import RunSpec, resolve
+from harness.spec.run_spec import RunSpec, overlay, resolve
+from harness.spec.settings import nested_settings
 from harness.training.schedule import Schedule
+
+_ROUNDS = 4
+"""Rounds of timed windows of a profile, one more than a run's own probe takes."""
 
 _STEPS = 35
 """The longest batch is found among the examples of at least so many steps, those of the default
@@ -42,28 +46,26 @@ class Batches:
 def profile_spec(
     backbone: str,
     task: str | None,
-    device: str,
-    batch_size: int,
-    accumulation: int,
-    precision: str,
-    steps: int = 8,
-    rounds: int = 4,
-    task_options: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    task_options: Mapping[str, Any] | None = None,
 ) -> RunSpec:
     """Return the settings under which recipes are planned and profiled: random weights.
+
+    Args:
+        backbone: a registered name, a hub id or a folder.
+        task: a registered name, a file or a folder; None takes the default task.
+        settings: are laid over the defaults, by dotted or nested names.
+        task_options: options of the task.
 
     Raises:
         HarnessError: a value that does not fit.
     """
-    settings: dict[str, Any] = {
-        "backbone": backbone,
-        "weights": "random",
-        "device": device,
-        "train": {"batch_size": batch_size, "accumulation": accumulation, "precision": precision},
-        "probe": {"steps": steps, "rounds": rounds},
-        "task_options": dict(task_options or {}),
-    }
-    return resolve(settings if task is None else {**settings, "task": task}, "paper")
+    base: dict[str, Any] = {"weights": "random", "probe": {"rounds": _ROUNDS}}
+    named = {"backbone": backbone, "task_options": dict(task_options or {})}
+    if task is not None:
+        named["task"] = task
+    values = overlay(overlay(base, nested_settings(settings or {})), named)
+    return resolve(values, "paper")
 
 
 def choose_batches(

@@ -65,7 +65,7 @@ class Plan(Record):
     """What several tasks need on disk."""
 
 
-def plan(
+def plan_recipes(
     backbone: Backbone,
     recipes: Sequence[Recipe],
     source_tokens: int = 512,

@@ -10,6 +10,7 @@ from harness.api.metric import Metric, Score, make_metric
 from harness.api.registry import Registry
 from harness.errors import HarnessError
 from harness.evaluation.predictions import PredictionRow
+from harness.records.display import html_table
 from harness.records.report import Value
 from harness.statistics.intervals import bootstrap_interval
 
@@ -19,18 +20,33 @@ class Scores:
     """What metrics say of predictions.
 
     Attributes:
+        example_count: the number of examples.
         computed: metric -> score.
         chosen: score -> the metric with its options, where some were chosen.
         not_computed: metric -> why, and what would mend it.
+        notes: what was guessed while the predictions were read.
     """
 
+    example_count: int
     computed: dict[str, Score] = field(default_factory=dict)
     chosen: dict[str, str] = field(default_factory=dict)
     not_computed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def values(self) -> dict[str, Value]:
         """Return corpus values with their intervals, as the report holds them."""
         return {name: _value(score, self.chosen.get(name)) for name, score in self.computed.items()}
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name, value in self.values().items():
+            interval = f"{value.ci[0]:.2f} to {value.ci[1]:.2f}" if value.ci else "one example"
+            rows.append((name, f"{value.value:.2f}", interval))
+        missing = [f"{name} was not computed: {why}" for name, why in self.not_computed.items()]
+        headings = ("metric", "value", "95 % interval")
+        return html_table(
+            f"{self.example_count:,} examples", rows, headings, [*self.notes, *missing]
+        )
 
     def of_example(self, index: int) -> dict[str, float]:
         """Return every metric's value of one example."""
@@ -47,7 +63,7 @@ def score(metrics: Iterable[Metric], rows: Sequence[PredictionRow]) -> Scores:
     references = [row.reference for row in rows]
     clusters = clusters_of(rows)
     several = any(isinstance(reference, list) for reference in references)
-    scores = Scores()
+    scores = Scores(len(rows))
     for metric in metrics:
         reason = metric.unavailable()
         if several and not takes_several(metric):

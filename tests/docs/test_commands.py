@@ -216,7 +216,7 @@ def test_a_harness_command_works_or_says_what_it_needs(
     def give_up(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.costs.profile.profile_recipes", give_up)
+    monkeypatch.setattr("harness.costs.entry.profile_recipes", give_up)
     user = CtrlC()
     installed().manager.register(user)
     try:

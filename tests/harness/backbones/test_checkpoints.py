@@ -22,7 +22,7 @@ from harness import Backbone, HarnessError
 from harness.api.plugins import installed
 from harness.api.recipe import parse
 from harness.backbones.pretrained import Pretrained
-from harness.costs.plan import plan
+from harness.costs.plan import plan_recipes
 from harness.model.composition import compose, count_parameters
 from harness.model.flops import training_flops
 from harness.spec.run_spec import RunSpec, TrainSettings
@@ -374,7 +374,7 @@ def test_layers_dropped_at_random_are_never_dropped_from_a_skeleton(tmp_path: Pa
         flops.append(training_flops(opened(tmp_path).skeleton(), 8, 4).total)
         assert torch.equal(state, torch.get_rng_state())
         spec = RunSpec(device="cpu", train=TrainSettings(checkpointing="on"))
-        memory.append(plan(opened(tmp_path), [recipe], 8, 4, spec=spec)[0].memory)
+        memory.append(plan_recipes(opened(tmp_path), [recipe], 8, 4, spec=spec)[0].memory)
     assert flops[0] == flops[1]
     assert memory[0]
     assert memory[1]

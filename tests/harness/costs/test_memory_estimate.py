@@ -34,7 +34,7 @@ def backbone_of(name: str) -> Backbone:
 
 
 def longest_step(name: str, batch_size: int = 2) -> tuple[Any, Step]:
-    spec = profile_spec(name, "radiology_demo", "cpu", batch_size, 1, "auto")
+    spec = profile_spec(name, "radiology_demo", {"device": "cpu", "train.batch_size": batch_size})
     task = installed().task(spec.task, spec.task_options)
     return spec, drawn_batches(spec, backbone_of(name), task, lengths_of(task, None, None)).longest
 

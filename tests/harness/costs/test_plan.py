@@ -8,7 +8,7 @@ import pytest
 from harness import Backbone
 from harness.api.plugins import installed
 from harness.api.recipe import Recipe, parse
-from harness.costs.plan import plan
+from harness.costs.plan import plan_recipes
 from harness.model.composition import compose, count_parameters, kept_layers, layers
 from harness.model.flops import StepFlops, training_flops
 
@@ -144,7 +144,7 @@ def test_a_plan_holds_together(backbone: Backbone) -> None:
     # Rank 1: at a width of 16 the usual 16 would cost as much as the layers themselves.
     texts = ["full", "lprun", "lora_ff:r=1+lprun"]
     recipes = [recipe(text) for text in texts]
-    full, pruned, both = plan(backbone, recipes, source_tokens=20, target_tokens=8, tasks=3)
+    full, pruned, both = plan_recipes(backbone, recipes, source_tokens=20, target_tokens=8, tasks=3)
     assert [made.recipe for made in (full, pruned, both)] == texts
     assert full.flop_limit_relative_speed == 1
     assert 1 < pruned.flop_limit_relative_speed < both.flop_limit_relative_speed
@@ -159,7 +159,7 @@ def test_a_plan_holds_together(backbone: Backbone) -> None:
 
 
 def test_storage_is_one_base_and_an_adapter_to_each_task(backbone: Backbone) -> None:
-    full, both = plan(backbone, [recipe("full"), recipe("lora_ff+lprun")], 20, 8, tasks=5)
+    full, both = plan_recipes(backbone, [recipe("full"), recipe("lora_ff+lprun")], 20, 8, tasks=5)
     # Four bytes to a float32; full fine-tuning shares nothing.
     assert full.storage.base_bytes == 0
     assert full.storage.total_bytes == 5 * 4 * full.parameters.original

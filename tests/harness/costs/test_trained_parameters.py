@@ -28,6 +28,7 @@ from harness.training.trainer import build_trainer, choose_device, load_trainer,
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
 BACKBONES = ("nano-t5", *SHAPES)
 RANK = 16
+SMALL = {"device": "cpu", "train.batch_size": 2}
 
 
 def backbone_of(name: str) -> Backbone:
@@ -91,7 +92,7 @@ def of_bart(c: Any, text: str) -> int:
 def with_gradient(name: str, text: str) -> int:
     """Return how many numbers get a gradient and are in the optimizer, in a step on shapes."""
     backbone, recipe = backbone_of(name), recipe_of(text)
-    spec = profile_spec(name, "radiology_demo", "cpu", 2, 1, "auto")
+    spec = profile_spec(name, "radiology_demo", SMALL)
     lengths = LengthProfile(source_mean=8, target_mean=4)
     step = drawn_batches(
         spec, backbone, installed().task(spec.task, spec.task_options), lengths
@@ -144,7 +145,7 @@ def test_large_shapes_train_what_is_planned(name: str, text: str) -> None:
 @pytest.mark.parametrize("text", RECIPES)
 def test_a_real_model_trains_what_is_planned(text: str) -> None:
     """In this process; an arm prepares its model by the same call."""
-    spec = profile_spec("nano-t5", "radiology_demo", "cpu", 2, 1, "auto")
+    spec = profile_spec("nano-t5", "radiology_demo", SMALL)
     made = load_trainer(backbone_of("nano-t5"), recipe_of(text), spec)
     assert made.parameters.trainable == planned("nano-t5", text)
     assert made.parameters.trainable == sum(p.numel() for p in made.trained.values())
@@ -154,7 +155,7 @@ def test_a_real_model_trains_what_is_planned(text: str) -> None:
 @pytest.mark.parametrize("text", RECIPES)
 @pytest.mark.parametrize("name", ["nano-t5", "t5-small", "t5-v1_1-small", "bart-base"])
 def test_an_arm_trains_what_is_planned(name: str, text: str) -> None:
-    spec = profile_spec(name, "radiology_demo", "cpu", 2, 1, "auto", steps=1, rounds=2)
+    spec = profile_spec(name, "radiology_demo", {**SMALL, "probe.steps": 1, "probe.rounds": 2})
     lengths = LengthProfile(source_mean=8, target_mean=4)
     frozen = drawn_batches(
         spec, backbone_of(name), installed().task(spec.task, spec.task_options), lengths

@@ -24,7 +24,8 @@ LENGTHS = LengthProfile(source_mean=8, target_mean=4)
 
 def address_space_of_small_recipe() -> int:
     """Return the most bytes of address space that an arm of the small recipe takes."""
-    spec = profile_spec(BACKBONE, TASK, "cpu", 1, 1, "auto", steps=1, rounds=2)
+    settings = {"device": "cpu", "train.batch_size": 1, "probe.steps": 1, "probe.rounds": 2}
+    spec = profile_spec(BACKBONE, TASK, settings)
     found = installed().backbone(BACKBONE)
     frozen = drawn_batches(spec, found, installed().task(spec.task, spec.task_options), LENGTHS)
     spec = spec.model_copy(update={"recipe": SMALL})
