@@ -7,8 +7,10 @@ from .api.events import DataRead, Evaluated, PhaseStarted, StepDone
 from .api.hookspecs import hookimpl
 from .api.metric import Metric, Score
 from .api.options import Options, validate
+from .api.plugins import find_metrics
 from .api.registry import Register
 from .api.task import LengthProfile, Preparation, Prepared, Splits, Task
+from .backbones.pretrained import Pretrained
 from .costs.entry import plan, profile
 from .data.data_folder import DATA_VARIABLE, data_folder, find_file
 from .data.dialect import Dialect
@@ -31,7 +33,8 @@ from .records.run_folder import StoredRun
 from .records.tensor_file import write_tensors
 from .reporting.collection import Reports
 from .reporting.entry import load_report, load_reports
-from .sweeps.executor import Executor
+from .spec.run_spec import RunSpec
+from .sweeps.executor import Executor, Job, ProcessExecutor, WorkerExit
 
 __version__: str
 
@@ -49,6 +52,7 @@ __all__ = [
     "Executor",
     "FloatArray",
     "HarnessError",
+    "Job",
     "Joining",
     "LengthProfile",
     "Metric",
@@ -56,10 +60,13 @@ __all__ = [
     "PhaseStarted",
     "Preparation",
     "Prepared",
+    "Pretrained",
+    "ProcessExecutor",
     "Register",
     "Report",
     "Reports",
     "Role",
+    "RunSpec",
     "Score",
     "Splits",
     "Stack",
@@ -71,11 +78,13 @@ __all__ = [
     "TableTask",
     "Task",
     "Weights",
+    "WorkerExit",
     "count_leakage",
     "data_folder",
     "exchanges",
     "file_hash",
     "find_file",
+    "find_metrics",
     "folder_hash",
     "hash_text",
     "hash_texts",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from pathlib import Path
@@ -136,6 +139,22 @@ def manual_clock() -> Iterator[ManualClock]:
     before = clock.use(made)
     yield made
     clock.use(before)
+
+
+@pytest.fixture(scope="session")
+def install_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Install a package with pip, as a function that returns the folder it is in."""
+
+    def install(package: Path) -> Path:
+        # Built from a copy: setuptools leaves its traces in the source.
+        source = shutil.copytree(package, tmp_path_factory.mktemp("source") / package.name)
+        site = tmp_path_factory.mktemp(package.name)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+        target = ["--no-build-isolation", "--target", str(site), str(source)]
+        subprocess.run([*pip, *target], check=True)
+        return site
+
+    return install
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pluggy
 
 from harness.api import hookspecs
 from harness.api.backbone import Backbone
+from harness.api.metric import Metric, make_metric
 from harness.api.options import validate
 from harness.api.own_packages import check_own, own_packages_first
 from harness.api.parts import split_parts
@@ -158,6 +159,18 @@ def installed() -> Plugins:
             "Install the package rather than only putting it on the path: pip install -e .",
         )
     return plugins
+
+
+def find_metrics(*texts: str) -> list[Metric]:
+    """Build installed metrics, for the suite of a task.
+
+    Args:
+        texts: one metric each, as ``--metrics`` takes it: ``rouge`` or ``bleu:tokenize=zh``.
+
+    Raises:
+        HarnessError: bad grammar, an unknown metric or option, or a value that does not fit.
+    """
+    return [make_metric(text, installed().metrics) for text in texts]
 
 
 def _is_own(point: EntryPoint) -> bool:

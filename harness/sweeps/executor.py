@@ -88,33 +88,31 @@ class Executor(ABC, Generic[OptionsT]):
         """Let all workers end soon: they save what they have. May be called from any thread."""
 
 
-class LocalOptions(Options):
-    """Options of ``local``."""
+class ProcessExecutor(Executor[OptionsT]):
+    """Runs each worker as a child process, which a command starts on this machine or another.
 
-    jobs: int = Field(1, ge=1)
-    """Runs at once; more than one disturb each other's measurements."""
+    A subclass names its options and slots, and puts its own command before that of the worker. The
+    command must pass standard input and output through.
+    """
 
-
-class Local(Executor[LocalOptions]):
-    """Runs workers on this machine."""
-
-    Options = LocalOptions
-    here = True
-
-    def __init__(self, options: LocalOptions) -> None:
+    def __init__(self, options: OptionsT) -> None:
         super().__init__(options)
         self._running: set[subprocess.Popen[str]] = set()
 
-    @property
-    def slots(self) -> int:
-        """As the options say."""
-        return self.options.jobs
+    def command(self, job: Job) -> list[str]:
+        """Return the command of a worker, here that of a fresh interpreter.
+
+        Args:
+            job: the job that the worker will read.
+        """
+        # -P: the current folder may hold modules named like the harness's.
+        return [sys.executable, "-P", "-m", "harness.sweeps.worker"]
 
     def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
-        """Start a fresh interpreter, and block in reading what it says."""
+        """Start the command, and block in reading what the worker says."""
         killed_before = _kills()
         words: deque[str] = deque(maxlen=_LAST_LINES)
-        with _worker() as process:
+        with _worker(self.command(job)) as process:
             self._running.add(process)
             assert process.stdin
             assert process.stdout
@@ -123,7 +121,8 @@ class Local(Executor[LocalOptions]):
             listener = threading.Thread(target=lambda: words.extend(stderr), daemon=True)
             listener.start()
             limit = threading.Timer((job.timeout or 0) + _GRACE_SECONDS, process.kill)
-            if job.timeout:
+            # Elsewhere a worker may first wait in a queue. It keeps to its timeout by itself.
+            if job.timeout and self.here:
                 limit.start()
             try:
                 with contextlib.suppress(BrokenPipeError):
@@ -137,7 +136,9 @@ class Local(Executor[LocalOptions]):
                 self._running.discard(process)
             listener.join(1)
         return WorkerExit(
-            code=code, stderr_tail="".join(words), out_of_memory=_kills() > killed_before
+            code=code,
+            stderr_tail="".join(words),
+            out_of_memory=self.here and _kills() > killed_before,
         )
 
     def stop(self) -> None:
@@ -146,6 +147,25 @@ class Local(Executor[LocalOptions]):
             with contextlib.suppress(OSError):
                 assert process.stdin
                 process.stdin.close()
+
+
+class LocalOptions(Options):
+    """Options of ``local``."""
+
+    jobs: int = Field(1, ge=1)
+    """Runs at once; more than one disturb each other's measurements."""
+
+
+class Local(ProcessExecutor[LocalOptions]):
+    """Runs workers on this machine."""
+
+    Options = LocalOptions
+    here = True
+
+    @property
+    def slots(self) -> int:
+        """As the options say."""
+        return self.options.jobs
 
 
 def open_executor(reference: str, plugins: Plugins) -> Executor[Any]:
@@ -160,10 +180,9 @@ def open_executor(reference: str, plugins: Plugins) -> Executor[Any]:
 
 
 @contextlib.contextmanager
-def _worker() -> Iterator[subprocess.Popen[str]]:
+def _worker(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        # -P: the current folder may hold modules named like the harness's.
-        [sys.executable, "-P", "-m", "harness.sweeps.worker"],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ LIGHT = {"api", "spec", "records", "statistics", "data", "reporting", "sweeps", 
 HEAVY_BY_PURPOSE = {"harness/records/tensor_file.py", "harness/sweeps/ray.py"}
 """Modules of light rooms that are imported only where tensors or a cluster are needed."""
 
-BUILT_INS = ["compressors", "tasks", "harness/backbones"]
+PLUGINS = ["compressors", "tasks", "harness/backbones", "examples"]
 
 
 def modules(folder: str) -> list[Path]:
@@ -105,8 +106,8 @@ def test_harness_imports_no_built_in():
     assert not wrong
 
 
-@pytest.mark.parametrize("folder", BUILT_INS)
-def test_built_ins_use_only_what_harness_exports(folder: str):
+@pytest.mark.parametrize("folder", PLUGINS)
+def test_plugins_use_only_what_harness_exports(folder: str):
     wrong = [
         f"{name_of(path)}:{line} imports {module}"
         for path in modules(folder)
@@ -137,3 +138,15 @@ def test_every_export_can_be_had():
 
 def test_the_first_floor_has_few_loose_modules():
     assert len(list((ROOT / "harness").glob("*.py"))) <= 6
+
+
+def test_the_page_of_the_architecture_lists_the_rooms_in_this_order():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = re.findall(r"(?m)^\| `harness/(\w+)/`", page)
+    assert [FLOOR[room] for room in table] == sorted(FLOOR[room] for room in table)
+    picture = re.search(r"(?m)(?:^    .+\n)+", page)
+    assert picture
+    names = [re.split(r"\s{2,}", line[4:])[0].split(", ") for line in picture[0].splitlines()]
+    assert [set(rooms) for rooms in names] == ROOMS
+    loose = set(ROOMS[-1])
+    assert set(table) == set(FLOOR) - loose

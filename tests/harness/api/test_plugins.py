@@ -4,7 +4,6 @@ import importlib
 import importlib.metadata
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,21 +16,14 @@ from harness import HarnessError
 from harness.api.plugins import GROUP, Plugins, discover, installed
 from harness.api.recipe import parse
 
-PACKAGES = Path(__file__).parents[2] / "plugins"
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def sites(install_package: Callable[[Path], Path]) -> dict[str, Path]:
     """Package -> the folder that pip installed it into."""
-    installed_to = {}
-    for name in ("bitfit", "broken", "collider"):
-        # Built from a copy: setuptools leaves its traces in the source.
-        source = shutil.copytree(PACKAGES / name, tmp_path_factory.mktemp("source") / name)
-        installed_to[name] = tmp_path_factory.mktemp(name)
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-        target = ["--no-build-isolation", "--target", str(installed_to[name]), str(source)]
-        subprocess.run([*pip, *target], check=True)
-    return installed_to
+    packages = ("examples", "tests/plugins/broken", "tests/plugins/collider")
+    return {Path(name).name: install_package(ROOT / name) for name in packages}
 
 
 @pytest.fixture
@@ -69,14 +61,14 @@ def listed(output: str) -> dict[str, Any]:
 def test_the_command_line_lists_an_installed_plugin_and_plans_with_it(
     sites: dict[str, Path],
 ) -> None:
-    result = call_harness("list", "compressors", "--json", sites=[sites["bitfit"]])
+    result = call_harness("list", "compressors", "--json", sites=[sites["examples"]])
     assert result.stderr == ""
     compressors = listed(result.stdout)
-    assert compressors["bitfit"]["origin"] == {"package": "harness-bitfit", "version": "1.2.0"}
+    assert compressors["bitfit"]["origin"] == {"package": "harness-examples", "version": "1.0.0"}
     assert "lora_ff" in compressors
 
     plan = ["plan", "--backbone", "t5-small", "--compressor", "bitfit+lprun", "--json"]
-    result = call_harness(*plan, sites=[sites["bitfit"]])
+    result = call_harness(*plan, sites=[sites["examples"]])
     made = json.loads(result.stdout)
     assert made["layers_kept"] == {"encoder": [1, 2, 3, 5, 6], "decoder": [1, 2, 3, 5, 6]}
     # A norm to each sub-layer (2 in the encoder, 3 in the decoder) and one after each stack.
@@ -86,7 +78,7 @@ def test_the_command_line_lists_an_installed_plugin_and_plans_with_it(
 def test_a_plugins_options_and_conflicts_are_checked_like_any_others(
     find: Callable[..., Plugins],
 ) -> None:
-    compressors = find("bitfit").compressors
+    compressors = find("examples").compressors
     assert str(parse("lprun+bitfit:norms=false", compressors)) == "bitfit:norms=false+lprun"
     with pytest.raises(HarnessError, match="has no option 'norm'") as raised:
         parse("bitfit:norm=1", compressors)
@@ -102,7 +94,7 @@ def test_a_plugins_compressor_trains_what_it_says(
 
     from harness.model.composition import compose
 
-    compressors = find("bitfit").compressors
+    compressors = find("examples").compressors
     if backbone.name == "tiny-t5":
         with pytest.raises(HarnessError, match="no biases to train"):
             compose(make_model(), backbone, parse("bitfit:norms=false", compressors))
@@ -118,7 +110,7 @@ def test_a_plugins_compressor_trains_what_it_says(
 
 
 def test_a_broken_plugin_is_reported_and_harms_nothing(sites: dict[str, Path]) -> None:
-    both = [sites["bitfit"], sites["broken"]]
+    both = [sites["examples"], sites["broken"]]
     result = call_harness("list", "compressors", "--json", sites=both)
     assert result.returncode == 0
     assert {"bitfit", "full", "lora_ff", "lora_qv", "lprun"} <= listed(result.stdout).keys()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,14 +24,9 @@ Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def mishaps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mishaps(install_package: Callable[[Path], Path]) -> Path:
     """The folder that pip installed the plugin into."""
-    source = shutil.copytree(PACKAGE, tmp_path_factory.mktemp("source") / "mishaps")
-    site = tmp_path_factory.mktemp("site")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    target = ["--no-build-isolation", "--target", str(site), str(source)]
-    subprocess.run([*pip, *target], check=True)
-    return site
+    return install_package(PACKAGE)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,54 @@
+"""Sweeps on a Slurm cluster: srun starts a worker on a node, and passes what it says through."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+from pydantic import Field
+
+from harness import HarnessError, Job, Options, ProcessExecutor
+
+
+class SlurmOptions(Options):
+    """Options of ``slurm``."""
+
+    jobs: int = Field(4, ge=1)
+    """Runs in the queue or at work at once."""
+    partition: str | None = None
+    """Partition of the cluster; by default Slurm's own choice."""
+    gpus: int = Field(1, ge=0)
+    """GPUs of a run."""
+    cpus: int = Field(4, ge=1)
+    """Processor cores of a run."""
+
+
+class Slurm(ProcessExecutor[SlurmOptions]):
+    """Runs each worker under srun. All nodes must see the folder of results."""
+
+    Options = SlurmOptions
+
+    def __init__(self, options: SlurmOptions) -> None:
+        super().__init__(options)
+        if shutil.which("srun") is None:
+            raise HarnessError("There is no srun here.", "Start the sweep on a login node.")
+
+    @property
+    def slots(self) -> int:
+        """Return how many runs are requested at once."""
+        return self.options.jobs
+
+    def command(self, job: Job) -> list[str]:
+        """Put srun before the worker's own command.
+
+        The worker keeps to its timeout by itself; Slurm's limit is for one that cannot.
+        """
+        chosen = self.options
+        srun = ["srun", "--ntasks=1", "--unbuffered", f"--cpus-per-task={chosen.cpus}"]
+        if chosen.gpus:
+            srun.append(f"--gpus={chosen.gpus}")
+        if chosen.partition:
+            srun.append(f"--partition={chosen.partition}")
+        if job.timeout:
+            srun.append(f"--time={math.ceil(job.timeout / 60) + 2}")
+        return [*srun, *super().command(job)]

@@ -1,0 +1,162 @@
+"""The examples do what they say, as plugins of somebody else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness import HarnessError
+from harness.api.metric import make_metric
+from harness.api.options import validate
+from harness.records.report import LayersKept
+from harness.sweeps.executor import open_executor
+
+if TYPE_CHECKING:
+    from conftest import Used
+
+    from harness.api.plugins import Plugins
+
+FILES = sorted((Path(__file__).parents[2] / "examples" / "harness_examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_example_can_be_read_at_one_sitting(file: Path):
+    assert 20 <= len(file.read_text().splitlines()) <= 60
+
+
+def test_there_is_one_example_of_each_kind(plugins: Plugins):
+    kinds = {"backbone", "compressor", "executor", "metric", "observer", "task"}
+    assert {file.stem for file in FILES} == {"__init__", *kinds}
+    for registry in plugins.registries.values():
+        entries = [*registry, *registry.families]
+        assert "harness-examples" in {entry.origin.package for entry in entries}
+
+
+# --- Compressor ----------------------------------------------------------------------------------
+
+
+def test_the_compressor_trains_biases_and_norms_of_a_pruned_model(used: Used):
+    from safetensors import safe_open
+
+    assert used.report.status == "ok"
+    assert used.report.parameters
+    with safe_open(used.folder / "weights.safetensors", "pt") as weights:
+        names = set(weights.keys())
+    assert names
+    assert all(name.endswith(".bias") or "norm" in name for name in names)
+    assert used.report.parameters.trainable < 0.1 * used.report.parameters.original
+
+
+# --- Task ----------------------------------------------------------------------------------------
+
+
+def open_task(plugins: Plugins, **options: Any) -> Any:
+    kind = plugins.tasks.find("commit_messages").load()
+    return kind("commit_messages", validate(kind.Options, options, "the task"))
+
+
+def test_the_task_tests_on_the_newest_commits(plugins: Plugins, repository: Path):
+    splits = open_task(plugins, path=repository).splits(seed=0)
+    numbers = range(1, 41)
+    assert splits.train["target"] == [f"Set the number to {n}" for n in numbers[:32]]
+    assert splits.eval["target"] == [f"Set the number to {n}" for n in numbers[32:36]]
+    assert splits.test["target"] == [f"Set the number to {n}" for n in numbers[36:]]
+    assert "-The number is 39\n+The number is 40" in splits.test["source"][-1]
+    assert splits.skipped == {"target is empty": 1}
+
+
+def test_the_task_says_what_it_needs(plugins: Plugins, tmp_path: Path):
+    with pytest.raises(HarnessError, match=r"has 0 commits.*not a git repository") as raised:
+        open_task(plugins, path=tmp_path).splits(seed=0)
+    assert "task_options.path" in raised.value.hint
+
+
+def test_the_suite_of_the_task_is_built_in(plugins: Plugins):
+    names = [name for metric in open_task(plugins).metrics() for name in metric.names]
+    assert "rouge1" in names
+    assert "bleu" in names
+
+
+# --- Backbone ------------------------------------------------------------------------------------
+
+
+def test_the_backbone_is_trained_pruned_and_merged(used: Used):
+    assert used.report.backbone == "tiny-pegasus"
+    kept = [1, 2, 3, 5, 6]
+    assert used.report.layers_kept == LayersKept(encoder=kept, decoder=kept)
+    assert used.report.handover
+    assert used.report.handover.largest_logit_difference < 1e-4
+
+
+def test_every_role_of_the_backbone_is_found(plugins: Plugins, pegasus: Path):
+    reference = f"pegasus:{pegasus}"
+    backbone = plugins.backbones.find(reference).load()(reference)
+    model = backbone.skeleton()
+    depth = {"self_attn": 6 + 6, "cross_attn": 6, "ffn": 6 + 6}
+    for role in ("self_attn.q", "cross_attn.v", "ffn.in", "ffn.out"):
+        assert len(backbone.modules(model, role)) == depth[role.partition(".")[0]]
+    assert backbone.longest_sequence() == 128
+
+
+# --- Metric --------------------------------------------------------------------------------------
+
+
+def test_the_metric_counts_edits_of_words(plugins: Plugins):
+    metric = make_metric("wer", plugins.metrics)
+    said = ["the cat sat", "a b c d", ""]
+    meant = ["the cat sat down", "b c x", "two words"]
+    score = metric.score(["", "", ""], said, meant)["wer"]
+    # One word to add of 4; one to remove and one to change of 3; two to add of 2.
+    assert score.examples == pytest.approx([25, 200 / 3, 100])
+    assert score.value == pytest.approx(100 * 5 / 9)
+    assert not score.higher_is_better
+
+
+def test_an_option_of_the_metric_is_in_its_signature(plugins: Plugins):
+    chosen = make_metric("wer:case=false", plugins.metrics)
+    usual = make_metric("wer", plugins.metrics)
+    scores = [each.score([""], ["The Cat"], ["the cat"])["wer"] for each in (usual, chosen)]
+    assert [score.value for score in scores] == [100, 0]
+    assert scores[0].signature != scores[1].signature
+
+
+def test_the_metric_is_in_the_report(used: Used):
+    score = used.report.quality["wer"]
+    assert not score.higher_is_better
+    assert "case:lower" in score.signature
+    rows = map(json.loads, (used.folder / "predictions.jsonl").read_text().splitlines())
+    assert all("wer" in row["scores"] for row in rows)
+
+
+# --- Observer ------------------------------------------------------------------------------------
+
+
+def test_the_observer_logs_the_run_from_its_start_to_its_end(used: Used):
+    kinds = [event["event"] for event in used.events]
+    assert kinds[0] == "run"
+    assert kinds[-1] == "end"
+    assert used.events[-1]["status"] == "ok"
+    assert used.events[-1]["wer"] == pytest.approx(used.report.quality["wer"].value)
+    losses = [event["loss"] for event in used.events if "loss" in event]
+    assert len(losses) == 4
+    assert "eval" in kinds
+
+
+# --- Executor ------------------------------------------------------------------------------------
+
+
+def test_the_executor_starts_the_worker_by_srun(used: Used):
+    options = "--ntasks=1 --unbuffered --cpus-per-task=4 --partition=night --time=7 "
+    assert used.srun.startswith(options)
+    assert used.srun.endswith("-m harness.sweeps.worker\n")
+
+
+def test_the_executor_says_where_there_is_no_slurm(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HarnessError, match="There is no srun here"):
+        open_executor("slurm:gpus=1", plugins)
