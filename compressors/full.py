@@ -16,7 +16,7 @@ class FullOptions(Options):
     """Options of ``full``."""
 
     paper_compat: bool = False
-    """Cut T5's embedding to the tokenizer's 32,100 entries, as the paper's counts do."""
+    """Reduce T5's embedding to the tokenizer's 32,100 entries, as the paper counts it."""
 
 
 class Full(Compressor[FullOptions]):
@@ -27,7 +27,7 @@ class Full(Compressor[FullOptions]):
     conflicts: ClassVar[frozenset[str]] = frozenset({"*"})
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Change nothing, unless the paper's vocabulary is requested."""
+        """Return the model unchanged, or with the paper's vocabulary if that is requested."""
         if self.options.paper_compat:
             backbone.resize_to_tokenizer(model)
         return model

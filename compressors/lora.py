@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2022) on PEFT: low-rank updates beside frozen weights."""
+"""LoRA (Hu et al. 2022) by PEFT: low-rank updates of frozen weights."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ class LoraOptions(Options):
     r: int = Field(16, ge=1)
     """Rank of the update."""
     alpha: float = Field(32, gt=0)
-    """The update is scaled by alpha / r."""
+    """Scale of the update: it is multiplied by alpha / r."""
     dropout: float = Field(0.1, ge=0, lt=1)
-    """Dropout before the update."""
+    """Dropout probability of the update's input."""
     bias: bool = True
-    """Also train the biases that the adapted layers have (BART has some, T5 has none)."""
+    """Also train the biases of the adapted layers (BART has biases, T5 has none)."""
     paper_compat: bool = False
-    """Count as the paper does: add biases to adapted layers without one, and cut T5's embedding
-    to the tokenizer's 32,100 entries. Such an adapter does not merge into a stock T5."""
+    """Count parameters as the paper does: add a bias to adapted layers without one, and reduce T5's
+    embedding to the tokenizer's 32,100 entries. Such an adapter cannot be merged into a published
+    T5."""
 
 
 class Lora(Compressor[LoraOptions]):
-    """Freezes the model and trains low-rank updates of the modules of some roles."""
+    """Freezes the model and trains low-rank updates of the modules with given roles."""
 
     stage: ClassVar[Stage] = Stage.ADAPTER
     Options = LoraOptions
     roles: ClassVar[tuple[Role, ...]]
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Inject PEFT's layers in place, as an adapter that bears the compressor's name."""
+        """Inject PEFT's layers in place; the adapter has the compressor's name."""
         import torch
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
@@ -63,10 +64,11 @@ class Lora(Compressor[LoraOptions]):
             r=self.options.r,
             lora_alpha=self.options.alpha,
             lora_dropout=self.options.dropout,
-            bias="none",  # PEFT's own way of training them allows for one adapter only.
+            bias="none",  # PEFT's own option allows one adapter only.
             target_modules=list(targets),
         )
-        # PEFT activates and trains a new adapter alone, in the whole model: those of before go on.
+        # PEFT activates a new adapter and deactivates all others: earlier adapters are restored
+        # below.
         earlier = [
             (module, module.active_adapters, [p for p in module.parameters() if p.requires_grad])
             for module in model.modules()
@@ -87,7 +89,7 @@ class Lora(Compressor[LoraOptions]):
         return model
 
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Add the updates to the frozen weights and put the plain layers back."""
+        """Add the updates to the frozen weights and restore the plain layers."""
         from peft.tuners.lora import LoraLayer
 
         for name, module in list(model.named_modules()):

@@ -23,17 +23,19 @@ class LayerPruningOptions(Options):
     """Options of ``lprun``."""
 
     strategy: Strategy = "alternating"
-    """Which layers go: alternating (the paper's), top, bottom, or every (what is left is evenly
-    spread)."""
+    """Layers to drop: alternating (the paper's pattern), top, bottom, or every (the kept layers are
+    evenly spaced)."""
     drop: int | None = None
-    """Layers to drop in each stack; by default as many as the alternating pattern drops. Not for
-    the alternating strategy, whose pattern fixes the number."""
+    """Number of layers to drop in each stack; by default as many as the alternating pattern drops.
+    The alternating strategy does not accept it, because its pattern fixes the number."""
     encoder: str | None = None
-    """The encoder's own strategy, ``all`` to keep it whole, or a keep list such as 1-3.5.7."""
+    """Strategy of the encoder, if it differs; ``all`` keeps every layer, 1-3.5.7 is a list of
+    layers to keep."""
     decoder: str | None = None
-    """The decoder's own strategy, ``all`` to keep it whole, or a keep list such as 1-3.5.7."""
+    """Strategy of the decoder, if it differs; ``all`` keeps every layer, 1-3.5.7 is a list of
+    layers to keep."""
     paper_compat: bool = False
-    """Cut T5's embedding to the tokenizer's 32,100 entries, as the paper's counts do."""
+    """Reduce T5's embedding to the tokenizer's 32,100 entries, as the paper counts it."""
 
     @field_validator("encoder", "decoder")
     @classmethod
@@ -46,7 +48,7 @@ class LayerPruningOptions(Options):
 
 
 class LayerPruning(Compressor[LayerPruningOptions]):
-    """Drops layers of the encoder and the decoder; what is left is trained as usual."""
+    """Drops layers of the encoder and the decoder, and trains the rest."""
 
     stage: ClassVar[Stage] = Stage.STRUCTURE
     Options = LayerPruningOptions
@@ -68,10 +70,10 @@ def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
     Args:
         depth: layers in the stack.
         choice: a strategy, ``all``, or a keep list such as ``1-3.5.7``.
-        drop: how many to drop, where the strategy leaves that open.
+        drop: number of layers to drop, if the strategy does not fix it.
 
     Raises:
-        HarnessError: a keep list or a number that the stack cannot satisfy.
+        HarnessError: a keep list or a number that does not fit the stack.
     """
     everything = list(range(1, depth + 1))
     if choice == "all":
@@ -83,7 +85,8 @@ def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
     if choice == "alternating":
         if drop is not None:
             raise HarnessError(
-                "lprun: the alternating pattern fixes how many layers go, drop= has no effect.",
+                "lprun: the alternating pattern fixes the number of layers to drop, so drop= is "
+                "not allowed.",
                 "Leave drop out, or choose strategy=every, top or bottom.",
             )
         if len(alternating) == depth:
@@ -99,7 +102,7 @@ def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
             f"Give a number from 1 to {depth - 1}: lprun:strategy={choice},drop=N",
         )
     left = depth - count
-    # every: evenly spread, with the first and the last layer kept.
+    # every: evenly spaced, with the first and the last layer kept.
     step = (depth - 1) / max(left - 1, 1)
     kept = {
         "top": everything[:left],

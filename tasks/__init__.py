@@ -1,4 +1,4 @@
-"""Built-in tasks, registered like any third party's."""
+"""Built-in tasks and metrics, registered like those of any plugin."""
 
 from harness import Register, hookimpl, is_data_path, is_hub_reference
 
@@ -56,7 +56,7 @@ def register_tasks(register: Register) -> None:
 
 @hookimpl
 def register_metrics(register: Register) -> None:
-    """Register the metrics that ``harness score`` finds by name."""
+    """Register the metrics that ``--metrics`` finds by name."""
     register("rouge", "tasks.metrics.rouge:Rouge", "ROUGE-1, 2, L and Lsum: F1 with stemming")
     register("bleu", "tasks.metrics.bleu:Bleu", "sacreBLEU, and n-gram precisions of order 1 and 4")
     register("chrf", "tasks.metrics.bleu:Chrf", "chrF: F2 over character n-grams")
@@ -68,10 +68,10 @@ def register_metrics(register: Register) -> None:
     register(
         "summac",
         "tasks.metrics.summac:SummaCZeroShot",
-        "SummaC-ZS: entailment by the source; needs an NLI model",
+        "SummaC-ZS: entailment of the prediction by the source; needs an NLI model",
     )
     register(
         "summac_conv",
         "tasks.metrics.summac:SummaCConv",
-        "SummaC-Conv: needs an NLI model and the weights of the convolution",
+        "SummaC-Conv: SummaC with a trained convolution; needs an NLI model and its weights",
     )

@@ -26,34 +26,34 @@ from harness import (
 
 _SOURCE = "input"
 _TARGETS = ("output", "answer_icliniq")
-"""Columns of the doctor's answer; the second one is that of a smaller release of iCliniq."""
+"""Columns of the doctor's answer; a smaller release of iCliniq has the second name."""
 
 
 class DialogueOptions(Options):
     """Options of a task on ChatDoctor's dialogues."""
 
     path: Path | None = None
-    """The JSON file, or the folder that holds it."""
+    """JSON file, or the folder that holds it."""
     hub: str | None = None
-    """Id on the Hugging Face hub, to be used in place of a file."""
+    """Id on the Hugging Face hub, used instead of a file."""
     max_source_length: int = Field(512, ge=1)
-    """Tokens; longer questions are cut, and counted."""
+    """Longest question in tokens; longer ones are truncated and counted."""
     max_target_length: int = Field(128, ge=1)
-    """Tokens; longer answers are cut for training, and counted."""
+    """Longest answer in tokens; longer ones are truncated in training and counted."""
     split_seed: int = Field(0, ge=0)
-    """Seed of the split. It is not the run's, so that runs of all seeds share one test set."""
+    """Seed of the split. It differs from the run's seed, so all seeds share one test set."""
 
 
 class Dialogues(Task[DialogueOptions]):
-    """Answer a patient's question as the doctor did.
+    """Answers a patient's question as the doctor did.
 
     The source is the field ``input``, the target ``output``; the field ``instruction``, the same
     sentence in every object, is not read. The rows name no patient: the split is a plain shuffle.
 
     Attributes:
-        stems: how the names of its files begin, in lower case.
-        published: the file that ChatDoctor links to.
-        hub_id: a copy on the hub.
+        stems: beginnings of the names of its files, in lower case.
+        published: name of the file that ChatDoctor links to.
+        hub_id: id of a copy on the hub.
     """
 
     Options = DialogueOptions
@@ -105,7 +105,7 @@ class Dialogues(Task[DialogueOptions]):
         return read_table(self._within(folder))
 
     def _within(self, folder: Path) -> Path:
-        """Return the file in the folder, or in a folder of the task's name within it."""
+        """Return the task's file in the folder, or in its subfolder with the task's name."""
         for place in (folder, folder / self.reference):
             if found := find_file(place, self.stems):
                 return found
@@ -129,9 +129,9 @@ class Dialogues(Task[DialogueOptions]):
         columns = [name for name in _TARGETS if name in table.columns]
         if _SOURCE not in table.columns or not columns:
             raise HarnessError(
-                f"{table.path}: these are not ChatDoctor's dialogues, which have the fields "
+                f"{table.path} does not hold ChatDoctor's dialogues, which have the fields "
                 f"{_SOURCE} and {_TARGETS[0]}. Fields: {', '.join(table.columns)}.",
-                "Data with other names are a task of their own: --task FILE "
+                "To use data with other fields, name the file and its columns: --task FILE "
                 "--source-column NAME --target-column NAME",
             )
         return columns[0]

@@ -1,4 +1,4 @@
-"""Public data sets of the Hugging Face hub, some by name and any by its id."""
+"""Public data sets of the Hugging Face hub, by name or by id."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ class HubOptions(SuiteOptions):
     """Options of a task on a data set of the hub."""
 
     config: str | None = None
-    """Which configuration of the data set, where it has several."""
+    """Configuration of the data set, if it has several."""
     revision: str | None = None
-    """Branch, tag or commit; by default the newest. Name a commit to be sure of equal data."""
+    """Branch, tag or commit; by default the newest. Name a commit to get equal data every time."""
 
 
 class SummaryOptions(HubOptions):
     """Options of a public summarization task."""
 
     prefix: str = "summarize: "
-    """Put before every source."""
+    """Text before every source."""
     max_source_length: int = Field(1024, ge=1)
-    """Tokens; longer sources are cut, and counted."""
+    """Longest source in tokens; longer ones are truncated and counted."""
 
 
 class HubTask(SuiteTask[HubOptions]):
     """Any data set of the hub, written ``hub:org/name``.
 
-    Its own splits are used; an eval or test split that it lacks is a tenth of its train rows.
+    Its own splits are used. A missing eval or test split is a tenth of the train rows.
 
     Attributes:
-        hub_id: of a data set that has a name here; by default what the reference says.
-        default_config: the configuration, unless the options name one.
+        hub_id: id of a data set with a registered name; by default the id in the reference.
+        default_config: configuration that is used if the options name none.
     """
 
     Options = HubOptions
@@ -82,8 +82,8 @@ class HubTask(SuiteTask[HubOptions]):
         return self.split_tables(tables, seed, identity)
 
 
-# Lengths in tokens: mean words from the papers that published the data, at 1.35 tokens a word and
-# within the limits.
+# Lengths in tokens: the mean numbers of words in the papers that published the data, times 1.35
+# tokens per word, and at most the limits.
 
 
 class XSum(HubTask):

@@ -1,4 +1,4 @@
-"""Tables of texts with a suite of metrics that the user chooses."""
+"""Tasks on tables of texts, with a suite of metrics that an option selects."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class SuiteOptions(TableOptions):
     """Options of a task on tables of texts whose metrics are one of the built-in suites."""
 
     suite: Literal["summary", "dialogue"] = "summary"
-    """The suite of metrics: for summaries, or for answers in a dialogue."""
+    """Suite of metrics: summary, or dialogue for answers in a dialogue."""
 
 
 OptionsT = TypeVar("OptionsT", bound=SuiteOptions)
 
 
 class SuiteTask(TableTask[OptionsT]):
-    """Rows with a column of sources and one of targets, scored with a built-in suite."""
+    """Scores rows of sources and targets with a built-in suite."""
 
     def metrics(self) -> Sequence[Metric]:
         """Return the suite that the options name."""

@@ -27,7 +27,7 @@ class Recipe:
     compressors: tuple[Compressor[Any], ...]
 
     def __str__(self) -> str:
-        """The canonical text: equal recipes read equally, defaults are left out."""
+        """The canonical text: equal recipes have equal texts, and defaults are left out."""
         parts = []
         for compressor in sorted(self.compressors, key=lambda c: c.name):
             given = compressor.options.model_dump(mode="json", exclude_defaults=True)
@@ -42,7 +42,7 @@ class Recipe:
 
 
 def parse(text: str, registry: Registry) -> Recipe:
-    """Read a recipe; the order of its parts never matters.
+    """Read a recipe; the order of its parts has no effect.
 
     Raises:
         HarnessError: bad grammar, an unknown compressor or option, or compressors that conflict.
@@ -54,7 +54,7 @@ def parse(text: str, registry: Registry) -> Recipe:
             raise HarnessError(f"The recipe {text!r} cannot be read at {part!r}.", GRAMMAR)
         name = match["name"]
         if name in compressors:
-            raise HarnessError(f"The recipe {text!r} names {name!r} twice.", "Name it once.")
+            raise HarnessError(f"The recipe {text!r} names {name!r} twice.", f"Name {name} once.")
         cls: type[Compressor[Any]] = registry.find(name).load()
         options = read_options(match["options"], part)
         compressors[name] = cls(name, validate(cls.Options, options, f"compressor {name!r}"))

@@ -1,4 +1,4 @@
-"""Options that a backbone's reference may end with: how to start from a checkpoint that is odd."""
+"""Options at the end of a backbone's reference, for checkpoints that lack weights or embeddings."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ _SUFFIX = re.compile(r"(?P<reference>.+?)(?P<options>(:\w+=\w*)+)")
 
 
 class StartOptions(Options):
-    """Written as ``REFERENCE:option=value``."""
+    """Options written as ``REFERENCE:option=value``."""
 
     missing_weights: Literal["error", "random"] = "error"
-    """Weights that the checkpoint lacks: an error, or drawn at random."""
+    """Treatment of weights that the checkpoint lacks: an error, or random values."""
     extra_tokens: Literal["error", "resize"] = "error"
-    """Tokens beyond the model's embeddings: an error, or the embedding grows and is trained."""
+    """Treatment of tokens beyond the model's embeddings: an error, or a larger embedding, which is
+    then trained."""
 
 
 def has_options(reference: str) -> bool:
-    """Whether a reference ends with options."""
+    """Return whether a reference ends with options."""
     return _SUFFIX.fullmatch(reference) is not None
 
 
 def split_options(reference: str) -> tuple[str, StartOptions]:
-    """Return a reference without its options, and these.
+    """Split a reference into the part before its options, and the options.
 
     Raises:
         HarnessError: an option is unknown or does not fit.
@@ -41,7 +42,7 @@ def split_options(reference: str) -> tuple[str, StartOptions]:
 
 
 def written(options: StartOptions) -> str:
-    """Return what options that are not the default look like at the end of a reference."""
+    """Write the options that are not the default, as they end a reference."""
     given = options.model_dump(exclude_defaults=True)
     return "".join(f":{name}={value}" for name, value in sorted(given.items()))
 
@@ -49,22 +50,23 @@ def written(options: StartOptions) -> str:
 def notes_on_weights(
     reference: str, options: StartOptions, missing: list[str], unexpected: list[str]
 ) -> list[str]:
-    """Return notes on weights that a checkpoint lacks, or has and the model does not use.
+    """Return notes on the weights that are missing or unused.
 
     Raises:
-        HarnessError: weights are missing, which the options do not allow.
+        HarnessError: weights are missing, and the options do not allow that.
     """
     if missing and options.missing_weights == "error":
         raise HarnessError(
             f"The checkpoint {reference!r} lacks {_count(missing)}.",
-            "Take a whole checkpoint, or correct config.json if the model is smaller. To draw "
-            f"them at random: --backbone {reference}{written(options)}:missing_weights=random",
+            "Use a complete checkpoint, or correct config.json if the model is smaller. To draw "
+            f"the missing weights at random: --backbone "
+            f"{reference}{written(options)}:missing_weights=random",
         )
     notes = []
     if missing:
         notes.append(f"The checkpoint lacks {_count(missing)}; they were drawn at random.")
     if unexpected:
-        notes.append(f"The checkpoint holds {_count(unexpected)} which the model does not use.")
+        notes.append(f"The checkpoint has {_count(unexpected)} that the model does not use.")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Tables of texts as a task: which columns hold what, and splits that are not there are made."""
+"""Tasks on tables of texts: finds the columns, and draws splits that are missing."""
 
 from __future__ import annotations
 
@@ -29,52 +29,52 @@ _NAMES = {
     },
 }
 _TURNS = {"messages", "conversations", "turns"}
-"""Columns of dialogues as lists, where no other could be the source."""
+"""Names of columns of dialogues, used if no other column could be the source."""
 _ID_NAMES = {"id", "uid", "guid"}
 Role = Literal["source", "target"]
 
 
 class TableOptions(Options):
-    """Options of a task on tables of texts, whatever they are called."""
+    """Options of a task on tables of texts."""
 
     source_column: str | None = None
-    """Column of the texts to read; guessed where one name is obvious."""
+    """Column of the sources; guessed if one name is obvious."""
     target_column: str | None = None
-    """Column of the texts to write; guessed where one name is obvious."""
+    """Column of the targets; guessed if one name is obvious."""
     id_column: str | None = None
-    """Column of distinct ids; by default a column named id, or else split and row number."""
+    """Column of unique ids; by default a column named id, or else split and row number."""
     prefix: str = ""
-    """Put before every source, such as "summarize: " for T5."""
+    """Text before every source, such as "summarize: " for T5."""
     max_source_length: int = Field(512, ge=1)
-    """Tokens; longer sources are cut, and counted."""
+    """Longest source in tokens; longer ones are truncated and counted."""
     max_target_length: int = Field(128, ge=1)
-    """Tokens; longer targets are cut for training, and counted."""
+    """Longest target in tokens; longer ones are truncated in training and counted."""
     speakers: dict[str, str] = Field(default_factory=dict)
-    """Labels of a dialogue's speakers, where its turns are a list: speakers.user=Patient; an empty
-    one leaves the label out. By default the names in the data."""
+    """Labels of the speakers of a dialogue, for example speakers.user=Patient. An empty label
+    leaves the speaker out. By default the names in the data."""
     speaker_separator: str = ": "
-    """Between a turn's label and its text."""
+    """Text between the label of a turn and its text."""
     turn_separator: str = "\n"
-    """Between the turns of a dialogue."""
+    """Text between the turns of a dialogue."""
     answerer: str | None = None
-    """The speaker whose turns are answers, where no column holds the targets; by default assistant,
-    gpt, chatgpt, bot or model, or else whoever speaks last."""
+    """Speaker whose turns are the answers, if no column holds the targets. By default assistant,
+    gpt, chatgpt, bot or model, or else the last speaker."""
     every_answer: bool = False
-    """Make an example of each answer in a dialogue, rather than of the last one. All examples of a
-    dialogue are in one split, and intervals draw whole dialogues."""
+    """Make one example per answer of a dialogue instead of one for the last answer. All examples of
+    a dialogue are in one split, and bootstrap intervals draw whole dialogues."""
     split_seed: int | None = Field(None, ge=0)
-    """Seed for what is split here; by default the run's. Fix it for runs of several seeds that
-    shall share one test set."""
+    """Seed of splits that are drawn; by default the run's seed. Set it if runs with several seeds
+    are to share one test set."""
 
 
 OptionsT = TypeVar("OptionsT", bound=TableOptions)
 
 
 class TableTask(Task[OptionsT]):
-    """Rows with a column of sources and one of targets.
+    """Base class of tasks on rows with a column of sources and a column of targets.
 
-    Rows whose source or target is missing or blank are left out and counted. A subclass reads the
-    tables, gives them to ``split_tables`` and names its metrics.
+    Rows with a missing or blank source or target are left out and counted. A subclass reads the
+    tables, calls ``split_tables`` and returns its metrics.
     """
 
     def __init__(self, reference: str, options: OptionsT) -> None:
@@ -84,12 +84,12 @@ class TableTask(Task[OptionsT]):
         self.max_target_length = options.max_target_length
 
     def split_tables(self, tables: dict[str, Table], seed: int, place: str) -> Splits:
-        """Return three splits; an eval or test split that is missing is taken from train.
+        """Return three splits; a missing eval or test split is drawn from train.
 
         Args:
-            tables: split -> its table; train is there.
-            seed: the run's.
-            place: where they are from, for messages.
+            tables: split -> its table; must have train.
+            seed: the run's seed.
+            place: origin of the tables, for messages.
 
         Raises:
             HarnessError: no usable row, unclear columns, or too few rows to split.
@@ -104,7 +104,7 @@ class TableTask(Task[OptionsT]):
         }
         train = parts["train"]
         tenth = max(1, round(len(train) / 10))
-        # A set, but in order: the files of all splits look alike.
+        # Distinct notes, in order: the files of all splits often have the same one.
         notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
         for split in ("test", "eval"):
             if split not in parts:
@@ -112,7 +112,7 @@ class TableTask(Task[OptionsT]):
         return Splits(train, parts["eval"], parts["test"], dict(skipped), notes=tuple(notes))
 
     def _examples(self, label: str, table: Table, skipped: Counter[str]) -> Dataset:
-        """Return the usable rows; ``label`` begins the ids of rows without one."""
+        """Return the usable rows; ids of rows without one begin with ``label``."""
         from datasets import Dataset
 
         columns = self._texts(table, label)
@@ -125,7 +125,8 @@ class TableTask(Task[OptionsT]):
         return Dataset.from_dict(kept)
 
     def _texts(self, table: Table, label: str) -> dict[str, list[Any]]:
-        """Return the columns id, source, target; references and cluster where they tell more."""
+        """Return the columns id, source and target, and references and cluster if they are
+        needed."""
         source_column = self._column(table, "source", self.options.target_column)
         dialogues = holds_lists(table, source_column)
         ids = self._ids(table) or [f"{label}-{number}" for number in range(1, len(table) + 1)]
@@ -148,12 +149,12 @@ class TableTask(Task[OptionsT]):
         return columns
 
     def _has_target(self, table: Table, source_column: str) -> bool:
-        """Whether a column of targets is named, or one looks like it."""
+        """Return whether a column of targets is named or can be guessed."""
         named = self.options.target_column is not None
         return named or bool(_guesses(table, "target", source_column))
 
     def _answers(self, table: Table, column: str, ids: list[str]) -> dict[str, list[Any]]:
-        """Return the answers within dialogues as targets, and what was said before as sources."""
+        """Return the answers of dialogues as targets, and the turns before them as sources."""
         each, joining = self.options.every_answer, self._joining()
         columns: dict[str, list[Any]] = {"id": [], "source": [], "target": [], "cluster": []}
         for identity, turns in zip(ids, turn_column(table, column), strict=True):
@@ -173,7 +174,7 @@ class TableTask(Task[OptionsT]):
         )
 
     def _column(self, table: Table, role: Role, other: str | None) -> str:
-        """Return the column that holds a role, which is not the column of the other role."""
+        """Return the column of a role; it must differ from the column of the other role."""
         named: str | None = getattr(self.options, f"{role}_column")
         if named is not None:
             _require_column(table, named, role)
@@ -194,7 +195,7 @@ class TableTask(Task[OptionsT]):
         raise HarnessError(f"{table.path}: {problem}.", _hint(table, role))
 
     def _ids(self, table: Table) -> list[str] | None:
-        """Return the ids of the rows, or None where no column holds distinct ones."""
+        """Return the ids of the rows, or None if no column holds unique ids."""
         named = self.options.id_column
         if named is not None:
             _require_column(table, named, "id")
@@ -208,15 +209,15 @@ class TableTask(Task[OptionsT]):
             if named:
                 # Scores of two systems are paired by id: a repeated one would pair wrong rows.
                 raise HarnessError(
-                    f"{table.path}: the values of column {named!r} are not distinct ids.",
-                    "Leave --id-column out to number the rows, or name a column of distinct texts "
+                    f"{table.path}: the values of column {named!r} are not unique ids.",
+                    "Leave --id-column out to number the rows, or name a column of unique texts "
                     "or whole numbers.",
                 )
         return None
 
 
 def _guesses(table: Table, role: Role, other: str | None) -> list[str]:
-    """Return the columns whose names say that they hold a role."""
+    """Return the columns whose names fit a role."""
     found = [c for c in table.columns if c.lower() in _NAMES[role] and c != other]
     if not found and role == "source":
         found = [c for c in table.columns if c.lower() in _TURNS and c != other]
@@ -224,7 +225,7 @@ def _guesses(table: Table, role: Role, other: str | None) -> list[str]:
 
 
 def _carve(rows: Dataset, count: int, seed: int, place: str) -> tuple[Dataset, Dataset]:
-    """Split ``count`` random rows off; return (the rest, those rows)."""
+    """Draw ``count`` random rows; return (the other rows, the drawn rows)."""
     too_few = HarnessError(
         f"{place}: too few usable rows to split.",
         "Give one file of at least 3 usable rows, or a folder with train, eval and test files.",
@@ -243,7 +244,7 @@ def _carve(rows: Dataset, count: int, seed: int, place: str) -> tuple[Dataset, D
 
 
 def _draw_clusters(clusters: Sequence[str], count: int, seed: int) -> list[bool]:
-    """Draw whole clusters until at least ``count`` rows are drawn; return which rows are."""
+    """Draw whole clusters until at least ``count`` rows are drawn; return a mask of the rows."""
     import numpy as np
 
     sizes = Counter(clusters)

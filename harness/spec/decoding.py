@@ -1,4 +1,4 @@
-"""Settings of the generation that a score rests on."""
+"""Settings of generation, which scores depend on."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from harness.api.options import Options
 
 EarlyStopping = Annotated[
     Literal[False, True, "never"],
-    # Python's spelling, which TOML does not know and so arrives as text.
+    # TOML does not know Python's spelling, so it arrives as text.
     BeforeValidator(lambda value: {"True": True, "False": False}.get(str(value), value)),
 ]
 
 
 class DecodingSettings(Options):
-    """How predictions are generated: greedy or beam search, with the meaning that transformers'
-    ``generate`` gives to the same settings."""
+    """Settings of greedy and beam search, with the same meaning as in transformers'
+    ``generate``."""
 
     beams: int = Field(6, ge=1)
-    """Hypotheses kept for each example; 1 is greedy search."""
+    """Number of beams; 1 is greedy search."""
     max_new_tokens: int = Field(128, ge=1)
-    """Longest prediction in tokens, with its closing token."""
+    """Longest prediction in tokens, including the end token."""
     no_repeat_ngram: int = Field(3, ge=0)
-    """No n-gram of this many tokens occurs twice in a prediction; 0 allows all."""
-    # The bounds keep scores within the numbers that the search marks unfinished hypotheses by.
+    """Size of the n-grams that may not occur twice in a prediction; 0 allows all."""
+    # The bounds keep scores above the value that marks unfinished hypotheses in the search.
     length_penalty: float = Field(1.0, ge=-2, le=10)
-    """Beam search divides a finished hypothesis' log-probability by its length to this power: above
-    0 favours long predictions, below 0 short ones. Greedy search ignores it."""
+    """Exponent of the length by which beam search divides a finished hypothesis' log-probability.
+    Values above 0 favour long predictions, values below 0 short ones. Greedy search ignores it."""
     min_new_tokens: int = Field(0, ge=0)
-    """Shortest prediction in tokens, without its closing token."""
+    """Shortest prediction in tokens, without the end token."""
     repetition_penalty: float = Field(1.0, ge=0.01, le=100)
-    """Tokens that the prediction already holds become less likely above 1, more likely below 1:
-    beam search multiplies their log-probabilities by it, greedy search multiplies negative logits
-    and divides positive ones."""
+    """Penalty for tokens that the prediction already contains: above 1 they become less likely,
+    below 1 more likely. Beam search multiplies their log-probabilities by it. Greedy search
+    multiplies negative logits and divides positive ones."""
     early_stopping: EarlyStopping = False
-    """When beam search ends an example that has as many finished hypotheses as beams. true: at
-    once. false: when the best unfinished one, at its present length, scores no better than the
-    worst finished one. never: when it could not do so at the greatest length either (which differs
-    from false where the length penalty is above 0). Greedy search ignores it."""
+    """End of beam search for an example that has as many finished hypotheses as beams. true: it
+    ends at once. false: it ends when the best unfinished hypothesis, at its present length, scores
+    no better than the worst finished one. never: it ends when that holds at the greatest length
+    too, which differs from false if the length penalty is above 0. Greedy search ignores it."""
     batch_size: int = Field(16, ge=1)
-    """Examples decoded at once; changes speed and memory, not the search."""
+    """Examples decoded at once. It changes speed and memory, not the predictions."""
 
     @field_validator("min_new_tokens")
     @classmethod

@@ -1,4 +1,4 @@
-"""Named settings to start from; every one of them can be changed with ``--set``."""
+"""Presets: named settings to start from. ``--set`` changes any of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Zhu et al. 2023, section 4.2: the defaults of the settings themselves.
     "paper": {},
-    # Minutes on two CPU cores with a small backbone: few steps, so high rates and a warm-up that
-    # is a share of them.
+    # Takes minutes on two CPU cores with a small backbone. With few steps, learning rates are high
+    # and the warm-up is a share of the steps.
     "quick": {
         "train": {
             "batch_size": 16,

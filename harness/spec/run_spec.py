@@ -1,4 +1,4 @@
-"""The specification of a run: everything that can change its result, and how it is written."""
+"""The specification of a run: every setting that can change its result, and its TOML form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASELINE = "full"
 """The recipe that every other one is compared with."""
 
 VARIED = frozenset({"backbone", "recipe", "task", "seed", "device", "probe", "preset", "metrics"})
-"""Settings that runs of one table may differ in."""
+"""Settings that may differ between the runs of one table."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Scheduler = Literal[
@@ -46,69 +46,71 @@ def _whole_or_share(steps: float) -> float:
 
 
 class TrainSettings(Options):
-    """How a recipe is trained. Defaults are the paper's (Zhu et al. 2023, section 4.2)."""
+    """Settings of training. Defaults are the paper's (Zhu et al. 2023, section 4.2)."""
 
     batch_size: int = Field(8, ge=1)
-    """Examples that go through the model at a time."""
+    """Examples per micro-batch."""
     accumulation: int = Field(1, ge=1)
-    """Such batches to one optimizer step."""
+    """Gradient accumulation: micro-batches per optimizer step."""
     epochs: float = Field(10, gt=0)
     """Passes over the training split."""
     max_steps: int | None = Field(None, ge=1)
-    """Stop after so many optimizer steps, if that comes first."""
+    """Largest number of optimizer steps; training ends earlier if the epochs are over."""
     learning_rate: float = Field(5e-5, gt=0)
     """Peak learning rate of recipes that train the backbone's own weights."""
     adapter_learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate of recipes with an adapter."""
     warmup_steps: Annotated[int | float, AfterValidator(_whole_or_share)] = Field(1000, ge=0)
-    """Optimizer steps over which the learning rate rises from 0; a number below 1 is a share of the
-    training's steps. As in transformers, a training that is shorter never reaches the peak."""
+    """Optimizer steps over which the learning rate rises from 0. A number below 1 is a share of all
+    training steps. A shorter training never reaches the peak, as in transformers."""
     scheduler: Scheduler = "linear"
-    """Of the learning rate after the warm-up, by transformers' names; constant has no warm-up."""
+    """Schedule of the learning rate after the warm-up, by transformers' names; constant has no
+    warm-up."""
     optimizer: Optimizer = "adamw"
-    """adamw, adafactor (T5's own, which keeps a row and a column for each matrix; its rate is the
-    learning rate), or adamw_8bit (needs the package bitsandbytes). Each as transformers' Trainer
-    sets it up."""
+    """Optimizer: adamw, adafactor (stores a row and a column per matrix; used to pre-train T5) or
+    adamw_8bit (needs the package bitsandbytes). Each is set up as in transformers' Trainer."""
     beta1: float = Field(0.9, ge=0, lt=1)
-    """AdamW; the paper prints 0.1, its released code uses 0.9."""
+    """AdamW's beta1. The paper prints 0.1, its released code uses 0.9."""
     beta2: float = Field(0.999, ge=0, lt=1)
-    """AdamW."""
+    """AdamW's beta2."""
     epsilon: float = Field(1e-8, gt=0)
-    """AdamW."""
+    """AdamW's epsilon."""
     weight_decay: float = Field(0.01, ge=0)
-    """Of every optimizer: a weight loses so much of itself, times the learning rate, each step."""
+    """Decoupled weight decay of every optimizer: each step subtracts this factor times the learning
+    rate times the weight."""
     decay: Literal["all", "matrices"] = "all"
-    """What decays: all trained weights, or all but norms and biases, as with transformers'
-    Trainer."""
+    """Weights that decay. all: every trained weight; matrices: all except norms and biases, as in
+    transformers' Trainer."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of a target token's probability that is spread evenly over the vocabulary, in training
-    alone; the reported loss includes it."""
+    """Label smoothing in training: this share of a target token's probability is spread evenly over
+    the vocabulary. The reported training loss includes it."""
     clip_norm: float = Field(1.0, gt=0)
-    """Gradients of a larger norm are scaled down to it."""
+    """Gradient clipping: a larger global norm is scaled down to this value."""
     precision: Precision = "auto"
-    """What matrix products are computed in; auto is bfloat16 where the device has it, but float32
-    for narrow models on a CPU, which gain nothing from it."""
+    """Precision of matrix products. auto is bfloat16 if the device supports it, except float32 for
+    narrow models on a CPU, which do not get faster."""
     packing: Literal["auto", "on", "off"] = "auto"
-    """Put the sequences of a batch end to end without padding, where the backbone says how."""
+    """Sequence packing: concatenate the sequences of a batch without padding. auto packs if the
+    backbone supports it."""
     checkpointing: Literal["auto", "on", "off"] = "off"
-    """Recompute the layers' activations in the backward pass instead of keeping them: the same
-    results in a fraction of the memory and about a third more time. auto does so where the
-    predicted peak is more than the memory that is free."""
+    """Activation checkpointing: recompute the layers' activations in the backward pass instead of
+    storing them. It gives the same results with less memory and about a third more time. auto
+    turns it on if the estimated peak is larger than the free memory."""
     best_metric: str | None = None
-    """Keep the weights with which this metric is best on the eval split; by default the task's
-    primary one, which is the first column of its metrics. In the metric's own direction."""
+    """Metric on the eval split that selects the best weights; by default the first metric of the
+    task. Whether higher or lower is better follows from the metric."""
     eval_every_epochs: float = Field(0.3, gt=0)
-    """Score the eval split that often."""
+    """Epochs between two evaluations on the eval split."""
     eval_examples: int | None = Field(None, ge=1)
-    """Score at most so many examples of the eval split; by default the task's share of it."""
+    """Largest number of eval examples to score; by default the task's share of the eval split."""
     patience: int = Field(20, ge=1)
-    """Stop after so many evaluations without a better one."""
+    """Early stopping: evaluations without improvement before training stops."""
 
 
 class GreedySettings(DecodingSettings):
-    """How the eval split is predicted during training: greedy and short."""
+    """Settings of the predictions on the eval split during training: greedy and short."""
 
-    # Defaults of fields, not one default object: a setting given alone leaves the others as here.
+    # Defaults are set per field, so that a file that sets one of them keeps the others.
     beams: int = Field(1, ge=1)
     """Hypotheses kept for each example; 1 is greedy search."""
     max_new_tokens: int = Field(50, ge=1)
@@ -120,91 +122,93 @@ class GreedySettings(DecodingSettings):
 
 
 class ScoringSettings(DecodingSettings):
-    """How the test split is predicted and scored."""
+    """Settings of the predictions on the test split and of their scoring."""
 
     decoder: Literal["harness", "ctranslate2"] = "harness"
-    """Whose search predicts; ctranslate2 is an extra, faster, and now and then predicts otherwise.
-    Numbers of unlike decoders are not compared."""
+    """Implementation of the search. ctranslate2 (an extra) is faster, and some of its predictions
+    differ. Scores of different decoders are not compared."""
     examples: int | None = Field(None, ge=1)
-    """Score only so many examples of the test split, the same ones in every run."""
+    """Number of test examples to score, the same ones in every run; by default all."""
 
     @field_validator("decoder")
     @classmethod
     def _can_search_so(cls, value: str, info: ValidationInfo) -> str:
         if value == "ctranslate2" and info.data.get("early_stopping") == "never":
             raise ValueError(
-                "it ends an example as soon as as many hypotheses have ended as there are beams, "
-                "and so does not have test.early_stopping=never"
+                "ctranslate2 does not support test.early_stopping=never: it ends an example as "
+                "soon as "
+                "the number of finished hypotheses equals the number of beams"
             )
         return value
 
 
 class ProbeSettings(Options):
-    """The short baseline probe: the recipe and full fine-tuning on the same batches."""
+    """Settings of the probe, which measures the recipe and full fine-tuning on the same batches."""
 
     baseline: str = "probe"
-    """``probe`` measures full fine-tuning beside the recipe, ``off`` measures the recipe alone. The
-    folder of an earlier run of ``full`` takes that run's numbers, if its fingerprint is equal."""
+    """Baseline of relative speed and memory. ``probe`` measures full fine-tuning beside the recipe;
+    ``off`` measures the recipe alone; the folder of an earlier run of ``full`` reuses the numbers
+    of that run, if its fingerprint is equal."""
     warmup_steps: int = Field(3, ge=1)
-    """Optimizer steps before the clock starts."""
+    """Optimizer steps before the first timed window."""
     steps: int = Field(8, ge=1)
-    """Optimizer steps to a timed window."""
+    """Optimizer steps per timed window."""
     rounds: int = Field(3, ge=2)
     """Rounds of four windows: full, recipe, recipe, full."""
     memory_steps: int = Field(3, ge=3)
-    """Optimizer steps to the memory window, each on the longest batch."""
+    """Optimizer steps of the memory window, each on the longest batch."""
 
 
 class RunSpec(Options):
     """One backbone x recipe x task x seed, with all settings resolved."""
 
     backbone: str = "nano-t5"
-    """Registered name, hub id or folder."""
+    """Model to fine-tune: a registered name, a hub id or a folder."""
     recipe: str = "lora_ff+lprun"
     """Compressors joined by +."""
     task: str = "radiology_demo"
-    """Registered name, or a file or folder of your own."""
+    """Task: a registered name, or your own file or folder."""
     task_options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the task."""
+    """Options of the task; ``harness list tasks NAME`` shows them."""
     weights: Weights = "pretrained"
-    """Start from the published weights or from random ones."""
+    """Initial weights: the published ones or random ones."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train."""
+    """Device that trains; auto is cuda if there is one."""
     metrics: Annotated[
         list[str] | None,
         BeforeValidator(lambda value: split_parts(value) if isinstance(value, str) else value),
     ] = None
-    """Score with these, by their registered names, with options as in ``rouge:tokenizer=unicode``
-    (harness list metrics NAME); by default with the task's suite. One that
-    cannot be computed here is an error before anything is trained, where one of the suite is
-    reported as not computed."""
+    """Metrics to score with, by registered name and with options as in ``rouge:tokenizer=unicode``
+    (``harness list metrics NAME`` shows them); by default the task's suite. A named metric that
+    cannot be computed is an error before training. A metric of the suite that cannot be computed
+    is reported as not computed."""
     seed: int = Field(0, ge=0)
-    """Seeds the initial adapter, the order of the examples, dropout, and splits made here."""
+    """Seeds the initial adapter, the order of the examples, dropout, and splits that are drawn."""
     preset: str | None = None
-    """The settings to start from; by default what suits the backbone."""
+    """Preset to start from: paper or quick; by default the backbone's."""
     train: TrainSettings = TrainSettings()
-    """Training."""
+    """Settings of training."""
     greedy: GreedySettings = GreedySettings()
-    """Predictions during training."""
+    """Settings of predictions during training."""
     test: ScoringSettings = ScoringSettings()
-    """Predictions of the test split."""
+    """Settings of predictions on the test split."""
     probe: ProbeSettings = ProbeSettings()
-    """Speed and memory."""
+    """Settings of the measurement of speed and memory."""
 
     def to_toml(self) -> str:
         """Write the spec; ``read_toml`` of it gives the same spec."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
     def settings_digest(self) -> str:
-        """Return a short hash of what runs must share to be averaged or compared.
+        """Return a short hash of the settings that runs must share to be averaged or compared.
 
-        That is everything but what a table varies, and what the report holds measured.
+        These are all settings except those of ``VARIED``.
         """
         text = json.dumps(self.model_dump(mode="json", exclude=set(VARIED)), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def digest(self, *more: str) -> str:
-        """Return a short hash of the spec and of whatever else can change the result."""
+        """Return a short hash of the spec and of ``more``, which also changes the result."""
         text = json.dumps([self.model_dump(mode="json"), *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -220,19 +224,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise HarnessError(
             f"There is no spec file {str(path)!r}.",
-            "A run stores its own as spec.toml in its folder: copy one and edit it.",
+            "Every run stores a spec.toml in its folder: copy one and edit it.",
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise HarnessError(f"The spec file {str(path)!r} cannot be read: {error}.") from error
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Read ``train.batch_size=4`` and the like into nested values.
+    """Read settings such as ``train.batch_size=4`` into nested values.
 
-    Values are read as TOML where they are TOML (numbers, booleans, lists), else as text.
+    A value that is TOML (a number, a boolean, a list) is read as TOML, any other as text.
 
     Raises:
-        HarnessError: no equals sign, or a setting within what is itself a value.
+        HarnessError: no equals sign, or a setting inside another setting's value.
     """
     values: dict[str, Any] = {}
     for setting in settings:
@@ -251,7 +255,8 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
             inner = inner.setdefault(group, {})
             if not isinstance(inner, dict):
                 raise HarnessError(
-                    f"--set {setting!r} cannot be read: {group!r} is given a value of its own.",
+                    f"--set {setting!r} cannot be read: {group!r} is a group of settings and was "
+                    "given a value.",
                     "Set a group's settings one by one: --set train.batch_size=4",
                 )
         inner[name] = value

@@ -30,23 +30,24 @@ class MimicOptions(Options):
     """Options of a task on MIMIC-IV-Note."""
 
     path: Path | None = None
-    """The folder that ``harness prepare`` made."""
+    """Folder that ``harness prepare`` wrote."""
     split: Literal["patient", "paper"] = "patient"
-    """patient: all notes of a patient are on one side. paper: notes are shuffled whoever they are
-    about, as in Zhu et al. 2023."""
+    """Unit of the split. patient: all notes of a patient are in one split; paper: notes are split
+    at random and patients are ignored, as in Zhu et al. 2023."""
     split_seed: int = Field(0, ge=0)
-    """Seed of the split. It is not the run's, so that runs of all seeds share one test set."""
+    """Seed of the split. It differs from the run's seed, so all seeds share one test set."""
     max_source_length: int = Field(1024, ge=1)
-    """Tokens; longer sources are cut, and counted. The paper's T5-large on radiology has 512."""
+    """Longest source in tokens; longer ones are truncated and counted. The paper uses 512 for
+    T5-large on radiology."""
     max_target_length: int = Field(128, ge=1)
-    """Tokens; longer targets are cut for training, and counted."""
+    """Longest target in tokens; longer ones are truncated in training and counted."""
 
 
 class Mimic(Task[MimicOptions]):
-    """Notes of one kind, as ``harness prepare`` has stored them.
+    """Reads the notes of one kind that ``harness prepare`` has stored.
 
     Attributes:
-        kind: of the notes; MIMIC-IV-Note's file is named so.
+        kind: kind of note, which is also the name of MIMIC-IV-Note's file.
     """
 
     Options = MimicOptions
@@ -75,7 +76,7 @@ class Mimic(Task[MimicOptions]):
         parts = split_rows(len(table), self.options.split_seed, patients)
         hashes = np.stack([table[name].to_numpy() for name in HASHES], axis=1)
         sides = (parts.train, parts.eval, parts.test)
-        # Not Dataset.from_parquet: it would leave a copy of confidential text in its cache.
+        # Dataset.from_parquet would leave a copy of confidential text in its cache.
         rows = Dataset(InMemoryTable(table.select(["id", "source", "target"])))
         train, evaluation, test = (rows.select(side) for side in sides)
         return Splits(
@@ -100,7 +101,7 @@ class Mimic(Task[MimicOptions]):
         return prepare(cls.kind, preparation)
 
     def _read(self, folder: Path) -> tuple[Table, dict[str, int]]:
-        """Return the examples, and why other notes were left out."""
+        """Return the examples, and reason -> number of notes that were left out."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -146,22 +147,23 @@ class Mimic(Task[MimicOptions]):
             "Then name the folder in one of these ways:\n"
             "  --set task_options.path=DIR\n"
             f"  export {DATA_VARIABLE}=FOLDER     where DIR is FOLDER/{name}\n"
-            "To try the task without the data, make up notes in the same format:\n"
+            "To try the task without the data, generate synthetic notes in the same format:\n"
             f"  harness prepare {name} --synthetic 1000 --out DIR"
         )
 
 
 class Discharge(Mimic):
-    """Write the discharge diagnosis from the rest of the discharge note."""
+    """Writes the discharge diagnosis from the rest of the discharge note."""
 
     kind = "discharge"
-    # Tokens: the words of Zhu et al. 2023, table 1, at 1.4 tokens a word, within the limits.
+    # Tokens: the words in table 1 of Zhu et al. 2023, times 1.4 tokens per word, at most the
+    # limits.
     length_profile = LengthProfile(source_mean=1024, target_mean=19)
     eval_share = 0.3
 
 
 class Radiology(Mimic):
-    """Write the impression of a radiology report."""
+    """Writes the impression of a radiology report."""
 
     kind = "radiology"
     length_profile = LengthProfile(source_mean=185, target_mean=54)

@@ -14,17 +14,17 @@ class RadiologyDemoOptions(Options):
     """Options of ``radiology_demo``."""
 
     train: int = Field(4000, ge=1)
-    """Reports to train on."""
+    """Number of training reports."""
     eval: int = Field(400, ge=1)
-    """Reports that choose the best checkpoint."""
+    """Number of reports that select the best weights."""
     test: int = Field(800, ge=1)
-    """Reports that the result is scored on."""
+    """Number of test reports."""
     seed: int = 0
-    """Seed of the generator. It is not the run's, so that runs of all seeds share one test set."""
+    """Seed of the generator. It differs from the run's seed, so all seeds share one test set."""
 
 
 class RadiologyDemo(Task[RadiologyDemoOptions]):
-    """Write the impression of a synthetic radiology report; needs no download and no patient."""
+    """Writes the impression of a synthetic radiology report, without downloads or patient data."""
 
     Options = RadiologyDemoOptions
     prefix = "summarize: "
@@ -33,7 +33,7 @@ class RadiologyDemo(Task[RadiologyDemoOptions]):
     length_profile = LengthProfile(source_mean=120, target_mean=26)
 
     def splits(self, seed: int) -> Splits:
-        """Write the reports; the run's seed has no effect."""
+        """Generate the reports; the run's seed has no effect."""
         from datasets import Dataset
 
         seen: set[str] = set()
@@ -44,7 +44,7 @@ class RadiologyDemo(Task[RadiologyDemoOptions]):
                 [{"id": r.id, "source": r.source, "target": r.target} for r in reports]
             )
 
-        # Test first: which reports are left out as repetitions must not depend on other sizes.
+        # Test first: duplicates are dropped, and the test set must not depend on the other sizes.
         test = write("test", self.options.test)
         evaluation = write("eval", self.options.eval)
         return Splits(train=write("train", self.options.train), eval=evaluation, test=test)

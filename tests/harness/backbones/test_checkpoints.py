@@ -112,7 +112,7 @@ def test_unexpected_weights_are_noted_and_tied_ones_are_not_missing(folder: Path
     start = opened(folder)
     start.check("pretrained")
     start.load("pretrained")
-    assert start.notes == ["The checkpoint holds 1 weight (stranger) which the model does not use."]
+    assert start.notes == ["The checkpoint has 1 weight (stranger) that the model does not use."]
 
 
 @pytest.mark.parametrize("form", ["bin", "legacy", "sharded bin", "sharded safetensors"])

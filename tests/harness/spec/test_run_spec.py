@@ -111,7 +111,7 @@ def test_any_settings_make_a_spec_or_an_error_that_explains(settings: list[str])
         (["trian.batch_size=4"], "A run has no option 'trian'.\nDid you mean 'train'"),
         (["train.batch_size"], "--set 'train.batch_size' cannot be read.\nWrite --set train."),
         (["=4"], "--set '=4' cannot be read"),
-        (["train=3", "train.epochs=1"], "'train' is given a value of its own"),
+        (["train=3", "train.epochs=1"], "'train' is a group of settings and was given a value"),
         (["train=3"], "option train=3 is not valid"),
         (["train.batch_size=0"], "train.batch_size=0 is not valid: Input should be greater than"),
         (["train.batch_size=few"], "train.batch_size='few' is not valid"),
@@ -129,7 +129,7 @@ def test_any_settings_make_a_spec_or_an_error_that_explains(settings: list[str])
         (["test.early_stopping=maybe"], "'maybe' is not valid: Input should be False, True or 'ne"),
         (
             ["test.decoder=ctranslate2", "test.early_stopping=never"],
-            "test.decoder='ctranslate2' is not valid: it ends an example as soon as",
+            "test.decoder='ctranslate2' is not valid: ctranslate2 does not support",
         ),
         (["probe.rounds=1"], "probe.rounds=1 is not valid"),
         (["seed=-1"], "seed=-1 is not valid"),
