@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
 from harness.costs.shape_tensors import ShapesOnly, storage_of_shape
-from harness.errors import HarnessError
+from harness.errors import HarnessError, first_line
 from harness.measurement.breakdown import memory_parts
 from harness.measurement.memory import resident, trim_heap
 from harness.model.composition import count_parameters
@@ -33,8 +33,7 @@ def try_to_estimate(
         raise
     except Exception as error:
         # A compressor may be anyone's, and may do what only real tensors can.
-        first_line = str(error).partition("\n")[0]
-        return None, f"{type(error).__name__}: {first_line}"
+        return None, f"{type(error).__name__}: {first_line(error)}"
 
 
 def estimate_memory(

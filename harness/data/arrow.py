@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.table import Table, malformed, require_distinct
-from harness.errors import HarnessError
+from harness.errors import HarnessError, first_line
 
 _STREAM_OR_FILE = b"ARROW1"
 _FEATHER_1 = b"FEA1"
@@ -74,8 +74,8 @@ def read_saved(folder: Path) -> dict[str, Table]:
         }
     # The library raises whatever its JSON and Arrow readers do.
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise HarnessError(
-            f"{folder}: a folder of datasets' save_to_disk that cannot be read: {reason}.",
+            f"{folder}: a folder of datasets' save_to_disk that cannot be read: "
+            f"{first_line(error)}.",
             "Save it again: dataset.save_to_disk(FOLDER)",
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, first_line
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -39,9 +39,8 @@ def load_from_hub(
     # The library lets through whatever its HTTP client and its readers raise, which is no
     # documented set; to a user all of it means the same.
     except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise HarnessError(
-            f"{reference} could not be had from the Hugging Face hub: {reason}",
+            f"{reference} could not be had from the Hugging Face hub: {first_line(error)}",
             "Check the id and the network. On a machine without one, load it once elsewhere and "
             "copy the cache ($HF_HOME), or save its splits as files and name their folder: "
             "--task FOLDER",

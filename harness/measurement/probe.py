@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
-from harness.errors import is_out_of_memory
+from harness.errors import first_line, is_out_of_memory
 from harness.measurement.process import MeasuredProcess
 from harness.model.flops import flop_limit
 from harness.records.measurements import Memory, Speed
@@ -245,8 +245,7 @@ def add_flop_limit(
     try:
         speed.flop_limit_relative = flop_limit(backbone, recipe, *lengths)
     except RuntimeError as error:  # A compressor may do what only real weights allow.
-        first_line = str(error).partition("\n")[0]
-        why = f"the recipe cannot be traced by shapes: {first_line}"
+        why = f"the recipe cannot be traced by shapes: {first_line(error)}"
         speed.not_measured |= {"flop_limit_relative": why, "share_of_limit": why}
         return
     if speed.relative is None:

@@ -1,24 +1,17 @@
-"""One arm of a comparison: a recipe in a process of its own that takes steps on request."""
+"""A recipe in a process of its own that takes training steps on request."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from harness import clock
-from harness.errors import (
-    HarnessError,
-    NotMeasurableError,
-    OutOfMemoryError,
-    is_out_of_memory,
-)
-from harness.interrupts import ignore_sigint_in_children
+from harness.errors import NotMeasurableError, OutOfMemoryError
 from harness.measurement.memory import MemoryReading, memory_reached
+from harness.measurement.request_server import ProcessEndedError, RequestServer, Service
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step, prefetch
 
@@ -48,16 +41,10 @@ class MeasuredProcess:
     """
 
     def __init__(self, spec: RunSpec, steps: Sequence[Step], longest: Step) -> None:
-        # A fresh interpreter, not a fork: a fork would share pages and inherit thread state.
-        context = multiprocessing.get_context("spawn")
         # The profiler that counts tensor bytes would otherwise write to the user's terminal.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        self._pipe, child = context.Pipe()
-        self._process = context.Process(target=_serve, args=(child,), daemon=True)
-        with ignore_sigint_in_children():
-            self._process.start()
-        child.close()
+        self._server = RequestServer(_TrainingService)
         self.recipe = spec.recipe
         self.engine: str
         self.attention: str
@@ -106,16 +93,12 @@ class MeasuredProcess:
         return seconds
 
     def kill(self) -> None:
-        """End the process at once; from any thread: whoever waits for an answer gets an error."""
-        self._process.kill()
+        """End the process at once, from any thread; a method that waits for it raises an error."""
+        self._server.kill()
 
     def close(self) -> None:
         """End the process."""
-        self._pipe.close()
-        self._process.join(10)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._server.close()
 
     def __enter__(self) -> Self:
         return self
@@ -132,75 +115,48 @@ class MeasuredProcess:
 
     def _ask(self, request: str, *arguments: object) -> Any:
         try:
-            self._pipe.send((request, arguments))
-            answer = self._pipe.recv()
-        except (EOFError, ConnectionError) as error:
-            self._process.join(10)
-            code = self._process.exitcode
-            if code == -9:
+            return self._server.request(request, *arguments)
+        except ProcessEndedError as error:
+            if error.code == -9:
                 raise OutOfMemoryError(f"The process of {self.recipe} was killed.") from error
-            raise RuntimeError(f"The process of {self.recipe} ended with code {code}.") from error
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+            raise RuntimeError(
+                f"The process of {self.recipe} ended with code {error.code}."
+            ) from error
 
 
-def _serve(pipe: Connection) -> None:
-    """Answer requests until the pipe is closed."""
-    server: _Server | None = None
-    spec = RunSpec()
-    with contextlib.suppress(EOFError, ConnectionError):  # The parent is done, or is gone.
-        while True:
-            request, arguments = pipe.recv()
-            answer: Any
-            try:
-                if server is None:
-                    spec = arguments[0]
-                    server = _Server(*arguments)
-                    answer = server.description()
-                else:
-                    answer = getattr(server, request)(*arguments)
-            except Exception as error:
-                answer = _portable(error, spec)
-            pipe.send(answer)
+class _TrainingService(Service):
+    """Trains a recipe and measures it, within the process of a request server."""
 
+    spec: RunSpec
+    backbone: Backbone
+    trainer: Trainer
+    steps: Sequence[Step]
+    longest: Step
+    meter: Meter | None = None
+    why_no_meter = "it was not requested"
 
-def _portable(error: Exception, spec: RunSpec) -> Exception:
-    """Return what a pipe can carry of an exception, by the classes that a parent tells apart."""
-    from harness.training.trainer import choose_device
-
-    if isinstance(error, HarnessError):
-        return HarnessError(error.message, error.hint)
-    if is_out_of_memory(error):
-        portable = OutOfMemoryError(str(error).partition("\n")[0])
-        portable.reached = memory_reached(error, choose_device(spec.device))
-        return portable
-    return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-class _Server:
-    """What lives in the process of an arm."""
-
-    def __init__(self, spec: RunSpec, steps: Sequence[Step], longest: Step) -> None:
+    def prepare(
+        self, spec: RunSpec, steps: Sequence[Step], longest: Step
+    ) -> tuple[str, str, LayersKept, Parameters]:
+        """Build the trainer; return its engine, attention, kept layers and parameter counts."""
         from harness.api.plugins import installed
         from harness.training.trainer import load_trainer
 
+        self.spec, self.steps, self.longest = spec, steps, longest
         plugins = installed()
-        self.backbone: Backbone = plugins.backbone(spec.backbone)
+        self.backbone = plugins.backbone(spec.backbone)
         recipe = plugins.recipe(spec.recipe)
-        # What weights are cannot change what a step costs.
-        self.trainer: Trainer = load_trainer(self.backbone, recipe, spec, drawn_on_device=True)
-        self.trainer.model.train()
-        self.steps = steps
-        self.longest = longest
-        self.meter: Meter | None = None
-        self.why_no_meter = "it was not requested"
-
-    def description(self) -> tuple[str, str, LayersKept, Parameters]:
-        """Say what was built."""
-        trainer = self.trainer
+        # The cost of a step does not depend on the weights' values.
+        trainer = load_trainer(self.backbone, recipe, spec, drawn_on_device=True)
+        trainer.model.train()
+        self.trainer = trainer
         attention = trainer.engine.attention(trainer.model)
         return trainer.engine.name, attention, trainer.layers_kept, trainer.parameters
+
+    def memory_reached(self, error: Exception) -> int | None:
+        from harness.training.trainer import choose_device
+
+        return memory_reached(error, choose_device(self.spec.device))
 
     def window(self, first: int, count: int) -> float:
         self._wait()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from harness.errors import BusyError, HarnessError
+from harness.errors import BusyError, HarnessError, first_line
 from harness.records.atomic import write_text
 from harness.records.collector import without_collector
 from harness.records.report import SCHEMA_VERSION, Report
@@ -210,7 +210,7 @@ def read_report(folder: Path) -> Report:
     except (OSError, ValidationError) as error:
         raise HarnessError(
             f"{str(path)!r} is not a report of schema version {SCHEMA_VERSION}: "
-            f"{str(error).partition(chr(10))[0]}.",
+            f"{first_line(error)}.",
             "Run it again with this version of the harness.",
         ) from error
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.errors import HarnessError, OutOfMemoryError, is_out_of_memory
+from harness.errors import HarnessError, OutOfMemoryError, first_line, is_out_of_memory
 from harness.training.schedule import Step
 
 _BUCKET_ELEMENTS = 2**24
@@ -141,7 +141,7 @@ class Processes:
         own = torch.zeros(_MESSAGE_BYTES, dtype=torch.uint8)
         if error is not None:
             kind = b"m" if is_out_of_memory(error) else b"e"
-            text = str(error).partition("\n")[0] or type(error).__name__
+            text = first_line(error)
             data = (kind + text.encode())[:_MESSAGE_BYTES]
             own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         messages = [torch.empty_like(own) for _ in range(self.size)]

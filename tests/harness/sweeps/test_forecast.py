@@ -20,13 +20,22 @@ from rich.console import Console
 from harness import clock
 from harness.api.plugins import installed
 from harness.cli.sweep_preview import show
+from harness.costs.estimate_process import MemoryEstimator
 from harness.data.examples import tokenize
 from harness.records.report import Report
 from harness.records.run_folder import RunFolder
 from harness.spec.run_spec import RunSpec, read_toml, resolve
-from harness.sweeps.forecast import Forecast, MemoryEstimator, forecast
+from harness.sweeps.forecast import Forecast, forecast
 from harness.sweeps.preview import plan_cells
-from harness.sweeps.probes import Costs, ProbeBatches, Probes, batches_of, probe, run_seconds
+from harness.sweeps.probes import (
+    LIMIT_SECONDS,
+    Costs,
+    ProbeBatches,
+    Probes,
+    batches_of,
+    probe,
+    run_seconds,
+)
 from harness.sweeps.sweep import SweepCell
 
 
@@ -215,23 +224,22 @@ def test_what_does_not_answer_or_dies_is_unknown(
 ) -> None:
     (each,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
     longest = batches_of(each).longest
-    with MemoryEstimator() as predictor:
-        monkeypatch.setattr("harness.sweeps.forecast.LIMIT_SECONDS", 0.01)  # None starts as fast.
-        late = predictor(each.cell.spec, longest)
+    with MemoryEstimator(timeout=0.01) as estimate:  # No process starts as fast.
+        late = estimate(each.cell.spec, longest)
         assert (late.peak_bytes, late.reason) == (
             None,
             "predicting it took longer than 0.01 seconds",
         )
-        monkeypatch.undo()
-        whole = predictor(each.cell.spec, longest)
+        estimate.timeout = LIMIT_SECONDS
+        whole = estimate(each.cell.spec, longest)
         assert whole.peak_bytes
         assert multiprocessing.active_children()
         for child in multiprocessing.active_children():
             child.kill()
             child.join()
-        dead = predictor(each.cell.spec, longest)
+        dead = estimate(each.cell.spec, longest)
         assert (dead.peak_bytes, dead.reason) == (None, "the process that predicted it died")
-        again = predictor(each.cell.spec, longest)
+        again = estimate(each.cell.spec, longest)
         assert again.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.05)
     assert multiprocessing.active_children() == []
     monkeypatch.setattr("harness.sweeps.probes.LIMIT_SECONDS", 0.001)

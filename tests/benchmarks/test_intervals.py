@@ -1,23 +1,18 @@
-"""What `make check-intervals` counts as an interval that holds."""
+"""``make check-intervals`` counts an interval that holds as such."""
 
-import importlib.util
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
 from harness.records.measurements import Speed
 
 
-@pytest.fixture(scope="module")
-def intervals() -> Any:
-    path = Path(__file__).parents[3] / "benchmarks" / "intervals.py"
-    spec = importlib.util.spec_from_file_location("intervals", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def intervals(module: Callable[[str], ModuleType]) -> ModuleType:
+    return module("intervals")
 
 
 def speed(relative: float, floor: float = 1.02) -> Speed:
@@ -39,7 +34,7 @@ def speed(relative: float, floor: float = 1.02) -> Speed:
     [(2.0, True), (2.2, True), (2.24, True), (2.25, False), (1.783, True), (1.782, False)],
 )
 def test_a_second_value_may_be_off_by_the_interval_and_the_floor(
-    intervals: Any, second: float, holds: bool
+    intervals: ModuleType, second: float, holds: bool
 ) -> None:
     found = intervals.cell(speed(2.0), speed(second, floor=1.5))
     assert found["holds"] is holds

@@ -1,0 +1,84 @@
+"""Memory of runs, estimated in a process of its own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+from harness.api.plugins import installed
+from harness.costs.fit import resolve_checkpointing
+from harness.costs.memory_estimate import try_to_estimate
+from harness.errors import first_line
+from harness.measurement.request_server import ProcessEndedError, RequestServer, Service
+from harness.model.composition import compose
+from harness.spec.run_spec import RunSpec
+from harness.training.schedule import Step
+
+
+class RunMemory(NamedTuple):
+    """Peak memory of a run's training, as far as it could be estimated."""
+
+    peak_bytes: int | None
+    """Null where it could not be estimated."""
+    reason: str | None
+    """Reason why it could not be estimated."""
+    spec: RunSpec
+    """The run's spec, with ``auto`` settings resolved."""
+
+
+class MemoryEstimator:
+    """Estimates the memory of runs in a process of its own; a context manager.
+
+    A third-party compressor may end the process, and code that trains on a GPU would keep some of
+    its memory, which the runs would then lack. A process that died or did not answer is replaced.
+
+    Args:
+        timeout: seconds after which an estimate is given up.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._server: RequestServer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def __call__(self, spec: RunSpec, longest: Step) -> RunMemory:
+        """Estimate the peak memory of a run from the step with its longest batch."""
+        if self._server is None:
+            self._server = RequestServer(_EstimateService)
+        try:
+            memory: RunMemory = self._server.request(
+                "estimate", spec, longest, timeout=self.timeout
+            )
+            return memory
+        except TimeoutError:
+            reason = f"predicting it took longer than {self.timeout:g} seconds"
+        except ProcessEndedError:
+            reason = "the process that predicted it died"
+        self._end()
+        return RunMemory(None, reason, spec)
+
+    def _end(self) -> None:
+        if self._server is not None:
+            self._server.kill()
+            self._server.close()
+            self._server = None
+
+
+class _EstimateService(Service):
+    def estimate(self, spec: RunSpec, longest: Step) -> RunMemory:
+        """Estimate the peak memory of a run from the step with its longest batch."""
+        plugins = installed()
+        try:
+            backbone = plugins.backbone(spec.backbone)
+            recipe = plugins.recipe(spec.recipe)
+            spec = resolve_checkpointing(spec, backbone, recipe, longest)
+            skeleton = compose(backbone.skeleton(), backbone, recipe)
+            memory, reason = try_to_estimate(spec, backbone, recipe, skeleton, longest)
+        except Exception as error:
+            # A recipe that cannot be built is a result of the sweep, not a reason not to start it.
+            return RunMemory(None, first_line(error), spec)
+        return RunMemory(memory.peak_bytes if memory else None, reason, spec)

@@ -1,0 +1,120 @@
+"""A fresh process that answers requests over a pipe, one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from multiprocessing.connection import Connection
+from typing import Any
+
+from harness.errors import HarnessError, OutOfMemoryError, first_line, is_out_of_memory
+from harness.interrupts import ignore_sigint_in_children
+
+_EXIT_SECONDS = 10
+"""Time that a process has to end by itself once its pipe is closed."""
+
+
+class ProcessEndedError(Exception):
+    """The process of a request server ended before it answered.
+
+    Attributes:
+        code: its exit code, as ``multiprocessing.Process.exitcode`` gives it: -9 if it was killed.
+    """
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(f"the process ended with code {code}")
+        self.code = code
+
+
+class Service:
+    """Base of what a request server runs in its process: each public method is a request.
+
+    It is made there without arguments. What goes through the pipe, either way, is pickled.
+    """
+
+    def memory_reached(self, error: Exception) -> int | None:
+        """Return the most bytes that this process held when memory ran out; None if unknown."""
+        return None
+
+
+class RequestServer:
+    """A fresh process that runs a service; its requests are calls of the service's methods.
+
+    The process ignores Ctrl-C, which a terminal sends to children as well: their parent decides.
+
+    Args:
+        service: class of the service.
+    """
+
+    def __init__(self, service: type[Service]) -> None:
+        # A fresh interpreter, not a fork: a fork would share pages and inherit thread state.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, child = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child, service), daemon=True)
+        with ignore_sigint_in_children():
+            self._process.start()
+        child.close()
+
+    def request(self, method: str, *arguments: object, timeout: float | None = None) -> Any:
+        """Call a method of the service in its process and return the result.
+
+        Args:
+            method: name of the method.
+            arguments: positional arguments of the method.
+            timeout: seconds to wait for the result; None waits without limit.
+
+        Raises:
+            HarnessError: raised by the method.
+            OutOfMemoryError: the method ran out of memory; ``reached`` is set where it is known.
+            RuntimeError: the method raised any other exception; the text names it.
+            ProcessEndedError: the process ended before it answered.
+            TimeoutError: the time is over. The process is still at work and must be killed.
+        """
+        try:
+            self._pipe.send((method, arguments))
+            if not self._pipe.poll(timeout):
+                raise TimeoutError(f"no answer within {timeout:g} seconds")
+            answer = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join(_EXIT_SECONDS)
+            raise ProcessEndedError(self._process.exitcode) from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def kill(self) -> None:
+        """End the process at once, from any thread; a waiting ``request`` raises an error."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process after the request that it is at work on; kill it if that takes long."""
+        self._pipe.close()
+        self._process.join(_EXIT_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _serve(pipe: Connection, service_class: type[Service]) -> None:
+    """Answer requests until the pipe is closed."""
+    service = service_class()
+    with contextlib.suppress(EOFError, ConnectionError):  # The parent is done, or is gone.
+        while True:
+            method, arguments = pipe.recv()
+            answer: Any
+            try:
+                answer = getattr(service, method)(*arguments)
+            except Exception as error:
+                answer = _portable(error, service)
+            pipe.send(answer)
+
+
+def _portable(error: Exception, service: Service) -> Exception:
+    """Return an exception of one of the classes that a parent tells apart, which can be pickled."""
+    if isinstance(error, HarnessError):
+        return HarnessError(error.message, error.hint)
+    if is_out_of_memory(error):
+        portable = OutOfMemoryError(first_line(error))
+        portable.reached = service.memory_reached(error)
+        return portable
+    return RuntimeError(f"{type(error).__name__}: {error}")
