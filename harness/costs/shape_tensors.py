@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.measurement.tensor_tracker import tensors_in
-from harness.model.host_draws import settled_draw
+from harness.model.host_draws import fixed_draw
 
 
 class ShapeTensor(Tensor):
@@ -76,7 +76,7 @@ class ShapesOnly(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Run the operator's kernel for the meta device, but on real tensors alone for real."""
-        settled = settled_draw(func, args)
+        settled = fixed_draw(func, args)
         if settled is not None:
             return settled
         tensors = list(tensors_in((*args, *(kwargs or {}).values())))

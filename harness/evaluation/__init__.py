@@ -1,1 +1,1 @@
-"""Evaluation: predictions of a model on a split."""
+"""Evaluation: decoding predictions with a model, and scoring them with metrics."""

@@ -1,13 +1,13 @@
-"""Attention over the beams of an example at once, from keys and values that never move.
+"""A key-value cache that the beams of an example share, and the attention over it.
 
-Beam search as it is usually run treats every hypothesis as an example of its own: the encoder's
-keys and values are kept once a beam, and whenever hypotheses change places, all that is cached is
-copied row by row. For six beams this costs more than half of the time of generation on a CPU.
+The usual beam search treats every hypothesis as an example of its own: the encoder's keys and
+values are stored once per beam, and whenever hypotheses are reordered, the whole cache is copied
+row by row. With six beams this costs more than half of the time of generation on a CPU.
 
-Here the hypotheses of one example share everything. Cross-attention keys are kept once an example;
-self-attention keys are appended and stay where they are: a step writes one *slot* for each beam.
-Which slots are a hypothesis's own past is a mask of small integers, and only that follows the
-hypotheses about. The queries of an example's beams then attend as one sequence.
+Here the hypotheses of one example share the cache. Cross-attention keys are stored once per
+example. Self-attention keys are appended and never moved: a step writes one *slot* for each beam. A
+small integer tensor tells which slots belong to the past of a hypothesis, and only that tensor is
+reordered. The queries of an example's beams then attend as one sequence.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ ATTENTION = "beams_as_queries"
 """Name of the attention implementation in transformers' registry."""
 
 _FIRST_STEPS = 16
+"""Steps that a new cache has room for; the room doubles when it is full."""
 
 
 def beam_attention(
@@ -40,22 +41,23 @@ def beam_attention(
     """Attend with all beams of an example as one sequence of queries.
 
     Args:
-        module: the attention layer; not used.
-        query: [examples * beams, heads, queries, width].
-        key: [examples, heads, keys, width]; in self-attention the keys are positions x slots.
-        value: like ``key``.
-        attention_mask: added to the scores, [examples, 1, 1 or beams, keys].
-        scaling: of the scores.
-        position_bias: T5's, [1, heads, queries, at least positions].
+        module: the attention module; not used.
+        query: shape (examples * beams, heads, queries, width).
+        key: shape (examples, heads, keys, width); in self-attention the keys are positions x slots.
+        value: the shape of ``key``.
+        attention_mask: added to the scores; shape (examples, 1, 1 or beams, keys).
+        scaling: the factor of the scores.
+        position_bias: T5's position bias; shape (1, heads, queries, at least positions).
 
     Returns:
-        [examples * beams, queries, heads, width], and no weights.
+        (the output of shape (examples * beams, queries, heads, width), None in place of the
+        probabilities)
     """
     examples, heads, keys, width = key.shape
     beams, queries = query.shape[0] // examples, query.shape[2]
     if position_bias is not None:
-        # T5 takes the number of keys for that of positions, so its bias is too long where a
-        # position has several slots; those of one position share the bias.
+        # T5 takes the number of keys for the number of positions, so its bias is too long where a
+        # position has several slots. All slots of a position share its bias.
         slots = attention_mask.shape[2]
         bias = position_bias[..., : keys // slots]
         attention_mask = attention_mask + bias.repeat_interleave(slots, -1)
@@ -71,10 +73,12 @@ AttentionInterface.register(ATTENTION, beam_attention)
 
 
 class SlotLayer(DynamicLayer):  # type: ignore[misc]
-    """The self-attention keys and values of a layer: [examples, heads, steps, beams, width].
+    """The self-attention keys and values of a layer.
+
+    Both have the shape (examples, heads, steps, beams, width).
 
     Args:
-        beams: slots that a step writes for each example.
+        beams: number of slots that a step writes for each example.
     """
 
     def __init__(self, beams: int) -> None:
@@ -87,7 +91,15 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append a step of [examples * beams, heads, 1, width]; return all, slots as keys."""
+        """Append the keys and values of a step, and return those of all steps.
+
+        Args:
+            key_states: shape (examples * beams, heads, 1, width).
+            value_states: the shape of ``key_states``.
+
+        Returns:
+            (keys, values), each of shape (examples, heads, steps * beams, width)
+        """
         if not self.steps:
             self.keys, self.values = self._room(key_states), self._room(value_states)
             self.is_initialized = True
@@ -116,12 +128,12 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
 
 
 class BeamCache(EncoderDecoderCache):  # type: ignore[misc]
-    """What a decoder remembers: slots for its own past, the encoder's keys once an example."""
+    """A decoder's cache: self-attention slots for each beam, cross-attention once per example."""
 
     def __init__(self, beams: int) -> None:
         super().__init__(Cache(layer_class_to_replicate=partial(SlotLayer, beams)), DynamicCache())
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Drop all examples but ``indices``."""
+        """Keep the examples ``indices`` only."""
         for layer in (*self.self_attention_cache.layers, *self.cross_attention_cache.layers):
             layer.batch_select_indices(indices)

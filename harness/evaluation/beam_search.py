@@ -1,8 +1,8 @@
-"""Beam search of an encoder-decoder, with the results of transformers' own and less work.
+"""Beam search of an encoder-decoder, with the results of transformers' search and less work.
 
-It is the search of transformers' ``generate``, with the same meaning of the settings. What differs:
-an example that has ended leaves the batch at once, hypotheses share what is cached (see ``cache``),
-and repeated n-grams are found by comparing whole tensors.
+It is the search of transformers' ``generate``, with the same meaning of the settings. It differs in
+three points: an example that has ended leaves the batch at once, hypotheses share a cache (see
+``beam_cache``), and repeated n-grams are found by comparing whole tensors.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from transformers.modeling_outputs import BaseModelOutput
 from harness.evaluation.beam_cache import BeamCache
 from harness.spec.decoding import DecodingSettings
 
-# Low enough to lose against any real score, and finite, so that sums stay numbers.
 _NEVER = -1e9
+"""Score of hypotheses that do not exist: lower than any real score, and finite, so that no sum is
+NaN."""
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The ids with a meaning to the search, as a model's generation settings give them.
+    """The special token ids that the search needs, from a model's generation settings.
 
     Attributes:
-        start: what the decoder reads first.
-        end: what closes a hypothesis.
+        start: the decoder's first input.
+        end: ids that end a hypothesis.
         pad: fills sources and shorter hypotheses.
-        forced_first: what every hypothesis begins with, if anything (BART-large).
-        forced_last: what a hypothesis of the greatest length ends with, if anything (BART).
+        forced_first: the first token of every hypothesis, or None (set for BART-large).
+        forced_last: the last token of a hypothesis of maximum length, or None (set for BART).
     """
 
     start: int
@@ -43,29 +44,30 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> SpecialTokens:
-        """Read them; all else that a model's generation settings say is left alone."""
-        own = model.generation_config
-        end = own.eos_token_id
+        """Read the ids of a model; its other generation settings are ignored."""
+        config = model.generation_config
+        end = config.eos_token_id
         return cls(
-            start=own.decoder_start_token_id,
+            start=config.decoder_start_token_id,
             end=tuple(end) if isinstance(end, list) else (end,),
-            pad=own.pad_token_id,
-            forced_first=own.forced_bos_token_id,
-            forced_last=own.forced_eos_token_id,
+            pad=config.pad_token_id,
+            forced_first=config.forced_bos_token_id,
+            forced_last=config.forced_eos_token_id,
         )
 
 
 @dataclass(frozen=True)
 class _Search:
-    """Where the examples that are still open stand; the first axis is the example.
+    """The state of the examples whose search goes on; the first axis is the example.
 
     Attributes:
-        example: which row of the batch it is.
-        tokens: open hypotheses, best first: [examples, beams, length].
-        scores: their summed log-probabilities: [examples, beams].
-        slots: in which slot of the cache each of their past steps is: [examples, beams, steps].
-        ended: finished hypotheses, best first: [examples, beams, greatest length].
-        ended_scores: their log-probabilities, divided by their length to the length penalty.
+        example: row of each example in the batch, shape (examples,).
+        tokens: open hypotheses, best first, shape (examples, beams, length).
+        scores: their summed log-probabilities in nats, shape (examples, beams).
+        slots: cache slot of each of their past steps, shape (examples, beams, steps).
+        ended: finished hypotheses, best first, shape (examples, beams, maximum length).
+        ended_scores: log-probabilities of the finished hypotheses, divided by length to the power
+            of the length penalty, shape (examples, beams).
     """
 
     example: Tensor
@@ -85,13 +87,14 @@ def beam_search(
     """Return the best hypothesis of every example.
 
     Args:
-        model: in evaluation mode, with the attention implementation of ``cache``.
-        input_ids: [examples, source length], padded on the right.
-        lengths: of the sources, [examples].
-        settings: of the search.
+        model: the model in evaluation mode, with the attention implementation of ``beam_cache``.
+        input_ids: the sources, shape (examples, source length), padded on the right.
+        lengths: tokens of each source, shape (examples,).
+        settings: the settings of the search.
 
     Returns:
-        Token ids, [examples, at most 1 + max_new_tokens], start token first, padded on the right.
+        Token ids, shape (examples, at most 1 + max_new_tokens), start token first, padded on the
+        right.
     """
     special = SpecialTokens.of(model)
     decoder = _Decoder(model, input_ids, lengths, settings.beams)
@@ -102,11 +105,11 @@ def beam_search(
         log_probs = _log_probs(logits, search.tokens, settings)
         _forbid(log_probs, search.tokens, settings, special)
         search = _advance(search, log_probs, settings, special)
-        open_ = _can_improve(search, step + 1, settings)
-        if not open_.all():
-            closed = ~open_
-            results[search.example[closed]] = search.ended[closed, 0]
-            rows = open_.nonzero().squeeze(1)
+        improvable = _can_improve(search, step + 1, settings)
+        if not improvable.all():
+            final = ~improvable
+            results[search.example[final]] = search.ended[final, 0]
+            rows = improvable.nonzero().squeeze(1)
             if not len(rows):
                 return results
             search = search.select(rows)
@@ -116,7 +119,7 @@ def beam_search(
 
 
 class _Decoder:
-    """Runs the model's decoder a step at a time, for the examples that are kept."""
+    """Runs the model's decoder one step at a time, for the examples whose search goes on."""
 
     def __init__(
         self, model: PreTrainedModel, input_ids: Tensor, lengths: Tensor, beams: int
@@ -132,7 +135,15 @@ class _Decoder:
         self.cache_name = "cache" if "cache" in parameters else "past_key_values"
 
     def step(self, tokens: Tensor, slots: Tensor) -> Tensor:
-        """Read the last tokens, [examples, beams], and return logits, [examples, beams, ids]."""
+        """Decode one step.
+
+        Args:
+            tokens: last token of each hypothesis, shape (examples, beams).
+            slots: see ``_Search``.
+
+        Returns:
+            Logits in float32, shape (examples, beams, vocabulary).
+        """
         own = slots[..., None] == torch.arange(self.beams, device=slots.device)
         logits: Tensor = self.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=self.encoded),
@@ -145,7 +156,7 @@ class _Decoder:
         return logits.float().view(*tokens.shape, -1)
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all examples but ``rows``."""
+        """Keep the examples ``rows`` only."""
         self.mask, self.encoded = self.mask[rows], self.encoded[rows]
         self.cache.batch_select_indices(rows)
 
@@ -155,7 +166,7 @@ def _begin(
 ) -> _Search:
     beams = settings.beams
     scores = torch.full((examples, beams), _NEVER, device=device)
-    # All hypotheses are alike at first: let one of them count.
+    # All hypotheses of an example are equal at first, so that only one of them may count.
     scores[:, 0] = 0
     longest = (examples, beams, 1 + settings.max_new_tokens)
     return _Search(
@@ -169,30 +180,30 @@ def _begin(
 
 
 def _log_probs(logits: Tensor, tokens: Tensor, settings: DecodingSettings) -> Tensor:
-    """Normalise the logits, and penalise the tokens that a hypothesis already holds."""
+    """Normalise the logits, and penalise the tokens that a hypothesis already contains."""
     penalty = settings.repetition_penalty
     if penalty == 1:
         return F.log_softmax(logits, dim=-1)
-    # As in transformers, whose greedy search never normalises.
+    # As in transformers, whose greedy search penalises logits without normalising them.
     if settings.beams == 1:
         return F.log_softmax(_penalised(logits, tokens, penalty), dim=-1)
     return _penalised(F.log_softmax(logits, dim=-1), tokens, penalty)
 
 
 def _penalised(scores: Tensor, tokens: Tensor, penalty: float) -> Tensor:
-    held = scores.gather(-1, tokens)
-    return scores.scatter(-1, tokens, torch.where(held < 0, held * penalty, held / penalty))
+    old = scores.gather(-1, tokens)
+    return scores.scatter(-1, tokens, torch.where(old < 0, old * penalty, old / penalty))
 
 
 def _forbid(
     log_probs: Tensor, tokens: Tensor, settings: DecodingSettings, special: SpecialTokens
 ) -> None:
-    """Rule out repeated n-grams, too early an end and all but forced tokens, in place."""
+    """Exclude in place repeated n-grams, ends before the minimum length, and unforced tokens."""
     length = tokens.shape[-1]
     size = settings.no_repeat_ngram
     starts = length + 1 - size
     if size and starts > 0:
-        # Where in the past do the last size - 1 tokens stand? What followed must not follow again.
+        # Find where the last size - 1 tokens occur earlier; exclude the tokens that followed them.
         seen = torch.ones_like(tokens[..., :starts], dtype=torch.bool)
         for offset in range(size - 1):
             last = tokens[..., starts + offset, None]
@@ -210,12 +221,12 @@ def _forbid(
 def _advance(
     search: _Search, log_probs: Tensor, settings: DecodingSettings, special: SpecialTokens
 ) -> _Search:
-    """Extend every hypothesis by a token, keep the best, and move closed ones to ``ended``."""
+    """Extend every hypothesis by a token, keep the best, and move finished ones to ``ended``."""
     beams = settings.beams
     vocabulary = log_probs.shape[-1]
     length = search.tokens.shape[-1]
     totals = (log_probs + search.scores[..., None]).flatten(1)
-    # Each beam can close in as many ways as there are end tokens: enough stay open.
+    # A beam can end with any of the end tokens, so that this many candidates leave enough open.
     scores, picks = totals.topk(beams * (1 + len(special.end)))
     parents = picks // vocabulary
     tokens = torch.cat([_take(search.tokens, parents), (picks % vocabulary)[..., None]], -1)
@@ -226,7 +237,7 @@ def _advance(
     if length == settings.max_new_tokens:
         closed.fill_(True)
 
-    # Only the best may end; the others are there to replace them.
+    # Only the best `beams` candidates may end; the others replace those that do.
     ending = scores / length**settings.length_penalty
     ending = ending.masked_fill(~closed, _NEVER)[:, :beams]
     ended_scores, order = torch.cat([search.ended_scores, ending], 1).topk(beams)
@@ -247,14 +258,22 @@ def _advance(
 
 
 def _can_improve(search: _Search, length: int, settings: DecodingSettings) -> Tensor:
-    """Say of each example whether its search goes on after hypotheses of this length.
+    """Return for each example whether an open hypothesis can still beat a finished one.
 
-    Scores only fall from here, and lengths grow up to the greatest one. early_stopping=False judges
-    by the present length nevertheless, which is exact for length penalties up to 0.
+    From here on scores only fall, and lengths grow up to the maximum. ``early_stopping=False``
+    nevertheless compares at the present length, which is exact for length penalties up to 0.
+
+    Args:
+        search: the state of the search.
+        length: number of tokens of the open hypotheses, without the start token.
+        settings: the settings of the search.
+
+    Returns:
+        Booleans, shape (examples,).
     """
     worst = search.ended_scores[:, -1]
     if settings.beams == 1 or settings.early_stopping is True:
-        return worst <= _NEVER  # Fewer have ended than there are beams.
+        return worst <= _NEVER  # Fewer hypotheses have ended than there are beams.
     if settings.early_stopping == "never" and settings.length_penalty > 0:
         length = settings.max_new_tokens
     divisor: float = length**settings.length_penalty
@@ -262,10 +281,10 @@ def _can_improve(search: _Search, length: int, settings: DecodingSettings) -> Te
 
 
 def _take(rows: Tensor, indices: Tensor) -> Tensor:
-    """Pick rows along the second axis, [examples, picked, ...]."""
+    """Select rows along the second axis: (examples, rows, width) to (examples, selected, width)."""
     return rows.take_along_dim(indices[..., None], 1)
 
 
 def _additive(visible: Tensor) -> Tensor:
-    """Turn what may be seen into what is added to attention scores."""
+    """Turn a boolean mask of visible keys into one that is added to attention scores."""
     return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, -torch.inf)

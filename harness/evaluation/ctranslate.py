@@ -1,8 +1,8 @@
-"""Prediction by CTranslate2, an optional engine that only infers.
+"""Decoding with CTranslate2, an optional inference engine.
 
-Its search is its own: an example ends as soon as as many hypotheses have ended as there are beams,
-so that some predictions differ from those of the harness's own search. The signature says whose
-they are.
+CTranslate2 has a different beam search: an example ends when as many hypotheses have ended as there
+are beams, so that some predictions differ from those of the harness's own search. The signature
+names the decoder.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 
 def require_ctranslate2() -> None:
-    """Make sure that the package is there.
+    """Check that CTranslate2 is installed.
 
     Raises:
-        HarnessError: it is not.
+        HarnessError: it is not installed.
     """
     if importlib.util.find_spec("ctranslate2") is None:
         raise HarnessError(
             "The decoder ctranslate2 is not installed.",
-            "pip install 'seq2seq-harness[ctranslate2]', or leave --set test.decoder=ctranslate2 "
-            "out.",
+            "pip install 'seq2seq-harness[ctranslate2]', or leave out --set "
+            "test.decoder=ctranslate2",
         )
 
 
@@ -54,7 +54,7 @@ def translate(
 ) -> list[str]:
     """Return a prediction for every source; see ``decoding.generate`` for the arguments.
 
-    Adapters are merged in the copy that is converted; the model stays as it is.
+    Adapters are merged in the copy that is converted; the model itself does not change.
 
     Raises:
         HarnessError: CTranslate2 is not installed, or cannot convert this model.
@@ -65,7 +65,7 @@ def translate(
         translator = _convert(model, tokenizer, Path(folder), _compute_type(model, dtype))
         for batch in batches(sources, settings.batch_size, predictions):
             prefix = None if first is None else [tokenizer.convert_ids_to_tokens([first])]
-            found = translator.translate_batch(
+            results = translator.translate_batch(
                 [tokenizer.convert_ids_to_tokens(list(sources[i])) for i in batch],
                 target_prefix=prefix and prefix * len(batch),
                 beam_size=settings.beams,
@@ -74,23 +74,23 @@ def translate(
                 no_repeat_ngram_size=settings.no_repeat_ngram,
                 length_penalty=settings.length_penalty,
                 repetition_penalty=settings.repetition_penalty,
-                # Its own default, 1, rules out empty predictions.
+                # CTranslate2's default of 1 excludes empty predictions.
                 min_decoding_length=max(1, settings.min_new_tokens),
             )
-            made = {}
-            for i, result in zip(batch, found, strict=True):
+            texts = {}
+            for i, result in zip(batch, results, strict=True):
                 ids = tokenizer.convert_tokens_to_ids(result.hypotheses[0])
-                made[i] = tokenizer.decode(ids, skip_special_tokens=True).strip()
-            predictions |= made
+                texts[i] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+            predictions |= texts
             if on_batch:
-                on_batch(made)
+                on_batch(texts)
     return [predictions[i] for i in range(len(sources))]
 
 
 def translate_signature(
     model: PreTrainedModel, settings: DecodingSettings, dtype: torch.dtype
 ) -> str:
-    """Name the decoder, its settings, precision and version."""
+    """Return the signature: the decoder, its settings, precision and version."""
     version = importlib.metadata.version("ctranslate2")
     search = describe_search(settings)
     return "|".join(["ctranslate2", *search, _compute_type(model, dtype), f"ctranslate2:{version}"])
@@ -111,10 +111,10 @@ def _convert(
     import ctranslate2
     from ctranslate2.converters import TransformersConverter
 
-    # A bar of writing files would break into the run's own.
+    # A progress bar of file writing would interrupt the run's own progress bar.
     logging.disable_progress_bar()
     with merged(model):
-        # As if no adapter had ever been there: PEFT's layers wrap the plain ones.
+        # The names of a model without adapters: PEFT's layers wrap the plain ones.
         state: dict[str, Any] = {
             name.replace(".base_layer.", "."): tensor
             for name, tensor in model.state_dict().items()
@@ -125,11 +125,11 @@ def _convert(
     tokenizer.save_pretrained(folder / "model")
     try:
         TransformersConverter(str(folder / "model")).convert(str(folder / "converted"))
-    # What a model that the converter does not know makes it raise is not documented.
+    # The errors of the converter for an unsupported model are not documented.
     except Exception as error:
         raise HarnessError(
             f"CTranslate2 cannot convert this model: {error}",
-            "Leave --set test.decoder=ctranslate2 out.",
+            "Leave out --set test.decoder=ctranslate2",
         ) from error
     return ctranslate2.Translator(
         str(folder / "converted"),
@@ -140,6 +140,6 @@ def _convert(
 
 
 def _complete(path: Path) -> None:
-    """Add what the converter reads of a BART and transformers 5 no longer writes."""
+    """Add the settings of BART that the converter reads and transformers 5 no longer writes."""
     config = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({"normalize_before": False, "normalize_embedding": True} | config))

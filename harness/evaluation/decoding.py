@@ -1,4 +1,4 @@
-"""Generation of predictions: the same search for every recipe, whatever a hub model's defaults."""
+"""Decoding: the same search for every recipe, whatever a model's own generation settings are."""
 
 from __future__ import annotations
 
@@ -30,26 +30,27 @@ def generate(
     known: Mapping[int, str] | None = None,
     on_batch: Callable[[dict[int, str]], None] | None = None,
 ) -> list[str]:
-    """Return a prediction for every source, in the order given.
+    """Return a prediction for every source, in the order of the sources.
 
-    Predictions are those of transformers' ``generate`` with the same settings. Of the model's own
-    generation settings only the special tokens count (start, end, padding, forced first and last).
+    Predictions are those of transformers' ``generate`` with the same settings. The model's own
+    generation settings are ignored, except for the special tokens (start, end, padding, forced
+    first and last).
 
     Args:
-        model: an encoder-decoder; decodes on its own device. Its mode, weights and attention
+        model: an encoder-decoder; it decodes on its own device. Its mode, weights and attention
             implementation are the same afterwards.
         tokenizer: turns the predicted ids into text.
-        sources: token ids, each ended by the end of sequence.
-        settings: of the search.
-        shared_beams: the backbone's own word on whether its beams can share a cache; if not,
-            transformers' search is used, which gives the same predictions in more time.
-        dtype: float32, or bfloat16 for matrix products in bfloat16, with residuals and logits in
-            float32; its rounding can change predictions.
-        known: predictions that were made before, by the place of their source.
-        on_batch: called after each batch with its predictions, likewise.
+        sources: token ids of each source, with the end-of-sequence token at the end.
+        settings: the settings of the search.
+        shared_beams: whether the backbone supports a cache that beams share. If not, transformers'
+            search is used, which gives the same predictions in more time.
+        dtype: float32, or bfloat16 for matrix products in bfloat16 with residuals and logits in
+            float32. The rounding of bfloat16 can change predictions.
+        known: index of a source -> its prediction, from an earlier call that was interrupted.
+        on_batch: is called after each batch with a mapping from index to prediction.
 
     Returns:
-        Texts without special tokens and surrounding white space.
+        Texts without special tokens and without surrounding white space.
     """
     predictions = dict(known or {})
     with merged(model), computing_in(model, dtype), _predicting(model, shared_beams) as search:
@@ -57,38 +58,43 @@ def generate(
             ids, lengths = _pad([sources[i] for i in batch], model.generation_config.pad_token_id)
             best = search(model, ids.to(model.device), lengths.to(model.device), settings)
             texts = tokenizer.batch_decode(best, skip_special_tokens=True)
-            made = {i: text.strip() for i, text in zip(batch, texts, strict=True)}
-            predictions |= made
+            decoded = {i: text.strip() for i, text in zip(batch, texts, strict=True)}
+            predictions |= decoded
             if on_batch:
-                on_batch(made)
+                on_batch(decoded)
     return [predictions[i] for i in range(len(sources))]
 
 
 def batches(
     sources: Sequence[Sequence[int]], size: int, known: Mapping[int, str]
 ) -> list[list[int]]:
-    """Return the places of the sources in batches, without those batches that are known whole.
+    """Return the indices of the sources in batches, without batches whose predictions are known.
 
-    They are cut as if nothing were known, so that what is left predicts to the same bits.
+    Known predictions do not change how the other sources are batched, so that a resumed run
+    predicts the same, bit for bit.
     """
-    # Like lengths together: less padding. The longest first: memory runs out at once or never.
+    # Sources of similar length share a batch, which saves padding. The longest come first, so that
+    # memory runs out in the first batch or never.
     longest_first = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
-    cut = [longest_first[start : start + size] for start in range(0, len(sources), size)]
-    return [batch for batch in cut if not all(i in known for i in batch)]
+    all_batches = [longest_first[start : start + size] for start in range(0, len(sources), size)]
+    return [batch for batch in all_batches if not all(i in known for i in batch)]
 
 
 def signature(settings: DecodingSettings, dtype: torch.dtype = torch.float32) -> str:
-    """Name the search, its settings, precision and version; only equal ones may be compared."""
+    """Return the signature: search, settings, precision and version.
+
+    Only predictions with equal signatures may be compared.
+    """
     precision = str(dtype).removeprefix("torch.")
     version = f"transformers:{transformers.__version__}"
     return "|".join(["beam_search", *describe_search(settings), precision, version])
 
 
 def describe_search(settings: DecodingSettings) -> list[str]:
-    """Name the settings of the search; how many examples go at a time is not part of it.
+    """Return the settings of the search as ``name:value``; the batch size is not part of them.
 
-    Settings that came later are named where they are not at their default, which stands for how all
-    was decoded before: signatures of older reports stay comparable.
+    Settings that were added later are left out while they have their default value, which is how
+    everything was decoded before. The signatures of older reports therefore stay comparable.
     """
     always = ("beams", "max_new_tokens", "no_repeat_ngram")
     values = {
@@ -112,7 +118,7 @@ Search = Callable[[PreTrainedModel, Tensor, Tensor, DecodingSettings], Tensor]
 
 @contextmanager
 def _predicting(model: PreTrainedModel, shared_beams: bool) -> Iterator[Search]:
-    """Prepare the model, and give the fastest search that it allows."""
+    """Put the model into evaluation mode, and yield the fastest search that it supports."""
     training = model.training
     model.eval()
     try:
@@ -128,12 +134,12 @@ def _predicting(model: PreTrainedModel, shared_beams: bool) -> Iterator[Search]:
 
 @contextmanager
 def computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
-    """Compute matrix products in ``dtype`` for a while, and logits in float32."""
+    """Compute matrix products in ``dtype`` and logits in float32 within the context."""
     if dtype == torch.float32:
         with linear_weights_in(model, dtype):
             yield
         return
     head = model.get_output_embeddings()
     autocast = torch.autocast(model.device.type, dtype)
-    with linear_weights_in(model, dtype, but=head), in_float32(head), autocast:
+    with linear_weights_in(model, dtype, excluded=head), in_float32(head), autocast:
         yield

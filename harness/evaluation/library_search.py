@@ -1,4 +1,4 @@
-"""The beam search of transformers itself, for models that ``beam_search`` does not know."""
+"""The beam search of transformers, for models that ``beam_search`` does not support."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def library_search(
 ) -> Tensor:
     """Return the best hypothesis of every example; see ``beam_search`` for the arguments.
 
-    The model's own generation settings are put aside meanwhile, all but its special tokens:
-    arguments to ``generate`` override only what they name, and a model of the hub may come with a
-    length penalty or a minimum length.
+    The model's own generation settings are replaced during the search, except for its special
+    tokens. Arguments to ``generate`` would override only the settings that they name, and a model
+    of the hub may come with a length penalty or a minimum length.
     """
     own = model.generation_config
-    # Greedy search knows neither, and transformers warns of what it ignores.
+    # Greedy search uses neither, and transformers warns of settings that it ignores.
     beam_settings = {
         "early_stopping": settings.early_stopping,
         "length_penalty": settings.length_penalty,

@@ -1,4 +1,4 @@
-"""Predictions as they are made, so that a run which is stopped need not make them again."""
+"""A file of the predictions so far, from which a stopped run resumes decoding."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from harness import clock
 
 
 class PartialPredictions:
-    """A file of predictions that grows by a line a batch.
+    """A file of predictions that grows by one line per batch.
 
-    A line is there whole or not at all: what a process that died left of one is cut off.
+    An incomplete line at the end, which a process that died may leave, is removed.
 
     Args:
-        path: of the file; need not exist.
+        path: the file; it need not exist.
 
     Attributes:
-        known: the predictions that it holds, by the place of their source.
-        seconds: wall time that these took.
+        known: index of a source -> its prediction, for all predictions in the file.
+        seconds: wall time that these predictions took.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,7 +28,7 @@ class PartialPredictions:
         self.seconds = 0.0
         self._path = path
         path.touch()
-        whole = 0
+        complete_bytes = 0
         for line in path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break
@@ -36,14 +36,14 @@ class PartialPredictions:
                 entry = json.loads(line)
             except ValueError:
                 break
-            self.known |= {int(place): text for place, text in entry["predictions"].items()}
+            self.known |= {int(index): text for index, text in entry["predictions"].items()}
             self.seconds = entry["seconds"]
-            whole += len(line)
-        os.truncate(path, whole)
+            complete_bytes += len(line)
+        os.truncate(path, complete_bytes)
         self._began = clock.seconds() - self.seconds
 
     def add(self, predictions: Mapping[int, str]) -> None:
-        """Write a batch down; it is on disk when this returns."""
+        """Append the predictions of a batch; they are on disk when this returns."""
         self.known |= predictions
         self.seconds = clock.seconds() - self._began
         entry = {"seconds": self.seconds, "predictions": predictions}

@@ -1,4 +1,4 @@
-"""Predictions from files of any kind, like data: tables, and pairs of text files."""
+"""Reading of predictions from JSON lines, tables of any kind, and pairs of text files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from harness.evaluation.predictions import PredictionRow, Reference, read_predic
 
 @dataclass(frozen=True)
 class Fields:
-    """The names of columns, or of the fields of JSON lines."""
+    """The names of the columns of a table, or of the fields of JSON lines.
+
+    Attributes:
+        prediction: holds the predictions.
+        reference: holds the references.
+        source: holds the sources; it need not exist.
+    """
 
     prediction: str = "prediction"
     reference: str = "reference"
@@ -35,14 +41,14 @@ def read_any_predictions(
     """Read predictions with their references.
 
     Args:
-        path: JSON lines, a table of any kind, or, beside a file of references, a text file with a
-            prediction on each line.
-        references: a text file with a reference on each line; or None, where the first holds them.
+        path: JSON lines, a table of any kind, or (together with a file of references) a text file
+            with a prediction on each line.
+        references: a text file with a reference on each line, or None if ``path`` holds them.
         fields: the names of the columns.
-        dialect: what the files do not say of themselves.
+        dialect: encoding, separator and sheet of the files, where they are not detected.
 
     Returns:
-        (the rows, notes on what was guessed)
+        (the rows, notes on what was detected)
 
     Raises:
         HarnessError: a file is missing, malformed or empty, or lacks a column.
@@ -60,8 +66,8 @@ def read_any_predictions(
             raise
         raise HarnessError(
             error.message,
-            "A text file with a prediction on each line is read beside one of references: "
-            f"harness score {path} REFERENCES",
+            "A text file with a prediction on each line needs a second one with a reference on "
+            f"each line: harness score {path} REFERENCES",
         ) from error
 
 
@@ -73,15 +79,15 @@ def _from_lines(path: Path, references: Path, dialect: Dialect) -> list[Predicti
                 "Or give one table with both columns: harness score FILE --prediction-column NAME "
                 "--reference-column NAME",
             )
-    written, known = read_lines(path, dialect), read_lines(references, dialect)
-    if len(written) != len(known):
+    predicted, expected = read_lines(path, dialect), read_lines(references, dialect)
+    if len(predicted) != len(expected):
         raise HarnessError(
-            f"{path} has {len(written):,} lines, and {references} has {len(known):,}.",
-            "Line n of the one must belong to line n of the other.",
+            f"{path} has {len(predicted):,} lines, and {references} has {len(expected):,}.",
+            "Line N of one file must belong to line N of the other.",
         )
-    if not written:
-        raise HarnessError(f"{path} holds no predictions.", "It holds one on each line.")
-    pairs = enumerate(zip(written, known, strict=True), start=1)
+    if not predicted:
+        raise HarnessError(f"{path} holds no predictions.", "Write one prediction on each line.")
+    pairs = enumerate(zip(predicted, expected, strict=True), start=1)
     return [PredictionRow(number, text, reference, None) for number, (text, reference) in pairs]
 
 
@@ -106,22 +112,22 @@ def _from_table(table: Table, fields: Fields) -> list[PredictionRow]:
 
 
 def _complete(table: Table, name: str) -> list[str]:
-    """Return a column of texts of which none is missing; they may be empty."""
+    """Return a column of texts, none of which is missing; a text may be empty."""
     texts: list[str] = []
     for number, text in enumerate(text_column(table, name), start=1):
         if text is None:
             raise HarnessError(
                 f"{table.path}: row {number}, column {name!r} is empty.",
-                "Every row needs a text there, if only an empty one; leave the row out otherwise.",
+                'Every row needs a text there, which may be "". Or remove the row.',
             )
         texts.append(text)
     return texts
 
 
 def _several(table: Table, name: str) -> list[Reference]:
-    found: list[Reference] = []
+    references: list[Reference] = []
     for number, texts in enumerate(references_column(table, name), start=1):
         if not texts:
             raise HarnessError(f"{table.path}: row {number}, column {name!r} holds no reference.")
-        found.append(texts if len(texts) > 1 else texts[0])
-    return found
+        references.append(texts if len(texts) > 1 else texts[0])
+    return references

@@ -1,4 +1,4 @@
-"""Files of predictions: JSONL, a line an example, written by a run or by anyone else."""
+"""Files of predictions: JSON lines with one example per line, from a run or another program."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class PredictionRow(NamedTuple):
     """One line of a file of predictions.
 
     Attributes:
-        line: its number, or that of its row in a table.
-        prediction: what a model wrote.
-        reference: what it should have written; a list where an example has several.
-        source: what it read, where that is known.
-        cluster: what its example shares with others that are not independent of it.
+        line: the line's number, or the row's number in a table, from 1.
+        prediction: the text that a model generated.
+        reference: the expected text, or a list of several.
+        source: the model's input, or None if it is not known.
+        cluster: a name that dependent examples share (one patient, say), or None.
     """
 
     line: int
@@ -40,13 +40,13 @@ def read_predictions(
     reference: str = "reference",
     source: str = "source",
 ) -> list[PredictionRow]:
-    """Read a JSONL file of predictions; blank lines do not count, further fields are ignored.
+    """Read a file of predictions in JSON lines; blank lines and further fields are ignored.
 
     Args:
         path: the file.
-        prediction: the field of the predictions.
-        reference: the field of the references; a list holds several.
-        source: the field of the sources, which need not be there.
+        prediction: name of the field of predictions.
+        reference: name of the field of references; its value may be a list of several.
+        source: name of the field of sources; it need not exist.
 
     Raises:
         HarnessError: the file is missing, empty or malformed; the message names the line.
@@ -76,16 +76,17 @@ def _row(line: bytes, number: int, path: Path, names: tuple[str, str, str]) -> P
     except (ValueError, RecursionError) as error:
         raise HarnessError(f"{place}: not JSON ({error}).") from error
     if not isinstance(record, dict):
-        raise HarnessError(f"{place}: a {type(record).__name__} where an object belongs.", _SHAPE)
+        kind = type(record).__name__
+        raise HarnessError(f"{place}: it holds a {kind} instead of an object.", _SHAPE)
     prediction, reference, source = names
     text = _text(record, source, place) if record.get(source) is not None else None
     cluster = _text(record, "cluster", place) if isinstance(record.get("cluster"), str) else None
-    written = _text(record, prediction, place)
-    return PredictionRow(number, written, _reference(record, reference, place), text, cluster)
+    predicted = _text(record, prediction, place)
+    return PredictionRow(number, predicted, _reference(record, reference, place), text, cluster)
 
 
 def _reference(record: dict[str, Any], name: str, place: str) -> Reference:
-    """Return the reference, or several; a list of one is that one."""
+    """Return the reference, or a list of several; a list of one text is that text."""
     value = record.get(name)
     if not isinstance(value, list) or not value:
         return _text(record, name, place)
@@ -107,6 +108,6 @@ def _text(record: dict[str, Any], field: str, place: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise HarnessError(
-            f"{place}: the field {field} holds half of a surrogate pair, which is no character."
+            f"{place}: the field {field} holds half of a surrogate pair, which is not a character."
         ) from error
     return value

@@ -1,4 +1,4 @@
-"""Scoring predictions with metrics."""
+"""Scoring of predictions with metrics."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from harness.statistics.intervals import bootstrap_interval
 
 @dataclass(frozen=True)
 class Scores:
-    """What metrics say of predictions.
+    """The scores of a set of predictions.
 
     Attributes:
-        example_count: the number of examples.
-        computed: metric -> score.
-        chosen: score -> the metric with its options, where some were chosen.
-        not_computed: metric -> why, and what would mend it.
-        notes: what was guessed while the predictions were read.
+        example_count: number of examples.
+        computed: name of a score -> score.
+        chosen: name of a score -> its metric with options, where some were set.
+        not_computed: name of a score -> the reason, and the remedy.
+        notes: what was detected while the predictions were read.
     """
 
     example_count: int
@@ -34,7 +34,7 @@ class Scores:
     notes: list[str] = field(default_factory=list)
 
     def values(self) -> dict[str, Value]:
-        """Return corpus values with their intervals, as the report holds them."""
+        """Return corpus values with their confidence intervals, in the report's form."""
         return {name: _value(score, self.chosen.get(name)) for name, score in self.computed.items()}
 
     def _repr_html_(self) -> str:
@@ -49,14 +49,15 @@ class Scores:
         )
 
     def of_example(self, index: int) -> dict[str, float]:
-        """Return every metric's value of one example."""
+        """Return the value of every score for one example, rounded to four digits."""
         return {name: round(score.examples[index], 4) for name, score in self.computed.items()}
 
 
 def score(metrics: Iterable[Metric], rows: Sequence[PredictionRow]) -> Scores:
-    """Score with every metric that can be computed here.
+    """Score predictions with every metric that can be computed here.
 
-    One that turns out broken (weights that cannot be read, say) must not take the others with it.
+    A metric that fails (because its weights cannot be read, say) does not stop the others: the
+    reason is in ``Scores.not_computed``.
     """
     sources = [row.source or "" for row in rows]
     predictions = [row.prediction for row in rows]
@@ -67,17 +68,17 @@ def score(metrics: Iterable[Metric], rows: Sequence[PredictionRow]) -> Scores:
     for metric in metrics:
         reason = metric.unavailable()
         if several and not takes_several(metric):
-            reason = reason or "It has no convention for several references of one example."
+            reason = reason or "It does not support several references for one example."
         reason = reason or metric.unreadable(references)
         if reason is None:
             try:
-                # Strings only, unless the metric takes lists.
-                made = metric.score(sources, predictions, cast(Sequence[str], references))
+                # All references are strings here, unless the metric takes lists.
+                computed = metric.score(sources, predictions, cast(Sequence[str], references))
                 if clusters is not None:
-                    made = {name: one.clustered(clusters) for name, one in made.items()}
-                scores.computed.update(made)
+                    computed = {name: one.clustered(clusters) for name, one in computed.items()}
+                scores.computed.update(computed)
                 if metric.chosen:
-                    scores.chosen.update(dict.fromkeys(made, metric.chosen))
+                    scores.chosen.update(dict.fromkeys(computed, metric.chosen))
                 continue
             except HarnessError as error:
                 reason = " ".join(filter(None, (error.message, error.hint)))
@@ -86,20 +87,23 @@ def score(metrics: Iterable[Metric], rows: Sequence[PredictionRow]) -> Scores:
 
 
 def takes_several(metric: Metric) -> bool:
-    """Whether a metric takes lists of references."""
+    """Return whether a metric takes lists of references."""
     return metric.several_references
 
 
 def clusters_of(rows: Sequence[PredictionRow]) -> list[str] | None:
-    """Return the cluster of each row, or None where every row is one of its own."""
+    """Return the cluster of each row, or None if all rows are independent.
+
+    A row without a cluster is a cluster of its own.
+    """
     if all(row.cluster is None for row in rows):
         return None
-    # A line number is no name that a data set gives.
+    # The prefixes keep line numbers and the data set's own names apart.
     return [f"line {row.line}" if row.cluster is None else f"={row.cluster}" for row in rows]
 
 
 def references_of(examples: Any, metric: Metric) -> list[Any]:
-    """Return the references of a split's examples in the form that a metric takes."""
+    """Return the references of a split's examples: lists if the metric takes them, else texts."""
     if "references" in examples.column_names and takes_several(metric):
         return list(examples["references"])
     return list(examples["target"])
@@ -108,42 +112,50 @@ def references_of(examples: Any, metric: Metric) -> list[Any]:
 def named_metrics(names: Iterable[str], registry: Registry) -> dict[str, Metric]:
     """Build the metrics that a user requested by name, with their options.
 
+    Args:
+        names: names of metrics, with options where some were set.
+        registry: the registered metrics.
+
     Raises:
         HarnessError: there is no name, one is not registered, or a metric cannot be computed here.
     """
-    chosen: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     for name in dict.fromkeys(names):
         metric = make_metric(name, registry)
         if reason := metric.unavailable():
             raise HarnessError(f"{name} cannot be computed.", reason)
-        chosen[name] = metric
-    if not chosen:
+        metrics[name] = metric
+    if not metrics:
         raise HarnessError("--metrics names no metric.", "See: harness list metrics")
-    return chosen
+    return metrics
 
 
 def not_computed_note(not_computed: dict[str, str]) -> str:
-    """Say in a line what was not computed, and why, or where that is written."""
+    """Return a note that lists the scores not computed, with their reason or where to find it."""
     reasons = set(not_computed.values())
-    why = reasons.pop() if len(reasons) == 1 else "report.json says why and what would mend it."
+    why = reasons.pop() if len(reasons) == 1 else "report.json gives the reasons and the remedies."
     return f"Not computed: {', '.join(not_computed)}. {why}"
 
 
 def metric_of(metrics: Sequence[Metric], name: str) -> Metric:
-    """Return the metric that computes a named score.
+    """Return the metric that computes the score which chooses the best weights.
+
+    Args:
+        metrics: the metrics of the run.
+        name: name of the score.
 
     Raises:
-        HarnessError: none does, or the one that does cannot here.
+        HarnessError: no metric computes it, or its metric cannot be computed here.
     """
     for metric in metrics:
         if name in metric.names:
             if reason := metric.unavailable():
                 raise HarnessError(f"{name} cannot choose the best weights.", reason)
             return metric
-    known = ", ".join(dict.fromkeys(each for metric in metrics for each in metric.names))
+    names = ", ".join(dict.fromkeys(score for metric in metrics for score in metric.names))
     raise HarnessError(
-        f"No metric of this run computes {name!r}, which is to choose the best weights.",
-        f"Choose one of: {known}. Or add its metric: --metrics NAME,...",
+        f"No metric of this run computes {name!r}, which should choose the best weights.",
+        f"Choose one of: {names}. Or add its metric: --metrics NAME,...",
     )
 
 

@@ -1,4 +1,4 @@
-"""A model's weights in the form that suits prediction, and back as they were."""
+"""Temporary changes of a model's weights for decoding: merged adapters, another precision."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[None]:
-    """Add the active LoRA updates to the weights; afterwards all is as before, bit for bit.
+    """Add the active LoRA updates to the weights; afterwards restore the weights bit for bit.
 
-    PEFT's own way back subtracts the update, which leaves rounding errors in frozen weights. Here
-    the update goes into a copy of the adapted weights, in float32, and the original parameters
-    come back as they were. Layers whose weights are quantized stay unmerged, since adding to them
-    would round their update.
+    PEFT's ``unmerge`` subtracts the update, which leaves rounding errors in frozen weights. Here
+    the update is added to a float32 copy of the adapted weights, and the original parameters are
+    put back. Layers with quantized weights stay unmerged, since merging would round their update.
     """
     layers = [
         layer
@@ -44,17 +43,17 @@ def merged(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def linear_weights_in(
-    model: nn.Module, dtype: torch.dtype, but: nn.Module | None = None
+    model: nn.Module, dtype: torch.dtype, excluded: nn.Module | None = None
 ) -> Iterator[None]:
-    """Store the weights of linear layers in ``dtype`` for a while; afterwards all is as before.
+    """Store the weights of linear layers in ``dtype``; afterwards restore them.
 
-    Autocast converts frozen weights anew at each use, which costs more than it saves when a step
+    Autocast converts frozen weights again at each use, which costs more than it saves when a step
     of generation reads all weights for a few rows.
 
     Args:
-        model: whose layers.
-        dtype: to store them in.
-        but: a layer to leave alone.
+        model: the model that holds the layers.
+        dtype: the precision of the stored weights.
+        excluded: a layer that keeps its weights.
     """
     originals = {
         layer: layer.weight
@@ -62,7 +61,7 @@ def linear_weights_in(
         if isinstance(layer, nn.Linear)
         and layer.weight.is_floating_point()
         and layer.weight.dtype != dtype
-        and layer is not but
+        and layer is not excluded
     }
     try:
         for layer, weight in originals.items():
@@ -75,10 +74,10 @@ def linear_weights_in(
 
 @contextmanager
 def in_float32(layer: nn.Linear) -> Iterator[None]:
-    """Compute a layer in float32 within autocast, for a while.
+    """Compute a layer in float32 within autocast; afterwards restore it.
 
-    The layer that gives logits needs it: bfloat16 keeps 8 bits, so that the logits of unlike
-    hypotheses come out equal, and which of them a beam follows is chance.
+    The layer that computes logits needs float32: bfloat16 has 8 significant bits, so that logits of
+    different hypotheses are often equal, and the choice between them is arbitrary.
     """
 
     def forward(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The attention that a model uses, changed for a while."""
+"""A context that changes a model's attention implementation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from transformers import PreTrainedModel
 
 @contextmanager
 def attention_implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Let every part of a model use a registered attention implementation, then its own again.
+    """Let every part of a model use a registered attention implementation; then restore its own.
 
-    T5's stacks hold configurations of their own, and ``set_attn_implementation`` of some versions
-    of transformers passes over those: it takes a part whose configuration is of the model's own
-    class for one that shares the model's.
+    T5's stacks hold configurations of their own, which ``set_attn_implementation`` of some versions
+    of transformers skips: it assumes that a part shares the model's configuration if both are of
+    the same class.
     """
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
     configs = {id(part.config): part.config for part in parts}.values()

@@ -1,4 +1,4 @@
-"""Applying a recipe to a model, and what is left of the model afterwards."""
+"""Applies a recipe to a model, and counts the layers and parameters of the result."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ParameterCount:
     """Parameters of a model; tied weights count once.
 
     Attributes:
-        total: number of all of them.
-        trainable: number of those that require a gradient.
-        total_bytes: bytes of all of them, in the precision that they are held in.
-        trainable_bytes: bytes of those that require a gradient.
+        total: number of all parameters.
+        trainable: number of parameters that require a gradient.
+        total_bytes: bytes of all parameters, in the precision in which they are stored.
+        trainable_bytes: bytes of the parameters that require a gradient.
     """
 
     total: int
@@ -37,7 +37,7 @@ class ParameterCount:
 def compose(model: PreTrainedModel, backbone: Backbone, recipe: Recipe) -> PreTrainedModel:
     """Apply the compressors of a recipe, stage by stage, and return the model.
 
-    The model that was passed in must not be used any more: compressors may work in place.
+    Do not use the passed model afterwards: compressors may change it in place.
     """
     for compressor in recipe.compressors:
         model = compressor.apply(model, backbone)
@@ -47,23 +47,23 @@ def compose(model: PreTrainedModel, backbone: Backbone, recipe: Recipe) -> PreTr
 
 
 def layers(model: PreTrainedModel, backbone: Backbone) -> dict[Stack, list[nn.Module]]:
-    """Return the layers of both stacks as they are now; see ``kept_layers``."""
+    """Return the present layers of both stacks; see ``kept_layers``."""
     return {stack: list(backbone.layers(model, stack)) for stack in STACKS}
 
 
 def kept_layers(before: Layers, after: Layers) -> dict[Stack, list[int]]:
-    """Return which layers are left in each stack, 1-indexed by where they were before.
+    """Return the original numbers of the layers that are left in each stack, from 1.
 
-    A layer is known by identity, bare or inside a wrapper, so that this holds for any
-    compressor. A layer that is left twice (weights shared over depth) is named twice.
+    A layer is recognised by identity, bare or inside a wrapper, so that this works for any
+    compressor. A layer that is used twice (weights shared over depth) appears twice.
 
     Args:
         before: the layers before ``compose``.
-        after: the layers after it.
+        after: the layers after ``compose``.
     """
     kept: dict[Stack, list[int]] = {}
     for stack in STACKS:
-        # The modules in `before` are alive, so no id can belong to another one by now.
+        # The modules in `before` still exist, so that no other module has one of their ids.
         number = {id(layer): i for i, layer in enumerate(before[stack], start=1)}
         kept[stack] = [
             number[id(module)]

@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step, counted without doing them."""
+"""Counts the floating-point operations of a training step without computing it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class StepFlops:
     (norms, activations, softmax, the optimizer) is left out.
 
     Attributes:
-        forward: of the forward pass.
-        backward: of the backward pass.
+        forward: operations of the forward pass.
+        backward: operations of the backward pass.
     """
 
     forward: int
@@ -31,18 +31,20 @@ class StepFlops:
 
     @property
     def total(self) -> int:
-        """Forward and backward."""
+        """Operations of both passes."""
         return self.forward + self.backward
 
 
 def flop_limit(backbone: Backbone, recipe: Recipe, source_tokens: int, target_tokens: int) -> float:
-    """Return what a recipe's relative speed would be if only matrix products took time.
+    """Return a recipe's speed relative to full fine-tuning if only matrix products took time.
+
+    It is the quotient of full fine-tuning's and the recipe's floating-point operations.
 
     Args:
-        backbone: the backbone.
-        recipe: composed on a skeleton.
-        source_tokens: mean length of the sources.
-        target_tokens: mean length of the targets.
+        backbone: the backbone of both.
+        recipe: the recipe, which is applied to a skeleton of the backbone.
+        source_tokens: mean length of the sources in tokens.
+        target_tokens: mean length of the targets in tokens.
     """
     full = training_flops(backbone.skeleton(), source_tokens, target_tokens)
     compressed = compose(backbone.skeleton(), backbone, recipe)
@@ -54,18 +56,18 @@ def training_flops(
 ) -> StepFlops:
     """Count the operations of one training step by tracing it on the meta device.
 
-    Autograd itself decides what the backward pass holds, so that frozen weights cost no weight
-    gradient, nothing below the first trained weight costs a gradient, and whatever a compressor
-    adds is counted, third-party ones included.
+    Autograd itself determines the backward pass. Frozen weights therefore cost no weight gradient,
+    layers below the first trained weight cost no gradient, and everything that a compressor adds is
+    counted, also by third-party compressors.
 
     Args:
         model: a composed skeleton, on the meta device.
-        source_tokens: length of each source; there is no padding.
-        target_tokens: length of each target.
-        batch_size: sequences in the step.
+        source_tokens: length of each source in tokens; there is no padding.
+        target_tokens: length of each target in tokens.
+        batch_size: number of sequences in the step.
 
     Raises:
-        ValueError: the model holds real weights; the step would really be computed.
+        ValueError: the model holds real weights, with which the step would be computed.
     """
     import torch
 
@@ -77,8 +79,8 @@ def training_flops(
     with torch.device("meta"):
         sources = torch.zeros(batch_size, source_tokens, dtype=torch.long)
         targets = torch.zeros(batch_size, target_tokens, dtype=torch.long)
-        # A ready 4-D mask: from anything less transformers would build one by looking at values,
-        # and meta tensors have none.
+        # A 4-D mask, because transformers would build it from the values of a 2-D mask, and meta
+        # tensors have no values.
         causal = torch.zeros(batch_size, 1, target_tokens, target_tokens)
     with FixedHostDraws(), ProductCounter() as counter:
         output = model(

@@ -1,7 +1,7 @@
-"""Random numbers that a model's Python code decides by, while only its shapes are computed.
+"""Fixed random numbers for the Python code of a model that is traced by shapes alone.
 
-BART skips a layer if a random number is below its ``layerdrop``. A skeleton has no numbers to
-compare, and what is counted on it must not depend on chance.
+BART skips a layer if a random number is below its ``layerdrop``. A skeleton has no values to
+compare, and its counts must not depend on chance.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-def settled_draw(func: Any, args: tuple[Any, ...]) -> Tensor | None:
+def fixed_draw(func: Any, args: tuple[Any, ...]) -> Tensor | None:
     """Return 1 in place of a single uniform random number, and None for any other operator.
 
-    No probability is above 1, so that nothing is skipped; no generator is used.
+    No probability is above 1, so that no layer is skipped. No random generator is used.
     """
     if func is torch.ops.aten.rand.default and not args[0]:
         return torch.ones(())
@@ -25,7 +25,7 @@ def settled_draw(func: Any, args: tuple[Any, ...]) -> Tensor | None:
 
 
 class FixedHostDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, a single uniform random number is 1; see ``settled_draw``."""
+    """Returns 1 for every single uniform random number while it is active; see ``fixed_draw``."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -37,6 +37,6 @@ class FixedHostDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run every other operator as it is."""
-        settled = settled_draw(func, args)
-        return func(*args, **(kwargs or {})) if settled is None else settled
+        """Replace single uniform random numbers; call every other operator unchanged."""
+        draw = fixed_draw(func, args)
+        return func(*args, **(kwargs or {})) if draw is None else draw

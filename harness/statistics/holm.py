@@ -8,6 +8,12 @@ from collections.abc import Mapping
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Adjust p-values for the number of tests (Holm 1979), controlling the family-wise error.
 
+    Args:
+        p_values: name of a test -> its p-value.
+
+    Returns:
+        Name of a test -> its adjusted p-value, in the order of ``p_values``.
+
     Raises:
         ValueError: a p-value outside [0, 1].
     """

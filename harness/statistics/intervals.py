@@ -1,8 +1,8 @@
-"""Intervals and comparisons: pure functions of scores, seeded, loud about misuse.
+"""Confidence intervals and comparisons: pure, seeded functions of scores that check their input.
 
 All intervals are two-sided. Bootstraps draw test examples with replacement and recompute the
-corpus value from the sums of the drawn examples' sufficient statistics, so that they hold for
-BLEU as they do for a mean.
+corpus value from the sums of the drawn examples' sufficient statistics, so that they are valid for
+BLEU as well as for a mean.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from harness.statistics.resampling import RESAMPLES, Bootstrap, check, check_lev
 from harness.statistics.seed_mean import Interval, SeedMean
 
 _THRESHOLDS = [0.05 / tests for tests in range(1, 21)]
-"""P-values that decide on a mark, after Holm's correction for up to 20 tests."""
+"""P-values at which significance at 0.05 changes, after Holm's correction for up to 20 tests."""
 _BLOCKS = (1, 5, 25)
-"""Blocks of resamples: more are drawn while a p-value may lie on either side of a threshold."""
+"""Numbers of blocks of resamples: the next one is used while a p-value may lie on either side of a
+threshold."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,15 @@ class Comparison:
     """A recipe against its baseline on the same seeds and test examples.
 
     Attributes:
-        difference: recipe less baseline, in the metric's unit.
-        retention: recipe over baseline, or baseline over recipe where less is better: 1 means
-            equal, and less is worse; ``None`` where the denominator is not above zero in every
+        difference: recipe minus baseline, in the metric's unit.
+        retention: recipe over baseline, or baseline over recipe if lower is better. 1 means equal,
+            and less than 1 is worse. It is ``None`` if the denominator is not above zero in every
             resample, since the ratio then has no finite interval.
-        retention_above_floor: the recipe's distance from the floor over the baseline's, for the
-            same reason ``None`` where the baseline is not clearly better than the floor, or where
-            there is no floor.
-        p_value: two-sided, of no difference; not yet corrected for several recipes (``holm``).
-        seeds: training seeds; with one, the intervals cover the sampling of test examples only.
+        retention_above_floor: the recipe's distance from the floor over the baseline's distance.
+            It is ``None`` without a floor, or if the baseline is not clearly better than the floor.
+        p_value: two-sided p-value of no difference, not corrected for several recipes (``holm``).
+        seeds: number of training seeds; with one, the intervals cover the sampling of test
+            examples only.
     """
 
     difference: Interval
@@ -52,10 +53,10 @@ def bootstrap_interval(
     """Return a corpus value with its percentile bootstrap interval over test examples.
 
     Args:
-        score: of at least two examples.
-        level: confidence, between 0 and 1.
-        resamples: how many; 1000 or more for a level of 0.95.
-        seed: of the draws; equal seeds give equal intervals.
+        score: a score of at least two examples.
+        level: the confidence level, between 0 and 1.
+        resamples: number of resamples; 1000 or more for a level of 0.95.
+        seed: seeds the draws; equal seeds give equal intervals.
 
     Raises:
         ValueError: fewer than two examples, a level outside (0, 1), or values that are not finite.
@@ -80,15 +81,15 @@ def mean_interval(
     The bootstrap is that of ``compare``.
 
     Args:
-        scores: one for each training seed.
+        scores: one score for each training seed.
         shared_examples: whether all seeds are scored on the same test examples.
-        level: confidence, between 0 and 1.
-        resamples: how many.
+        level: the confidence level, between 0 and 1.
+        resamples: number of resamples.
         seed: seeds the draws.
-        bootstrap: draws that several calls share, in place of ``resamples`` and ``seed``.
+        bootstrap: draws that several calls share; they replace ``resamples`` and ``seed``.
 
     Raises:
-        ValueError: unlike signatures, or too little data for an interval.
+        ValueError: signatures differ, or there is too little data for an interval.
     """
     bootstrap = bootstrap or Bootstrap(resamples, seed)
     _check([scores], shared_examples, level, bootstrap.resamples)
@@ -108,68 +109,81 @@ def compare(
 ) -> Comparison:
     """Compare two recipes with a paired bootstrap on two levels, seeds and test examples.
 
-    A resample draws training seeds and, for all of them alike, test examples; both recipes get
+    A resample draws training seeds and, the same for all of them, test examples. Both recipes get
     the same draws, and a recipe's value is the mean over its drawn seeds. The intervals are t
     intervals on the bootstrap's standard error, with Satterthwaite's degrees of freedom for the
-    share that the seeds have in it: the percentiles of a handful of seeds cannot reach beyond
-    the best and the worst of them, and would cover far less than they claim.
+    share of the seeds in it. Percentiles of a few seeds cannot reach beyond the best and the worst
+    of them, and would cover far less than they claim.
 
     Args:
         recipe: one score for each training seed.
-        baseline: the same for the baseline, seeds in the same order.
+        baseline: the baseline's scores, seeds in the same order.
         floor: the score of a system that needs no training, such as the lead of the source.
-        shared_examples: whether all seeds are scored on the same test examples. If not, each
-            seed's are drawn apart, the two recipes are paired within a seed all the same, and the
-            intervals err to be wide: what examples add to the spread of seeds counts twice.
-        level: confidence, between 0 and 1.
-        resamples: how many; 5 and then 25 times as many where the p-value lies so near to 0.05, or
-            to what Holm's correction makes of it, that other draws might decide otherwise.
+        shared_examples: whether all seeds are scored on the same test examples. If not, test
+            examples are drawn separately for each seed, and the recipes are still paired within a
+            seed. The intervals are then too wide rather than too narrow: the examples' share in the
+            spread of seeds counts twice.
+        level: the confidence level, between 0 and 1.
+        resamples: number of resamples. 5 and then 25 times as many are drawn if the p-value is so
+            close to 0.05, or to 0.05 after Holm's correction, that other draws might decide
+            differently.
         seed: seeds the draws.
-        bootstrap: draws that several calls share, in place of ``resamples`` and ``seed``.
+        bootstrap: draws that several calls share; they replace ``resamples`` and ``seed``.
 
     Raises:
-        ValueError: unequal numbers of seeds or examples, unlike signatures (the values were not
-            computed in the same way), or too little data for an interval.
+        ValueError: numbers of seeds or examples differ, signatures differ (the values were not
+            computed in the same way), or there is too little data for an interval.
     """
-    if len(recipe) != len(baseline):
+    if (seeds := len(recipe)) != len(baseline):
         raise ValueError(
             f"Paired comparison of {len(recipe)} and {len(baseline)} seeds: they must be equal."
         )
     if floor and not shared_examples:
-        raise ValueError("A floor is one system on one set of test examples: the seeds' differ.")
-    seeds = len(recipe)
+        raise ValueError("A floor needs one set of test examples, but those of the seeds differ.")
     bootstrap = bootstrap or Bootstrap(resamples, seed)
     systems = [recipe, baseline, *([[floor] * seeds] if floor else [])]
     _check(systems, shared_examples, level, bootstrap.resamples)
+    higher = recipe[0].higher_is_better
     for blocks in _BLOCKS:
-        ours, full = (
-            SeedMean.of(scores, bootstrap, shared_examples, blocks) for scores in (recipe, baseline)
-        )
-        difference = ours.minus(full)
+        means = [SeedMean.of(scores, bootstrap, shared_examples, blocks) for scores in systems]
+        difference = means[0].minus(means[1])
         if difference.is_decided(_THRESHOLDS):
             break
-    draws = bootstrap.resamples
-    higher = recipe[0].higher_is_better
-    above_floor = None
-    if floor:
-        ground = SeedMean.of([floor] * seeds, bootstrap, shared_examples, blocks)
-        gains = [ours.minus(ground), full.minus(ground)]
-        if not higher:
-            gains = [ground.minus(ours), ground.minus(full)]
-        above_floor = gains[0].over(gains[1], level, draws)
     return Comparison(
         difference=difference.interval(level),
-        retention=ours.over(full, level, draws) if higher else full.over(ours, level, draws),
-        retention_above_floor=above_floor,
+        retention=_share(means[:2], higher, level, bootstrap.resamples),
+        retention_above_floor=_share_above_floor(means, higher, level, bootstrap.resamples),
         p_value=difference.p_value(),
         seeds=seeds,
     )
 
 
+def _share(
+    means: Sequence[SeedMean], higher_is_better: bool, level: float, draws: int
+) -> Interval | None:
+    """Return recipe over baseline, or baseline over recipe if lower is better."""
+    recipe, baseline = means
+    if higher_is_better:
+        return recipe.over(baseline, level, draws)
+    return baseline.over(recipe, level, draws)
+
+
+def _share_above_floor(
+    means: Sequence[SeedMean], higher_is_better: bool, level: float, draws: int
+) -> Interval | None:
+    """Return the recipe's distance from the floor over the baseline's, None without a floor."""
+    if len(means) < 3:
+        return None
+    recipe, baseline, floor = means
+    if higher_is_better:
+        return recipe.minus(floor).over(baseline.minus(floor), level, draws)
+    return floor.minus(recipe).over(floor.minus(baseline), level, draws)
+
+
 def _check(
     systems: Sequence[Sequence[Score]], shared_examples: bool, level: float, resamples: int
 ) -> None:
-    """Refuse systems that cannot be compared; examples are equal in number where they are paired.
+    """Check that systems can be compared; paired scores must have equal numbers of examples.
 
     Raises:
         ValueError: see ``check``.
@@ -179,11 +193,15 @@ def _check(
     for scores in together:
         check(scores, level, resamples)
     if signatures := sorted({seed[0].signature for seed in by_seed} - {by_seed[0][0].signature}):
-        raise ValueError(f"Unlike metrics: {by_seed[0][0].signature!r} and {signatures[0]!r}.")
+        raise ValueError(f"Different metrics: {by_seed[0][0].signature!r} and {signatures[0]!r}.")
 
 
 def geometric_mean_interval(ratios: Sequence[float], *, level: float = 0.95) -> Interval:
     """Return the geometric mean of ratios with the t interval of their logarithms.
+
+    Args:
+        ratios: at least two positive ratios.
+        level: the confidence level, between 0 and 1.
 
     Raises:
         ValueError: fewer than two ratios, or one that is not a positive finite number.

@@ -1,4 +1,4 @@
-"""Draws of a bootstrap over training seeds and test examples, and what they must not be given."""
+"""Resamples of a bootstrap over training seeds and test examples, and checks of their input."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ if TYPE_CHECKING:
     from harness.api.arrays import FloatArray
 
 RESAMPLES = 2000
-"""Resamples of a block."""
+"""Number of resamples in a block."""
 
 _BLOCK = 1 << 22
-"""Draws that are held in memory at once."""
+"""Draws in memory at once, at most."""
 _TOGETHER = 100
-"""Scores that one product of matrices serves."""
+"""Scores that are resampled by one matrix product, at most."""
 _COLUMNS = 40
-"""Statistics of a score beyond which no linear function is fitted: it would follow the noise."""
+"""Statistics of a score, at most, to which a linear function is fitted; with more it would fit the
+noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A score under the draws of one block, and the linear function that is closest to it.
+    """A score's values in the resamples of one block, and the linear function closest to them.
 
     Attributes:
-        values: corpus values, of shape (resamples,).
-        linear: the linear function's differences from its value over all examples, of the same
-            shape. For a mean they are those of the values.
-        influence: of each example on the linear function; they sum to zero.
-        gradient: of the linear function by the sums of statistics.
+        values: corpus values, shape (resamples,).
+        linear: differences of the linear function from its value over all examples, shape
+            (resamples,). For a mean they equal the differences of the values.
+        influence: influence of each example on the linear function, shape (examples,); sums to
+            zero.
+        gradient: gradient of the linear function by the sums of statistics, shape (statistics,).
     """
 
     values: FloatArray
@@ -46,39 +48,40 @@ class Resampled:
 class Bootstrap:
     """Resamples that all compared systems share: the same draws of examples and of seeds.
 
-    Scores are resampled together where that is requested, since one product of matrices serves
-    all of them, and what was resampled is kept until the object is gone.
+    Scores of one call are resampled together, by one matrix product. The results are cached for
+    the lifetime of the object.
 
     Args:
-        resamples: of a block.
+        resamples: number of resamples in a block.
         seed: seeds all draws; equal seeds give equal draws.
     """
 
     def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
         self.resamples, self._seed = resamples, seed
-        self._kept: dict[tuple[int, int, int], Resampled] = {}
-        self._scores: list[Score] = []  # Alive, so that no other object gets one's id.
+        self._cache: dict[tuple[int, int, int], Resampled] = {}
+        self._scores: list[Score] = []  # Kept, so that no other object gets one of their ids.
 
     def resample(self, scores: Sequence[Score], stream: int = 0, block: int = 0) -> list[Resampled]:
         """Resample scores of the same test examples.
 
         Args:
-            scores: of equal numbers of examples.
-            stream: draws of the same stream are the same; test examples of their own take another.
-            block: each has new draws.
+            scores: scores with equal numbers of examples.
+            stream: number of the stream of draws. Scores on the same test examples must have the
+                same stream; separate test examples need separate streams.
+            block: number of the block; each block has new draws.
         """
         keys = [(id(score), stream, block) for score in scores]
-        new = {key: s for key, s in zip(keys, scores, strict=True) if key not in self._kept}
+        new = {key: s for key, s in zip(keys, scores, strict=True) if key not in self._cache}
         for start in range(0, len(new), _TOGETHER):
-            some = dict(list(new.items())[start : start + _TOGETHER])
-            self._scores += some.values()
-            fitted = self.resample(list(some.values()), stream) if block else None
-            made = self._draw(list(some.values()), stream, block, fitted)
-            self._kept.update(zip(some, made, strict=True))
-        return [self._kept[key] for key in keys]
+            group = dict(list(new.items())[start : start + _TOGETHER])
+            self._scores += group.values()
+            fitted = self.resample(list(group.values()), stream) if block else None
+            resampled = self._draw(list(group.values()), stream, block, fitted)
+            self._cache.update(zip(group, resampled, strict=True))
+        return [self._cache[key] for key in keys]
 
     def seed_weights(self, seeds: int, block: int = 0) -> FloatArray:
-        """Return the weight of each seed in each resample, of shape (seeds, resamples)."""
+        """Return the weight of each seed in each resample, shape (seeds, resamples)."""
         return _seed_weights(seeds, self.resamples, (self._seed, block))
 
     def _draw(
@@ -106,23 +109,23 @@ class Bootstrap:
 
 
 def resample(score: Score, resamples: int, rng: np.random.Generator) -> FloatArray:
-    """Return corpus values of one score, of shape (resamples,)."""
+    """Return resampled corpus values of one score, shape (resamples,)."""
     counts = _draw_counts(len(score.statistics), resamples, rng)
     return score.aggregate(np.concatenate([block @ score.statistics for block in counts]))
 
 
 def _gradient(offsets: FloatArray, totals: FloatArray, values: FloatArray) -> FloatArray:
-    """Return the slopes of the linear function of the sums that is closest to the values.
+    """Fit a linear function of the sums to the values by least squares, and return its slopes.
 
     Args:
-        offsets: the resamples' sums less those of all examples.
-        totals: the sums of all examples.
-        values: the resamples' corpus values.
+        offsets: the resamples' sums minus those of all examples, shape (resamples, statistics).
+        totals: the sums over all examples, shape (statistics,).
+        values: the resamples' corpus values, shape (resamples,).
     """
     slopes = np.zeros(len(totals))
     if len(totals) > _COLUMNS or not np.isfinite(values).all():
         return slopes
-    # Rounding makes a constant column vary a little: it has no slope.
+    # A column that varies by rounding alone is constant and has no slope.
     (varies,) = np.nonzero(np.ptp(offsets, axis=0) > 1e-9 * np.abs(totals))
     centred = offsets[:, varies] - offsets[:, varies].mean(axis=0)
     scale = np.sqrt((centred**2).mean(axis=0))
@@ -142,21 +145,21 @@ def _seed_weights(seeds: int, resamples: int, seed: tuple[int, int]) -> FloatArr
 
 
 def _counts(examples: int, resamples: int, seed: tuple[int, int, int]) -> Iterator[FloatArray]:
-    """Yield the counts of ``_draw_counts``; those of one block in memory are kept for the next."""
+    """Yield the counts of ``_draw_counts``; if they fit in one block they are cached."""
     if examples * resamples <= _BLOCK:
-        yield _kept_counts(examples, resamples, seed)
+        yield _cached_counts(examples, resamples, seed)
     else:
         yield from _draw_counts(examples, resamples, np.random.default_rng(seed))
 
 
 @functools.lru_cache(maxsize=2)
-def _kept_counts(examples: int, resamples: int, seed: tuple[int, int, int]) -> FloatArray:
+def _cached_counts(examples: int, resamples: int, seed: tuple[int, int, int]) -> FloatArray:
     (counts,) = _draw_counts(examples, resamples, np.random.default_rng(seed))
     return counts
 
 
 def _draw_counts(examples: int, resamples: int, rng: np.random.Generator) -> Iterator[FloatArray]:
-    """Yield how often each resample drew each example, in blocks (some resamples, examples)."""
+    """Yield how often each resample drew each example, in blocks of shape (resamples, examples)."""
     rows = max(1, _BLOCK // examples)
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
@@ -167,10 +170,10 @@ def _draw_counts(examples: int, resamples: int, rng: np.random.Generator) -> Ite
 
 
 def check(scores: Sequence[Score], level: float, resamples: int) -> None:
-    """Refuse what has no honest interval.
+    """Check that scores have a valid interval.
 
     Raises:
-        ValueError: too few resamples or examples, unlike metrics, or values that are not finite.
+        ValueError: too few resamples or examples, different metrics, or values that are not finite.
     """
     check_level(level)
     if resamples < 100:
@@ -178,10 +181,10 @@ def check(scores: Sequence[Score], level: float, resamples: int) -> None:
     if not scores:
         raise ValueError("There are no scores to compare.")
     if signatures := sorted({score.signature for score in scores[1:]} - {scores[0].signature}):
-        raise ValueError(f"Unlike metrics: {scores[0].signature!r} and {signatures[0]!r}.")
+        raise ValueError(f"Different metrics: {scores[0].signature!r} and {signatures[0]!r}.")
     sizes = sorted({len(score.statistics) for score in scores})
     if len(sizes) > 1:
-        raise ValueError(f"Scores of unequal numbers of test examples: {sizes}.")
+        raise ValueError(f"Scores have different numbers of test examples: {sizes}.")
     if sizes[0] < 2:
         raise ValueError(f"An interval needs at least two test examples; got {sizes[0]}.")
     if not all(np.isfinite(score.statistics).all() for score in scores):

@@ -1,4 +1,7 @@
-"""The mean of a quantity over training seeds, with an error from resampled seeds and examples."""
+"""The mean of a quantity over training seeds, with a standard error from a bootstrap.
+
+The bootstrap resamples both training seeds and test examples.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Interval(NamedTuple):
-    """An estimate with the bounds of its confidence interval, all in the estimate's unit."""
+    """An estimate and the bounds of its confidence interval, all in the estimate's unit."""
 
     value: float
     low: float
@@ -25,12 +28,12 @@ class Interval(NamedTuple):
 
 
 class Error(NamedTuple):
-    """How far an estimate may be off.
+    """The error of an estimate.
 
     Attributes:
-        standard: standard error.
-        freedom: its degrees of freedom.
-        doubt: relative standard error of ``standard`` itself, as the draws are only so many.
+        standard: the standard error, in the estimate's unit.
+        freedom: the degrees of freedom of the standard error.
+        doubt: the relative standard error of ``standard`` itself, due to the number of draws.
     """
 
     standard: float
@@ -43,11 +46,13 @@ class SeedMean:
     """A quantity for each seed, as measured and as resampled.
 
     Attributes:
-        values: of shape (seeds,).
-        resampled: the same over drawn examples, of shape (seeds, resamples).
-        linear: the same of the closest linear function, less its value over all examples.
-        influence: of each example on that function, one array a seed.
-        weights: of the seeds in each resample, of shape (seeds, resamples).
+        values: measured values, shape (seeds,).
+        resampled: values over the drawn examples, shape (seeds, resamples).
+        linear: values of the closest linear function over the drawn examples, minus its value over
+            all examples, shape (seeds, resamples).
+        influence: influence of each example on that function; one array of shape (examples,) for
+            each seed.
+        weights: weights of the seeds in each resample, shape (seeds, resamples).
         shared: whether all seeds are scored on the same test examples.
     """
 
@@ -62,7 +67,14 @@ class SeedMean:
     def of(
         cls, scores: Sequence[Score], bootstrap: Bootstrap, shared: bool, blocks: int = 1
     ) -> SeedMean:
-        """Resample one score for each seed."""
+        """Resample one score for each seed.
+
+        Args:
+            scores: one score for each seed.
+            bootstrap: draws the examples and the seeds.
+            shared: whether all seeds are scored on the same test examples.
+            blocks: number of blocks of resamples.
+        """
         drawn = [_resample(scores, bootstrap, shared, block) for block in range(blocks)]
         weights = [bootstrap.seed_weights(len(scores), block) for block in range(blocks)]
         return cls(
@@ -75,7 +87,7 @@ class SeedMean:
         )
 
     def minus(self, other: SeedMean, factor: float = 1) -> SeedMean:
-        """Return the difference from ``factor`` times another quantity on the same draws."""
+        """Return this quantity minus ``factor`` times another one on the same draws."""
         return replace(
             self,
             values=self.values - factor * other.values,
@@ -87,7 +99,7 @@ class SeedMean:
         )
 
     def interval(self, level: float) -> Interval:
-        """Return the mean with its t interval."""
+        """Return the mean over seeds with its t interval."""
         value = float(self.values.mean())
         half = self._half_width(level)
         return Interval(value, value - half, value + half)
@@ -97,15 +109,18 @@ class SeedMean:
 
         Args:
             other: the denominator.
-            level: confidence.
-            draws: those that decide whether the denominator is clearly above zero; if any is not,
-                the ratio has no finite interval and there is none.
+            level: the confidence level.
+            draws: number of draws that decide whether the denominator is clearly above zero.
+
+        Returns:
+            The interval, or None if the denominator is not above zero in every one of the draws,
+            since the ratio then has no finite interval.
         """
         centre = float(other.values.mean())
         if centre <= 0 or (other.weights * other.resampled).sum(axis=0)[:draws].min() <= 0:
             return None
         ratio = float(self.values.mean()) / centre
-        # To first order the ratio errs by (numerator - ratio * denominator) / denominator.
+        # To first order the ratio's error is (numerator - ratio * denominator) / denominator.
         half = self.minus(other, factor=ratio)._half_width(level) / centre
         return Interval(ratio, ratio - half, ratio + half)
 
@@ -120,7 +135,12 @@ class SeedMean:
         return float(2 * stdtr(freedom, -abs(value) / standard))
 
     def is_decided(self, thresholds: Sequence[float], sigmas: float = 4) -> bool:
-        """Whether more draws would leave the p-value on the same side of every threshold."""
+        """Return whether more draws would leave the p-value on the same side of every threshold.
+
+        Args:
+            thresholds: p-values at which a decision changes.
+            sigmas: width of the uncertainty in standard errors of the standard error.
+        """
         error = self.error()
         spread = sigmas * error.doubt
         if spread >= 1:
@@ -134,15 +154,16 @@ class SeedMean:
     def error(self) -> Error:
         """Return the standard error of the mean over seeds.
 
-        The freedom is Satterthwaite's, for the share that the seeds have in the variance.
+        The degrees of freedom are Satterthwaite's (1946), for the share of the seeds in the
+        variance.
         """
         seeds = self.values.size
-        variance, doubt = self._variance()
+        variance, doubt = _variance(self)
         examples = sum(map(len, self.influence[:1] if self.shared else self.influence))
         if seeds == 1 or variance == 0:
             return Error(math.sqrt(variance), examples - 1, doubt / 2)
         among_seeds = float(self.values.var(ddof=1)) / seeds
-        # Drawing from so few seeds, the bootstrap finds their variance too small by 1 / seeds.
+        # The bootstrap underestimates the variance of few seeds by the share 1 / seeds.
         total = variance + among_seeds / seeds
         among_examples = max(0.0, total - among_seeds)
         freedom = total**2 / (among_seeds**2 / (seeds - 1) + among_examples**2 / (examples - 1))
@@ -154,39 +175,41 @@ class SeedMean:
         standard, freedom, _ = self.error()
         return float(stdtrit(freedom, (1 + level) / 2)) * standard
 
-    def _variance(self) -> tuple[float, float]:
-        """Return the bootstrap's variance, and the relative standard error that draws leave in it.
 
-        What the linear function explains has a variance that is known without drawing; only the
-        rest is taken from the draws (a control variate). For a mean there is no rest.
-        """
-        draws = (self.weights * self.resampled).sum(axis=0)
-        linear = (self.weights * (self.values[:, None] + self.linear)).sum(axis=0)
-        spread = float(linear.var())
-        if spread == 0:
-            slope, explained = 0.0, 0.0
-        else:
-            slope = float(np.mean((draws - draws.mean()) * (linear - linear.mean()))) / spread
-            explained = slope**2 * self._linear_variance()
-        rest = float((draws - slope * linear).var())
-        variance = explained + rest
-        if variance == 0:
-            return 0.0, 0.0
-        noise = math.sqrt((4 * explained * rest + 2 * rest**2) / draws.size)
-        return variance, noise / variance
+def _variance(mean: SeedMean) -> tuple[float, float]:
+    """Return the bootstrap's variance, and its relative standard error due to the draws.
 
-    def _linear_variance(self) -> float:
-        """Return the linear function's variance over all possible draws."""
-        seeds = self.values.size
-        # Of the weights of seeds: each is drawn as often as the others, 1 / seeds of the time.
-        of_weights = (np.eye(seeds) / seeds - 1 / seeds**2) / seeds
-        products = of_weights + 1 / seeds**2
-        if self.shared:
-            effects = np.stack(self.influence)
-            of_effects = effects @ effects.T
-        else:
-            of_effects = np.diag([float(effect @ effect) for effect in self.influence])
-        return float(self.values @ of_weights @ self.values + (of_effects * products).sum())
+    The linear function serves as a control variate: its variance is known without drawing, and
+    only the variance of the rest is estimated from the draws. For a mean there is no rest.
+    """
+    draws = (mean.weights * mean.resampled).sum(axis=0)
+    linear = (mean.weights * (mean.values[:, None] + mean.linear)).sum(axis=0)
+    spread = float(linear.var())
+    if spread == 0:
+        slope, explained = 0.0, 0.0
+    else:
+        slope = float(np.mean((draws - draws.mean()) * (linear - linear.mean()))) / spread
+        explained = slope**2 * _linear_variance(mean)
+    rest = float((draws - slope * linear).var())
+    variance = explained + rest
+    if variance == 0:
+        return 0.0, 0.0
+    noise = math.sqrt((4 * explained * rest + 2 * rest**2) / draws.size)
+    return variance, noise / variance
+
+
+def _linear_variance(mean: SeedMean) -> float:
+    """Return the linear function's variance over all possible draws."""
+    seeds = mean.values.size
+    # The covariance of the seeds' weights; a draw picks each seed with probability 1 / seeds.
+    of_weights = (np.eye(seeds) / seeds - 1 / seeds**2) / seeds
+    products = of_weights + 1 / seeds**2
+    if mean.shared:
+        effects = np.stack(mean.influence)
+        of_effects = effects @ effects.T
+    else:
+        of_effects = np.diag([float(effect @ effect) for effect in mean.influence])
+    return float(mean.values @ of_weights @ mean.values + (of_effects * products).sum())
 
 
 def _resample(

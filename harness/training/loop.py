@@ -73,70 +73,106 @@ def train(
     Raises:
         NonFiniteLossError: training diverged.
     """
-    per_epoch = schedule.steps_per_epoch
-    planned = schedule.planned_steps(settings.epochs, settings.max_steps)
-    interval = schedule.steps_between_evaluations(settings.eval_every_epochs)
-    scheduler = learning_rate_schedule(trainer.optimizer, settings, planned)
-    file = folder / HISTORY
-    saver = StateSaver(folder, trainer, scheduler, save_state_seconds)
-    now = saver.now
-    if now.best and now.best.step == now.step:
-        save_weights(trainer.trained, folder)  # The run may have died before it saved these.
-    left = 0 if now.since_best >= settings.patience else planned - now.step
-    checked = False
-    behind = 0 if trainer.device.type == "cpu" else 1
-    history = TrainingLog(file, observers.step_done, behind)
-    trainer.model.train()
-    processes = trainer.processes
-    processes.start(now.step)
-    steps = schedule.steps(now.step, left)
-    for step, batches in prefetch(steps, trainer.engine.collate, processes.share):
-        rate = float(scheduler.get_last_lr()[0])
-        now.highest_rate = max(now.highest_rate, rate)
-        loss = trainer.step(batches, step.target_tokens, check=not checked, number=now.step)
-        checked = True
-        scheduler.step()
-        now.step += 1
-        history.step_taken(now.step, loss, rate)
-        if now.step % interval and now.step != planned:
-            if saver.due:
-                history.catch_up()
-                saver.save()
-            continue
-        history.catch_up()
-        scores = evaluate()
+    loop = _Loop(trainer, schedule, settings, evaluate, best_metric, folder, observers)
+    saver = StateSaver(folder, trainer, loop.scheduler, save_state_seconds)
+    loop.run(saver)
+    load_weights(trainer.trained, folder)
+    return loop.report(saver)
+
+
+class _Loop:
+    """The steps and evaluations of one training; see ``train`` for the arguments."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        schedule: Schedule,
+        settings: TrainSettings,
+        evaluate: Callable[[], Mapping[str, Score]],
+        best_metric: str,
+        folder: Path,
+        observers: Observers,
+    ) -> None:
+        self.trainer = trainer
+        self.schedule = schedule
+        self.settings = settings
+        self.evaluate = evaluate
+        self.best_metric = best_metric
+        self.folder = folder
+        self.observers = observers
+        self.planned = schedule.planned_steps(settings.epochs, settings.max_steps)
+        self.interval = schedule.steps_between_evaluations(settings.eval_every_epochs)
+        self.scheduler = learning_rate_schedule(trainer.optimizer, settings, self.planned)
+
+    def run(self, saver: StateSaver) -> None:
+        """Take the remaining steps, until the last one or until the patience is used up."""
+        trainer, now = self.trainer, saver.now
+        if now.best and now.best.step == now.step:
+            # A run may die between saving its state and its best weights.
+            save_weights(trainer.trained, self.folder)
+        left = 0 if now.since_best >= self.settings.patience else self.planned - now.step
+        behind = 0 if trainer.device.type == "cpu" else 1
+        log = TrainingLog(self.folder / HISTORY, self.observers.step_done, behind)
         trainer.model.train()
-        event = _compared(scores, best_metric, now, per_epoch)
-        written = {
+        processes = trainer.processes
+        processes.start(now.step)
+        steps = self.schedule.steps(now.step, left)
+        first = now.step
+        for step, batches in prefetch(steps, trainer.engine.collate, processes.share):
+            rate = float(self.scheduler.get_last_lr()[0])
+            now.highest_rate = max(now.highest_rate, rate)
+            check = now.step == first
+            loss = trainer.step(batches, step.target_tokens, check=check, number=now.step)
+            self.scheduler.step()
+            now.step += 1
+            log.step_taken(now.step, loss, rate)
+            if now.step % self.interval and now.step != self.planned:
+                if saver.due:
+                    log.catch_up()
+                    saver.save()
+                continue
+            log.catch_up()
+            self._evaluate(saver)
+            if now.since_best >= self.settings.patience:
+                break
+
+    def _evaluate(self, saver: StateSaver) -> None:
+        """Score the eval split; save the training state, and the weights if they are the best."""
+        now, file = saver.now, self.folder / HISTORY
+        scores = self.evaluate()
+        self.trainer.model.train()
+        event = _compared(scores, self.best_metric, now, self.schedule.steps_per_epoch)
+        values = {
             name: value if math.isfinite(value) else None for name, value in event.values.items()
         }
-        append_line(file, {"step": now.step, "epoch": round(event.epoch, 4), "eval": written})
-        observers.evaluated(event)
+        append_line(file, {"step": now.step, "epoch": round(event.epoch, 4), "eval": values})
+        self.observers.evaluated(event)
         now.since_best = 0 if event.best else now.since_best + 1
         # While every value is NaN, the latest weights are kept.
-        if event.best or now.best is None or math.isnan(now.best.values[best_metric]):
+        if event.best or now.best is None or math.isnan(now.best.values[self.best_metric]):
             now.best = event
         # In this order, the saved weights never belong to a later step than the state's best.
         saver.save()
         if now.best is event:
-            save_weights(trainer.trained, folder)
-        if now.since_best >= settings.patience:
-            break
-    assert now.best is not None
-    best = now.best.values[best_metric]
-    load_weights(trainer.trained, folder)
-    return Training(
-        steps=now.step,
-        planned_steps=planned,
-        best_step=now.best.step,
-        best_metric=best_metric,
-        best_value=best if math.isfinite(best) else None,
-        learning_rate=now.highest_rate,
-        notes=warmup_notes(settings, planned),
-        stopped="finished" if now.step == planned else "patience",
-        seconds=saver.seconds,
-        processes=processes.size,
-    )
+            save_weights(self.trainer.trained, self.folder)
+
+    def report(self, saver: StateSaver) -> Training:
+        """Return the report's section on the training that has ended."""
+        now = saver.now
+        assert now.best is not None
+        best = now.best.values[self.best_metric]
+        return Training(
+            steps=now.step,
+            planned_steps=self.planned,
+            best_step=now.best.step,
+            best_metric=self.best_metric,
+            best_value=best if math.isfinite(best) else None,
+            learning_rate=now.highest_rate,
+            notes=warmup_notes(self.settings, self.planned),
+            stopped="finished" if now.step == self.planned else "patience",
+            seconds=saver.seconds,
+            processes=self.trainer.processes.size,
+        )
 
 
 def _compared(

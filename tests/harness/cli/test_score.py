@@ -114,8 +114,8 @@ def test_console_script_never_imports_torch_for_rouge(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (b'{"prediction": "a", "reference": "b"', "not JSON"),
-        (b'["a", "b"]', "a list where an object belongs"),
-        (b'"text"', "a str where an object belongs"),
+        (b'["a", "b"]', "it holds a list instead of an object"),
+        (b'"text"', "it holds a str instead of an object"),
         (b"[" * 100_000, "not JSON"),
         (b'{"prediction": ' + b"9" * 5000 + b"}", "not JSON"),
         (b'{"prediction": "a"}', "the field reference is missing"),

@@ -64,7 +64,7 @@ def test_every_metric_that_can_be_is_computed() -> None:
     broken = "Its weights are damaged. Fetch them again."
     assert scores.not_computed == {"judge": judge, "judge_f1": judge, "broken": broken}
     assert not_computed_note(scores.not_computed) == (
-        "Not computed: judge, judge_f1, broken. report.json says why and what would mend it."
+        "Not computed: judge, judge_f1, broken. report.json gives the reasons and the remedies."
     )
     assert not_computed_note({"broken": broken}) == f"Not computed: broken. {broken}"
     assert scores.of_example(0) == {"hits": 66.6667, "shortfall": 1}

@@ -161,7 +161,7 @@ def test_unlike_signatures_are_not_compared(tmp_path: Path, write_run: WriteRun)
     (folder / "report.json").write_text(text.replace("rouge1|measure:f1", "rouge1|measure:recall"))
     group = group_of(tmp_path)
     assert row_of(group, "lprun").quality["rouge1"].difference is None
-    assert any("lprun, rouge1: Unlike metrics" in note for note in group.notes)
+    assert any("lprun, rouge1: Different metrics" in note for note in group.notes)
 
 
 def test_missing_or_damaged_predictions_are_a_note_not_a_failure(

@@ -231,17 +231,17 @@ def test_misuse_of_the_comparison_is_loud() -> None:
     other = Score.mean([1, 2, 3], "another implementation")
     with pytest.raises(ValueError, match="1 and 2 seeds"):
         compare([one], [one, one])
-    with pytest.raises(ValueError, match="unequal numbers of test examples"):
+    with pytest.raises(ValueError, match="different numbers of test examples"):
         compare([one], [two])
-    with pytest.raises(ValueError, match="Unlike metrics"):
+    with pytest.raises(ValueError, match="Different metrics"):
         compare([one], [other])
-    with pytest.raises(ValueError, match="Unlike metrics"):
+    with pytest.raises(ValueError, match="Different metrics"):
         compare([one], [one], floor=other)
-    with pytest.raises(ValueError, match="Unlike metrics"):
+    with pytest.raises(ValueError, match="Different metrics"):
         compare([one, other], [one, other], shared_examples=False)
-    with pytest.raises(ValueError, match="A floor is one system"):
+    with pytest.raises(ValueError, match="A floor needs one set of test examples"):
         compare([one], [one], floor=one, shared_examples=False)
-    with pytest.raises(ValueError, match="unequal numbers of test examples"):
+    with pytest.raises(ValueError, match="different numbers of test examples"):
         mean_interval([one, two])
     with pytest.raises(ValueError, match="no scores"):
         compare([], [])
