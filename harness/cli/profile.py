@@ -80,9 +80,9 @@ def profile(
             on_progress=status.update,
         )
     if compare:
-        from harness.reporting.paper_comparison import add_paper_reference
+        from harness.reporting.paper_comparison import compare_with_paper
 
-        measured.paper = add_paper_reference(measured)
+        measured.paper = compare_with_paper(measured)
     text = measured.model_dump_json(indent=2)
     if out is not None:
         from harness.records.atomic import write_text

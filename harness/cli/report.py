@@ -58,9 +58,9 @@ def report(
 
         add_paper_reference(summary)
     elif compare is not None:
-        from harness.reporting.reference import beside_other
+        from harness.reporting.reference import add_folder_reference
 
-        beside_other(summary, summarize(load(Path(compare)), metrics), compare)
+        add_folder_reference(summary, summarize(load(Path(compare)), metrics), compare)
     text = _text(summary, runs, form, out)
     if out is None:
         typer.echo(text, nl=False)

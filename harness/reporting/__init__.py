@@ -1,1 +1,1 @@
-"""Reports: what a run says of itself, where that is stored, and how it is shown."""
+"""Rendering of reports: summaries, tables, documents, the HTML page and recommendations."""

@@ -1,4 +1,4 @@
-"""From runs to a summary: seeds averaged, recipes compared with full fine-tuning."""
+"""Aggregate runs into a summary: average over seeds, and compare with full fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.records.measurements import Fingerprint
 from harness.records.run_folder import StoredRun
 from harness.reporting.answer import answer
 from harness.reporting.members import Members
-from harness.reporting.notes import notes, unlike_settings
+from harness.reporting.notes import notes, settings_difference
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.pareto import pareto_front
 from harness.reporting.row import make_row
@@ -32,10 +32,10 @@ METRICS = (
     "bleu1_precision",
     "bleu4_precision",
 )
-"""The order in which metrics are shown; those of plugins follow."""
+"""Metrics in the order in which they are shown; metrics of plugins follow by name."""
 
 _SAME_MEMORY = 0.01
-"""Peaks that differ by no more than this share are tied: they vary by as much between runs."""
+"""Relative difference up to which peaks of memory are ties; they vary as much between runs."""
 
 OnProgress = Callable[[], None]
 
@@ -49,30 +49,30 @@ def summarize(
     """Average over seeds and compare with full fine-tuning, group by group.
 
     Args:
-        runs: of any recipes, tasks and backbones.
-        comparisons: what compares.
-        metrics: names; all that any run has by default.
-        on_progress: called after each recipe.
+        runs: runs of any recipes, tasks and backbones.
+        comparisons: computes the comparisons, or takes them from its cache.
+        metrics: names of the metrics to show; by default all that any run has.
+        on_progress: is called after each recipe.
     """
-    had = {name for run in runs for name in run.report.quality}
-    known = [name for name in METRICS if name in had]
-    chosen = [*known, *sorted(had - set(known))] if metrics is None else list(metrics)
+    present = {name for run in runs for name in run.report.quality}
+    builtin = [name for name in METRICS if name in present]
+    shown = [*builtin, *sorted(present - set(builtin))] if metrics is None else list(metrics)
     by_group = list(grouped(runs).values())
-    members = [Members.of(alike, chosen) for alike in by_group]
-    comparisons.prepare([each.requests for each in members], on_progress)
+    members = [Members.of(group_runs, shown) for group_runs in by_group]
+    comparisons.prepare([group_members.requests for group_members in members], on_progress)
     with without_collector():
-        groups = [_group(each, comparisons, chosen) for each in members]
-    _tell_apart([(group, alike[0]) for group, alike in zip(groups, by_group, strict=True)])
-    return Summary(metrics=chosen, groups=groups)
+        groups = [_group(group_members, comparisons, shown) for group_members in members]
+    _tell_apart([(group, runs[0]) for group, runs in zip(groups, by_group, strict=True)])
+    return Summary(metrics=shown, groups=groups)
 
 
 def grouped(runs: Iterable[StoredRun]) -> dict[tuple[str, str, str], list[StoredRun]]:
-    """Return the runs that share task, backbone and settings, in the order of these."""
-    found = defaultdict(list)
+    """Return the runs by task, backbone and settings, sorted by these."""
+    groups = defaultdict(list)
     for run in runs:
         report = run.report
-        found[report.task, report.backbone, report.settings or ""].append(run)
-    return dict(sorted(found.items()))
+        groups[report.task, report.backbone, report.settings or ""].append(run)
+    return dict(sorted(groups.items()))
 
 
 def _group(members: Members, comparisons: Comparisons, metrics: Sequence[str]) -> Group:
@@ -82,7 +82,7 @@ def _group(members: Members, comparisons: Comparisons, metrics: Sequence[str]) -
     ]
     first = members.by_recipe[0][0].report
     good = [run.report for run in members.runs if run.report.data]
-    floors = [report.speed.noise_floor for report in good if report.speed]
+    noise_floors = [report.speed.noise_floor for report in good if report.speed]
     group = Group(
         backbone=first.backbone,
         task=first.task,
@@ -90,7 +90,7 @@ def _group(members: Members, comparisons: Comparisons, metrics: Sequence[str]) -
         test_examples=sorted(
             {report.data.test for report in good if report.data and report.status == "ok"}
         ),
-        noise_floor=max((floor for floor in floors if floor), default=None),
+        noise_floor=max((floor for floor in noise_floors if floor), default=None),
         fingerprints=_distinct(report.fingerprint for report in good),
         rows=rows,
     )
@@ -102,17 +102,17 @@ def _group(members: Members, comparisons: Comparisons, metrics: Sequence[str]) -
 
 
 def _tell_apart(groups: Sequence[tuple[Group, StoredRun]]) -> None:
-    """Note in what settings groups on one backbone and task differ."""
+    """Add a note on the different settings of groups that share backbone and task."""
     for (earlier, its_run), (group, run) in pairwise(groups):
         if earlier.title == group.title:
-            unlike = unlike_settings(its_run.folder, run.folder)
+            different = settings_difference(its_run.folder, run.folder)
             group.notes.append(
-                f"Not averaged or compared with the group above: other settings{unlike}."
+                f"Not averaged or compared with the group above: other settings{different}."
             )
 
 
 def _adjust(rows: Sequence[RecipeRow], metrics: Sequence[str]) -> None:
-    """Adjust p-values for the number of recipes that are compared by one metric."""
+    """Adjust the p-values of each metric for the number of recipes (Holm's method)."""
     for name in metrics:
         by_recipe = {row.recipe: row.quality[name] for row in rows if name in row.quality}
         tested = {r: q.p_value for r, q in by_recipe.items() if q.p_value is not None}
@@ -122,7 +122,7 @@ def _adjust(rows: Sequence[RecipeRow], metrics: Sequence[str]) -> None:
 
 
 def _mark_front(group: Group, metrics: Sequence[str]) -> None:
-    """Mark the recipes that no other beats in speed, memory and the first metric."""
+    """Mark the recipes on the Pareto front of speed, memory and the first metric."""
     good = [row for row in group.rows if row.status == "ok"]
     if not good or len(group.fingerprints) > 1:
         return
@@ -131,7 +131,7 @@ def _mark_front(group: Group, metrics: Sequence[str]) -> None:
     if name is None or len(measured) < 2:
         return
     group.front_metric = name
-    # Against full fine-tuning the difficulty of the test examples drops out of the intervals.
+    # Intervals of paired differences are narrower: the difficulty of the examples cancels out.
     paired = all(row.recipe == BASELINE or row.quality[name].difference for row in measured)
     front = pareto_front({row.recipe: _point(row, row.quality[name], paired) for row in measured})
     for row in measured:
@@ -139,24 +139,24 @@ def _mark_front(group: Group, metrics: Sequence[str]) -> None:
 
 
 def _point(row: RecipeRow, quality: Quality, paired: bool) -> list[Estimate]:
-    """Return speed, smallness and quality, of all of which more is better."""
+    """Return the objectives of the Pareto front; more of each is better."""
     assert row.speed
     assert row.memory_bytes
-    small = -math.log(row.memory_bytes)
+    smallness = -math.log(row.memory_bytes)
     half = _SAME_MEMORY / 2
-    good = (quality.difference or Estimate(value=0)) if paired else quality.value
+    goodness = (quality.difference or Estimate(value=0)) if paired else quality.value
     if not quality.higher_is_better:
-        good = Estimate(
-            value=-good.value,
-            low=None if good.high is None else -good.high,
-            high=None if good.low is None else -good.low,
-        )
-    return [row.speed, Estimate(value=small, low=small - half, high=small + half), good]
+        goodness = goodness.negated
+    return [
+        row.speed,
+        Estimate(value=smallness, low=smallness - half, high=smallness + half),
+        goodness,
+    ]
 
 
 def _distinct(fingerprints: Iterable[Fingerprint | None]) -> list[Fingerprint]:
-    found: list[Fingerprint] = []
+    distinct: list[Fingerprint] = []
     for fingerprint in fingerprints:
-        if fingerprint and fingerprint not in found:
-            found.append(fingerprint)
-    return found
+        if fingerprint and fingerprint not in distinct:
+            distinct.append(fingerprint)
+    return distinct

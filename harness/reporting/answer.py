@@ -131,21 +131,13 @@ def _quality(name: str, quality: Quality) -> str:
     those = f"{count} seed{'s' * (seeds > 1)}"
     if not quality.significant:
         return f"no difference in {name} was shown by {those}{_range(difference)}"
-    sign = -1 if difference.value < 0 else 1
-    size = Estimate(
-        value=abs(difference.value),
-        low=_bound(difference.low if sign > 0 else difference.high, sign),
-        high=_bound(difference.high if sign > 0 else difference.low, sign),
-    )
+    is_lower = difference.value < 0
+    size = difference.negated if is_lower else difference
     less = "" if quality.higher_is_better else " (less is better)"
-    way = "lower" if sign < 0 else "higher"
+    way = "lower" if is_lower else "higher"
     amount = f"{size.value:.{_digits(size.value)}f}"
     shows = "show" if seeds > 1 else "shows"
     return f"{name}{less} is {way} by {amount}{_range(size)}, which {those} {shows}"
-
-
-def _bound(bound: float | None, sign: int) -> float | None:
-    return None if bound is None else sign * bound
 
 
 def _range(estimate: Estimate) -> str:

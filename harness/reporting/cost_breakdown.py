@@ -1,4 +1,4 @@
-"""Where a run's step time and memory go, in a line each."""
+"""Lines on a run's costs: the parts of its step time and memory, its FLOP limit and energy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.reporting.wording import percent
 
 
 def breakdown_lines(report: Report) -> Iterator[str]:
-    """Yield what a report knows: shares of a step, memory by what it is for, limit and energy."""
+    """Yield a line for each measured part of the costs: step, memory, FLOP limit and energy."""
     speed, memory = report.speed, report.memory
     if speed and speed.parts:
         seconds = {part: getattr(speed.parts, part) for part in TimeParts.model_fields}
@@ -36,13 +36,13 @@ def breakdown_lines(report: Report) -> Iterator[str]:
 
 
 def allocation_retries(memory: Memory | None) -> str | None:
-    """Return what to know and do where CUDA's allocator had to try again, None where it had not."""
+    """Return a note on retries of CUDA's allocator and their remedy, or None without retries."""
     if not memory or not memory.allocation_retries:
         return None
     return (
-        f"{memory.allocation_retries} allocations had to be tried again, which costs speed: memory "
-        "was short, or lay in pieces. PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in the "
-        "environment avoids pieces; smaller micro-batches (train.batch_size) take less"
+        f"{memory.allocation_retries} allocations had to be tried again, which costs speed, as "
+        "memory was short or fragmented; set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in "
+        "the environment, or a smaller train.batch_size"
     )
 
 

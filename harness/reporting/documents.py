@@ -1,4 +1,4 @@
-"""The report as a document: Markdown, LaTeX, CSV and the output of a notebook cell."""
+"""Write a summary as Markdown, LaTeX, CSV or the output of a notebook cell."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from harness.records.display import html_table
 from harness.reporting.notes import legend
 from harness.reporting.summary import Estimate, Group, RecipeRow, Summary
 from harness.reporting.wording import (
+    LEAD_BASELINE,
     LESS_IS_BETTER,
     bounds,
     count,
@@ -26,7 +27,7 @@ from harness.reporting.wording import (
 
 
 def markdown(summary: Summary) -> str:
-    """Write a table a group, in GitHub's Markdown."""
+    """Write a table for each group, in GitHub's Markdown."""
     lines = []
     for group in summary.groups:
         metrics = group.scored(summary.metrics)
@@ -46,7 +47,7 @@ def notebook_html(summary: Summary) -> str:
     """Write an HTML table for each group, without styles or scripts.
 
     Args:
-        summary: of the runs.
+        summary: the summary to show.
     """
     parts = []
     for group in summary.groups:
@@ -60,7 +61,7 @@ def notebook_html(summary: Summary) -> str:
 
 
 def latex(summary: Summary) -> str:
-    r"""Write a ``tabular`` a group, with rules of the package booktabs."""
+    r"""Write a ``table`` for each group, with rules of the package booktabs."""
     lines = [r"% needs \usepackage{booktabs}"]
     for group in summary.groups:
         metrics = group.scored(summary.metrics)
@@ -88,7 +89,7 @@ def _caption(group: Group) -> str:
 
 
 def table_csv(summary: Summary) -> str:
-    """Write a line a recipe, with plain numbers: ratios, bytes, percent for metrics."""
+    """Write a line for each recipe, with plain numbers: ratios, bytes, percent for metrics."""
     rows = [_record(group, row, summary) for group in summary.groups for row in group.rows]
     fields = list(dict.fromkeys(field for row in rows for field in row))
     text = io.StringIO()
@@ -101,13 +102,15 @@ def table_csv(summary: Summary) -> str:
 def _headings(group: Group, metrics: Sequence[str]) -> list[str]:
     names = [directed(group, name) for name in metrics]
     kept = [f"{heading(name)} kept" for name in group.compared(metrics)]
-    above = [f"{heading(name)} kept above floor" for name in group.above_floor(metrics)]
+    above = [
+        f"{heading(name)} kept above {LEAD_BASELINE}" for name in group.above_lead_baseline(metrics)
+    ]
     unit = f"peak {group.memory_unit}"
     return ["recipe", "front", "speed", "trained", unit, *names, *kept, *above]
 
 
 def _lines(group: Group, metrics: Sequence[str]) -> Iterable[list[str]]:
-    kept, above = group.compared(metrics), group.above_floor(metrics)
+    kept, above = group.compared(metrics), group.above_lead_baseline(metrics)
     shares = len(kept) + len(above)
     unit = group.memory_unit
     for row in group.rows:
@@ -140,10 +143,10 @@ def _values(row: RecipeRow, unit: str, metrics: Sequence[str]) -> list[str]:
 
 
 def _shares(row: RecipeRow, kept: Sequence[str], above: Sequence[str]) -> Iterable[str]:
-    """Yield what is kept by each metric, then what of that is above the floor."""
-    had = row.quality
-    shares = [had[name].retention if name in had else None for name in kept]
-    shares += [had[name].retention_above_floor if name in had else None for name in above]
+    """Yield the quality kept by each metric, then the same above the lead baseline."""
+    quality = row.quality
+    shares = [quality[name].retention if name in quality else None for name in kept]
+    shares += [quality[name].retention_above_floor if name in quality else None for name in above]
     for share in shares:
         yield _with(percent(share.value, 1), bounds(share, 100, 1)) if share else ""
 
@@ -198,7 +201,7 @@ def _flat(name: str, estimate: Estimate | None) -> dict[str, object]:
 
 
 def _cell(value: object) -> object:
-    """Keep a spreadsheet from taking a name for a formula."""
+    """Quote a text that a spreadsheet would run as a formula."""
     dangerous = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if dangerous else value
 
@@ -208,7 +211,7 @@ def _bar(cells: Iterable[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Escape what Markdown, or the HTML in it, would take for markup."""
+    """Escape markup of Markdown and of HTML in it."""
     escaped = re.sub(r"([\\`*_{}\[\]#|~])", r"\\\1", text.replace("\n", " "))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

@@ -1,4 +1,4 @@
-"""The comparisons of one group of recipes: one matrix of draws serves all of them."""
+"""Compare the recipes of a group with full fine-tuning; all share one matrix of draws."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.api.metric import Score
 from harness.errors import HarnessError
 from harness.records.run_folder import StoredRun
-from harness.reporting.lead_baseline import score_floor
+from harness.reporting.lead_baseline import score_lead_baseline
 from harness.reporting.outcome import Outcome, Paired, Request
 from harness.reporting.scores import RunScores, read_scores
 from harness.reporting.summary import Estimate
@@ -16,25 +16,33 @@ from harness.statistics.intervals import Comparison, compare, mean_interval
 from harness.statistics.resampling import Bootstrap
 from harness.statistics.seed_mean import Interval
 
-_floors: dict[tuple[str, ...], RunScores] = {}
-"""The floors of the test examples that this process met last, which groups may share."""
-_MOST_FLOORS = 16
+_lead_scores: dict[tuple[str, ...], RunScores] = {}
+"""Cache of the lead baseline's scores, for groups that share test examples."""
+_MOST_LEAD_SCORES = 16
+"""Number of entries that the cache holds."""
 
 
 def compare_group(requests: Sequence[Request]) -> list[Outcome | str]:
-    """Compare the recipes of a group; a string says why one could not be."""
+    """Compare the recipes of a group.
+
+    Args:
+        requests: one for each recipe.
+
+    Returns:
+        An outcome for each request; a string is the reason why a recipe could not be compared.
+    """
     group = _Group(requests)
     outcomes: list[Outcome | str] = []
     for request in requests:
         try:
             outcomes.append(group.compare(request))
         except HarnessError as error:
-            outcomes.append(error.message.rstrip("."))
+            outcomes.append(f"quality is not compared, as {error.message.rstrip('.')}")
     return outcomes
 
 
 class _Group:
-    """Scores and draws that the recipes of a group share."""
+    """Compares the recipes of a group; keeps the scores and draws that they share."""
 
     def __init__(self, requests: Sequence[Request]) -> None:
         self._metrics = tuple(dict.fromkeys(name for r in requests for name in r.metrics))
@@ -52,32 +60,35 @@ class _Group:
         outcome = Outcome()
         if not _is_needed(request):
             return outcome
-        every = [self._scores(seed.run) for seed in request.seeds]
-        ours = [self._scores(run) for run, _ in pairs]
+        all_seeds = [self._scores(seed.run) for seed in request.seeds]
+        recipe = [self._scores(run) for run, _ in pairs]
         full = [self._scores(baseline) for _, baseline in pairs]
-        outcome.reason = _unlike(pairs, ours, full)
-        shared = all(scores.ids == every[0].ids for scores in every)
-        compared = bool(pairs) and not outcome.reason
-        floor = self._floor(pairs[0][1], shared) if compared else None
+        outcome.reason = _why_not_comparable(pairs, recipe, full)
+        shared = all(scores.ids == all_seeds[0].ids for scores in all_seeds)
+        is_compared = bool(pairs) and not outcome.reason
+        lead = self._lead_baseline(pairs[0][1], shared) if is_compared else None
         for name in request.metrics:
-            found = outcome.metrics[name] = Paired()
+            paired = outcome.metrics[name] = Paired()
             try:
-                if len(every) > 1:
+                if len(all_seeds) > 1:
                     mean = mean_interval(
-                        _named(name, every), shared_examples=shared, bootstrap=self._bootstrap
+                        _named(name, all_seeds), shared_examples=shared, bootstrap=self._bootstrap
                     )
-                    found.value = _estimate(mean, len(every))
-                if floor is None:
+                    paired.value = _estimate(mean, len(all_seeds))
+                if lead is None:
                     continue
-                mine, theirs = _named(name, ours), _named(name, full)
-                ground = floor.scores.get(name)
-                made = compare(
-                    mine, theirs, ground, shared_examples=shared, bootstrap=self._bootstrap
+                recipe_scores, full_scores = _named(name, recipe), _named(name, full)
+                comparison = compare(
+                    recipe_scores,
+                    full_scores,
+                    lead.scores.get(name),
+                    shared_examples=shared,
+                    bootstrap=self._bootstrap,
                 )
             except ValueError as error:
                 outcome.missing[name] = str(error)
                 continue
-            _fill(outcome, name, made, mine[0].higher_is_better, floor)
+            _fill(outcome, name, comparison, recipe_scores[0].higher_is_better, lead)
         return outcome
 
     def _resample_together(self, requests: Sequence[Request]) -> None:
@@ -89,31 +100,31 @@ class _Group:
                 if run.folder not in folders:
                     folders.add(run.folder)
                     try:
-                        found = self._scores(run)
-                    except HarnessError:  # Said when its recipe is compared.
+                        run_scores = self._scores(run)
+                    except HarnessError:  # The comparison of its recipe reports the error.
                         continue
-                    by_ids.setdefault(tuple(found.ids), []).extend(found.scores.values())
+                    by_ids.setdefault(tuple(run_scores.ids), []).extend(run_scores.scores.values())
         if by_ids:
             scores = max(by_ids.values(), key=len)
             sizes = {len(score.statistics) for score in scores}
             if len(sizes) == 1 and min(sizes) > 1:
                 self._bootstrap.resample(scores)
 
-    def _floor(self, baseline: StoredRun, shared: bool) -> RunScores:
-        """Return the floor's scores: made once for all recipes tested on the same examples."""
+    def _lead_baseline(self, baseline: StoredRun, shared: bool) -> RunScores:
+        """Return the lead baseline's scores, computed once for each set of test examples."""
         report = baseline.report
         if not shared:
-            own = "the seeds have test examples of their own"
+            own = "the seeds have different test examples"
             return RunScores([], {}, dict.fromkeys(report.quality, own))
         signatures = [f"{name}={value.signature}" for name, value in report.quality.items()]
         ids = self._scores(baseline).ids
         data = report.data.sha256 if report.data else str(baseline.folder)
         key = (str(baseline.folder.parent), data, *ids, *signatures)
-        if key not in _floors:
-            while len(_floors) >= _MOST_FLOORS:
-                del _floors[next(iter(_floors))]
-            _floors[key] = score_floor(baseline)
-        return _floors[key]
+        if key not in _lead_scores:
+            while len(_lead_scores) >= _MOST_LEAD_SCORES:
+                del _lead_scores[next(iter(_lead_scores))]
+            _lead_scores[key] = score_lead_baseline(baseline)
+        return _lead_scores[key]
 
     def _scores(self, run: StoredRun) -> RunScores:
         if run.folder not in self._read:
@@ -122,52 +133,53 @@ class _Group:
 
 
 def _is_needed(request: Request) -> bool:
-    """Whether predictions say more than the reports; of one run alone they do not."""
+    """Return whether predictions add to the reports; those of a single run do not."""
     return len(request.seeds) > 1 or any(seed.baseline for seed in request.seeds)
 
 
 def _fill(
-    outcome: Outcome, name: str, made: Comparison, higher_is_better: bool, floor: RunScores
+    outcome: Outcome, name: str, comparison: Comparison, higher_is_better: bool, lead: RunScores
 ) -> None:
-    found = outcome.metrics[name]
-    ground = floor.scores.get(name)
-    found.difference = _estimate(made.difference, made.seeds)
-    found.p_value = made.p_value
-    found.floor = ground.value if ground else None
-    if made.retention:
-        found.retention = _estimate(made.retention, made.seeds)
+    """Write the comparison of a metric, or the reasons why parts of it are missing."""
+    paired = outcome.metrics[name]
+    lead_score = lead.scores.get(name)
+    paired.difference = _estimate(comparison.difference, comparison.seeds)
+    paired.p_value = comparison.p_value
+    paired.floor = lead_score.value if lead_score else None
+    if comparison.retention:
+        paired.retention = _estimate(comparison.retention, comparison.seeds)
     else:
         whose = "full fine-tuning's value" if higher_is_better else "its value"
         outcome.no_share[name] = f"{whose} is not clearly above zero"
         return
-    if made.retention_above_floor:
-        found.retention_above_floor = _estimate(made.retention_above_floor, made.seeds)
-    elif ground:
-        outcome.no_floor[name] = "full fine-tuning is not clearly above the floor"
+    if comparison.retention_above_floor:
+        paired.retention_above_floor = _estimate(comparison.retention_above_floor, comparison.seeds)
+    elif lead_score:
+        outcome.no_floor[name] = "full fine-tuning is not clearly above the lead baseline"
     else:
         why = "full fine-tuning was not scored with it"
-        outcome.no_floor[name] = floor.missing.get(name, why)
+        outcome.no_floor[name] = lead.missing.get(name, why)
 
 
-def _unlike(
+def _why_not_comparable(
     pairs: Sequence[tuple[StoredRun, StoredRun]],
-    ours: Sequence[RunScores],
+    recipe: Sequence[RunScores],
     full: Sequence[RunScores],
 ) -> str | None:
-    """Say why a recipe cannot be compared with full fine-tuning, if so."""
-    for (run, baseline), scores, their_scores in zip(pairs, ours, full, strict=True):
-        report, theirs = run.report, baseline.report
-        if report.decoding != theirs.decoding:
-            return f"decoded with {report.decoding}, full fine-tuning with {theirs.decoding}"
-        if report.data and theirs.data and report.data.sha256 != theirs.data.sha256:
+    """Return why a recipe cannot be compared with full fine-tuning, or None if it can."""
+    for (run, baseline), scores, full_scores in zip(pairs, recipe, full, strict=True):
+        report, full_report = run.report, baseline.report
+        if report.decoding != full_report.decoding:
+            return f"decoded with {report.decoding}, full fine-tuning with {full_report.decoding}"
+        if report.data and full_report.data and report.data.sha256 != full_report.data.sha256:
             return "the data are not those of full fine-tuning"
-        if scores.ids != their_scores.ids:
+        if scores.ids != full_scores.ids:
             return "the test examples are not those of full fine-tuning"
     return None
 
 
 def _named(name: str, runs: Sequence[RunScores]) -> list[Score]:
-    """Return every run's score by a metric.
+    """Return each run's score by a metric.
 
     Raises:
         ValueError: a run has none.

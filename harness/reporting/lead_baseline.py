@@ -1,7 +1,7 @@
-"""The floor under quality: what the lead of the source scores, which no training is needed for.
+"""The lead baseline (Lead-N): the first words of the source, which need no training.
 
-A share of full fine-tuning's value flatters where any text scores well. What is kept above the
-floor says how much of what training adds is kept.
+A share of full fine-tuning's value is high wherever any text scores well. The share above the lead
+baseline tells how much of the gain from training a recipe keeps.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ _CHEAP = (
     "bleu4_precision",
     "chrf",
 )
-"""What takes seconds; others may ask a model for every example."""
+"""Metrics that take seconds; any other may run a model on every example."""
 _LONGEST_WORD = 20
-"""Characters, on average, that are still taken for a word."""
+"""Largest mean number of characters between white space that counts as words."""
 
 
 def lead(source: str, references: Sequence[str]) -> str:
     """Return the beginning of the source, as long as the mean of an example's references.
 
-    Length is in words, or in characters where white space divides a reference into pieces that are
-    no words: of more than twenty characters on average, as in Chinese or Thai.
+    The length is counted in words. It is counted in characters if the pieces between white space
+    are longer than 20 characters on average, as in Chinese or Thai.
+
+    Args:
+        source: the source text.
+        references: the references of the example.
     """
     characters = sum(map(len, references))
     words = sum(len(reference.split()) for reference in references)
@@ -46,36 +50,44 @@ def lead(source: str, references: Sequence[str]) -> str:
     return " ".join(source.split()[: round(words / len(references))])
 
 
-def score_floor(run: StoredRun) -> RunScores:
-    """Score the leads of a run's test sources by the metrics that the run was scored with.
+def score_lead_baseline(run: StoredRun) -> RunScores:
+    """Score the lead baseline on a run's test examples, by the run's own metrics.
+
+    Args:
+        run: a run whose predictions hold the sources.
+
+    Returns:
+        A score for each metric, or the reason why it is missing.
 
     Raises:
         HarnessError: the predictions are missing or damaged.
     """
     rows = read_prediction_rows(run.folder)
-    floor = RunScores([str(row["id"]) for row in rows], {}, {})
+    lead_scores = RunScores([str(row["id"]) for row in rows], {}, {})
     if not all("source" in row and "reference" in row for row in rows):
-        floor.missing.update(dict.fromkeys(run.report.quality, "the sources are not stored"))
-        return floor
+        lead_scores.missing.update(dict.fromkeys(run.report.quality, "the sources are not stored"))
+        return lead_scores
     sources, references = [str(row["source"]) for row in rows], references_in(rows)
-    several = [each if isinstance(each, list) else [each] for each in references]
+    several = [texts if isinstance(texts, list) else [texts] for texts in references]
     leads = list(map(lead, sources, several))
-    made: dict[str, Score] = {}
+    scores: dict[str, Score] = {}
     for name, value in run.report.quality.items():
         if name not in _CHEAP:
-            floor.missing[name] = "the lead is not scored by metrics that may take a model"
+            lead_scores.missing[name] = (
+                "the lead baseline is not scored by metrics that may take a model"
+            )
             continue
-        if name not in made:
+        if name not in scores:
             metric = metric_for(name, value)
             if isinstance(metric, str):
-                floor.missing[name] = metric
+                lead_scores.missing[name] = metric
                 continue
-            made |= by_cluster(metric.score(sources, leads, references), rows)
-        if made[name].signature == value.signature:
-            floor.scores[name] = made[name]
+            scores |= by_cluster(metric.score(sources, leads, references), rows)
+        if scores[name].signature == value.signature:
+            lead_scores.scores[name] = scores[name]
         else:
-            floor.missing[name] = (
-                f"the runs were scored as {value.signature}, the lead would be as "
-                f"{made[name].signature}"
+            lead_scores.missing[name] = (
+                f"the runs were scored as {value.signature}, the lead baseline would be scored as "
+                f"{scores[name].signature}"
             )
-    return floor
+    return lead_scores

@@ -15,10 +15,16 @@ Ratio = tuple[float | None, tuple[float, float] | None]
 def mean_speed(ratios: Sequence[Ratio]) -> Estimate | None:
     """Return the geometric mean of the runs' relative speeds with its 95 % interval.
 
-    Several runs have the t interval of their logarithms, which holds whatever part of their spread
-    lies between runs and what part within each: a run's own interval knows the latter alone. By
-    chance runs agree better than they can know, so the interval is never narrower than those of
-    the runs allow for a mean of independent measurements. One run has its own interval.
+    The interval of one run is the run's own. The interval of several runs is Student's t of the
+    logarithms: it covers the spread between runs as well as the spread within each. Runs may agree
+    closely by chance, so the interval is at least as wide as the runs' own intervals imply for a
+    mean of independent measurements.
+
+    Args:
+        ratios: the relative speed and interval of each run; runs without a speed are ignored.
+
+    Returns:
+        The mean, or None if no run has a relative speed.
     """
     measured = [(relative, ci) for relative, ci in ratios if relative is not None]
     if not measured:
@@ -39,11 +45,15 @@ def mean_speed(ratios: Sequence[Ratio]) -> Estimate | None:
 
 
 _QUANTILES = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004)
-"""97.5 % quantiles of Student's t, from one degree of freedom on: SciPy is slow to import."""
+"""97.5 % quantiles of Student's t for 1 to 8 degrees of freedom, as SciPy is slow to import."""
 
 
 def t_quantile(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t."""
+    """Return the 97.5 % quantile of Student's t.
+
+    Args:
+        freedom: the degrees of freedom.
+    """
     if freedom <= len(_QUANTILES):
         return _QUANTILES[freedom - 1]
     from scipy.special import stdtrit

@@ -1,4 +1,4 @@
-"""The runs of a group, by recipe and seed, and what of them is to be compared."""
+"""The runs of a group, by recipe and seed, and the requests to compare them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from harness.spec.run_spec import BASELINE
 
 
 class Members(NamedTuple):
-    """The runs that a group's rows rest on.
+    """The runs that a group's rows are computed from.
 
     Attributes:
-        by_recipe: one run a seed of each recipe, full fine-tuning first.
-        requests: what is to be compared of each of these.
+        by_recipe: for each recipe, full fine-tuning first, one run per seed.
+        requests: the comparison to make for each recipe of ``by_recipe``.
         has_baseline: whether there is a good run of full fine-tuning.
         older: runs that were left out for a later or better one of the same recipe and seed.
     """
@@ -28,23 +28,28 @@ class Members(NamedTuple):
 
     @property
     def runs(self) -> list[StoredRun]:
-        """All runs that count."""
+        """The runs of all recipes."""
         return [run for runs in self.by_recipe for run in runs]
 
     @classmethod
     def of(cls, runs: Sequence[StoredRun], metrics: Sequence[str]) -> Members:
-        """Choose the last good run of each recipe and seed."""
-        found: dict[str, dict[int, StoredRun]] = defaultdict(dict)
+        """Choose the last good run of each recipe and seed, or the last run if none is good.
+
+        Args:
+            runs: the runs of a group.
+            metrics: names of the metrics to compare.
+        """
+        by_seed: dict[str, dict[int, StoredRun]] = defaultdict(dict)
         older = []
         for run in sorted(runs, key=lambda run: (run.report.status == "ok", run.report.started)):
-            members = found[run.report.recipe]
-            if run.report.seed in members:
-                older.append(members[run.report.seed])
-            members[run.report.seed] = run
-        full = {s: r for s, r in found.get(BASELINE, {}).items() if r.report.status == "ok"}
+            seeds = by_seed[run.report.recipe]
+            if run.report.seed in seeds:
+                older.append(seeds[run.report.seed])
+            seeds[run.report.seed] = run
+        full = {s: r for s, r in by_seed.get(BASELINE, {}).items() if r.report.status == "ok"}
         by_recipe, requests = [], []
-        for recipe in sorted(found, key=lambda recipe: (recipe != BASELINE, recipe)):
-            chosen = [found[recipe][seed] for seed in sorted(found[recipe])]
+        for recipe in sorted(by_seed, key=lambda recipe: (recipe != BASELINE, recipe)):
+            chosen = [by_seed[recipe][seed] for seed in sorted(by_seed[recipe])]
             by_recipe.append(chosen)
             requests.append(_request(chosen, full if recipe != BASELINE else {}, metrics))
         return cls(by_recipe, requests, bool(full), older)

@@ -1,4 +1,4 @@
-"""What a reader of a summary must know, in sentences."""
+"""Notes below a table: each is one sentence that a reader of the numbers must know."""
 
 from __future__ import annotations
 
@@ -14,111 +14,133 @@ from harness.records.run_folder import SPEC
 from harness.reporting.cost_breakdown import allocation_retries
 from harness.reporting.members import Members
 from harness.reporting.summary import Group, RecipeRow, Summary
-from harness.reporting.wording import LESS_IS_BETTER, heading, meanings, not_measured
+from harness.reporting.wording import LEAD_BASELINE, LESS_IS_BETTER, heading, meanings, not_measured
 from harness.spec.run_spec import BASELINE, VARIED, read_toml
 
 _NAMED = 3
-"""Runs that a note names."""
+"""Number of runs that a note names."""
 _WIDE = 1.5
-"""Upper over lower bound of a speed beyond which its interval says little."""
+"""Ratio of a speed's upper to its lower bound above which a note calls the interval wide."""
 
 
 def notes(group: Group, members: Members) -> Iterator[str]:
     """Yield the notes on a group of recipes.
 
     Args:
-        group: all but its notes.
-        members: its runs.
+        group: the group, complete but for its notes.
+        members: the runs of the group.
     """
     good = [row for row in group.rows if row.status == "ok"]
     parents = sorted({run.name.rpartition("/")[0] for run in members.runs})
     if any(parents):
         yield f"The runs lie in {' and '.join(parent or '.' for parent in parents)}."
     if group.noise_floor:
+        noise = f"{100 * (group.noise_floor - 1):.0f} %"
         yield (
-            "speed: full fine-tuning on the same batches is 100 %. Measured against itself it "
-            f"differed by {100 * (group.noise_floor - 1):.0f} % at most: that is noise, and "
-            "smaller differences of speed mean nothing."
+            f"A difference of speed below {noise} is noise, as full fine-tuning differed from "
+            f"itself by up to {noise}."
         )
-    if any(len(row.seeds) > 1 for row in good):
-        yield "Intervals (95 %) cover seeds and the sampling of test examples."
-    if any(len(row.seeds) == 1 for row in good):
-        who = "One seed" if all(len(row.seeds) == 1 for row in good) else "A row of one seed"
-        yield (
-            f"{who}: the intervals (95 %) cover the sampling of test examples only, not the spread "
-            "between seeds; harness sweep --seeds 3 covers both."
-        )
+    yield from _intervals(good)
     recipes = [row for row in good if row.recipe != BASELINE]
     if recipes and len(recipes) == len(good):
         yield (
-            "How much of full fine-tuning's quality is kept is not known: there is no good run of "
-            f"it with these settings. Repeat the same command with --compressor {BASELINE}."
+            "Quality is not compared, as there is no good run of full fine-tuning with these "
+            f"settings; repeat the same command with --compressor {BASELINE}."
         )
-    yield from _floor(recipes)
+    yield from _lead_baseline(recipes)
     yield from _not_measured(good)
     yield from _wide_speeds(good)
     for run in members.runs:
         if retries := allocation_retries(run.report.memory):
             yield f"{run.report.recipe}, seed {run.report.seed}: {retries}."
+    yield from _not_compared(group.rows)
     for row in group.rows:
         yield from _of_row(row)
     if len(group.test_examples) > 1:
-        yield f"Runs were tested on unequal numbers of examples: {_listed(group.test_examples)}."
+        numbers = _listed(group.test_examples)
+        yield f"The runs were tested on different numbers of examples: {numbers}."
     if len(group.fingerprints) > 1:
-        unlike = "; ".join(differences(group.fingerprints))
+        different = "; ".join(differences(group.fingerprints))
         yield (
-            "The runs were not made on equal ground: compare speed and memory between them with "
-            f"care, and there is no front. They differ in {unlike}."
+            "Speed and memory are not comparable between the runs, and there is no Pareto front, "
+            f"as the runs differ in {different}."
         )
     yield from _unreadable(run.report.not_computed for run in members.runs)
     yield from data_shares(run.report.data for run in members.runs if run.report.data)
     trained = [run.report.training for run in members.runs if run.report.training]
     yield from dict.fromkeys(note for training in trained for note in training.notes)
-    if older := members.older:
-        were = "run was" if len(older) == 1 else "runs were"
-        names = sorted(run.name or run.report.id for run in older)
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    yield from _left_out([run.name or run.report.id for run in members.older])
+
+
+def _intervals(rows: Sequence[RecipeRow]) -> Iterator[str]:
+    """Yield what the 95 % intervals of the rows cover."""
+    if any(len(row.seeds) > 1 for row in rows):
+        yield "Intervals (95 %) cover seeds and the sampling of test examples."
+    if any(len(row.seeds) == 1 for row in rows):
+        who = "One seed" if all(len(row.seeds) == 1 for row in rows) else "A row of one seed"
         yield (
-            f"{len(older)} {were} left out for a later or better one of the same recipe and seed: "
-            f"{_listed(names[:_NAMED])}{more}."
+            f"{who}: the intervals (95 %) cover the sampling of test examples only, not the spread "
+            "between seeds; harness sweep --seeds 3 covers both."
         )
+
+
+def _not_compared(rows: Sequence[RecipeRow]) -> Iterator[str]:
+    """Yield why quality is not compared, once for all recipes that share the reason."""
+    recipes = defaultdict(list)
+    for row in rows:
+        if row.not_compared:
+            recipes[row.not_compared].append(row.recipe)
+    for reason, names in recipes.items():
+        yield f"{_listed(names)}: {reason}."
 
 
 def _of_row(row: RecipeRow) -> Iterator[str]:
+    """Yield the notes on one recipe."""
     if max(row.processes, default=1) > 1:
         yield (
             f"{row.recipe} was trained in {_listed(row.processes)} processes; speed and memory "
-            "are those of one alone."
+            "are those of one process."
         )
-    if row.not_compared:
-        yield f"{row.recipe}: {row.not_compared}."
     for metric, reason in row.missing.items():
         yield f"{row.recipe}, {metric}: {reason}."
     for seed, how in row.failures.items():
         yield f"{row.recipe}, seed {seed}: {how}."
 
 
-def _floor(rows: Sequence[RecipeRow]) -> Iterator[str]:
-    floors: dict[str, set[str]] = defaultdict(set)
+def _left_out(names: Sequence[str]) -> Iterator[str]:
+    """Yield the number of runs that a later or better run replaces, and some of their names."""
+    if names:
+        were = "run was" if len(names) == 1 else "runs were"
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield (
+            f"{len(names)} {were} left out for a later or better one of the same recipe and seed: "
+            f"{_listed(sorted(names)[:_NAMED])}{more}."
+        )
+
+
+def _lead_baseline(rows: Sequence[RecipeRow]) -> Iterator[str]:
+    """Yield the scores of the lead baseline, and why shares above it are missing."""
+    scores: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         for name, quality in row.quality.items():
             if quality.floor is not None:
-                floors[heading(name)].add(f"{quality.floor:.2f}")
-    if floors:
-        values = (f"{name} {' or '.join(sorted(found))}" for name, found in floors.items())
+                scores[heading(name)].add(f"{quality.floor:.2f}")
+    if scores:
+        values = (f"{name} {' or '.join(sorted(texts))}" for name, texts in scores.items())
         yield (
-            "The floor is what needs no training: the first words of the source, as many as the "
-            f"reference has. It scores {', '.join(values)}."
+            f"{LEAD_BASELINE} is the lead baseline, which needs no training: it copies the first "
+            f"words of the source, as many as the reference has, and scores {', '.join(values)}."
         )
     shares = {row.recipe: {heading(n): why for n, why in row.no_share.items()} for row in rows}
     for sentence in not_measured(shares):
         yield f"Quality kept: {sentence[0].lower()}{sentence[1:]}."
     lacking = {row.recipe: {heading(n): why for n, why in row.no_floor.items()} for row in rows}
     for sentence in not_measured(lacking):
-        yield f"Above the floor: {sentence[0].lower()}{sentence[1:]}."
+        yield f"Above {LEAD_BASELINE}: {sentence[0].lower()}{sentence[1:]}."
 
 
 def _not_measured(rows: Sequence[RecipeRow]) -> Iterator[str]:
+    """Yield why a relative speed or memory is missing."""
     names = {"speed": "relative speed", "memory_relative": "relative memory"}
     lacking = {
         row.recipe: {names[name]: why for name, why in row.not_measured.items()} for row in rows
@@ -128,7 +150,7 @@ def _not_measured(rows: Sequence[RecipeRow]) -> Iterator[str]:
 
 
 def _unreadable(not_computed: Iterable[Mapping[str, str]]) -> Iterator[str]:
-    """Yield which scores are missing as the metric's options do not suit the texts."""
+    """Yield the scores that are missing because a metric's options do not suit the texts."""
     scores: dict[str, dict[str, None]] = {}
     for missing in not_computed:
         for name, reason in missing.items():
@@ -139,6 +161,7 @@ def _unreadable(not_computed: Iterable[Mapping[str, str]]) -> Iterator[str]:
 
 
 def _wide_speeds(rows: Sequence[RecipeRow]) -> Iterator[str]:
+    """Yield the recipes whose two runs disagree in speed."""
     wide = [
         row.recipe
         for row in rows
@@ -148,13 +171,13 @@ def _wide_speeds(rows: Sequence[RecipeRow]) -> Iterator[str]:
     ]
     if wide:
         yield (
-            f"Speed of {_listed(wide)}: two runs that disagree leave a wide interval; with a third "
-            "it is about a third as wide: harness sweep --seeds 3."
+            f"Speed of {_listed(wide)}: the interval is wide, as two runs disagree; a third run "
+            "makes it about a third as wide: harness sweep --seeds 3."
         )
 
 
 def differences(fingerprints: Sequence[Fingerprint]) -> Iterator[str]:
-    """Yield what fingerprints differ in, with the values."""
+    """Yield each field in which fingerprints differ, with its values."""
     for name in Fingerprint.model_fields:
         values = []
         for fingerprint in fingerprints:
@@ -166,25 +189,33 @@ def differences(fingerprints: Sequence[Fingerprint]) -> Iterator[str]:
         if name == "versions":
             packages = {package for value in values for package in value}
             for package in sorted(packages):
-                found = {value.get(package, "none") for value in values}
-                if len(found) > 1:
-                    yield f"{package} ({_listed(sorted(found))})"
+                versions = {value.get(package, "none") for value in values}
+                if len(versions) > 1:
+                    yield f"{package} ({_listed(sorted(versions))})"
         else:
             yield f"{name} ({_listed(values)})"
 
 
-def unlike_settings(one: Path, other: Path) -> str:
-    """Say in what the stored settings of two runs differ; nothing if that cannot be read."""
+def settings_difference(earlier: Path, later: Path) -> str:
+    """Return the settings in which two runs differ, in brackets.
+
+    Args:
+        earlier: folder of the run that the text calls "there".
+        later: folder of the run that the text calls "here".
+
+    Returns:
+        The text, with a space before it; empty if a run's settings cannot be read.
+    """
     try:
-        before, after = (_flat(read_toml(folder / SPEC)) for folder in (one, other))
+        before, after = (_flat(read_toml(folder / SPEC)) for folder in (earlier, later))
     except HarnessError:
         return ""
-    unlike = [
+    different = [
         f"{key} {before.get(key, 'unset')} there, {after.get(key, 'unset')} here"
         for key in sorted({*before, *after})
         if before.get(key) != after.get(key) and key.partition(".")[0] not in VARIED
     ]
-    return f" ({'; '.join(unlike)})" if unlike else ""
+    return f" ({'; '.join(different)})" if different else ""
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -198,33 +229,42 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def legend(summary: Summary, metrics: Collection[str] | None = None) -> Iterator[str]:
-    """Yield how to read the marks and columns.
+    """Yield the sentences that explain the columns and marks of all tables.
 
     Args:
-        summary: what is shown.
-        metrics: those that have a column; all of the summary's by default.
+        summary: the summary that the tables show.
+        metrics: names of the metrics that have a column; by default all of the summary.
     """
     rows = [row for group in summary.groups for row in group.rows]
     if any(row.quality for row in rows):
-        if any(not quality.higher_is_better for row in rows for quality in row.quality.values()):
-            yield (
-                f"{LESS_IS_BETTER} less is better; what is kept is then full fine-tuning's value "
-                "over the recipe's: more than 100 % is better."
-            )
-        if columns := meanings(summary.metrics if metrics is None else metrics):
-            yield f"{columns}; in percent."
-        units = dict.fromkeys(group.memory_unit for group in summary.groups)
-        yield (
-            "trained: parameters, and their share of the original backbone's. "
-            f"{', '.join(units)}: peak memory, and its share of full fine-tuning's."
-        )
+        yield from _columns(summary, summary.metrics if metrics is None else metrics)
     if any(row.on_front for row in rows):
         yield (
-            "• on the Pareto front of speed, memory and quality; what lies within the intervals, "
-            "or within 1 % of memory, is tied."
+            "•: on the Pareto front of speed, memory and quality; values within the intervals, or "
+            "within 1 % of memory, are ties."
+        )
+        yield (
+            "The sentences above a table name the fastest recipe on its front and the one with the "
+            "best quality, full fine-tuning aside."
         )
     if any(quality.significant for row in rows for quality in row.quality.values()):
-        yield "* differs from full fine-tuning (paired, p < 0.05 after Holm)."
+        yield "*: differs from full fine-tuning (paired, p < 0.05 after Holm's correction)."
+
+
+def _columns(summary: Summary, metrics: Collection[str]) -> Iterator[str]:
+    """Yield the sentences on the columns."""
+    qualities = [q for group in summary.groups for row in group.rows for q in row.quality.values()]
+    if any(not quality.higher_is_better for quality in qualities):
+        yield (
+            f"{LESS_IS_BETTER}: less is better; quality kept is then full fine-tuning's value over "
+            "the recipe's, so that more than 100 % is better."
+        )
+    yield "speed: training speed, relative to full fine-tuning on the same batches."
+    yield "trained: number of trained parameters, and their share of the original backbone's."
+    units = dict.fromkeys(group.memory_unit for group in summary.groups)
+    yield f"{', '.join(units)}: peak memory, and its share of full fine-tuning's."
+    if explained := meanings(metrics):
+        yield f"{explained}; in percent."
 
 
 def _listed(values: Sequence[object]) -> str:

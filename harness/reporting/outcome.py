@@ -1,4 +1,4 @@
-"""A recipe's comparison with full fine-tuning: what is requested, and what the bootstrap says."""
+"""A recipe's comparison with full fine-tuning: the request and its outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.records.run_folder import StoredRun
 from harness.reporting.summary import Estimate
 
 FORM = 3
-"""Raised whenever the statistics change, so that no older number is taken for a new one."""
+"""Version of the statistics. A change of it invalidates every cached outcome."""
 
 
 class Seed(NamedTuple):
@@ -27,11 +27,11 @@ class Seed(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """A recipe that is to be compared.
+    """A recipe to compare with full fine-tuning.
 
     Attributes:
-        seeds: all that ended well; those without a baseline count in the mean alone.
-        metrics: names.
+        seeds: the seeds that ended well; those without a baseline count in the mean only.
+        metrics: names of the metrics to compare.
     """
 
     seeds: tuple[Seed, ...]
@@ -39,7 +39,7 @@ class Request:
 
     @functools.cached_property
     def key(self) -> str:
-        """What the outcome is kept under: the runs that it rests on, and when these were made."""
+        """Cache key: a hash of the runs' ids and times, the metrics and the version."""
         runs = [
             [run.report.id, run.report.started]
             for seed in self.seeds
@@ -51,32 +51,32 @@ class Request:
 
 
 class Paired(Record):
-    """What the bootstrap says of one metric of a recipe."""
+    """The comparison of one metric of a recipe."""
 
     value: Estimate | None = None
-    """Mean over seeds."""
+    """Mean over seeds; null for one seed."""
     difference: Estimate | None = None
-    """Less full fine-tuning's."""
+    """The recipe's value minus full fine-tuning's."""
     retention: Estimate | None = None
-    """Over full fine-tuning's; of a metric of which less is better, full fine-tuning's over it."""
+    """The recipe's value divided by full fine-tuning's; the inverse where less is better."""
     floor: float | None = None
-    """What the lead of the source scores."""
+    """Score of the lead baseline."""
     retention_above_floor: Estimate | None = None
-    """Over full fine-tuning's, after the floor is taken from both."""
+    """The same share after the lead baseline's score is subtracted from both values."""
     p_value: float | None = None
-    """Of no difference, not yet adjusted."""
+    """p-value of no difference, not yet adjusted for several recipes."""
 
 
 class Outcome(Record):
-    """What the bootstrap says of a recipe."""
+    """The comparison of a recipe."""
 
     metrics: dict[str, Paired] = Field(default_factory=dict)
-    """Metric -> what was found."""
+    """Metric -> its comparison."""
     reason: str | None = None
-    """Why nothing was compared with full fine-tuning, if so."""
+    """Reason why nothing was compared with full fine-tuning; null if it was."""
     missing: dict[str, str] = Field(default_factory=dict)
-    """Metric -> why it has no comparison, or no interval over seeds."""
+    """Metric -> reason why it has no comparison, or no interval over seeds."""
     no_share: dict[str, str] = Field(default_factory=dict)
-    """Metric that was compared -> why there is no share of full fine-tuning's."""
+    """Metric that was compared -> reason why its ``retention`` is null."""
     no_floor: dict[str, str] = Field(default_factory=dict)
-    """Metric with a retention -> why it has none above the floor."""
+    """Metric with a ``retention`` -> reason why its ``retention_above_floor`` is null."""

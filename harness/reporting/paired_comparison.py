@@ -1,4 +1,4 @@
-"""Recipes against full fine-tuning on the same test examples, and what of that is kept."""
+"""Compare recipes with full fine-tuning on the same test examples, with a cache on disk."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ from harness.records.run_folder import PREDICTIONS
 from harness.reporting.outcome import Outcome, Request
 
 CACHE = ".cache/comparisons.json"
-"""File in the results folder."""
+"""Path of the cache, relative to the results folder."""
 
 _SMALL = 16_000_000
-"""Bytes of predictions that are compared before other processes have started."""
+"""Size of predictions, in bytes, below which other processes would start too late to help."""
 
-_KEPT = TypeAdapter(dict[str, Outcome])
+_OUTCOMES = TypeAdapter(dict[str, Outcome])
 
 
 class Comparisons:
-    """Compares, and keeps what it found in the results folder: a bootstrap takes its time.
+    """Compares recipes with full fine-tuning, and caches the outcomes in the results folder.
 
-    What is kept is found again by the ids and the times of the runs that it rests on. The folder
-    holds a .gitignore of its own; where it cannot be written, nothing is kept.
+    A cached outcome is identified by the ids and times of its runs. The cache's folder has its own
+    .gitignore. If the folder cannot be written, nothing is cached.
 
     Args:
-        results: the folder of all runs; ``None`` keeps nothing.
-        processes: most processes that compare at the same time.
+        results: the results folder; ``None`` caches nothing.
+        processes: largest number of processes that compare at the same time.
     """
 
     def __init__(self, results: Path | None, processes: int = 1) -> None:
         self._file = results / CACHE if results else None
         self._processes = processes
-        self._kept: dict[str, Outcome] = {}
+        self._cached: dict[str, Outcome] = {}
         self._failed: dict[str, Outcome] = {}
-        self._new = False
+        self._is_changed = False
         with contextlib.suppress(OSError, ValidationError), without_collector():
             if self._file:
-                self._kept = _KEPT.validate_json(self._file.read_bytes())
+                self._cached = _OUTCOMES.validate_json(self._file.read_bytes())
 
     def prepare(
         self,
         groups: Iterable[Sequence[Request]],
         on_progress: Callable[[], None] = lambda: None,
     ) -> None:
-        """Compare all recipes of all groups that were not compared before.
+        """Compare all recipes of all groups, except those in the cache.
 
         Args:
-            groups: the recipes of each group, which are compared with shared draws.
+            groups: the requests of each group; the recipes of a group share their draws.
             on_progress: is called after each recipe.
         """
         pending = []
         for requests in groups:
-            new = [r for r in requests if r.key not in self._kept]
+            new = [r for r in requests if r.key not in self._cached]
             for _ in range(len(requests) - len(new)):
                 on_progress()
             if new:
@@ -70,38 +70,40 @@ class Comparisons:
                 on_progress()
 
     def of(self, request: Request) -> Outcome:
-        """Compare a recipe's seeds with those of full fine-tuning."""
+        """Return the comparison of a recipe, computed first if it is not cached."""
         key = request.key
-        if key not in self._kept and key not in self._failed:
+        if key not in self._cached and key not in self._failed:
             self.prepare([[request]])
-        return self._kept[key] if key in self._kept else self._failed[key]
+        return self._cached[key] if key in self._cached else self._failed[key]
 
     def keep(self) -> None:
-        """Write what was found."""
-        if self._file is None or not self._new:
+        """Write the cache if it has changed."""
+        if self._file is None or not self._is_changed:
             return
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(exist_ok=True)
             (self._file.parent / ".gitignore").write_text("*\n")
-            write_text(self._file, _KEPT.dump_json(self._kept, exclude_defaults=True).decode())
+            write_text(
+                self._file, _OUTCOMES.dump_json(self._cached, exclude_defaults=True).decode()
+            )
 
     def _add(self, request: Request, outcome: Outcome | str) -> None:
         key = request.key
-        if isinstance(outcome, str):  # Not kept: what could not be read may be mended.
+        if isinstance(outcome, str):  # Not cached: a file that could not be read may be repaired.
             self._failed[key] = Outcome(reason=outcome)
         else:
-            self._kept[key] = outcome
-            self._new = True
+            self._cached[key] = outcome
+            self._is_changed = True
 
     def _compared(
         self, groups: Sequence[Sequence[Request]]
     ) -> Iterator[tuple[Sequence[Request], list[Outcome | str]]]:
-        """Yield each group with its outcomes, or why there is none, in the order of their ends."""
+        """Yield each group with an outcome or a reason for each recipe, as the groups finish."""
         from harness.reporting.group_comparison import compare_group
 
         left = list(groups)
         if self._processes > 1 and len(left) > 1 and _size(left) > _SMALL:
-            # A process that dies, as for lack of memory, leaves its groups to this one.
+            # If a process dies, as for lack of memory, this one compares the remaining groups.
             with contextlib.suppress(BrokenProcessPool):
                 for group, outcomes in _in_processes(list(left), self._processes):
                     left.remove(group)
@@ -113,7 +115,7 @@ class Comparisons:
 def _in_processes(
     groups: Sequence[Sequence[Request]], processes: int
 ) -> Iterator[tuple[Sequence[Request], list[Outcome | str]]]:
-    """Yield each group with its outcomes, in the order of their ends.
+    """Compare groups in several processes; yield each with its outcomes as it finishes.
 
     Raises:
         BrokenProcessPool: a process died.
@@ -130,7 +132,7 @@ def _in_processes(
         for done in as_completed(running):
             yield running[done], done.result()
     except BaseException:
-        # Ctrl-C, maybe twice: no process may be left that the end of this one would wait for.
+        # After Ctrl-C no process may be left, as this one would wait for it.
         for process in set(active_children()) - others:
             process.kill()
         raise
@@ -139,7 +141,7 @@ def _in_processes(
 
 
 def _size(groups: Sequence[Sequence[Request]]) -> int:
-    """Return the bytes of all predictions that are to be read."""
+    """Return the size of all predictions of the groups, in bytes."""
     folders = {
         run.folder
         for group in groups

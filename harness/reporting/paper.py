@@ -1,4 +1,4 @@
-"""The numbers that Zhu et al. 2023 print, to set beside one's own."""
+"""The published numbers of Zhu et al. 2023."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class PaperRow(Record):
     speed_pct: float
     """Training speed in percent of full fine-tuning's."""
     trained_params: int
-    """Printed in millions with one decimal, and cut, not rounded: exact counts are up to 99,999
-    larger."""
+    """Trained parameters. The paper prints millions with one decimal, truncated: exact counts are
+    up to 99,999 larger."""
     mem_gb: float
-    """Peak of the bytes that CUDA tensors took, in GB of 1e9 bytes."""
+    """Peak memory of CUDA tensors, in GB of 1e9 bytes."""
     metrics: dict[str, float] = Field(default_factory=dict)
-    """Metric -> percent. Named as the harness names them, but for ``summac``: the harness keeps
-    its two variants apart."""
+    """Metric -> percent. The names are the harness's, except ``summac``, of which the harness has
+    two variants."""
 
 
 class PaperCell(PaperRow):
-    """A row together with where it stands."""
+    """A row with its table and task."""
 
     table: str
     """Number of the table, such as 3 or 4a."""
@@ -59,7 +59,7 @@ def _paper() -> _Paper:
 
 
 def paper_device() -> str:
-    """Return what the paper measured on."""
+    """Return the name of the device that the paper measured on."""
     return _paper().device
 
 
@@ -74,19 +74,19 @@ def paper_cells() -> tuple[PaperCell, ...]:
 
 
 def paper_cell(backbone: str, recipe: str, task: str) -> PaperCell | None:
-    """Return what the paper has on a combination, or None.
+    """Return the paper's numbers on a backbone, recipe and task, or None.
 
-    Where several tables print it, they print the same numbers, and the one with the most metrics
-    is returned.
+    If several tables print the combination, their numbers agree; the row with the most metrics is
+    returned.
 
     Args:
-        backbone: name.
-        recipe: in canonical form; whether it counts parameters as the paper does is not looked at.
-        task: name.
+        backbone: name of the backbone.
+        recipe: the recipe in canonical form; its option ``paper_compat`` is ignored.
+        task: name of the task.
     """
     wanted = (backbone, _without_compat(recipe), task)
-    found = [c for c in paper_cells() if (c.backbone, c.recipe, c.task) == wanted]
-    return max(found, key=lambda cell: len(cell.metrics), default=None)
+    cells = [c for c in paper_cells() if (c.backbone, c.recipe, c.task) == wanted]
+    return max(cells, key=lambda cell: len(cell.metrics), default=None)
 
 
 def _without_compat(recipe: str) -> str:

@@ -1,4 +1,4 @@
-"""A profile beside the paper's Speed, Trained Params and Mem columns."""
+"""Compare a profile with the paper's columns Speed, Trained Params and Mem."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from harness.records.profile import PaperComparison, Profile, ProfiledRecipe
 from harness.reporting.paper import paper_cell
 
 
-def add_paper_reference(profile: Profile) -> list[PaperComparison]:
-    """Return, for each recipe of a profile, the paper's numbers and the profile's own."""
+def compare_with_paper(profile: Profile) -> list[PaperComparison]:
+    """Return the paper's numbers and the profile's own for each recipe of a profile."""
     return [_compare(profile, row) for row in profile.recipes]
 
 
@@ -17,7 +17,7 @@ def _compare(profile: Profile, row: ProfiledRecipe) -> PaperComparison:
     not_measured: dict[str, str] = {}
     if cell is None:
         absent = ("paper_speed_pct", "paper_trained_params", "paper_mem_gb")
-        not_measured |= dict.fromkeys(absent, "the paper has no such cell")
+        not_measured |= dict.fromkeys(absent, "the paper has no such row")
     own = {
         "own_speed_pct": row.speed.not_measured.get("relative") if row.speed else row.status,
         "own_trained_params": None if row.parameters else row.status,

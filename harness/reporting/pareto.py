@@ -10,13 +10,13 @@ from harness.reporting.summary import Estimate
 def pareto_front(points: Mapping[str, Sequence[Estimate]]) -> set[str]:
     """Return the names of the points that no other point beats.
 
-    One point beats another if it is better by at least one objective and worse by none; where
-    intervals overlap it is neither. Such ties are not transitive, so a point falls only to one that
-    is itself on the front: for every point that is not, there is one on the front that is no worse
-    within the intervals, and better by something. Points that beat each other in a circle stay.
+    One point beats another if it is better by at least one objective and worse by none. Overlapping
+    intervals are a tie. Ties are not transitive, so only a point on the front removes another: for
+    every removed point, the front has one that is better by some objective and worse by none.
+    Points that beat each other in a circle stay on the front.
 
     Args:
-        points: name -> one estimate an objective, of all of which more is better.
+        points: name -> one estimate per objective; more is better for each objective.
     """
     front: set[str] = set()
     left = list(points)
@@ -34,12 +34,12 @@ def pareto_front(points: Mapping[str, Sequence[Estimate]]) -> set[str]:
     return front
 
 
-def _beats(ours: Sequence[Estimate], theirs: Sequence[Estimate]) -> bool:
-    pairs = list(zip(ours, theirs, strict=True))
+def _beats(point: Sequence[Estimate], other: Sequence[Estimate]) -> bool:
+    pairs = list(zip(point, other, strict=True))
     return any(_above(a, b) for a, b in pairs) and not any(_above(b, a) for a, b in pairs)
 
 
-def _above(ours: Estimate, theirs: Estimate) -> bool:
-    low = ours.value if ours.low is None else ours.low
-    high = theirs.value if theirs.high is None else theirs.high
+def _above(estimate: Estimate, other: Estimate) -> bool:
+    low = estimate.value if estimate.low is None else estimate.low
+    high = other.value if other.high is None else other.high
     return low > high

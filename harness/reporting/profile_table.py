@@ -1,4 +1,4 @@
-"""The tables of ``harness profile``: what recipes cost, and why."""
+"""The tables of ``harness profile``: the costs of recipes and their parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MIB = 2**20
 
 
 def profile_tables(profile: Profile) -> list[Table]:
-    """Lay out the paper's Speed, Trained Params and Mem columns, then where time and memory go."""
+    """Lay out the costs of each recipe, the parts of time and memory, and the paper's numbers."""
     energy = any(_joules(row) is not None for row in profile.recipes)
     costs = _table(
         f"{profile.backbone} on {profile.fingerprint.device}, {profile.fingerprint.dtype}",
@@ -33,18 +33,21 @@ def profile_tables(profile: Profile) -> list[Table]:
             cells.append(_number(_joules(row), "{:.3g}"))
         costs.add_row(row.recipe, *cells)
         parts.add_row(row.recipe, *_part_cells(row))
-    floors = [r.speed.noise_floor for r in profile.recipes if r.speed and r.speed.noise_floor]
+    noise = [r.speed.noise_floor for r in profile.recipes if r.speed and r.speed.noise_floor]
     notes = [
-        f"batches of {profile.batch_size} x {profile.accumulation}, {profile.batches}: "
+        f"Batches of {profile.batch_size} x {profile.accumulation}, {profile.batches}: "
         f"{profile.mean_source_tokens:.0f} source and {profile.mean_target_tokens:.0f} target "
         "tokens on average.",
-        "limit: the speed if only matrix products took time; share: how much of it was reached.",
-        "GiB: the peak; plan: what was predicted from shapes for these batches.",
+        "limit: the speed if only matrix products took time; share: the part of it reached.",
+        "GiB: peak memory; plan: the estimate from shapes for these batches.",
     ]
-    if floors:
-        notes.append(f"Full against full differed by {100 * (max(floors) - 1):.1f} % at most.")
+    if noise:
+        notes.append(
+            f"Full fine-tuning differed from itself in speed by up to {100 * (max(noise) - 1):.1f} "
+            "%: a smaller difference is noise."
+        )
     if energy:
-        notes.append("J/ktok: joules above idle power for 1000 tokens.")
+        notes.append("J/ktok: joules per 1000 tokens, above idle power.")
     notes += [f"{line}." for line in not_measured({r.recipe: _lacks(r) for r in profile.recipes})]
     for row in profile.recipes:
         if retries := allocation_retries(row.memory):
@@ -98,7 +101,7 @@ def _joules(row: ProfiledRecipe) -> float | None:
 
 
 def _lacks(row: ProfiledRecipe) -> dict[str, str]:
-    """Return the columns without a number -> why; of a recipe that failed, the status says it."""
+    """Return the reason for each column without a number; a failed recipe shows its status."""
     if row.speed is None or row.memory is None:
         return {}
     speed, memory, energy = row.speed, row.memory, row.speed.energy
@@ -129,7 +132,7 @@ def _part_cells(row: ProfiledRecipe) -> Iterable[str]:
 
 def _paper_table(profile: Profile, comparisons: list[PaperComparison]) -> Table:
     table = _table(
-        "beside the paper",
+        "compared with the paper",
         "table speed paper trained paper GB paper",
     )
     for row in comparisons:
@@ -147,8 +150,8 @@ def _paper_table(profile: Profile, comparisons: list[PaperComparison]) -> Table:
             _beside(row.own_mem_gb, row.paper_mem_gb, "{:.2f}", "{:+.2f}"),
         )
     table.caption = (
-        "In brackets: own less the paper's. GB: 1e9 bytes.\n"
-        f"The paper's device: {paper_device()}; this one: {profile.fingerprint.device}."
+        "In brackets: this profile's number minus the paper's. GB: 1e9 bytes.\n"
+        f"The paper's device: {paper_device()}; this device: {profile.fingerprint.device}."
     )
     return table
 

@@ -1,4 +1,4 @@
-"""The cheapest recipe that is good enough, and why each of the others is not it."""
+"""Recommend the cheapest recipe that is good enough, with a reason against each other one."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from harness.reporting.wording import bounds, count, heading, memory, percent
 from harness.spec.run_spec import BASELINE
 
 Cost = Literal["speed", "memory", "parameters"]
-"""What makes a recipe cheap: little training time, little memory, few trained parameters."""
+"""Cost by which recipes are ordered: training time, peak memory or trained parameters."""
 
 
 class Needs(Record):
-    """What a recipe must satisfy."""
+    """Conditions that a recipe must satisfy."""
 
     metric: str
-    """By which quality is judged."""
+    """Name of the metric that measures quality."""
     min_quality: float
-    """Least share of full fine-tuning's quality, which the interval's lower bound must reach."""
+    """Least share of full fine-tuning's quality; the interval's lower bound must reach it."""
     max_memory_bytes: int | None = None
-    """Most peak memory."""
+    """Largest peak memory; null sets no limit."""
     min_speed: float | None = None
-    """Least training speed relative to full fine-tuning."""
+    """Least training speed relative to full fine-tuning; null sets no limit."""
     by: Cost = "speed"
-    """What makes one recipe cheaper than another."""
+    """Cost that decides which recipe is cheaper."""
 
 
 class Verdict(Record):
-    """What became of a recipe."""
+    """The judgement on one recipe."""
 
     recipe: str
-    """In canonical form."""
+    """The recipe in canonical form."""
     qualifies: bool
-    """Whether it satisfies all needs."""
+    """Whether the recipe satisfies all needs."""
     reasons: list[str]
-    """Why it was not chosen; empty for the one that was."""
+    """Reasons why the recipe was not chosen; empty for the chosen one."""
     retention: Estimate | None = None
-    """Share of full fine-tuning's quality; of the chosen recipe null if no ratio is known but it
-    is no worse than full fine-tuning."""
+    """Share of full fine-tuning's quality; null if it is not known. The chosen recipe can lack it
+    if its difference shows that it is no worse than full fine-tuning."""
     speed: float | None = None
-    """Relative to full fine-tuning."""
+    """Training speed relative to full fine-tuning."""
     memory_bytes: int | None = None
-    """Peak."""
+    """Peak memory."""
     trainable: int | None = None
-    """Trained parameters."""
+    """Number of trained parameters."""
 
 
 class Recommendation(Record):
-    """What to use on one backbone and task."""
+    """The recommended recipe for one backbone and task."""
 
     backbone: str
     """Name of the backbone."""
@@ -61,23 +61,30 @@ class Recommendation(Record):
     settings: str | None
     """Hash of the settings that the runs share."""
     needs: Needs
-    """What was requested."""
+    """The conditions."""
     chosen: str | None
-    """The cheapest recipe that satisfies the needs; null if none does."""
+    """Cheapest recipe that satisfies the needs; null if none does."""
     verdicts: list[Verdict]
-    """On every recipe, the chosen one first and then the qualified ones from cheap to dear."""
+    """One verdict per recipe: the chosen one, the other qualified ones by cost, then the rest."""
     notes: list[str] = Field(default_factory=list)
-    """What a reader must know of the group."""
+    """Notes on the group."""
 
 
 def recommend(group: Group, needs: Needs) -> Recommendation:
-    """Choose among the recipes of a group."""
+    """Choose among the recipes of a group.
+
+    Args:
+        group: the group of a summary.
+        needs: the conditions that the recipe must satisfy.
+    """
     verdicts = [_judge(row, needs) for row in group.rows]
     verdicts.sort(key=lambda verdict: (not verdict.qualifies, *_cost(verdict, needs.by)))
     chosen = verdicts[0] if verdicts[0].qualifies else None
     for verdict in verdicts[1:]:
         if chosen and verdict.qualifies:
-            verdict.reasons.append(f"good enough, but dearer: {_dearer(verdict, chosen, needs.by)}")
+            verdict.reasons.append(
+                f"good enough, but more expensive: {_extra_cost(verdict, chosen, needs.by)}"
+            )
     return Recommendation(
         backbone=group.backbone,
         task=group.task,
@@ -109,6 +116,7 @@ def _judge(row: RecipeRow, needs: Needs) -> Verdict:
 
 
 def _shortfalls(row: RecipeRow, verdict: Verdict, needs: Needs) -> Iterator[str]:
+    """Yield a reason for each need that a recipe does not satisfy."""
     if row.status != "ok":
         yield "; ".join(f"seed {seed}: {how}" for seed, how in row.failures.items()) or row.status
         return
@@ -120,9 +128,9 @@ def _shortfalls(row: RecipeRow, verdict: Verdict, needs: Needs) -> Iterator[str]
             row.not_compared
             or row.missing.get(needs.metric)
             or row.no_share.get(needs.metric)
-            or "there is nothing to compare with"
+            or "there is no run of full fine-tuning to compare with"
         )
-        yield f"what it keeps of {heading(needs.metric)} is not known: {why}"
+        yield f"the share of {heading(needs.metric)} that it keeps is not known: {why}"
     elif kept.low < needs.min_quality:
         yield (
             f"keeps {percent(kept.value, 1)} of {heading(needs.metric)} "
@@ -133,16 +141,17 @@ def _shortfalls(row: RecipeRow, verdict: Verdict, needs: Needs) -> Iterator[str]
         if verdict.memory_bytes is None:
             yield "its memory is not known"
         elif verdict.memory_bytes > limit:
-            yield f"takes {memory(verdict.memory_bytes, 'GiB')} GiB of {memory(limit, 'GiB')}"
+            size, most = (memory(value, "GiB") for value in (verdict.memory_bytes, limit))
+            yield f"takes {size} GiB, more than {most} GiB"
     if needs.min_speed is not None:
         if verdict.speed is None:
             yield "its speed relative to full fine-tuning is not known"
         elif verdict.speed < needs.min_speed:
-            yield f"trains at {percent(verdict.speed)}, not {percent(needs.min_speed)}"
+            yield f"trains at {percent(verdict.speed)}, less than {percent(needs.min_speed)}"
 
 
 def _is_no_worse(quality: Quality | None) -> bool:
-    """Whether a recipe is at least as good as full fine-tuning at the worse end of its interval."""
+    """Return whether even the worse bound of the difference is no worse than full fine-tuning."""
     if quality is None or quality.difference is None:
         return False
     low, high = quality.difference.low, quality.difference.high
@@ -152,7 +161,7 @@ def _is_no_worse(quality: Quality | None) -> bool:
 
 
 def _cost(verdict: Verdict, by: Cost) -> tuple[float, float, float]:
-    """Return what to sort by; the other two costs break ties."""
+    """Return the sort key: the chosen cost first, the other two to break ties."""
     unknown = float("inf")
     slowness = 1 / verdict.speed if verdict.speed else unknown
     size = verdict.memory_bytes or unknown
@@ -162,10 +171,10 @@ def _cost(verdict: Verdict, by: Cost) -> tuple[float, float, float]:
     return (size, slowness, trained) if by == "memory" else (trained, slowness, size)
 
 
-def _dearer(verdict: Verdict, chosen: Verdict, by: Cost) -> str:
+def _extra_cost(verdict: Verdict, chosen: Verdict, by: Cost) -> str:
     if by == "speed":
         return f"trains at {percent(verdict.speed)}, the chosen one at {percent(chosen.speed)}"
     if by == "memory":
-        ours, theirs = (memory(v.memory_bytes, "GiB") for v in (verdict, chosen))
-        return f"takes {ours} GiB, the chosen one {theirs}"
+        size, chosen_size = (memory(v.memory_bytes, "GiB") for v in (verdict, chosen))
+        return f"takes {size} GiB, the chosen one {chosen_size}"
     return f"trains {count(verdict.trainable)} parameters, the chosen one {count(chosen.trainable)}"

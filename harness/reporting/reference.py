@@ -1,4 +1,4 @@
-"""Setting the paper's numbers, or another folder's, beside one's own."""
+"""Add the paper's numbers, or those of another results folder, to the rows of a summary."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from harness.reporting.paper import paper_cell, paper_device
 from harness.reporting.summary import Group, RecipeRow, Reference, Summary
 
 _PAPER_SUMMAC = ("summac_conv", "summac_zs")
-"""The paper does not say which of them it prints."""
+"""Variants of SummaC; the paper does not say which one it prints."""
 
 
 def add_paper_reference(summary: Summary) -> None:
-    """Add the paper's numbers to the rows that it has, and count memory as it does there."""
+    """Add the paper's numbers to the recipes that it has, and show memory in its unit.
+
+    Args:
+        summary: the summary whose rows, notes and units are changed.
+    """
     summary.compared_with = "paper"
     for group in summary.groups:
         for row in group.rows:
@@ -31,12 +35,11 @@ def add_paper_reference(summary: Summary) -> None:
         if any(row.reference for row in group.rows):
             group.memory_unit = "GB"
             group.notes.append(
-                f"The paper measured on {paper_device()}, and memory in GB of 1e9 bytes; its "
-                "implementations of metrics and decoding are not ours, and it cuts its numbers of "
-                "parameters to 0.1 M."
-                + " It does not say which variant of SummaC it prints."
-                * _has_summac(group)
+                f"The paper measured on {paper_device()} with its own metrics and decoding; it "
+                "gives memory in GB of 1e9 bytes and truncates numbers of parameters to 0.1 M."
             )
+            if _has_summac(group):
+                group.notes.append("The paper does not say which variant of SummaC it prints.")
         else:
             group.notes.append("The paper has no numbers on this backbone and task.")
 
@@ -50,46 +53,51 @@ def _has_summac(group: Group) -> bool:
     )
 
 
-def beside_other(summary: Summary, other: Summary, name: str) -> None:
-    """Add another folder's numbers to the rows that it has.
+def add_folder_reference(summary: Summary, other: Summary, name: str) -> None:
+    """Add another results folder's numbers to the recipes that it has.
 
-    Numbers that were not made in the same way are left out, and a note says why.
+    Numbers that are not comparable are left out, with a note on the reason.
+
+    Args:
+        summary: the summary whose rows and notes are changed.
+        other: the summary of the other folder.
+        name: the name of the other folder.
     """
     summary.compared_with = name
-    theirs = {(g.backbone, g.task, g.settings): g for g in other.groups}
+    others = {(g.backbone, g.task, g.settings): g for g in other.groups}
     for group in summary.groups:
-        twin = theirs.get((group.backbone, group.task, group.settings))
+        twin = others.get((group.backbone, group.task, group.settings))
         if twin is None:
             group.notes.append(f"{name} has no runs of this backbone and task with these settings.")
             continue
         rows = {row.recipe: row for row in twin.rows}
-        ground = list(differences([*group.fingerprints, *twin.fingerprints]))
-        if ground:
+        different = list(differences([*group.fingerprints, *twin.fingerprints]))
+        if different:
             group.notes.append(
                 f"Speed and memory are not compared with {name}: the runs differ in "
-                f"{'; '.join(ground)}."
+                f"{'; '.join(different)}."
             )
         for row in group.rows:
             if row.recipe in rows:
-                row.reference = _reference(row, rows[row.recipe], name, not ground)
+                row.reference = _reference(row, rows[row.recipe], name, not different)
                 group.notes += [f"{row.recipe}: {reason}." for reason in row.reference.unlike]
 
 
-def _reference(ours: RecipeRow, theirs: RecipeRow, name: str, equal_ground: bool) -> Reference:
-    reference = Reference(source=name, trainable=theirs.trainable)
-    if equal_ground:
-        reference.speed = theirs.speed.value if theirs.speed else None
-        reference.memory_bytes = theirs.memory_bytes
-    if ours.decoding != theirs.decoding:
-        reference.unlike.append(f"quality is not compared with {name}: decoded in unlike ways")
-    elif ours.data_sha256 != theirs.data_sha256:
+def _reference(row: RecipeRow, other: RecipeRow, name: str, same_device: bool) -> Reference:
+    reference = Reference(source=name, trainable=other.trainable)
+    if same_device:
+        reference.speed = other.speed.value if other.speed else None
+        reference.memory_bytes = other.memory_bytes
+    if row.decoding != other.decoding:
+        reference.unlike.append(f"quality is not compared with {name}: decoded in different ways")
+    elif row.data_sha256 != other.data_sha256:
         reference.unlike.append(f"quality is not compared with {name}: seeds or data differ")
     else:
-        for metric, quality in theirs.quality.items():
-            mine = ours.quality.get(metric)
-            if mine is not None and mine.signature == quality.signature:
+        for metric, quality in other.quality.items():
+            own = row.quality.get(metric)
+            if own is not None and own.signature == quality.signature:
                 reference.quality[metric] = quality.value.value
-            elif mine is not None:
+            elif own is not None:
                 reference.unlike.append(
                     f"{metric} is not compared with {name}: computed as {quality.signature} there"
                 )
@@ -97,5 +105,5 @@ def _reference(ours: RecipeRow, theirs: RecipeRow, name: str, equal_ground: bool
 
 
 def _published(backbone: str) -> str:
-    """Return the name that the paper has for a hub id such as facebook/bart-large."""
+    """Return the paper's name of a backbone, for a hub id such as facebook/bart-large."""
     return backbone.rpartition("/")[2]

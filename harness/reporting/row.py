@@ -1,4 +1,4 @@
-"""One recipe's row: its seeds averaged, and compared with full fine-tuning."""
+"""Compute a recipe's row: average over its seeds, and compare with full fine-tuning."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def make_row(
     """Average a recipe's seeds.
 
     Args:
-        runs: one a seed, those that failed too.
-        request: those that ended well.
+        runs: one run per seed, including failed ones.
+        request: the request to compare the runs that ended well.
         has_baseline: whether the group has a good run of full fine-tuning.
-        comparisons: what compares.
+        comparisons: computes the comparison, or takes it from its cache.
     """
     good = [run for run in runs if run.report.status == "ok"]
     reports = [run.report for run in good]
@@ -68,7 +68,7 @@ def make_row(
 def _add_quality(
     row: RecipeRow, request: Request, has_baseline: bool, comparisons: Comparisons
 ) -> None:
-    """Set the metrics that all seeds have."""
+    """Set the quality by each metric that all seeds have, and the reasons for missing parts."""
     runs = [seed.run for seed in request.seeds]
     outcome = comparisons.of(request)
     is_baseline = row.recipe == BASELINE
@@ -79,7 +79,7 @@ def _add_quality(
     for name in request.metrics:
         values = [run.report.quality[name] for run in runs]
         if any(value.signature != values[0].signature for value in values):
-            outcome.missing[name] = "the seeds' values were computed in unlike ways"
+            outcome.missing[name] = "the seeds' values were computed in different ways"
             continue
         paired = outcome.metrics.get(name, Paired())
         value = paired.value or _mean_of_reports(values)
@@ -99,12 +99,12 @@ def _add_quality(
 
 
 def _mean_of_reports(values: Sequence[Value]) -> Estimate:
-    """Return the mean over seeds; of one seed with the interval that its report holds."""
+    """Return the mean over seeds; one seed keeps the interval of its report."""
     if len(values) == 1 and (ci := values[0].ci):
         return Estimate(value=values[0].value, low=ci[0], high=ci[1], seeds=1)
     return Estimate(value=fmean(value.value for value in values))
 
 
 def _why_no_ratio(measured: Speed | Memory, speed: Speed) -> str:
-    """Return the reason; in reports of before reasons were kept, the baseline's name is one."""
+    """Return why a relative number is missing; old reports have only the baseline's name."""
     return measured.not_measured.get("relative", f"no baseline: {speed.baseline}")

@@ -1,4 +1,4 @@
-"""The scores of a run's test examples, from the file that the run left."""
+"""Read the scores of a run's test examples from its predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.records.report import Report, Value
 from harness.records.run_folder import PREDICTIONS
 
 _ROUNDED = 1e-3
-"""How far a mean of stored scores, which are rounded to four digits, may be from the report's."""
+"""Tolerance between a mean of stored scores, which are rounded, and the report's value."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class RunScores:
     """Scores of one run's test examples.
 
     Attributes:
-        ids: of the examples, in order.
+        ids: the ids of the examples, in order.
         scores: metric -> score.
-        missing: metric -> why it has none.
+        missing: metric -> reason why its score is missing.
     """
 
     ids: list[str]
@@ -34,10 +34,16 @@ class RunScores:
 
 
 def read_scores(folder: Path, report: Report, metrics: Iterable[str]) -> RunScores:
-    """Read the scores that a run's comparison with another rests on.
+    """Read the scores of each example that a comparison of two runs needs.
 
-    A metric whose corpus value is the mean of its examples' is taken as stored. Any other, such as
-    BLEU, is computed again from the stored texts, with the implementation that the report names.
+    If a metric's value is the mean of its examples' scores, the stored scores are used. Any other
+    metric, such as BLEU, is computed again from the stored texts with the implementation that the
+    report names.
+
+    Args:
+        folder: the folder of the run.
+        report: the report of the run.
+        metrics: names of the metrics.
 
     Raises:
         HarnessError: the predictions are missing or damaged.
@@ -45,7 +51,7 @@ def read_scores(folder: Path, report: Report, metrics: Iterable[str]) -> RunScor
     rows = read_prediction_rows(folder)
     missing: dict[str, str] = {}
     scores: dict[str, Score] = {}
-    made: dict[str, Score] = {}
+    computed: dict[str, Score] = {}
     for name in metrics:
         if name not in report.quality:
             continue
@@ -53,25 +59,30 @@ def read_scores(folder: Path, report: Report, metrics: Iterable[str]) -> RunScor
         try:
             examples = [float(row["scores"][name]) for row in rows]
         except (KeyError, TypeError, ValueError):
-            missing[name] = "its examples' scores are not stored"
+            missing[name] = "the scores of its examples are not stored"
             continue
         if not all(map(math.isfinite, examples)):
-            missing[name] = "some of its examples' scores are not finite"
+            missing[name] = "some scores of its examples are not finite"
             continue
         score = Score.mean(examples, value.signature, value.higher_is_better)
         if abs(score.value - value.value) > _ROUNDED:
-            found = _score_again(name, value, rows, made)
-            if isinstance(found, str):
-                missing[name] = found
+            again = _score_again(name, value, rows, computed)
+            if isinstance(again, str):
+                missing[name] = again
                 continue
-            score = found
+            score = again
         scores[name] = score
     scores = by_cluster(scores, rows)
     return RunScores([str(row["id"]) for row in rows], scores, missing)
 
 
 def by_cluster(scores: dict[str, Score], rows: list[dict[str, Any]]) -> dict[str, Score]:
-    """Return scores whose bootstrap draws the clusters that the rows name, if any."""
+    """Return scores whose bootstrap draws clusters of examples, if the rows name any.
+
+    Args:
+        scores: metric -> score.
+        rows: the lines of the predictions, in the order of the scores' examples.
+    """
     if not any("cluster" in row for row in rows):
         return scores
     clusters = [str(row.get("cluster", row["id"])) for row in rows]
@@ -79,13 +90,20 @@ def by_cluster(scores: dict[str, Score], rows: list[dict[str, Any]]) -> dict[str
 
 
 def references_in(rows: list[dict[str, Any]]) -> list[Any]:
-    """Return the references of lines of predictions; a list where an example has several."""
-    found = (row.get("reference", "") for row in rows)
-    return [list(map(str, each)) if isinstance(each, list) else str(each) for each in found]
+    """Return the reference of each example; a list if the example has several.
+
+    Args:
+        rows: the lines of the predictions.
+    """
+    values = (row.get("reference", "") for row in rows)
+    return [list(map(str, value)) if isinstance(value, list) else str(value) for value in values]
 
 
 def read_prediction_rows(folder: Path) -> list[dict[str, Any]]:
     """Read the lines of a run's predictions.
+
+    Args:
+        folder: the folder of the run.
 
     Raises:
         HarnessError: there are none, or they are damaged.
@@ -93,6 +111,9 @@ def read_prediction_rows(folder: Path) -> list[dict[str, Any]]:
     path = folder / PREDICTIONS
     try:
         rows = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        # Without the path, so that one note serves all runs that lack the file.
+        raise HarnessError(f"{PREDICTIONS} is missing.") from error
     except OSError as error:
         raise HarnessError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -103,15 +124,20 @@ def read_prediction_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def metric_for(name: str, value: Value) -> Metric | str:
-    """Return the metric that yields a reported value, or why there is none."""
+    """Return the metric that computes a reported value, or the reason why there is none.
+
+    Args:
+        name: the name of the value.
+        value: the reported value, which may name its metric.
+    """
     from harness.api.plugins import installed
 
     if value.metric is not None:
         try:
-            chosen = make_metric(value.metric, installed().metrics)
+            reported = make_metric(value.metric, installed().metrics)
         except HarnessError as error:
             return str(error)
-        return chosen.unavailable() or chosen
+        return reported.unavailable() or reported
     for entry in installed().metrics:
         metric: Metric = entry.load()()
         if name in metric.names:
@@ -120,16 +146,16 @@ def metric_for(name: str, value: Value) -> Metric | str:
 
 
 def _score_again(
-    name: str, value: Value, rows: list[dict[str, Any]], made: dict[str, Score]
+    name: str, value: Value, rows: list[dict[str, Any]], computed: dict[str, Score]
 ) -> Score | str:
-    """Return the score, or why there is none; ``made`` holds and gets all that a metric yields."""
-    if name not in made:
+    """Return the score, or why there is none; ``computed`` caches all scores of a metric."""
+    if name not in computed:
         metric = metric_for(name, value)
         if isinstance(metric, str):
             return metric
         sources, predictions = ([str(row.get(field, "")) for row in rows] for field in _TEXTS)
-        made |= metric.score(sources, predictions, references_in(rows))
-    score = made[name]
+        computed |= metric.score(sources, predictions, references_in(rows))
+    score = computed[name]
     if score.signature != value.signature:
         return f"it was computed as {value.signature}, and here it would be {score.signature}"
     if abs(score.value - value.value) > _ROUNDED:

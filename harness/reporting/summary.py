@@ -1,4 +1,4 @@
-"""What a folder of runs says: one row a recipe, as every format of the report shows it."""
+"""Records of a summary: groups of runs, one row for each recipe, as every format shows them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.records.record import Record
 from harness.records.report import Status
 
 SIGNIFICANT = 0.05
-"""Adjusted p-values below this are marked."""
+"""Level below which an adjusted p-value is significant."""
 
 
 class Estimate(Record):
@@ -21,12 +21,23 @@ class Estimate(Record):
     value: float
     """The estimate."""
     low: float | None = None
-    """Lower bound; null where there is no interval."""
+    """Lower bound; null without an interval."""
     high: float | None = None
-    """Upper bound."""
+    """Upper bound; null without an interval."""
     seeds: int | None = None
-    """How many training seeds the interval covers the spread of; one covers none, only the sampling
-    of test examples (of a speed: of timed windows). Null without an interval."""
+    """Number of training seeds behind the interval. With one, the interval covers no spread between
+    seeds, only the sampling of test examples (of a speed: of timed windows). Null without an
+    interval."""
+
+    @property
+    def negated(self) -> Estimate:
+        """The estimate of the negated number."""
+        return Estimate(
+            value=-self.value,
+            low=None if self.high is None else -self.high,
+            high=None if self.low is None else -self.low,
+            seeds=self.seeds,
+        )
 
     @property
     def half_width(self) -> float | None:
@@ -38,98 +49,98 @@ class Quality(Record):
     """One metric of a recipe on the test split."""
 
     value: Estimate
-    """Mean over seeds of the corpus value."""
+    """Mean over seeds of the value on the whole test split."""
     signature: str
-    """Pins the implementation."""
+    """Signature of the metric: its implementation, version and options."""
     higher_is_better: bool
-    """The direction."""
+    """Whether a higher value is better."""
     difference: Estimate | None = None
-    """Recipe less full fine-tuning, paired on seeds and test examples; null where the two cannot
-    be compared (see ``RecipeRow.not_compared``)."""
+    """The recipe's value minus full fine-tuning's, paired on seeds and test examples; null where
+    the two cannot be compared (see ``RecipeRow.not_compared``)."""
     retention: Estimate | None = None
-    """Recipe over full fine-tuning, or full fine-tuning over recipe where less is better: 1 means
-    equal and less is worse. Null where ``RecipeRow.no_share`` says why."""
+    """The recipe's value divided by full fine-tuning's; the inverse where less is better. 1 means
+    equal, less than 1 is worse. Null for the reason in ``RecipeRow.no_share``."""
     floor: float | None = None
-    """What the lead of the source scores, cut to the reference's number of words."""
+    """Score of the lead baseline: the first words of the source, as many as the reference has."""
     retention_above_floor: Estimate | None = None
-    """The same share after the floor is taken from both; null where ``RecipeRow.no_floor`` says
-    why."""
+    """The same share after the lead baseline's score is subtracted from both values; null for the
+    reason in ``RecipeRow.no_floor``."""
     p_value: float | None = None
-    """Two-sided, of no difference, adjusted after Holm for the recipes of the group."""
+    """Two-sided p-value of no difference, adjusted for the recipes of the group (Holm)."""
 
     @property
     def significant(self) -> bool:
-        """Whether the recipe differs from full fine-tuning."""
+        """Whether the recipe differs significantly from full fine-tuning."""
         return self.p_value is not None and self.p_value < SIGNIFICANT
 
 
 class Reference(Record):
-    """What another source, such as the paper, has on the same recipe."""
+    """Numbers of another source, such as the paper, on the same recipe."""
 
     source: str
-    """Where it comes from."""
+    """Name of the source, such as a table of the paper."""
     speed: float | None = None
-    """Relative to full fine-tuning."""
+    """Training speed relative to full fine-tuning."""
     trainable: int | None = None
-    """Trained parameters."""
+    """Number of trained parameters."""
     memory_bytes: float | None = None
     """Peak memory."""
     quality: dict[str, float] = Field(default_factory=dict)
-    """Metric -> value, where it may be compared."""
+    """Metric -> value, for the metrics that can be compared."""
     unlike: list[str] = Field(default_factory=list)
-    """Why numbers are left out, or what to bear in mind."""
+    """Reasons why numbers are left out."""
 
 
 class RecipeRow(Record):
-    """A recipe: its mean over seeds."""
+    """A recipe with the means over its seeds."""
 
     recipe: str
-    """In canonical form."""
+    """The recipe in canonical form."""
     status: Status
-    """``ok`` if any seed ended well, else how the last one ended."""
+    """``ok`` if any seed ended well, else the status of the last run."""
     seeds: list[int]
-    """Seeds that ended well, which the numbers are the mean over."""
+    """Seeds that ended well; the numbers are means over them."""
     failures: dict[int, str] = Field(default_factory=dict)
-    """Seed that did not end well -> how, and in which phase."""
+    """Seed that did not end well -> status and phase."""
     runs: list[str]
-    """Ids of the runs of ``seeds``, in the same order."""
+    """Ids of the runs, in the order of ``seeds``."""
     folders: list[str] = Field(default_factory=list)
-    """Their folders, relative to that of all runs."""
+    """Folders of the runs, relative to the results folder."""
     decoding: str | None = None
-    """Signature of the decoder; null where the seeds' differ."""
+    """Signature of the decoder; null if it differs between seeds."""
     data_sha256: list[str] = Field(default_factory=list)
     """Hash of each seed's data."""
     processes: list[int] = Field(default_factory=list)
-    """In how many processes the seeds were trained; several numbers if they differ."""
+    """Number of training processes; several numbers if it differs between seeds."""
     speed: Estimate | None = None
     """Training speed relative to full fine-tuning on the same batches."""
     tokens_per_s: float | None = None
-    """Training speed, absolute."""
+    """Training speed in tokens per second."""
     trainable: int | None = None
-    """Trained parameters."""
+    """Number of trained parameters."""
     trainable_pct: float | None = None
-    """Their share of the original backbone's, in percent."""
+    """Trained parameters in percent of the original backbone's parameters."""
     memory_bytes: int | None = None
-    """Peak memory; the largest over seeds."""
+    """Peak memory, the largest of all seeds."""
     memory_relative: float | None = None
-    """Relative to full fine-tuning."""
+    """Peak memory relative to full fine-tuning."""
     not_measured: dict[str, str] = Field(default_factory=dict)
-    """``speed`` or ``memory_relative``, if null in a row whose status is ok -> why."""
+    """``speed`` or ``memory_relative``, if null in a row of status ok -> the reason."""
     quality: dict[str, Quality] = Field(default_factory=dict)
     """Metric -> value and comparison."""
     not_compared: str | None = None
-    """Why quality is not compared with full fine-tuning's, if it is not."""
+    """Reason why quality is not compared with full fine-tuning's, or not for all seeds."""
     missing: dict[str, str] = Field(default_factory=dict)
-    """Metric -> why it has no comparison, or no interval over seeds."""
+    """Metric -> reason why it has no comparison, or no interval over seeds."""
     no_share: dict[str, str] = Field(default_factory=dict)
-    """Metric that was compared -> why no share of full fine-tuning's is known."""
+    """Metric that was compared -> reason why its ``retention`` is null."""
     no_floor: dict[str, str] = Field(default_factory=dict)
-    """Metric of which a share of full fine-tuning's is known -> why none above the floor is."""
+    """Metric with a ``retention`` -> reason why its ``retention_above_floor`` is null."""
     on_front: bool | None = None
-    """Whether it is on the Pareto front of speed, memory and quality, where what lies within the
-    intervals is tied; null where one of the three is unknown."""
+    """Whether the recipe is on the Pareto front of speed, memory and quality, where values within
+    the intervals are ties; null where one of the three is unknown."""
     reference: Reference | None = None
-    """What it was asked to be compared with."""
+    """Numbers of the source that the summary is compared with."""
 
 
 class Group(Record):
@@ -140,19 +151,19 @@ class Group(Record):
     task: str
     """Name of the task."""
     settings: str | None
-    """Hash of the settings that the runs share; null in reports of before it was kept."""
+    """Hash of the settings that the runs share; null in old reports, which lack it."""
     test_examples: list[int]
-    """How many test examples were scored; several if the runs differ."""
+    """Number of test examples; several numbers if it differs between runs."""
     memory_unit: Literal["GiB", "GB"] = "GiB"
-    """In which memory is shown: GB (1e9 bytes) beside the paper's numbers, which count so."""
+    """Unit in which memory is shown: GB (1e9 bytes), the paper's unit, beside its numbers."""
     noise_floor: float | None = None
-    """The most that full fine-tuning differed from itself in speed, as a ratio."""
+    """Noise floor of speed: the largest ratio of full fine-tuning's speed to itself."""
     front_metric: str | None = None
-    """The metric by which the Pareto front is drawn."""
+    """Metric whose values are the quality of the Pareto front."""
     fingerprints: list[Fingerprint] = Field(default_factory=list)
-    """What speed and memory depend on; several if the runs differ."""
+    """Device and software of the runs; several if they differ."""
     rows: list[RecipeRow]
-    """Full fine-tuning first."""
+    """One row for each recipe, full fine-tuning first."""
     answer: list[str] = Field(default_factory=list)
     """The result in one or two plain sentences, above the table."""
     notes: list[str] = Field(default_factory=list)
@@ -160,28 +171,28 @@ class Group(Record):
 
     @property
     def title(self) -> str:
-        """What the group is on."""
+        """Name of the group: backbone and task."""
         return f"{self.backbone} on {self.task}"
 
     def less_is_better(self, metric: str) -> bool:
-        """Whether less of a metric is better."""
-        had = (row.quality[metric] for row in self.rows if metric in row.quality)
-        return any(not quality.higher_is_better for quality in had)
+        """Return whether less of a metric is better."""
+        values = (row.quality[metric] for row in self.rows if metric in row.quality)
+        return any(not quality.higher_is_better for quality in values)
 
     def scored(self, metrics: Sequence[str]) -> list[str]:
-        """Return those of the metrics that any row has."""
+        """Return the metrics that any row has."""
         return [name for name in metrics if any(name in row.quality for row in self.rows)]
 
     def compared(self, metrics: Sequence[str]) -> list[str]:
-        """Return those of the metrics of which a share of full fine-tuning's is known."""
+        """Return the metrics of which any row has a share of full fine-tuning's value."""
         return [
             name
             for name in metrics
             if any(name in row.quality and row.quality[name].retention for row in self.rows)
         ]
 
-    def above_floor(self, metrics: Sequence[str]) -> list[str]:
-        """Return those of the metrics of which a share above the floor is known."""
+    def above_lead_baseline(self, metrics: Sequence[str]) -> list[str]:
+        """Return the metrics of which any row has a share above the lead baseline."""
         return [
             name
             for name in self.compared(metrics)
@@ -192,16 +203,16 @@ class Group(Record):
 
 
 class Summary(Record):
-    """A whole results folder."""
+    """The summary of a results folder."""
 
     schema_version: int = 1
-    """Version of this record's form."""
+    """Version of the fields of this record."""
     compared_with: str | None = None
-    """What the rows' references are."""
+    """Source of the rows' references: ``paper`` or a folder; null without a comparison."""
     metrics: list[str]
-    """Metrics that any row has, in the order in which they are shown."""
+    """Names of the metrics, in the order in which they are shown."""
     groups: list[Group]
-    """By task, then backbone."""
+    """The groups, sorted by task, then backbone, then settings."""
 
     def _repr_html_(self) -> str:
         from harness.reporting.documents import notebook_html

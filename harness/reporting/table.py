@@ -1,4 +1,4 @@
-"""The report that a terminal shows: fits 80 columns, so that it can be pasted into a mail."""
+"""Lay out a summary for the terminal, in 80 columns, so that it can be pasted into an e-mail."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from harness.reporting.notes import legend
 from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.reporting.text_columns import Line, in_columns, printable
 from harness.reporting.wording import (
+    LEAD_BASELINE,
     ONE_SEED,
     bounds,
     count,
@@ -25,17 +26,17 @@ from harness.reporting.wording import (
 )
 
 _FIXED, _METRIC = 42, 7
-"""Characters that recipe, speed, parameters and memory take, and what a metric takes."""
+"""Widths in characters: of recipe, speed, parameters and memory together, and of a metric."""
 _RECIPE, _KEPT = 15, 13
-"""The same for the table of quality kept."""
+"""Widths in the table of quality kept: of the recipe, and of a metric."""
 
 
 def table(summary: Summary, width: int = 80) -> str:
-    """Lay out a summary: for each group the paper's table, what is kept of quality, and notes.
+    """Lay out each group of a summary: the answer, costs and metrics, quality kept, and notes.
 
     Args:
-        summary: what to show.
-        width: of the terminal; metrics that do not fit are named below.
+        summary: the summary to show.
+        width: the width of the terminal; metrics that do not fit are named below the table.
 
     Returns:
         Lines with ANSI styles.
@@ -44,13 +45,15 @@ def table(summary: Summary, width: int = 80) -> str:
     columns = {name for group in summary.groups for name in _shown(group, summary, width)}
     explained = [name for name in summary.metrics if name in columns]
     sentences = [*legend(summary, explained)]
+    if any(row.status == "ok" for group in summary.groups for row in group.rows):
+        sentences.append("±: half of the 95 % interval.")
     if any(ONE_SEED in line for line in lines):
-        sentences.append(f"{ONE_SEED} of one seed or run: the spread between these is not in it.")
+        sentences.append(f"{ONE_SEED}: of one seed or run, without the spread between several.")
     return "\n".join([*lines, *_dim(sentences, width)]) + "\n"
 
 
 def _shown(group: Group, summary: Summary, width: int) -> list[str]:
-    """Return the metrics that fit."""
+    """Return the metrics that fit the width."""
     return group.scored(summary.metrics)[: max(1, (width - _FIXED) // _METRIC)]
 
 
@@ -73,16 +76,16 @@ def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
         yield from in_columns(
             [Line(["recipe", *map(name_of, kept)], bold=True), *_kept(group, kept)], width
         )
-    if above := [name for name in kept if name in group.above_floor(present)]:
-        yield "quality kept above the floor (what the source's first words score), %:"
+    if above := [name for name in kept if name in group.above_lead_baseline(present)]:
+        yield f"quality kept above {LEAD_BASELINE} (the source's first words), %:"
         lines = [
             Line(["recipe", *map(name_of, above)], bold=True),
-            *_kept(group, above, floor=True),
+            *_kept(group, above, above_lead_baseline=True),
         ]
         yield from in_columns(lines, width)
     notes = list(group.notes)
     if left := present[len(shown) :]:
-        notes.append(f"Not shown for lack of width: {', '.join(left)}. See --format json.")
+        notes.append(f"Not shown for lack of width (see --format json): {', '.join(left)}.")
     yield from _dim(notes, width)
     yield ""
 
@@ -118,12 +121,18 @@ def _spreads(row: RecipeRow, metrics: Sequence[str]) -> Iterator[str]:
         yield plus_minus(quality.value, digits=2) if quality else ""
 
 
-def _kept(group: Group, metrics: Sequence[str], floor: bool = False) -> Iterator[Line]:
+def _kept(
+    group: Group, metrics: Sequence[str], above_lead_baseline: bool = False
+) -> Iterator[Line]:
+    """Yield the rows of quality kept, with intervals."""
     for row in group.rows:
         cells = []
         for name in metrics:
             quality = row.quality.get(name)
-            share = quality and (quality.retention_above_floor if floor else quality.retention)
+            if quality and above_lead_baseline:
+                share = quality.retention_above_floor
+            else:
+                share = quality.retention if quality else None
             if not quality or not share:
                 cells.append("-")
             else:

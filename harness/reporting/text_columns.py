@@ -1,4 +1,4 @@
-"""Text in columns, for thousands of rows: a general table would take seconds to lay them out."""
+"""Lay out thousands of rows in columns; rich's table would take seconds for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 class Line(NamedTuple):
-    """A row of cells, the first of which is set flush left, and how ``click.style`` sets it."""
+    """A row of cells, of which only the first is aligned left, and its ``click.style``."""
 
     cells: Sequence[str]
     color: str | None = None
@@ -22,14 +22,17 @@ class Line(NamedTuple):
 
 
 def printable(text: str) -> str:
-    """Replace what a terminal would obey rather than show: names come from data."""
+    """Replace control characters, which a terminal would obey: names come from data."""
     return _CONTROL.sub("\ufffd", text)
 
 
 def in_columns(lines: Sequence[Line], width: int) -> Iterator[str]:
     """Yield the lines with their cells aligned.
 
-    Only the first cell gives way where the width is not enough: it folds, a number is never cut.
+    Args:
+        lines: rows with the same number of cells.
+        width: the width of the terminal. If it is too small, the first cell of a row is folded;
+            the other cells are never truncated.
     """
     rows = [[printable(cell) for cell in line.cells] for line in lines]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
@@ -45,7 +48,7 @@ def in_columns(lines: Sequence[Line], width: int) -> Iterator[str]:
 
 
 def _styled(text: str, line: Line) -> str:
-    """Return the text with the line's style, and untouched where it has none."""
+    """Return the text with the line's style, or unchanged if the line has none."""
     if not (line.color or line.bold or line.dim):
         return text
     return click.style(text, fg=line.color, bold=line.bold or None, dim=line.dim or None)

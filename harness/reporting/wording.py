@@ -1,4 +1,4 @@
-"""How numbers are written, the same in every format."""
+"""Write numbers, headings and marks; every format of the report shares them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADINGS = {
     "summac_conv": "SumC",
     "summac_zs": "SumZ",
 }
-"""Metric -> the heading of its column; a plugin's goes by its own name."""
+"""Metric -> heading of its column; a plugin's metric is shown by its own name."""
 
 _MEANINGS = {
     "rouge1": "ROUGE F1",
@@ -34,12 +34,14 @@ _MEANINGS = {
     "summac_conv": "SummaC, convolution",
     "summac_zs": "SummaC, zero-shot",
 }
-"""Metric -> what its heading stands for, where that is not plain."""
+"""Metric -> explanation of its heading, if it needs one."""
 
+LEAD_BASELINE = "Lead-N"
+"""Name of the lead baseline in tables and notes: the first N words of the source."""
 LESS_IS_BETTER = "↓"
-"""Mark of the heading of a metric of which less is better."""
+"""Mark in the heading of a metric of which less is better."""
 ONE_SEED = "¹"
-"""Mark of an interval that rests on one seed or run, where there is no room for words."""
+"""Mark of an interval of one seed or run in the terminal's table."""
 
 UNITS = {"GiB": 2**30, "GB": 10**9}
 """Unit of memory -> bytes."""
@@ -56,46 +58,46 @@ def directed(group: Group, metric: str) -> str:
 
 
 def meanings(metrics: Iterable[str]) -> str:
-    """Say what the headings of metrics stand for; nothing where all are plain."""
+    """Return the explanations of the metrics' headings; empty if none needs one."""
     headings = defaultdict(list)
     for metric in metrics:
         if metric in _MEANINGS:
             headings[_MEANINGS[metric]].append(heading(metric))
-    return "; ".join(f"{', '.join(alike)}: {meaning}" for meaning, alike in headings.items())
+    return "; ".join(f"{', '.join(names)}: {meaning}" for meaning, names in headings.items())
 
 
 def percent(ratio: float | None, digits: int = 0) -> str:
-    """Write a ratio as the paper does; nothing to write is a dash."""
+    """Write a ratio in percent; None is a dash."""
     return "-" if ratio is None else f"{100 * ratio:.{digits}f} %"
 
 
 def span(interval: tuple[float, float] | None) -> str:
-    """Write an interval of ratios in percent."""
+    """Write an interval of ratios in percent; None is a dash."""
     return "-" if interval is None else f"{100 * interval[0]:.0f}-{100 * interval[1]:.0f}"
 
 
 def bounds(
     estimate: Estimate | None, scale: float = 1, digits: int = 0, one_seed: str = ", 1 seed"
 ) -> str:
-    """Write an estimate's interval; nothing where there is none.
+    """Write an estimate's interval; without an interval the text is empty.
 
     Args:
         estimate: the estimate.
-        scale: is multiplied by.
-        digits: after the point.
-        one_seed: follows an interval that rests on one seed.
+        scale: the factor by which the bounds are multiplied.
+        digits: the number of decimals.
+        one_seed: the text that follows the interval of one seed.
     """
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
     low, high = (f"{scale * bound:.{digits}f}" for bound in (estimate.low, estimate.high))
-    # A hyphen between numbers of which one is negative could not be read.
+    # A hyphen before a negative number would be hard to read.
     return (f"{low} to {high}" if estimate.low < 0 else f"{low}-{high}") + (
         one_seed if estimate.seeds == 1 else ""
     )
 
 
 def plus_minus(estimate: Estimate | None, scale: float = 1, digits: int = 1, unit: str = "") -> str:
-    """Write half of an interval's width; nothing where there is none."""
+    """Write half of an interval's width; without an interval the text is empty."""
     half = estimate.half_width if estimate else None
     if estimate is None or half is None:
         return ""
@@ -103,7 +105,7 @@ def plus_minus(estimate: Estimate | None, scale: float = 1, digits: int = 1, uni
 
 
 def count(number: int | None) -> str:
-    """Write a number of parameters as short as tables need it: 406.3 M, 327.7 k, 950."""
+    """Write a number of parameters with one decimal and a unit: 406.3 M, 327.7 k, 950."""
     if number is None:
         return "-"
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
@@ -118,39 +120,40 @@ def memory(size: float | None, unit: str) -> str:
 
 
 def mark(quality: Quality) -> str:
-    """Return the mark of a value that differs from full fine-tuning's."""
+    """Return the mark of a value that differs significantly from full fine-tuning's."""
     return "*" if quality.significant else ""
 
 
 def seeds_left(row: RecipeRow) -> str:
-    """Say how many seeds a row stands for, if some of them failed."""
+    """Return how many seeds of a row ended well; empty if no seed failed."""
     if not row.failures or not row.seeds:
         return ""
     return f"{len(row.seeds)} of {len(row.seeds) + len(row.failures)} seeds"
 
 
 def signed(
-    ours: float | None, theirs: float | None, scale: float = 1, digits: int = 2, unit: str = ""
+    value: float | None, other: float | None, scale: float = 1, digits: int = 2, unit: str = ""
 ) -> str:
-    """Write a difference with its sign; nothing where one of the two is not known."""
-    if ours is None or theirs is None:
+    """Write a difference with its sign; empty if one of the two numbers is not known."""
+    if value is None or other is None:
         return ""
-    # Adding zero turns what rounds to -0 into +0.
-    return f"{round(scale * (ours - theirs), digits) + 0.0:+.{digits}f}{unit}"
+    # Adding zero turns -0 into +0.
+    return f"{round(scale * (value - other), digits) + 0.0:+.{digits}f}{unit}"
 
 
-def signed_count(ours: int | None, theirs: int | None) -> str:
-    """Write a difference of numbers of parameters with its sign."""
-    if ours is None or theirs is None:
+def signed_count(number: int | None, other: int | None) -> str:
+    """Write a difference of numbers of parameters with its sign; empty if one is not known."""
+    if number is None or other is None:
         return ""
-    return f"{'-' if ours < theirs else '+'}{count(abs(ours - theirs))}"
+    return f"{'-' if number < other else '+'}{count(abs(number - other))}"
 
 
 def not_measured(lacking: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Say what was not measured and why, once where recipes or numbers share a reason.
+    """Yield a sentence for each reason why numbers are missing, with the numbers and recipes.
 
     Args:
-        lacking: recipe -> what it lacks -> why; recipes that lack nothing as well.
+        lacking: recipe -> name of a missing number -> reason. Recipes that lack nothing have an
+            empty mapping.
     """
     recipes = defaultdict(list)
     for recipe, reasons in lacking.items():
@@ -167,28 +170,34 @@ def not_measured(lacking: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 def reference_lines(
     row: RecipeRow, unit: str, metrics: Sequence[str]
 ) -> list[tuple[str, list[str]]]:
-    """Return what a row is compared with, and the differences from it.
+    """Return the lines of a row's reference and of the differences from it.
 
-    Each line is a label with the cells of speed, trained parameters, memory and the metrics.
+    Args:
+        row: the row; without a reference there are no lines.
+        unit: the unit of memory.
+        metrics: names of the metrics that have a column.
+
+    Returns:
+        Label and cells of each line: speed, trained parameters, memory and the metrics.
     """
     reference = row.reference
     if reference is None:
         return []
     size = UNITS[unit]
-    theirs = [reference.quality.get(name) for name in metrics]
+    others = [reference.quality.get(name) for name in metrics]
     line = [
         percent(reference.speed),
         count(reference.trainable),
         memory(reference.memory_bytes, unit),
-        *("-" if value is None else f"{value:.2f}" for value in theirs),
+        *("-" if value is None else f"{value:.2f}" for value in others),
     ]
     if row.status != "ok":
         return [(reference.source, line)]
-    ours = [row.quality[name].value.value if name in row.quality else None for name in metrics]
-    less = [
+    values = [row.quality[name].value.value if name in row.quality else None for name in metrics]
+    differences = [
         signed(row.speed.value if row.speed else None, reference.speed, 100, 0, " %"),
         signed_count(row.trainable, reference.trainable),
         signed(row.memory_bytes, reference.memory_bytes, 1 / size),
-        *(signed(a, b) for a, b in zip(ours, theirs, strict=True)),
+        *(signed(a, b) for a, b in zip(values, others, strict=True)),
     ]
-    return [(reference.source, line), ("difference", less)]
+    return [(reference.source, line), ("difference", differences)]

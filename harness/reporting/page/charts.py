@@ -1,7 +1,7 @@
 """The charts of the page, as Vega-Lite specifications.
 
-What comes from data or names is only ever a value in the rows: a field name or an expression that
-held it could be obeyed.
+Text from data or names is only ever a value in the rows. In a field name or an expression it could
+be executed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,25 @@ Spec = dict[str, Any]
 
 _HEIGHT = 300
 _WIDTH = 420
-"""About that of a plot's inside, in pixels as all of these; the page's own follows the window."""
+"""Approximate size of a plot's inside in pixels; the real width follows the window."""
 _LETTER, _LINE = 7, 13
-"""Of a name beside a point."""
+"""Width of a letter and height of a line of a point's name, in pixels."""
 _ABOVE, _BELOW = -12, 16
-"""Where a name lies, from its point."""
+"""Vertical offsets of a name from its point, in pixels."""
 _FRONT = {True: "on the front", False: "not on it", None: "not known"}
 
 
 def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
-    """Plot quality against ``speed`` or ``memory``, with intervals and the Pareto front."""
+    """Plot quality against a cost, with intervals and the Pareto front.
+
+    Args:
+        group: the group.
+        metric: the name of the quality's metric.
+        against: the cost: ``speed`` or ``memory``.
+
+    Returns:
+        The specification, or None if no recipe has both numbers.
+    """
     rows = []
     unit = group.memory_unit
     for row in group.rows:
@@ -88,7 +97,7 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
 
 
 def _place_names(rows: Sequence[Spec]) -> None:
-    """Write each name above its point, or below where it would lie on another's."""
+    """Place each name above its point, or below if it would cover another name."""
     x_span, y_span = (
         max(row[f"{axis}_high"] for row in rows) - min(row[f"{axis}_low"] for row in rows) or 1
         for axis in "xy"
@@ -111,7 +120,15 @@ def _place_names(rows: Sequence[Spec]) -> None:
 
 
 def comparison(group: Group, metric: str) -> Spec | None:
-    """Plot every recipe's costs and quality in percent of full fine-tuning's."""
+    """Plot each recipe's costs and quality in percent of full fine-tuning's.
+
+    Args:
+        group: the group.
+        metric: the name of the quality's metric.
+
+    Returns:
+        The specification, or None if there are no numbers.
+    """
     rows = []
     for row in group.rows:
         measures = [("training speed", _percent(row.speed))]
@@ -155,11 +172,11 @@ def comparison(group: Group, metric: str) -> Spec | None:
 
 
 def curve(rows: Sequence[Spec], title: str) -> Spec | None:
-    """Plot a quantity over optimizer steps, one line a run.
+    """Plot a quantity over optimizer steps, one line per run.
 
     Args:
-        rows: ``recipe``, ``seed``, ``step`` and ``value``.
-        title: of the quantity.
+        rows: the points, each with ``recipe``, ``seed``, ``step`` and ``value``.
+        title: the name of the quantity.
     """
     if not rows:
         return None
@@ -178,12 +195,12 @@ def curve(rows: Sequence[Spec], title: str) -> Spec | None:
 
 
 def breakdown(rows: Sequence[Spec], order: Sequence[str], title: str) -> Spec | None:
-    """Plot what a total is made of, one bar a recipe.
+    """Plot the parts of a total, one bar per recipe.
 
     Args:
-        rows: ``recipe``, ``part`` and ``value``.
-        order: of the recipes.
-        title: of the value, with its unit.
+        rows: the parts, each with ``recipe``, ``part``, ``value`` and ``place``.
+        order: the recipes from top to bottom.
+        title: the name of the value, with its unit.
     """
     if not rows:
         return None
@@ -217,7 +234,7 @@ def _tooltip(**titles: str) -> list[alt.Tooltip]:
 
 
 def _spec(chart: Any, height: int) -> Spec:
-    """Return the specification, in colours that follow those of the page."""
+    """Return the specification, in the colours of the page."""
     ink = "currentColor"
     text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12}
     lines = {"domainColor": ink, "tickColor": ink, "gridColor": ink, "gridOpacity": 0.12}

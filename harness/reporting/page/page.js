@@ -4,17 +4,17 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 
 function element(name, text, className) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  if (className) made.className = className;
-  return made;
+  const node = document.createElement(name);
+  if (text !== undefined) node.textContent = text;
+  if (className) node.className = className;
+  return node;
 }
 
 // --- Charts --------------------------------------------------------------------------------------
 
 async function draw(box) {
   const spec = data.charts[Number(box.dataset.chart)];
-  // The interpreter, not generated code: the page's policy allows no eval.
+  // The expression interpreter (ast) needs no eval, which the page's policy forbids.
   await vegaEmbed(box, spec, { actions: false, renderer: "svg", ast: true });
   box.dataset.drawn = "true";
 }
@@ -69,10 +69,10 @@ const heads = tables.flatMap((table) => [...table.tHead.rows[0].cells]);
 const names = [...new Set(heads.map((head) => head.dataset.column).filter(Boolean))];
 const kept = (name) => `${name} kept`;
 const shares = new Set(names.map(kept));
-// What is kept by a metric follows the metric, also where the first table lacks it.
+// Quality kept follows its metric, even if the first table lacks it.
 const columns = names
   .filter((name) => !shares.has(name))
-  .flatMap((name) => [name, kept(name)].filter((each) => names.includes(each)));
+  .flatMap((name) => [name, kept(name)].filter((column) => names.includes(column)));
 const chooser = document.getElementById("columns");
 
 function showColumn(name, shown) {
@@ -151,7 +151,7 @@ if (browser) {
   const search = document.getElementById("example-search");
   const place = document.getElementById("example-place");
   const view = document.getElementById("example");
-  let found = [];
+  let matches = [];
   let at = 0;
 
   data.examples.forEach((entry, number) => {
@@ -163,7 +163,7 @@ if (browser) {
   function find() {
     const wanted = search.value.toLowerCase();
     const texts = (e) => [e.id, e.source, e.reference, ...e.predictions.map((p) => p.text)];
-    found = data.examples[Number(group.value)].examples.filter((example) =>
+    matches = data.examples[Number(group.value)].examples.filter((example) =>
       texts(example).some((text) => text.toLowerCase().includes(wanted)),
     );
     at = 0;
@@ -188,12 +188,12 @@ if (browser) {
 
   function show() {
     view.replaceChildren();
-    if (!found.length) {
+    if (!matches.length) {
       place.textContent = "no example matches";
       return;
     }
-    const example = found[at];
-    place.textContent = `${at + 1} of ${found.length}: ${example.id}`;
+    const example = matches[at];
+    place.textContent = `${at + 1} of ${matches.length}: ${example.id}`;
     view.append(block("Source", example.source, null, "wide"));
     view.append(block("Reference", example.reference, null, "wide"));
     for (const p of example.predictions) {
@@ -202,8 +202,8 @@ if (browser) {
   }
 
   function move(by) {
-    if (!found.length) return;
-    at = (at + by + found.length) % found.length;
+    if (!matches.length) return;
+    at = (at + by + matches.length) % matches.length;
     show();
   }
 

@@ -1,4 +1,4 @@
-"""Putting the page together: one file, nothing fetched, nothing from data obeyed."""
+"""Render one self-contained HTML file; data is escaped and never executed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from harness.reporting.summary import Group, Summary
 from harness.reporting.wording import heading
 
 _RUNS = 1000
-"""Runs that the list at the end holds."""
+"""Largest number of runs in the list at the end of the page."""
 
 
 def page(summary: Summary, runs: Sequence[StoredRun]) -> str:
     """Write the report as HTML.
 
     Args:
-        summary: of the runs.
-        runs: for what a summary leaves out: curves, examples, fingerprints.
+        summary: the summary of the runs.
+        runs: the runs, for what a summary leaves out: curves, examples and run times.
 
     Raises:
-        HarnessError: the packages that it takes are not installed.
+        HarnessError: a package that the page needs is not installed.
     """
     try:
         import altair  # noqa: F401
@@ -39,7 +39,7 @@ def page(summary: Summary, runs: Sequence[StoredRun]) -> str:
     except ImportError as error:
         raise HarnessError(
             f"The HTML report needs the package {error.name}.",
-            "Install what it takes: pip install 'seq2seq-harness[html]'",
+            "Install it: pip install 'seq2seq-harness[html]'",
         ) from error
     by_key = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.report.recipe, run.report.seed)):
@@ -51,8 +51,8 @@ def page(summary: Summary, runs: Sequence[StoredRun]) -> str:
     for group in summary.groups:
         members = by_key[group.backbone, group.task, group.settings]
         figures = _figures(group, members)
-        found = contents.examples(group, members) if left > 0 else []
-        left -= len(json.dumps(found))
+        group_examples = contents.examples(group, members) if left > 0 else []
+        left -= len(json.dumps(group_examples))
         sections.append(
             {
                 "group": group,
@@ -66,8 +66,8 @@ def page(summary: Summary, runs: Sequence[StoredRun]) -> str:
             }
         )
         charts += [spec for _, _, spec in figures]
-        if found:
-            examples.append({"group": _title(group, summary), "examples": found})
+        if group_examples:
+            examples.append({"group": _title(group, summary), "examples": group_examples})
     script = vl_convert.javascript_bundle(_file("page.js")).replace("</script", "<\\/script")
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_file),
@@ -94,62 +94,62 @@ def page(summary: Summary, runs: Sequence[StoredRun]) -> str:
 
 
 def _title(group: Group, summary: Summary) -> str:
-    """Name a group, with its settings where its title alone would not tell it from another."""
-    alike = sum(other.title == group.title for other in summary.groups) > 1
-    return f"{group.title}, settings {group.settings or 'unknown'}" if alike else group.title
+    """Return the name of a group, with its settings if another group has the same title."""
+    is_shared = sum(other.title == group.title for other in summary.groups) > 1
+    return f"{group.title}, settings {group.settings or 'unknown'}" if is_shared else group.title
 
 
 def _figures(group: Group, runs: Sequence[StoredRun]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return title, description and specification of each chart that there are data for."""
+    """Return title, description and specification of each chart that has data."""
     from harness.reporting.page import charts
 
-    had = [name for row in group.rows for name in row.quality]
-    metric = group.front_metric or (had[0] if had else "")
+    metrics = [name for row in group.rows for name in row.quality]
+    metric = group.front_metric or (metrics[0] if metrics else "")
     name = heading(metric)
     losses, scores = contents.curves(runs, metric)
     order = [row.recipe for row in group.rows]
-    memory, time = (contents.parts(group, runs, of) for of in ("memory", "speed"))
-    made = [
+    memory, time = (contents.cost_parts(group, runs, cost) for cost in ("memory", "speed"))
+    figures = [
         (
             f"{name} against training speed",
-            "Each recipe's quality over its speed, with 95 % intervals; a dashed line joins the "
-            "Pareto front. The numbers are in the table.",
+            "Quality and speed of each recipe, with 95 % intervals; better recipes are further up "
+            "and to the right. A dashed line joins the Pareto front.",
             charts.tradeoff(group, metric, "speed"),
         ),
         (
             f"{name} against peak memory",
-            "Each recipe's quality over its peak memory, with 95 % intervals. The numbers are in "
-            "the table.",
+            "Quality and peak memory of each recipe, with 95 % intervals of the quality; better "
+            "recipes are further up and to the left. A dashed line joins the Pareto front.",
             charts.tradeoff(group, metric, "memory"),
         ),
         (
-            "Methods beside full fine-tuning",
-            "Speed, trained parameters, memory and quality of each recipe in percent of full "
-            "fine-tuning's. The numbers are in the table.",
+            "Recipes compared with full fine-tuning",
+            "Speed, peak memory and quality of each recipe in percent of full fine-tuning's; "
+            "trained parameters in percent of the backbone's.",
             charts.comparison(group, metric),
         ),
         (
             "Training loss",
-            "The loss over optimizer steps, one line a run.",
+            "Training loss over optimizer steps, one line per run.",
             charts.curve(losses, "loss, nats per target token"),
         ),
         (
             f"{name} on the eval split",
-            "The eval split's score over optimizer steps, one line a run.",
+            "Score on the eval split over optimizer steps, one line per run.",
             charts.curve(scores, name),
         ),
         (
-            "What memory is taken by",
-            "Bytes of tensors at the peak of a training step, by what they are for.",
+            "Parts of peak memory",
+            "Size of the tensors at the peak of a training step, by their purpose.",
             charts.breakdown(memory, order, "GiB"),
         ),
         (
-            "What a step's time goes to",
-            "Shares of the time of a training step.",
+            "Parts of a step's time",
+            "Shares of a training step's time.",
             charts.breakdown(time, order, "% of a step"),
         ),
     ]
-    return [(title, alt, spec) for title, alt, spec in made if spec is not None]
+    return [(title, alt, spec) for title, alt, spec in figures if spec is not None]
 
 
 def _wording() -> dict[str, Any]:
@@ -164,11 +164,11 @@ def _file(name: str) -> str:
 
 
 def _embedded(value: Any) -> str:
-    """Write JSON that can stand in a script element: no markup can begin or end in it."""
+    """Write JSON for a script element; it cannot contain markup."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _hash(script: str) -> str:
-    """Return the hash by which the page's policy lets this script, and no other, run."""
+    """Return the hash of the only script that the page's security policy allows."""
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -73,8 +73,8 @@ def test_the_cheapest_good_one_is_chosen_and_every_other_has_a_reason(
     why = reasons(made)
     assert set(why) == {*RECIPES, "prefix"}
     assert why.pop("lprun") == ""
-    assert why["lora_ff"].startswith("good enough, but dearer: trains at 125 %")
-    assert why["full"].startswith("good enough, but dearer: trains at 100 %")
+    assert why["lora_ff"].startswith("good enough, but more expensive: trains at 125 %")
+    assert why["full"].startswith("good enough, but more expensive: trains at 100 %")
     assert "keeps 92." in why["lora_ff+lprun"]
     assert "may keep less than 95.0 %" in why["lora_ff+lprun"]
     assert why["prefix"] == "seed 0: oom in probe memory"
@@ -112,8 +112,8 @@ def test_needs_decide(
 def test_every_need_that_is_missed_is_named(harness: Harness, results: Path) -> None:
     made = recommended(harness, results, "--max-memory", "16GiB", "--min-speed", "2")
     why = reasons(made)
-    assert "takes 17.00 GiB of 16.00" in why["lora_ff+lprun"]
-    assert "trains at 180 %, not 200 %" in why["lora_ff+lprun"]
+    assert "takes 17.00 GiB, more than 16.00 GiB" in why["lora_ff+lprun"]
+    assert "trains at 180 %, less than 200 %" in why["lora_ff+lprun"]
     assert why["lora_qv"].count(";") == 1
 
 
@@ -133,7 +133,7 @@ def test_without_full_nothing_is_recommended(
     write_run(tmp_path, {"rouge1": [40.0, 41.0]}, recipe="lprun")
     made = recommended(harness, tmp_path)
     assert made["chosen"] is None
-    assert "nothing to compare with" in reasons(made)["lprun"]
+    assert "no run of full fine-tuning to compare with" in reasons(made)["lprun"]
 
 
 @pytest.mark.parametrize(

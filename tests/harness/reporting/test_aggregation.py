@@ -172,7 +172,11 @@ def test_missing_or_damaged_predictions_are_a_note_not_a_failure(
         path = write_run(tmp_path, {"rouge1": scores(39, 2)}, recipe=recipe) / "predictions.jsonl"
         path.unlink() if content is None else path.write_text(content)
     group = group_of(tmp_path)
-    for recipe, word in (("lprun", "read"), ("lora_ff", "damaged"), ("lora_qv", "no predictions")):
+    for recipe, word in (
+        ("lprun", "is missing"),
+        ("lora_ff", "damaged"),
+        ("lora_qv", "no predictions"),
+    ):
         row = row_of(group, recipe)
         assert row.quality["rouge1"].value.value == pytest.approx(np.mean(scores(39, 2)))
         assert row.not_compared
@@ -187,7 +191,7 @@ def test_settings_keep_runs_apart(tmp_path: Path, write_run: WriteRun) -> None:
         ("aa", ["full"]),
         ("bb", ["lprun"]),
     ]
-    assert any("Repeat the same command with --compressor full" in n for n in groups[1].notes)
+    assert any("repeat the same command with --compressor full" in n for n in groups[1].notes)
 
 
 def test_of_runs_of_one_seed_the_last_good_one_counts(tmp_path: Path, write_run: WriteRun) -> None:
@@ -254,7 +258,7 @@ def test_unequal_fingerprints_are_said_and_leave_no_front(
     other = {**fingerprint, "threads": 7, "versions": {**fingerprint["versions"], "torch": "2.12"}}
     write_run(tmp_path, {"rouge1": scores(40, 2)}, recipe="lprun", fingerprint=other)
     group = group_of(tmp_path)
-    (note,) = [note for note in group.notes if "equal ground" in note]
+    (note,) = [note for note in group.notes if "not comparable" in note]
     assert "threads (2, 7)" in note
     assert "torch (2.12, 2.13.0)" in note
     assert "transformers" not in note
@@ -317,7 +321,7 @@ def test_what_was_compared_is_found_again_until_a_run_changes(
     )
     after = row_of(summarized().groups[0], "lora_ff")
     assert after.not_compared
-    assert "cannot be read" in after.not_compared
+    assert "predictions.jsonl is missing" in after.not_compared
     (kept / "comparisons.json").write_text("no JSON")
     assert row_of(summarized().groups[0], "lprun").not_compared
 
@@ -350,7 +354,7 @@ def test_metrics_can_be_chosen_and_plugins_follow_the_known(
 def test_a_run_that_is_not_there_is_an_error(tmp_path: Path, write_run: WriteRun) -> None:
     folder = write_run(tmp_path, {"rouge1": [1.0, 2.0]})
     stored = StoredRun(tmp_path / "gone", read_report(folder))
-    with pytest.raises(HarnessError, match="cannot be read"):
+    with pytest.raises(HarnessError, match=r"predictions\.jsonl is missing"):
         read_scores(stored.folder, stored.report, ["rouge1"])
 
 

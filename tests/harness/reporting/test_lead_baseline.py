@@ -13,7 +13,7 @@ from harness import Metric, Score
 from harness.records.run_folder import StoredRun, read_report, read_runs
 from harness.reporting.aggregation import summarize
 from harness.reporting.documents import markdown, table_csv
-from harness.reporting.lead_baseline import lead, score_floor
+from harness.reporting.lead_baseline import lead, score_lead_baseline
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.scores import RunScores
 from harness.reporting.summary import RecipeRow, Summary
@@ -99,7 +99,7 @@ def test_the_floor_is_what_the_leads_score(tmp_path: Path, write_run: WriteRun) 
     rows = predicted(texts(0), 0.8, 1)
     write(tmp_path, write_run, rows)
     (run,), _ = read_runs(tmp_path)
-    floor = score_floor(run)
+    floor = score_lead_baseline(run)
     scorer = RougeScorer(["rouge2"], use_stemmer=True)
     leads = [" ".join(row["source"].split()[:8]) for row in rows]
     f1 = [
@@ -156,9 +156,9 @@ def test_the_floor_is_scored_once_and_kept(
 
     def counting(run: StoredRun) -> RunScores:
         scored.append(run)
-        return score_floor(run)
+        return score_lead_baseline(run)
 
-    monkeypatch.setattr("harness.reporting.group_comparison.score_floor", counting)
+    monkeypatch.setattr("harness.reporting.group_comparison.score_lead_baseline", counting)
     comparisons = Comparisons(tmp_path)
     summary = summarize(read_runs(tmp_path)[0], comparisons)
     comparisons.keep()
@@ -167,7 +167,7 @@ def test_the_floor_is_scored_once_and_kept(
     assert len(scored) == 1
 
 
-def test_the_floor_is_shown_and_explained(tmp_path: Path, write_run: WriteRun) -> None:
+def test_the_lead_baseline_is_shown_and_explained(tmp_path: Path, write_run: WriteRun) -> None:
     rows = texts(0)
     write(tmp_path, write_run, predicted(rows, 0.9, 1))
     write(tmp_path, write_run, predicted(rows, 0.7, 2), recipe="lprun")
@@ -176,25 +176,25 @@ def test_the_floor_is_shown_and_explained(tmp_path: Path, write_run: WriteRun) -
     assert quality.retention_above_floor
     share = 100 * quality.retention_above_floor.value
     notes = " ".join(summary.groups[0].notes)
-    assert f"as many as the reference has. It scores R-1 {quality.floor:.2f}" in notes
-    assert "Above the floor: no BERT (the lead is not scored" in notes
-    shown = table(summary, 200).partition("kept above the floor (")[2]
+    assert f"as many as the reference has, and scores R-1 {quality.floor:.2f}" in notes
+    assert "Above Lead-N: no BERT (the lead baseline is not scored" in notes
+    shown = table(summary, 200).partition("kept above Lead-N (")[2]
     assert f"{share:.1f}" in shown
     assert f"{share:.1f} %" in markdown(summary)
-    assert "R-1 kept above floor" in markdown(summary)
+    assert "R-1 kept above Lead-N" in markdown(summary)
     assert "rouge1_retention_above_floor" in table_csv(summary).splitlines()[0]
 
 
 @pytest.mark.parametrize(
     ("case", "why"),
     [
-        ("low", "full fine-tuning is not clearly above the floor"),
-        ("own examples", "the seeds have test examples of their own"),
+        ("low", "full fine-tuning is not clearly above the lead baseline"),
+        ("own examples", "the seeds have different test examples"),
         ("no sources", "the sources are not stored"),
-        ("other signature", "the lead would be as"),
+        ("other signature", "the lead baseline would be scored as"),
     ],
 )
-def test_without_a_floor_the_reason_is_said(
+def test_without_a_lead_baseline_the_reason_is_said(
     tmp_path: Path, write_run: WriteRun, case: str, why: str
 ) -> None:
     for seed in (0, 1):

@@ -37,7 +37,7 @@ def test_in_the_table(harness: Harness, results: Path) -> None:
     kept = shown.partition("quality kept")[2].partition("\n\n")[0]
     assert re.search(r"\d+-\d+¹", line_of(kept, "lora_ff "))
     assert re.search(r"\d+-\d+¹", line_of(kept, "lprun "))
-    assert "¹ of one seed or run: the spread between these is not in it." in shown
+    assert "¹: of one seed or run, without the spread between several." in shown
 
 
 def test_several_seeds_leave_no_mark(harness: Harness, results: Path) -> None:

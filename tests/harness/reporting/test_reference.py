@@ -10,7 +10,7 @@ import pytest
 from harness.records.run_folder import read_runs
 from harness.reporting.aggregation import summarize
 from harness.reporting.paired_comparison import Comparisons
-from harness.reporting.reference import add_paper_reference, beside_other
+from harness.reporting.reference import add_folder_reference, add_paper_reference
 from harness.reporting.summary import Summary
 from harness.reporting.wording import reference_lines, signed
 
@@ -74,7 +74,7 @@ def test_another_folder_on_equal_ground(tmp_path: Path, write_run: WriteRun) -> 
     other_run(tmp_path / "ours", write_run)
     other_run(tmp_path / "theirs", write_run)
     summary = summary_of(tmp_path / "ours")
-    beside_other(summary, summary_of(tmp_path / "theirs"), "theirs")
+    add_folder_reference(summary, summary_of(tmp_path / "theirs"), "theirs")
     reference = summary.groups[0].rows[0].reference
     assert reference
     assert (reference.speed, reference.memory_bytes) == (1.5, 2**30)
@@ -86,7 +86,7 @@ def test_another_folder_on_equal_ground(tmp_path: Path, write_run: WriteRun) -> 
     ("field", "value", "lost", "note"),
     [
         ("fingerprint", {"threads": 9}, "speed", "threads (2, 9)"),
-        ("decoding", "greedy", "quality", "decoded in unlike ways"),
+        ("decoding", "greedy", "quality", "decoded in different ways"),
         ("data", {"sha256": "00" * 32}, "quality", "seeds or data differ"),
     ],
 )
@@ -98,7 +98,7 @@ def test_what_was_made_in_another_way_is_left_out_and_named(
     changed = {**plain, **value} if isinstance(value, dict) else value
     other_run(tmp_path / "theirs", write_run, **{field: changed})
     summary = summary_of(tmp_path / "ours")
-    beside_other(summary, summary_of(tmp_path / "theirs"), "theirs")
+    add_folder_reference(summary, summary_of(tmp_path / "theirs"), "theirs")
     (group,) = summary.groups
     reference = group.rows[0].reference
     assert reference
@@ -113,7 +113,7 @@ def test_unlike_signatures_and_settings_are_named(tmp_path: Path, write_run: Wri
     path = next(tmp_path.glob("theirs/*/report.json"))
     path.write_text(path.read_text().replace("rouge1|measure:f1", "rouge1|other"))
     summary = summary_of(tmp_path / "ours")
-    beside_other(summary, summary_of(tmp_path / "theirs"), "theirs")
+    add_folder_reference(summary, summary_of(tmp_path / "theirs"), "theirs")
     (group,) = summary.groups
     assert group.rows[0].reference
     assert group.rows[0].reference.quality == {}
@@ -121,6 +121,6 @@ def test_unlike_signatures_and_settings_are_named(tmp_path: Path, write_run: Wri
 
     other_run(tmp_path / "elsewhere", write_run, settings="ff")
     summary = summary_of(tmp_path / "ours")
-    beside_other(summary, summary_of(tmp_path / "elsewhere"), "elsewhere")
+    add_folder_reference(summary, summary_of(tmp_path / "elsewhere"), "elsewhere")
     assert summary.groups[0].rows[0].reference is None
     assert any("elsewhere has no runs" in note for note in summary.groups[0].notes)

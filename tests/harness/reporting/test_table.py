@@ -88,10 +88,10 @@ def test_runs_are_grouped_and_full_comes_first(make_report: MakeReport) -> None:
 
 def test_the_notes_say_how_to_read_it(make_report: MakeReport) -> None:
     shown = " ".join(show(measured(make_report(), 1.5, (1.4, 1.6))).split())
-    assert "differed by 2 % at most: that is noise" in shown
+    assert "speed below 2 % is noise, as full fine-tuning differed from itself" in shown
     assert "sampling of test examples only, not the spread between seeds" in shown
     assert "R-1, R-2, R-L: ROUGE F1; in percent." in shown
-    assert "Measured against itself" not in show(make_report())
+    assert "is noise" not in show(make_report())
 
 
 def test_allocations_that_were_tried_again_come_with_advice(make_report: MakeReport) -> None:
