@@ -165,20 +165,8 @@ def compare(shape: str, examples: int, rounds: int, settings: DecodingSettings) 
         measure(reversed(left))
     reference, *_ = contenders
     check_outputs(texts, reference, "harness, float32", settings.max_new_tokens)
-    # The best setting of the peer is what all are compared with.
+    # All contenders are compared with the fastest setting of the peer.
     peer = min(peers, key=lambda name: statistics.median(seconds[name]))
-
-    def contender(name: str) -> dict[str, Any]:
-        ratios = [p / own for p, own in zip(seconds[peer], seconds[name], strict=False)]
-        interval = geometric_mean_interval(ratios) if len(ratios) > 1 else None
-        return {
-            "seconds": seconds[name],
-            "examples_per_s": examples / statistics.median(seconds[name]),
-            "ratio": statistics.geometric_mean(ratios),
-            "ratio_ci": [interval.low, interval.high] if interval else None,
-            "same_outputs": sum(a == b for a, b in zip(texts[reference], texts[name], strict=True)),
-        }
-
     return {
         "shape": shape,
         "weights": "pretrained" if trained else "random",
@@ -186,7 +174,27 @@ def compare(shape: str, examples: int, rounds: int, settings: DecodingSettings) 
         "examples": examples,
         "batch": settings.batch_size,
         "search": signature(settings),
-        "contenders": {name: contender(name) for name in contenders},
+        "contenders": {
+            name: {
+                **_speed(seconds[name], seconds[peer], examples),
+                "same_outputs": sum(
+                    a == b for a, b in zip(texts[reference], texts[name], strict=True)
+                ),
+            }
+            for name in contenders
+        },
+    }
+
+
+def _speed(seconds: list[float], peer_seconds: list[float], examples: int) -> dict[str, Any]:
+    """Return a contender's rate, and its ratio to the peer's with an interval."""
+    ratios = [peer / own for peer, own in zip(peer_seconds, seconds, strict=False)]
+    interval = geometric_mean_interval(ratios) if len(ratios) > 1 else None
+    return {
+        "seconds": seconds,
+        "examples_per_s": examples / statistics.median(seconds),
+        "ratio": statistics.geometric_mean(ratios),
+        "ratio_ci": [interval.low, interval.high] if interval else None,
     }
 
 

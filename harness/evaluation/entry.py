@@ -61,20 +61,10 @@ def score(
     names = split_parts(metrics) if isinstance(metrics, str) else metrics
     chosen = scoring.named_metrics(names, installed().metrics)
     if isinstance(predictions, str | Path):
-        file = Path(predictions)
-        if not (references is None or isinstance(references, str | Path)):
-            raise HarnessError(
-                f"The predictions are a file, {str(file)!r}, and the references are a list.",
-                "Give two files or two lists.",
-            )
         fields = Fields(prediction_column, reference_column, source_column)
-        rows, notes = read_any_predictions(
-            _predictions_in(file) if file.is_dir() else file,
-            None if references is None else Path(references),
-            fields,
-            Dialect(encoding, delimiter),
-        )
-        place = str(file)
+        dialect = Dialect(encoding, delimiter)
+        rows, notes = _rows_of_file(Path(predictions), references, fields, dialect)
+        place = str(predictions)
     else:
         rows, notes, place = _rows(predictions, references, sources), (), "The predictions"
     _check_sources(chosen, rows, place)
@@ -84,6 +74,25 @@ def score(
         raise HarnessError(f"{name} cannot be computed.", reason)
     scores.notes.extend(notes)
     return scores
+
+
+def _rows_of_file(
+    file: Path,
+    references: str | Path | Sequence[Reference] | None,
+    fields: Fields,
+    dialect: Dialect,
+) -> tuple[list[PredictionRow], tuple[str, ...]]:
+    if not (references is None or isinstance(references, str | Path)):
+        raise HarnessError(
+            f"The predictions are a file, {str(file)!r}, and the references are a list.",
+            "Give two files or two lists.",
+        )
+    return read_any_predictions(
+        _predictions_in(file) if file.is_dir() else file,
+        None if references is None else Path(references),
+        fields,
+        dialect,
+    )
 
 
 def _rows(

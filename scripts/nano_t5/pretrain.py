@@ -28,6 +28,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,13 +212,24 @@ def train_stage(
         if not math.isfinite(row["loss"]):
             raise SystemExit("The loss is not finite.")
         losses.clear()
-        state = {
-            "model": model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "step": step,
-        }
-        torch.save(state, work / "checkpoint.tmp")
-        (work / "checkpoint.tmp").replace(checkpoint)
+        _save_checkpoint(checkpoint, model, optimizers, step)
+
+
+def _save_checkpoint(
+    checkpoint: Path,
+    model: T5ForConditionalGeneration,
+    optimizers: Sequence[torch.optim.Optimizer],
+    step: int,
+) -> None:
+    """Write the state after a step; an older checkpoint is replaced atomically."""
+    state = {
+        "model": model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "step": step,
+    }
+    temporary = checkpoint.with_name("checkpoint.tmp")
+    torch.save(state, temporary)
+    temporary.replace(checkpoint)
 
 
 def loss_of(model: T5ForConditionalGeneration, sources: Tensor, targets: Tensor) -> Tensor:
