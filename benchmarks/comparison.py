@@ -28,7 +28,7 @@ from work import Case, tokens_of
 from harness.model.composition import compose
 from harness.model.flops import flop_limit, training_flops
 from harness.statistics.intervals import geometric_mean_interval
-from harness.training.trainer import choose_dtype
+from harness.training.resolved_run import choose_dtype
 
 CURVES = (
     DEFAULT,

@@ -15,8 +15,9 @@ from work import Case, demo_batches
 from harness.api.backbone import Weights
 from harness.api.recipe import Recipe
 from harness.spec.run_spec import RunSpec
+from harness.training.resolved_run import choose_device, resolve_run
 from harness.training.schedule import Step, prefetch
-from harness.training.trainer import choose_device, load_trainer
+from harness.training.trainer import load_trainer
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _harness(
             "train": train,
         }
     )
-    trainer = load_trainer(case.backbone, case.parsed, spec)
+    trainer = load_trainer(resolve_run(spec, case.backbone, case.parsed))
     _draw_adapter(trainer.model)
     if not with_dropout:
         _turn_off_dropout(trainer.model)

@@ -35,6 +35,7 @@ from harness.measurement.memory import peak_of_allocations
 from harness.measurement.probe import freeze
 from harness.records.atomic import write_text
 from harness.spec.run_spec import ProbeSettings, RunSpec
+from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule
 from harness.training.trainer import load_trainer
 
@@ -76,7 +77,7 @@ def measure_step(point: Point) -> tuple[float, int]:
     backbone = Thin("thin")
     backbone.depth = point.depth
     spec = RunSpec(recipe="lora_ff", weights="random", device="cpu")
-    trainer = load_trainer(backbone, installed().recipe(spec.recipe), spec)
+    trainer = load_trainer(resolve_run(spec, backbone, installed().recipe(spec.recipe)))
     trainer.model.train()
     examples = [
         Example([3 + i % 4000 for i in range(point.source)], [7] * TARGET)

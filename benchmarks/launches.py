@@ -36,6 +36,7 @@ from harness.model.composition import compose
 from harness.records.report import LayersKept
 from harness.spec.run_spec import RunSpec
 from harness.training.engines.padded import PaddedEngine
+from harness.training.resolved_run import resolve_run
 from harness.training.trainer import build_trainer, parameters_of
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
@@ -108,7 +109,7 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
     counts, kept = parameters_of(model, 1), LayersKept(encoder=[], decoder=[])
     with pretend():
         move(model)
-        trainer = build_trainer(model, backbone, parsed, spec, kept, counts)
+        trainer = build_trainer(model, resolve_run(spec, backbone, parsed), kept, counts)
         assert trainer.device.type == "cuda"
         trainer.model.train()
         _make_state(trainer.trained.values(), trainer.optimizer)

@@ -28,7 +28,7 @@ from harness.measurement.fingerprint import fingerprint
 from harness.measurement.probe import measure_memory_of
 from harness.model.composition import compose
 from harness.records.atomic import write_text
-from harness.training.trainer import choose_dtype
+from harness.training.resolved_run import choose_dtype, resolve_run
 
 FILE = "prediction.json"
 RECIPES = ["full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun"]
@@ -47,7 +47,7 @@ def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterat
     for text in recipes:
         recipe = plugins.recipe(text)
         skeleton = compose(backbone.skeleton(), backbone, recipe)
-        predicted = estimate_memory(spec, backbone, recipe, skeleton, frozen.longest)
+        predicted = estimate_memory(resolve_run(spec, backbone, recipe), skeleton, frozen.longest)
         memory = measure_memory_of(spec.model_copy(update={"recipe": str(recipe)}), frozen)
         assert memory.tensor_bytes
         assert memory.parts

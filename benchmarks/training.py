@@ -35,7 +35,7 @@ from harness.data.hashing import code_hash
 from harness.measurement.fingerprint import fingerprint
 from harness.records.atomic import write_text
 from harness.training.engines.attention import kernels
-from harness.training.trainer import choose_device
+from harness.training.resolved_run import choose_device
 
 FILES = {"cpu": "training.json", "cuda": "training-cuda.json"}
 SHAPES = {"cpu": ["t5-small", "bart-base"], "cuda": ["t5-large", "bart-large"]}

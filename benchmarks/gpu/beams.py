@@ -15,7 +15,7 @@ from harness import Backbone
 from harness.api.plugins import installed
 from harness.evaluation.decoding import generate
 from harness.spec.decoding import DecodingSettings
-from harness.training.trainer import choose_device
+from harness.training.resolved_run import choose_device
 
 Rows = list[list[int]]
 

@@ -77,7 +77,7 @@ def describe(device: str) -> dict[str, Any]:
 
     from harness.measurement.fingerprint import fingerprint
     from harness.training.engines.attention import kernels
-    from harness.training.trainer import choose_device
+    from harness.training.resolved_run import choose_device
 
     place = choose_device(device)
     made = fingerprint(place, torch.bfloat16, kernels(place, torch.bfloat16))

@@ -71,6 +71,7 @@ def gradients(shape: str, recipe: str, device: str, precision: str, packing: str
 
     from gpu.device_weights import new_case
     from harness.spec.run_spec import RunSpec
+    from harness.training.resolved_run import resolve_run
     from harness.training.trainer import load_trainer
 
     case = new_case(shape, recipe, device)
@@ -78,7 +79,7 @@ def gradients(shape: str, recipe: str, device: str, precision: str, packing: str
     spec = RunSpec.model_validate(
         {"recipe": recipe, "weights": "random", "device": device, "train": settings}
     )
-    trainer = load_trainer(case.backbone, case.parsed, spec)
+    trainer = load_trainer(resolve_run(spec, case.backbone, case.parsed))
     generator = torch.Generator().manual_seed(1)
     for name, parameter in trainer.trained.items():
         if ".lora_B." in name:  # Zeros as they come: then nothing would reach the other factor.

@@ -204,6 +204,7 @@ def ours(shape: str, recipe: str, device: str, batch: int) -> dict[str, Any]:
 
     from gpu.device_weights import new_case
     from harness.spec.run_spec import RunSpec
+    from harness.training.resolved_run import resolve_run
     from harness.training.trainer import load_trainer
 
     case = new_case(shape, recipe, device, batch=batch)
@@ -216,7 +217,7 @@ def ours(shape: str, recipe: str, device: str, batch: int) -> dict[str, Any]:
             "train": {"precision": "bfloat16"},
         }
     )
-    trainer = load_trainer(case.backbone, case.parsed, spec)
+    trainer = load_trainer(resolve_run(spec, case.backbone, case.parsed))
     trainer.model.train()
     clock = ProfilingClock(device)
     losses: list[torch.Tensor] = []
@@ -233,7 +234,7 @@ def theirs(shape: str, recipe: str, device: str, batch: int, settings: Any) -> d
     from trainer import build, train
 
     from gpu.device_weights import new_case
-    from harness.training.trainer import choose_device
+    from harness.training.resolved_run import choose_device
 
     choose_device(device)
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ class PhaseStarted:
     """A phase begins.
 
     Attributes:
-        phase: one of ``harness.records.report.PHASES``.
+        phase: one of ``harness.records.phase.Phase``, as text.
         steps: how many steps it will take, where that is known.
     """
 

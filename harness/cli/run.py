@@ -125,7 +125,7 @@ def _execute_together(
     spec: Any, out: Path, trackers: Sequence[Tracker], snapshot_every: float
 ) -> None:
     from harness.api.plugins import installed
-    from harness.running.followers import run_worker
+    from harness.running.workers import run_worker
     from harness.training.processes import join
 
     with join(spec.device) as processes:

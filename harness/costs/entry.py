@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
+
 from harness.api.plugins import installed
 from harness.costs.batches import Batches, choose_batches, profile_spec
 from harness.costs.data_choice import DataChoice
@@ -12,10 +14,9 @@ from harness.costs.memory_estimate import process_bytes
 from harness.costs.plan import Plan, plan_recipes
 from harness.costs.profile import profile_recipes
 from harness.errors import HarnessError
-from harness.measurement.fingerprint import fingerprint, why_no_driver
+from harness.measurement.fingerprint import explain_no_driver, fingerprint
 from harness.records.profile import Profile
-from harness.spec.run_spec import RunSpec
-from harness.training.trainer import choose_device, choose_dtype
+from harness.training.resolved_run import choose_device, choose_dtype
 
 
 def plan(
@@ -65,7 +66,7 @@ def plan(
     chosen = plugins.backbone(backbone)
     spec = profile_spec(backbone, task, {"device": device, **(settings or {})}, task_options)
     batches: Batches | None = None
-    _measure_process(spec)
+    _measure_process(choose_device(spec.device))
     if task is not None:
         batches = choose_batches(
             spec,
@@ -137,14 +138,14 @@ def profile(
     chosen_task = plugins.task(spec.task, spec.task_options)
     chosen_device = choose_device(spec.device)
     dtype = choose_dtype(spec.train.precision, chosen_device, chosen)
-    _measure_process(spec)
+    _measure_process(chosen_device)
     on_progress("reading data")
     batches = choose_batches(spec, chosen, chosen_task, choice, source_tokens, target_tokens)
     frozen = batches.frozen
     rows = profile_recipes(spec, chosen, recipes, frozen, on_progress)
     attentions = sorted({row.attention for row in rows if row.attention})
     measured_on = fingerprint(chosen_device, dtype, ", ".join(attentions) or "no recipe fitted")
-    return Profile(
+    record = Profile(
         backbone=chosen.name,
         task=chosen_task.name,
         batches=batches.of,
@@ -155,8 +156,9 @@ def profile(
         mean_target_tokens=frozen.mean_target_tokens,
         fingerprint=measured_on,
         recipes=rows,
-        not_measured=why_no_driver(measured_on),
     )
+    explain_no_driver(record)
+    return record
 
 
 def _data_choice(data: str) -> DataChoice:
@@ -168,7 +170,7 @@ def _data_choice(data: str) -> DataChoice:
         ) from error
 
 
-def _measure_process(spec: RunSpec) -> None:
+def _measure_process(device: torch.device) -> None:
     """Measure the memory of this process on a CPU, before data are read and would be counted."""
-    if choose_device(spec.device).type == "cpu":
+    if device.type == "cpu":
         process_bytes()

@@ -11,6 +11,7 @@ from harness.errors import first_line
 from harness.measurement.request_server import ProcessEndedError, RequestServer, Service
 from harness.model.composition import compose
 from harness.spec.run_spec import RunSpec
+from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Step
 
 
@@ -75,10 +76,10 @@ class _EstimateService(Service):
         try:
             backbone = plugins.backbone(spec.backbone)
             recipe = plugins.recipe(spec.recipe)
-            spec = resolve_checkpointing(spec, backbone, recipe, longest)
+            run = resolve_checkpointing(resolve_run(spec, backbone, recipe), longest)
             skeleton = compose(backbone.skeleton(), backbone, recipe)
-            memory, reason = try_to_estimate(spec, backbone, recipe, skeleton, longest)
+            memory, reason = try_to_estimate(run, skeleton, longest)
         except Exception as error:
             # A recipe that cannot be built is a result of the sweep, not a reason not to start it.
             return RunMemory(None, first_line(error), spec)
-        return RunMemory(memory.peak_bytes if memory else None, reason, spec)
+        return RunMemory(memory.peak_bytes if memory else None, reason, run.spec)

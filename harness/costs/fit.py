@@ -1,4 +1,4 @@
-"""What memory there is, whether training fits in what is free, and what to do where not."""
+"""Check whether training fits in free memory; decide on activation checkpointing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from pathlib import Path
 
 import torch
 
-from harness.api.backbone import Backbone
-from harness.api.recipe import Recipe
 from harness.costs.memory_estimate import try_to_estimate
 from harness.model.composition import compose
-from harness.spec.run_spec import RunSpec
+from harness.training.resolved_run import ResolvedRun
 from harness.training.schedule import Step
-from harness.training.trainer import choose_device
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP_LIMITS = (
@@ -21,35 +18,28 @@ _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 
-
 HEADROOM = 3 * 2**29
-"""Bytes of a CUDA device that are left free beside predicted tensors: for the contexts of two
+"""Bytes of a CUDA device that stay free beside the estimated tensors: for the contexts of two
 processes, kernels, workspaces of libraries, and pieces that are too small to be used."""
 
 
-def resolve_checkpointing(
-    spec: RunSpec, backbone: Backbone, recipe: Recipe, longest: Step
-) -> RunSpec:
-    """Return the spec with ``train.checkpointing=auto`` settled as on or off.
+def resolve_checkpointing(run: ResolvedRun, longest: Step) -> ResolvedRun:
+    """Return the run with ``train.checkpointing=auto`` resolved to on or off.
 
-    It is on only where the predicted peak is more than the memory that is free. What cannot be
-    predicted is left off.
+    It is on only if the estimated peak is more than the memory that is free. It is off if there is
+    no estimate.
 
     Args:
-        spec: any.
-        backbone: the spec's.
-        recipe: the spec's.
+        run: the run to train.
         longest: the step with the longest batch.
     """
-    if spec.train.checkpointing != "auto":
-        return spec
-    kept = _with(spec, "off")
-    skeleton = compose(backbone.skeleton(), backbone, recipe)
-    memory, _ = try_to_estimate(kept, backbone, recipe, skeleton, longest)
-    free = free_bytes(choose_device(spec.device))
-    if memory is None or free is None or memory.peak_bytes <= free:
-        return kept
-    return _with(spec, "on")
+    if run.spec.train.checkpointing != "auto":
+        return run
+    skeleton = compose(run.backbone.skeleton(), run.backbone, run.recipe)
+    memory, _ = try_to_estimate(run, skeleton, longest)
+    free = free_bytes(run.device)
+    fits = memory is None or free is None or memory.peak_bytes <= free
+    return run.with_checkpointing("off" if fits else "on")
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -61,10 +51,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def total_bytes(device: torch.device) -> int | None:
-    """Return all the memory that training may take, on an empty device, if that is known.
+    """Return the memory that training may take on an empty device, or None if it is unknown.
 
-    On a CPU it is what this process is allowed, on CUDA what the device has less ``HEADROOM``.
-    Makes no use of the device, which would take some of it.
+    On a CPU it is the limit of this process, on CUDA the device's memory less ``HEADROOM``. The
+    device is not used, which would take some of its memory.
     """
     if device.type == "cuda":
         total: int = torch.cuda.get_device_properties(device).total_memory
@@ -83,8 +73,3 @@ def _meminfo(field: str) -> int | None:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return None
-
-
-def _with(spec: RunSpec, checkpointing: str) -> RunSpec:
-    train = spec.train.model_copy(update={"checkpointing": checkpointing})
-    return spec.model_copy(update={"train": train})

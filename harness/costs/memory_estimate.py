@@ -9,8 +9,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from harness.api.backbone import Backbone
-from harness.api.recipe import Recipe
 from harness.costs.shape_tensors import ShapesOnly, storage_of_shape
 from harness.errors import HarnessError, first_line
 from harness.measurement.breakdown import memory_parts
@@ -18,17 +16,17 @@ from harness.measurement.memory import resident, trim_heap
 from harness.model.composition import count_parameters
 from harness.records.profile import MemoryEstimate
 from harness.records.report import LayersKept
-from harness.spec.run_spec import RunSpec
+from harness.training.resolved_run import ResolvedRun
 from harness.training.schedule import Step
-from harness.training.trainer import build_trainer, choose_device, parameters_of
+from harness.training.trainer import build_trainer, parameters_of
 
 
 def try_to_estimate(
-    spec: RunSpec, backbone: Backbone, recipe: Recipe, model: PreTrainedModel, longest: Step
+    run: ResolvedRun, model: PreTrainedModel, longest: Step
 ) -> tuple[MemoryEstimate | None, str | None]:
-    """Return the prediction, or nothing and the reason; see ``estimate_memory``."""
+    """Return the memory estimate, or None and the reason; see ``estimate_memory``."""
     try:
-        return estimate_memory(spec, backbone, recipe, model, longest), None
+        return estimate_memory(run, model, longest), None
     except HarnessError:
         raise
     except Exception as error:
@@ -36,31 +34,26 @@ def try_to_estimate(
         return None, f"{type(error).__name__}: {first_line(error)}"
 
 
-def estimate_memory(
-    spec: RunSpec, backbone: Backbone, recipe: Recipe, model: PreTrainedModel, longest: Step
-) -> MemoryEstimate:
-    """Work out the peak over a step, with the code that trains: its engine, its optimizer.
+def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> MemoryEstimate:
+    """Compute the peak over a step with the code that trains: its engine and its optimizer.
 
-    Whatever a compressor adds or changes is counted, third-party ones included, as long as it does
-    not look at the values of tensors.
+    Everything that a compressor adds or changes is counted, also a third-party one's, as long as it
+    does not read the values of tensors.
 
     Args:
-        spec: the settings; its recipe is not looked at.
-        backbone: the spec's.
-        recipe: what to predict for.
-        model: the skeleton composed by it, which must not be used any more.
+        run: the run to estimate.
+        model: the backbone's skeleton after ``compose``; it cannot be used afterwards.
         longest: the step with the longest batch.
 
     Raises:
-        Exception: whatever code raises that needs values, or that a skeleton does not suit.
+        Exception: the code needs values, or does not work on a skeleton.
     """
-    device = choose_device(spec.device)
     parameters = parameters_of(model, count_parameters(model).total)
-    layers_kept = LayersKept(encoder=[], decoder=[])  # Of no account here.
-    shapes = ShapesOnly(device)
+    layers_kept = LayersKept(encoder=[], decoder=[])  # Not read here.
+    shapes = ShapesOnly(run.device)
     shapes.adopt(model)
     with shapes:
-        trainer = build_trainer(model, backbone, recipe, spec, layers_kept, parameters)
+        trainer = build_trainer(model, run, layers_kept, parameters)
     trainer.model.train()
     batches = [trainer.engine.collate(batch) for batch in longest.micro_batches]
     with shapes:
@@ -69,7 +62,7 @@ def estimate_memory(
             parameter.grad = torch.empty_like(parameter)
         trainer.update()
         parts = memory_parts(trainer, batches, storage_of_shape)
-    process = None if device.type == "cuda" else process_bytes()
+    process = None if run.device.type == "cuda" else process_bytes()
     return MemoryEstimate(
         peak_bytes=parts.total + (process or 0),
         tensor_bytes=parts.total,
@@ -85,10 +78,10 @@ def estimate_memory(
 
 @cache
 def process_bytes() -> int:
-    """Return what a training process on a CPU holds beside tensors.
+    """Return the bytes that a training process on a CPU holds beside tensors.
 
-    It is measured on this one, which loads the same libraries: a small model takes a step, and then
-    the kernels are loaded too, the threads run and the libraries have their buffers. Call it before
+    They are measured in this process, which loads the same libraries: after a step of a small model
+    the kernels are loaded, the threads run and the libraries have their buffers. Call it before
     anything large is read.
     """
     with torch.random.fork_rng(devices=[]):

@@ -87,6 +87,7 @@ def plan_recipes(
             sources and targets are as long as said.
     """
     from harness.costs.memory_estimate import try_to_estimate
+    from harness.training.resolved_run import resolve_run
 
     spec = spec or RunSpec()
     if batches is None:
@@ -106,7 +107,7 @@ def plan_recipes(
         kept = kept_layers(before, layers(model, backbone))
         count = count_parameters(model)
         flops = training_flops(model, source_tokens, target_tokens).total
-        memory, unknown = try_to_estimate(spec, backbone, recipe, model, longest)
+        memory, unknown = try_to_estimate(resolve_run(spec, backbone, recipe), model, longest)
         return Plan(
             backbone=backbone.name,
             recipe=str(recipe),

@@ -24,9 +24,12 @@ from harness.measurement.probe import (
 from harness.measurement.process import MeasuredProcess
 from harness.model.composition import compose
 from harness.records.measurements import Memory, Speed
+from harness.records.phase import Phase
 from harness.records.profile import ProfiledRecipe
+from harness.records.reasons import explain_nulls
 from harness.records.report import Failure
 from harness.spec.run_spec import BASELINE, RunSpec
+from harness.training.resolved_run import resolve_run
 
 OnProgress = Callable[[str], None]
 
@@ -79,7 +82,7 @@ def each_recipe(
             if predicting:
                 _predict(row, spec, backbone, recipe, frozen)
             else:
-                row.not_measured["predicted_memory"] = "it was not requested"
+                explain_nulls(row, "it was not requested", "predicted_memory")
             try:
                 _measure(spec.model_copy(update={"recipe": str(recipe)}), frozen, baseline, row)
             except HarnessError:
@@ -100,26 +103,24 @@ def _predict(
 ) -> None:
     """Note what ``harness plan`` says of a recipe's memory, or why it says nothing."""
     skeleton = compose(backbone.skeleton(), backbone, recipe)
-    row.predicted_memory, why = try_to_estimate(spec, backbone, recipe, skeleton, frozen.longest)
+    run = resolve_run(spec, backbone, recipe)
+    row.predicted_memory, why = try_to_estimate(run, skeleton, frozen.longest)
     if why is not None:
-        row.not_measured["predicted_memory"] = why
-    elif row.predicted_memory and row.predicted_memory.process_bytes is None:
-        why = "what a process takes of a CUDA device beside tensors is not predicted"
-        row.not_measured["predicted_memory.process_bytes"] = why
+        explain_nulls(row, why, "predicted_memory")
+    beside_tensors = "what a process takes of a CUDA device beside tensors is not estimated"
+    explain_nulls(row, beside_tensors, "predicted_memory.process_bytes")
 
 
 def _failed(row: ProfiledRecipe, error: Exception) -> None:
-    """Say how a recipe ended, and that this is why it lacks what it lacks."""
+    """Note how a recipe ended, and that this is why its row lacks what it lacks."""
+    phase = (Phase.PROBE_SPEED if row.speed is None else Phase.PROBE_MEMORY).value
     row.status = "oom" if is_out_of_memory(error) else "error"
-    row.failure = Failure(
-        phase="probe speed" if row.speed is None else "probe memory", message=str(error)
-    )
+    row.failure = Failure(phase=phase, message=str(error))
     row.memory_reached = getattr(error, "reached", None)
-    if row.status == "oom" and row.memory_reached is None:
-        row.not_measured["memory_reached"] = WHY_NOT_REACHED
-    for name in ("layers_kept", "parameters", "speed", "memory"):
-        if getattr(row, name) is None:
-            row.not_measured[name] = f"{row.status} in the phase {row.failure.phase!r}"
+    if row.status == "oom":
+        explain_nulls(row, WHY_NOT_REACHED, "memory_reached")
+    reason = f"{row.status} in the phase {phase!r}"
+    explain_nulls(row, reason, "layers_kept", "parameters", "speed", "memory")
 
 
 class _Baseline:

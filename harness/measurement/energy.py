@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 from harness import clock
 from harness.errors import NotMeasurableError
 from harness.records.measurements import Energy
+from harness.records.reasons import explain_nulls
 
 if TYPE_CHECKING:
     import torch
@@ -196,8 +197,9 @@ class Meter:
 
 def no_energy(why: str) -> Energy:
     """Return the record of energy that could not be measured."""
-    fields = ("joules", "joules_per_1000_tokens", "idle_watts")
-    return Energy(source="none", not_measured=dict.fromkeys(fields, why))
+    energy = Energy(source="none")
+    explain_nulls(energy, why, "joules", "joules_per_1000_tokens", "idle_watts")
+    return energy
 
 
 def _text(path: Path) -> str:

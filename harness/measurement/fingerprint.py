@@ -8,11 +8,13 @@ import platform
 import subprocess
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 import harness
 from harness.records.measurements import Fingerprint
+from harness.records.reasons import HasReasons, explain_nulls
 
 _PACKAGES = ("torch", "transformers", "peft")
 _VARIABLES = (
@@ -78,13 +80,19 @@ def _cuda_versions(device: torch.device) -> dict[str, str]:
     return {name: str(version) for name, version in found.items() if version is not None}
 
 
-def why_no_driver(found: Fingerprint) -> dict[str, str]:
-    """Return the reason that a report gives where its fingerprint names no driver."""
-    if found.driver is not None:
-        return {}
-    cpu = found.device == "cpu"
-    why = "a CPU has none" if cpu else "nvidia-smi does not answer"
-    return {"fingerprint.driver": why}
+class HasFingerprint(HasReasons, Protocol):
+    """A record with a fingerprint of the machine."""
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """The fingerprint, or None if the run did not reach it."""
+
+
+def explain_no_driver(record: HasFingerprint) -> None:
+    """Give the reason why the fingerprint of a record names no driver, if it names none."""
+    on_cpu = record.fingerprint is not None and record.fingerprint.device == "cpu"
+    reason = "a CPU has none" if on_cpu else "nvidia-smi does not answer"
+    explain_nulls(record, reason, "fingerprint.driver")
 
 
 def package_versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ from harness.errors import first_line, is_out_of_memory
 from harness.measurement.process import MeasuredProcess
 from harness.model.flops import flop_limit
 from harness.records.measurements import Memory, Speed
+from harness.records.reasons import explain_nulls
 from harness.spec.run_spec import BASELINE, ProbeSettings, RunSpec
 from harness.statistics.intervals import geometric_mean_interval
 from harness.training.schedule import Schedule, Step, schedule_hash
@@ -161,12 +162,12 @@ def measure_speed_of(
 
 
 def without_baseline(measured: Speed | Memory, why: str) -> None:
-    """Note that there is nothing to compare with, and why."""
+    """Note that there is no baseline to compare with, and the reason."""
     reason = f"no baseline: {why}"
-    measured.not_measured["relative"] = reason
+    explain_nulls(measured, reason, "relative")
     if isinstance(measured, Speed):
         measured.baseline = why
-        measured.not_measured |= {"relative_ci": reason, "noise_floor": reason}
+        explain_nulls(measured, reason, "relative_ci", "noise_floor")
 
 
 def warm_up(process: MeasuredProcess, frozen: FrozenSchedule) -> float:
@@ -245,10 +246,10 @@ def add_flop_limit(
     try:
         speed.flop_limit_relative = flop_limit(backbone, recipe, *lengths)
     except RuntimeError as error:  # A compressor may do what only real weights allow.
-        why = f"the recipe cannot be traced by shapes: {first_line(error)}"
-        speed.not_measured |= {"flop_limit_relative": why, "share_of_limit": why}
+        reason = f"the recipe cannot be traced by shapes: {first_line(error)}"
+        explain_nulls(speed, reason, "flop_limit_relative", "share_of_limit")
         return
     if speed.relative is None:
-        speed.not_measured["share_of_limit"] = speed.not_measured["relative"]
+        explain_nulls(speed, speed.not_measured["relative"], "share_of_limit")
     else:
         speed.share_of_limit = speed.relative / speed.flop_limit_relative

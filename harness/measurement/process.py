@@ -140,6 +140,7 @@ class _TrainingService(Service):
     ) -> tuple[str, str, LayersKept, Parameters]:
         """Build the trainer; return its engine, attention, kept layers and parameter counts."""
         from harness.api.plugins import installed
+        from harness.training.resolved_run import resolve_run
         from harness.training.trainer import load_trainer
 
         self.spec, self.steps, self.longest = spec, steps, longest
@@ -147,14 +148,15 @@ class _TrainingService(Service):
         self.backbone = plugins.backbone(spec.backbone)
         recipe = plugins.recipe(spec.recipe)
         # The cost of a step does not depend on the weights' values.
-        trainer = load_trainer(self.backbone, recipe, spec, drawn_on_device=True)
+        run = resolve_run(spec, self.backbone, recipe)
+        trainer = load_trainer(run, drawn_on_device=True)
         trainer.model.train()
         self.trainer = trainer
         attention = trainer.engine.attention(trainer.model)
         return trainer.engine.name, attention, trainer.layers_kept, trainer.parameters
 
     def memory_reached(self, error: Exception) -> int | None:
-        from harness.training.trainer import choose_device
+        from harness.training.resolved_run import choose_device
 
         return memory_reached(error, choose_device(self.spec.device))
 

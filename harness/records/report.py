@@ -13,9 +13,6 @@ SCHEMA_VERSION = 1
 
 Status = Literal["ok", "oom", "nan", "timeout", "interrupted", "error"]
 
-PHASES = ("load", "probe speed", "probe memory", "train", "evaluate", "hand-over")
-"""What a run does, in this order; no two phases share a measurement window."""
-
 
 class LayersKept(Record):
     """Transformer layers that are left, 1-indexed by where they were in the backbone."""

@@ -1,4 +1,4 @@
-"""Comparing a run with an earlier one: only on equal ground."""
+"""The comparison of a run with an earlier run of full fine-tuning, measured on equal ground."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.records.measurements import Fingerprint, Memory, Speed
+from harness.records.reasons import explain_nulls
 from harness.records.report import Report
 from harness.records.run_folder import read_report
-from harness.spec.run_spec import BASELINE
+from harness.spec.run_spec import BASELINE, ProbeSettings
+
+
+def baseline_folder(settings: ProbeSettings) -> Path | None:
+    """Return the folder of the earlier run that ``probe.baseline`` names, if it names one."""
+    return None if settings.baseline in ("probe", "off") else Path(settings.baseline)
 
 
 def read_baseline(folder: Path) -> Report:
     """Read the report of an earlier run of full fine-tuning.
 
     Raises:
-        HarnessError: there is none, or the run cannot be a baseline.
+        HarnessError: there is no report, or the run cannot be a baseline.
     """
     earlier = read_report(folder)
     if earlier.recipe != BASELINE or earlier.status != "ok":
@@ -31,39 +37,38 @@ def apply_baseline(report: Report, folder: Path) -> None:
     """Fill in relative speed and memory from an earlier run of full fine-tuning.
 
     Args:
-        report: has speed, memory and fingerprint.
-        folder: the earlier run's.
+        report: a report with speed, memory and fingerprint; gets the ratios.
+        folder: the folder of the earlier run.
 
     Raises:
         HarnessError: the two were not measured on equal ground.
     """
     earlier = read_baseline(folder)
-    speed, memory, ours = _measured(report)
-    their_speed, their_memory, theirs = _measured(earlier)
-    unlike = [
-        f"{name} ({getattr(theirs, name)} there, {getattr(ours, name)} here)"
+    speed, memory, fingerprint = _measured(report)
+    earlier_speed, earlier_memory, earlier_fingerprint = _measured(earlier)
+    differences = [
+        f"{name} ({getattr(earlier_fingerprint, name)} there, {getattr(fingerprint, name)} here)"
         for name in Fingerprint.model_fields
-        if getattr(ours, name) != getattr(theirs, name)
+        if getattr(fingerprint, name) != getattr(earlier_fingerprint, name)
     ]
-    if speed.schedule_sha256 != their_speed.schedule_sha256:
-        unlike.append("the batches that were timed")
-    if unlike:
+    if speed.schedule_sha256 != earlier_speed.schedule_sha256:
+        differences.append("the batches that were timed")
+    if differences:
         raise HarnessError(
             f"The run {earlier.id} cannot be the baseline of this one: they differ in "
-            f"{', '.join(unlike)}.",
+            f"{', '.join(differences)}.",
             "Leave probe.baseline out to measure a baseline here.",
         )
-    speed.relative = speed.tokens_per_s / their_speed.tokens_per_s
+    speed.relative = speed.tokens_per_s / earlier_speed.tokens_per_s
     speed.baseline = f"run {earlier.id}; not interleaved, so there is no interval"
-    memory.relative = memory.peak_bytes / their_memory.peak_bytes
-    why = f"the baseline was the run {earlier.id}: the two did not take turns"
-    speed.not_measured |= {"relative_ci": why, "noise_floor": why}
-    found = [(speed.not_measured, "relative"), (memory.not_measured, "relative")]
+    memory.relative = memory.peak_bytes / earlier_memory.peak_bytes
     if speed.flop_limit_relative:
         speed.share_of_limit = speed.relative / speed.flop_limit_relative
-        found.append((speed.not_measured, "share_of_limit"))
-    for reasons, name in found:
-        reasons.pop(name, None)
+    reason = f"the baseline was the run {earlier.id}: the two did not take turns"
+    explain_nulls(speed, reason, "relative", "relative_ci", "noise_floor")
+    explain_nulls(memory, reason, "relative")
+    if speed.share_of_limit is not None:
+        speed.not_measured.pop("share_of_limit", None)
 
 
 def _measured(report: Report) -> tuple[Speed, Memory, Fingerprint]:

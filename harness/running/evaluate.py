@@ -1,4 +1,4 @@
-"""The phase of a run that predicts its test split and scores the predictions."""
+"""Prediction of the test split, and the scores of the predictions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from harness.evaluation.partial_predictions import PartialPredictions
 from harness.evaluation.predictions import read_predictions
 from harness.evaluation.scoring import score
 from harness.records.atomic import write_lines
+from harness.records.reasons import explain_nulls
 from harness.records.report import Report
 from harness.running.inputs import Inputs
 from harness.spec.run_spec import ScoringSettings
@@ -34,18 +35,18 @@ def predict_and_score(
     """Predict the test split, write the predictions, score what was written, and report it.
 
     Args:
-        inputs: of the run.
-        model: trained.
-        dtype: what matrix products are computed in.
-        settings: of the search.
-        journal: holds what was predicted before, and gets what is predicted now.
-        path: of the file of predictions.
+        inputs: the run's inputs.
+        model: the trained model.
+        dtype: the data type of matrix products.
+        settings: the settings of the search.
+        partial_predictions: holds the predictions of earlier starts, and gets those made now.
+        path: the file of predictions.
         report: gets the scores.
         on_progress: called with the number of examples predicted so far.
     """
 
-    def on_batch(made: dict[int, str]) -> None:
-        partial_predictions.add(made)
+    def on_batch(batch: dict[int, str]) -> None:
+        partial_predictions.add(batch)
         on_progress(len(partial_predictions.known))
 
     if partial_predictions.known:
@@ -69,7 +70,7 @@ def predict_and_score(
             inputs.tokenizer,
             sources,
             settings,
-            shared_beams=inputs.backbone.shared_beams,
+            shared_beams=inputs.run.backbone.shared_beams,
             dtype=dtype,
             known=partial_predictions.known,
             on_batch=on_batch,
@@ -78,22 +79,19 @@ def predict_and_score(
         {**_texts(row), "prediction": prediction}
         for row, prediction in zip(inputs.test_rows, predictions, strict=True)
     ]
-    # Before they are scored: scoring may fail, and can be done again from the file alone.
+    # Written before they are scored: scoring may fail, and can be repeated from the file alone.
     write_lines(path, lines)
     scores = score(inputs.metrics, read_predictions(path))
     report.decoding = decoding
     report.quality = scores.values()
     report.not_computed = scores.not_computed
-    report.not_measured |= {
-        f"quality.{name}.ci": "there is only one test example"
-        for name, value in report.quality.items()
-        if value.ci is None
-    }
+    intervals = (f"quality.{name}.ci" for name in report.quality)
+    explain_nulls(report, "there is only one test example", *intervals)
     write_lines(path, ({**line, "scores": scores.of_example(i)} for i, line in enumerate(lines)))
 
 
 def _texts(row: dict[str, Any]) -> dict[str, Any]:
-    """Return what a line of predictions says of its example."""
+    """Return the fields of a line of predictions that describe its example."""
     references = row.get("references") or [row["target"]]
     texts = {
         "id": row["id"],

@@ -1,4 +1,4 @@
-"""What a run is: everything that could change its result, as one hash."""
+"""The id of a run: a hash of everything that could change its result."""
 
 from __future__ import annotations
 
@@ -6,50 +6,38 @@ from typing import Any
 
 import torch
 
-from harness.api.backbone import Backbone
 from harness.api.plugins import Plugins
-from harness.api.recipe import Recipe
 from harness.api.task import Task
 from harness.data.hashing import code_hash
 from harness.measurement.fingerprint import device_name, package_versions, processor
 from harness.records.run_folder import run_id
-from harness.spec.run_spec import RunSpec
-from harness.training.trainer import choose_device, choose_dtype
+from harness.training.resolved_run import ResolvedRun
 
 
 def identity(
-    spec: RunSpec,
-    backbone: Backbone,
-    recipe: Recipe,
-    task: Task[Any],
-    data_sha256: str,
-    plugins: Plugins,
-    processes: int = 1,
+    run: ResolvedRun, task: Task[Any], data_sha256: str, plugins: Plugins, processes: int = 1
 ) -> str:
     """Return the id of a run: readable, and equal for two runs only if their results must be.
 
-    What is spelt in several ways counts by what it stands for: a folder by its files, a recipe by
-    its canonical text, a preset by its settings, ``auto`` by what it comes to on this machine.
+    Several spellings of one thing give one id: a folder counts by its files, a recipe by its
+    canonical text, a preset by its settings, ``auto`` by what it stands for on this machine.
+    Activation checkpointing counts as it was requested, since it changes no result.
 
     Args:
-        spec: resolved.
-        backbone: the spec's.
-        recipe: the spec's.
+        run: the run, its micro-batches as requested.
         task: the spec's.
         data_sha256: hash of the texts of all splits.
-        plugins: what there is.
-        processes: that train together; they add up in another order, and draw other dropout.
+        plugins: the plugins of this environment.
+        processes: how many processes train together; the sums of several have another order, and
+            each draws its own dropout.
     """
-    device = choose_device(spec.device)
-    dtype = str(choose_dtype(spec.train.precision, device, backbone)).removeprefix("torch.")
-    spelt_out = spec.model_copy(
+    backbone, device = run.backbone, run.device
+    normalized = run.spec.model_copy(
         update={
             "backbone": backbone.version(),
-            "recipe": str(recipe),
+            "recipe": str(run.recipe),
             "task": task.name,
             "preset": None,
-            "device": device.type,
-            "train": spec.train.model_copy(update={"precision": dtype}),
         }
     )
     # A processor's sums depend on how many threads share them, and so do its measurements.
@@ -60,11 +48,11 @@ def identity(
     )
     if processes > 1:
         machine += f" in each of {processes} processes"
-    digest = spelt_out.digest(
+    digest = normalized.digest(
         data_sha256,
         machine,
         *(f"{name} {version}" for name, version in package_versions().items()),
         *sorted(map(str, plugins.origins)),
         code_hash(plugins.manager.get_plugins()),
     )
-    return run_id(backbone.name, str(recipe), task.name, spec.seed, digest)
+    return run_id(backbone.name, str(run.recipe), task.name, run.spec.seed, digest)

@@ -1,20 +1,17 @@
-"""What a run starts from: plugins, data and tokens, looked at before anything costs time."""
+"""The inputs of a run: plugins, data and tokens, checked before anything costs time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from harness.api.backbone import Backbone
 from harness.api.metric import Metric
 from harness.api.plugins import Plugins
-from harness.api.recipe import Recipe
 from harness.api.task import Splits, Task
 from harness.data.examples import TokenizedSplit, check_fit, check_useful
 from harness.data.hashing import data_hash
@@ -23,23 +20,32 @@ from harness.errors import HarnessError
 from harness.evaluation.ctranslate import require_ctranslate2
 from harness.evaluation.scoring import metric_of, named_metrics, references_of
 from harness.records.report import Data
-from harness.running.baseline import read_baseline
+from harness.running.baseline import baseline_folder, read_baseline
 from harness.spec.run_spec import RunSpec
 from harness.training.optimizer import require_optimizer
-from harness.training.trainer import choose_device, choose_dtype
+from harness.training.resolved_run import ResolvedRun, resolve_run
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run starts from, once everything that a user can get wrong has been looked at.
+    """The inputs of a run, after the check of all that a user can get wrong.
 
     Attributes:
-        best_metric: chooses the best weights.
-        chooser: computes it.
+        run: the settings, the backbone and the recipe, with device and data type chosen.
+        task: the task.
+        metrics: score the test split.
+        best_metric: name of the score that chooses the best weights.
+        chooser: the metric that computes this score.
+        tokenizer: the backbone's tokenizer.
+        train: tokens of the training split.
+        eval: tokens of the examples that are scored during training.
+        test: tokens of the test examples that are scored.
+        eval_rows: texts of the same examples as ``eval``.
+        test_rows: texts of the same examples as ``test``.
+        data: the report's part on the data.
     """
 
-    backbone: Backbone
-    recipe: Recipe
+    run: ResolvedRun
     task: Task[Any]
     metrics: Sequence[Metric]
     best_metric: str
@@ -54,19 +60,18 @@ class Inputs:
 
 
 def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
-    """Find the plugins, load the data and turn them into tokens.
+    """Build the plugins, load the data and tokenize them.
 
     Raises:
-        HarnessError: anything that is not as it must be.
+        HarnessError: a mistake in the spec or the data, or a package or file that is missing.
     """
     # Cheap mistakes first: names and options before data, data before weights.
     recipe = plugins.recipe(spec.recipe)
     backbone = plugins.backbone(spec.backbone)
     task = plugins.task(spec.task, spec.task_options)
-    device = choose_device(spec.device)
-    choose_dtype(spec.train.precision, device, backbone)
-    if spec.probe.baseline not in ("probe", "off"):
-        read_baseline(Path(spec.probe.baseline))
+    run = resolve_run(spec, backbone, recipe)
+    if folder := baseline_folder(spec.probe):
+        read_baseline(folder)
     require_optimizer(spec.train)
     if spec.test.decoder == "ctranslate2":
         require_ctranslate2()
@@ -102,8 +107,7 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
         notes=list(splits.notes),
     )
     return Inputs(
-        backbone,
-        recipe,
+        run,
         task,
         metrics,
         best_metric,
@@ -119,7 +123,7 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
 
 
 def scored_counts(spec: RunSpec, task: Task[Any], splits: Splits) -> tuple[int, int]:
-    """Return how many examples of the eval and of the test split are scored at a time."""
+    """Return how many examples of the eval split and of the test split are scored."""
     share = max(1, round(task.eval_share * len(splits.eval)))
     return (
         min(spec.train.eval_examples or share, len(splits.eval)),
@@ -128,7 +132,7 @@ def scored_counts(spec: RunSpec, task: Task[Any], splits: Splits) -> tuple[int, 
 
 
 def _sample(rows: Dataset, count: int) -> Dataset:
-    """Return ``count`` rows in their order; the same ones in every run."""
+    """Return a sample of ``count`` rows in their order; every run gets the same."""
     if count == len(rows):
         return rows
     return rows.select(sorted(Random(0).sample(range(len(rows)), count)))

@@ -1,4 +1,4 @@
-"""Whether what a run hands over behaves like what it trained."""
+"""The check that the merged model computes what the trained model did."""
 
 from __future__ import annotations
 
@@ -8,71 +8,82 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
-from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
 from harness.data.examples import Example
+from harness.errors import is_out_of_memory
 from harness.evaluation.decoding import computing_in
 from harness.evaluation.weights import merged
 from harness.model.composition import compose
 from harness.records.report import MergeCheck
-from harness.spec.run_spec import RunSpec
 from harness.training.engines.padded import PaddedEngine
+from harness.training.resolved_run import ResolvedRun
 
 
 @torch.inference_mode()
-def check_merge(
-    model: PreTrainedModel,
-    recipe: Recipe,
-    examples: Sequence[Example],
-    dtype: torch.dtype = torch.float32,
-    load_float32: Callable[[], PreTrainedModel] | None = None,
-) -> MergeCheck:
+def check_merge(model: PreTrainedModel, recipe: Recipe, examples: Sequence[Example]) -> MergeCheck:
     """Fold the adapters into plain layers, and compare the logits before and after.
 
-    Where the model was evaluated in another precision than float32, its logits as evaluated are
-    also compared with those of the backbone in float32 with the trained weights: what a user gets
-    who loads the saved weights.
-
     Args:
-        model: the trained model; used up.
-        recipe: what it was composed with.
+        model: the trained model; it cannot be used afterwards.
+        recipe: the recipe that the model was composed with.
         examples: a batch that fits in memory.
-        dtype: what matrix products were computed in when the model was evaluated.
-        load_float32: returns the backbone with the trained weights, nothing rounded.
     """
-    model.eval()
-    pad = model.config.pad_token_id
-    engine = PaddedEngine(pad, torch.float32, model.device.type)
-    batch = engine.collate(examples).to(model.device)
-
-    def logits(of: PreTrainedModel) -> Tensor:
-        found: Tensor = of(**batch.tensors).logits
-        return found.float()
-
-    float32_difference = None
-    if dtype != torch.float32 and load_float32:
-        with merged(model), computing_in(model, dtype):
-            evaluated = logits(model)
-        exact = logits(load_float32().to(model.device).eval())
-        float32_difference = float((evaluated - exact).abs().max())
-    adapted = logits(model)
+    before = _logits(model, examples)
     for compressor in reversed(recipe.compressors):
         model = compressor.merge(model)
-    return MergeCheck(
-        largest_logit_difference=float((adapted - logits(model)).abs().max()),
-        float32_logit_difference=float32_difference,
-    )
+    difference = (before - _logits(model, examples)).abs().max()
+    return MergeCheck(largest_logit_difference=float(difference))
 
 
-def load_trained(
-    backbone: Backbone, recipe: Recipe, spec: RunSpec, trained: Mapping[str, Tensor]
-) -> PreTrainedModel:
-    """Load the backbone as published, apply the recipe, and put the trained weights in.
+@torch.inference_mode()
+def compare_with_float32(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    dtype: torch.dtype,
+    load_float32: Callable[[], PreTrainedModel],
+) -> tuple[float | None, str | None]:
+    """Compare the logits as evaluated with those of the backbone in float32.
 
-    Frozen weights are not rounded, unlike those of a model that was trained in bfloat16.
+    The second model is what a user gets who loads the saved weights.
+
+    Args:
+        model: the trained model, which is left as it is.
+        examples: a batch that fits in memory.
+        dtype: the data type of matrix products when the model was evaluated.
+        load_float32: returns the backbone with the trained weights, nothing rounded.
+
+    Returns:
+        The largest difference, or None and the reason why there is none.
     """
-    set_seed(spec.seed)
-    model = compose(backbone.load(spec.weights), backbone, recipe)
+    if dtype == torch.float32:
+        return None, "the model was evaluated in float32"
+    with merged(model), computing_in(model, dtype):
+        evaluated = _logits(model, examples)
+    try:
+        exact = _logits(load_float32().to(model.device), examples)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None, "a second copy of the model, in float32, did not fit into memory"
+    return float((evaluated - exact).abs().max()), None
+
+
+def _logits(model: PreTrainedModel, examples: Sequence[Example]) -> Tensor:
+    """Return the logits of a batch in evaluation mode, as float32."""
+    model.eval()
+    engine = PaddedEngine(model.config.pad_token_id, torch.float32, model.device.type)
+    batch = engine.collate(examples).to(model.device)
+    logits: Tensor = model(**batch.tensors).logits
+    return logits.float()
+
+
+def load_trained(run: ResolvedRun, trained: Mapping[str, Tensor]) -> PreTrainedModel:
+    """Load the published backbone, apply the recipe, and copy the trained weights into it.
+
+    Frozen weights are exact, whereas training in bfloat16 rounds them.
+    """
+    set_seed(run.spec.seed)
+    model = compose(run.backbone.load(run.spec.weights), run.backbone, run.recipe)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in trained:

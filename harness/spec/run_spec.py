@@ -195,6 +195,19 @@ class RunSpec(Options):
     probe: ProbeSettings = ProbeSettings()
     """Settings of the measurement of speed and memory."""
 
+    def with_micro_batch(self, micro_batch: int) -> RunSpec:
+        """Return the spec with smaller micro-batches and as many examples in an optimizer step.
+
+        Raises:
+            ValueError: the batch size is not a multiple of ``micro_batch``.
+        """
+        pieces, rest = divmod(self.train.batch_size, micro_batch)
+        if rest:
+            raise ValueError(f"{self.train.batch_size} is no multiple of {micro_batch}.")
+        accumulation = self.train.accumulation * pieces
+        settings = {"batch_size": micro_batch, "accumulation": accumulation}
+        return self.model_copy(update={"train": self.train.model_copy(update=settings)})
+
     def to_toml(self) -> str:
         """Write the spec; ``read_toml`` of it gives the same spec."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

@@ -20,8 +20,8 @@ from harness.sweeps.probes import (
     batches_of,
     run_seconds,
 )
+from harness.training.resolved_run import choose_device
 from harness.training.schedule import Step
-from harness.training.trainer import choose_device
 
 _PROBING_SECONDS = 75.0
 """Time in which probes are started; a later one is left out."""

@@ -17,6 +17,7 @@ from harness.records.run_folder import find_runs, is_done, read_report
 from harness.running.identity import identity
 from harness.spec.run_spec import RunSpec
 from harness.sweeps.sweep import SweepCell
+from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule
 
 
@@ -65,7 +66,8 @@ def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> lis
             first_splits.setdefault(data, splits)
         splits = first_splits[data]
         recipe = plugins.recipe(spec.recipe)
-        run = identity(spec, backbone, recipe, task, hashes[data, spec.seed], plugins)
+        resolved = resolve_run(spec, backbone, recipe)
+        run = identity(resolved, task, hashes[data, spec.seed], plugins)
         steps = counted(spec, len(splits.train)).planned_steps(
             spec.train.epochs, spec.train.max_steps
         )

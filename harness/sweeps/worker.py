@@ -64,7 +64,8 @@ def main() -> None:
     plugins = installed()
     plugins.manager.register(stream)
     stream.send({"event": "phase", "phase": "start", "steps": None})
-    from harness.running.run import Run, RunTimeoutError
+    from harness.running.failure import RunTimeoutError
+    from harness.running.run import Run
 
     def time_is_over(number: int, frame: FrameType | None) -> None:
         raise RunTimeoutError(f"It took longer than {job.timeout:g} seconds.")

@@ -11,19 +11,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
-from harness.api.backbone import Backbone
 from harness.api.compressor import Stage
-from harness.api.recipe import Recipe
 from harness.errors import HarnessError
 from harness.model.composition import compose, count_parameters, kept_layers, layers
 from harness.records.report import LayersKept, Parameters
-from harness.spec.run_spec import RunSpec
 from harness.training.engines.activation_checkpointing import checkpoint_activations
-from harness.training.engines.fused_attention import without_cudnn_attention
 from harness.training.engines.packed import choose_engine
 from harness.training.engines.padded import Batch, Engine
 from harness.training.optimizer import make_optimizer
 from harness.training.processes import SINGLE_PROCESS, Processes
+from harness.training.resolved_run import ResolvedRun
 
 
 @dataclass
@@ -143,33 +140,28 @@ class Trainer:
             )
 
 
-def load_trainer(
-    backbone: Backbone, recipe: Recipe, spec: RunSpec, *, drawn_on_device: bool = False
-) -> Trainer:
+def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:
     """Load the backbone, apply the recipe, and build a trainer of the result.
 
-    Seeds all global generators, so that equal specs start from equal models.
+    Seeds all global generators, so that equal runs start from equal models.
 
     Args:
-        backbone: the backbone that the spec names.
-        recipe: the recipe that the spec names.
-        spec: the settings of the run.
+        run: the settings, the backbone and the recipe.
         drawn_on_device: draw random weights on the device, which takes a second instead of a
             minute for a large model. They differ from the weights that a CPU draws.
     """
+    spec, backbone = run.spec, run.backbone
     set_seed(spec.seed)
     on_device = drawn_on_device and spec.weights == "random"
-    with choose_device(spec.device) if on_device else nullcontext():
+    with run.device if on_device else nullcontext():
         model = backbone.load(spec.weights)
     original = count_parameters(model).total
     before = layers(model, backbone)
-    model = compose(model, backbone, recipe)
+    model = compose(model, backbone, run.recipe)
     kept = kept_layers(before, layers(model, backbone))
     return build_trainer(
         model,
-        backbone,
-        recipe,
-        spec,
+        run,
         LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
         parameters_of(model, original),
     )
@@ -193,108 +185,46 @@ def parameters_of(model: PreTrainedModel, original: int) -> Parameters:
 
 
 def build_trainer(
-    model: PreTrainedModel,
-    backbone: Backbone,
-    recipe: Recipe,
-    spec: RunSpec,
-    layers_kept: LayersKept,
-    parameters: Parameters,
+    model: PreTrainedModel, run: ResolvedRun, layers_kept: LayersKept, parameters: Parameters
 ) -> Trainer:
     """Move a composed model to its device, and add an engine and an optimizer.
 
     Args:
         model: the composed model.
-        backbone: the backbone that the model came from.
-        recipe: the recipe that was applied; with an adapter it sets another learning rate.
-        spec: the settings of the run.
+        run: the settings, the backbone that the model came from, and the recipe that was applied.
         layers_kept: see ``Trainer``.
         parameters: see ``Trainer``.
 
     Raises:
-        HarnessError: the device, the precision, packing or the optimizer is not available.
+        HarnessError: packing or the optimizer is not available.
     """
-    device = choose_device(spec.device)
-    dtype = choose_dtype(spec.train.precision, device, backbone)
-    model = model.to(device)
+    settings = run.spec.train
+    model = model.to(run.device)
     device = next(model.parameters()).device  # The index of the GPU included.
     engine = choose_engine(
         model,
-        backbone,
+        run.backbone,
         device=device,
-        dtype=dtype,
+        dtype=run.dtype,
         pad_token_id=model.config.pad_token_id,
-        packing=spec.train.packing,
-        label_smoothing=spec.train.label_smoothing,
+        packing=settings.packing,
+        label_smoothing=settings.label_smoothing,
     )
-    if spec.train.checkpointing == "on":
-        checkpoint_activations(model, backbone, engine.dropout_context)
-    adapted = Stage.ADAPTER in recipe.stages
-    rate = spec.train.adapter_learning_rate if adapted else spec.train.learning_rate
+    if run.checkpointing:
+        checkpoint_activations(model, run.backbone, engine.dropout_context)
+    adapted = Stage.ADAPTER in run.recipe.stages
+    rate = settings.adapter_learning_rate if adapted else settings.learning_rate
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = make_optimizer(model, trained, spec.train, rate)
+    optimizer = make_optimizer(model, trained, settings, rate)
     return Trainer(
         model=model,
         device=device,
         engine=engine,
         optimizer=optimizer,
         trained=trained,
-        clip_norm=spec.train.clip_norm,
-        dtype=dtype,
+        clip_norm=settings.clip_norm,
+        dtype=run.dtype,
         learning_rate=rate,
         layers_kept=layers_kept,
         parameters=parameters,
     )
-
-
-NARROW = 256
-"""Hidden size below which a CPU is no faster in bfloat16. With nano-t5's hidden size of 128, a step
-in float32 took 0.77 to 0.88 of the time and 0.6 to 0.8 of the memory of a step in bfloat16
-(``make bench``). With 256 and more, bfloat16 was faster by at least a third."""
-
-
-def choose_device(requested: str) -> torch.device:
-    """Return the device to train on; ``auto`` is this process's GPU if there is one, else the CPU.
-
-    On CUDA it also turns cuDNN's attention off, see ``without_cudnn_attention``.
-
-    Raises:
-        HarnessError: CUDA was requested and is not available.
-    """
-    if requested == "cuda" and not torch.cuda.is_available():
-        raise HarnessError(
-            "There is no CUDA device here.", "Leave out --set device=cuda, or --set device=cpu"
-        )
-    if requested == "auto":
-        requested = "cuda" if torch.cuda.is_available() else "cpu"
-    if requested == "cuda":
-        without_cudnn_attention()
-    return torch.device(requested)
-
-
-def choose_dtype(requested: str, device: torch.device, backbone: Backbone) -> torch.dtype:
-    """Return the precision of matrix products.
-
-    ``auto`` is bfloat16 if the device multiplies it natively and the backbone trains safely in it,
-    else float32. On a CPU, narrow models are trained in float32, see ``NARROW``.
-
-    Args:
-        requested: ``auto``, ``bfloat16`` or ``float32``.
-        device: the device that trains.
-        backbone: names the precisions that are safe for it.
-
-    Raises:
-        HarnessError: the backbone overflows in the requested precision.
-    """
-    if requested != "auto":
-        if requested not in backbone.safe_dtypes:
-            raise HarnessError(
-                f"{backbone.name} overflows in {requested}.",
-                f"Safe: --set train.precision={' or '.join(sorted(backbone.safe_dtypes))}",
-            )
-        return torch.bfloat16 if requested == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        native = native and backbone.config().hidden_size >= NARROW
-    return torch.bfloat16 if native and "bfloat16" in backbone.safe_dtypes else torch.float32

@@ -16,6 +16,7 @@ from harness.data.examples import Example
 from harness.records.measurements import MemoryParts
 from harness.records.profile import MemoryEstimate
 from harness.spec.run_spec import RunSpec
+from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Step
 
 PREDICTED = MemoryEstimate(
@@ -39,7 +40,9 @@ def settled(checkpointing: str, free: int, monkeypatch: pytest.MonkeyPatch) -> s
         {"backbone": "t5-small", "recipe": "lora_ff", "device": "cpu", "train": train}
     )
     recipe = parse(spec.recipe, installed().compressors)
-    return resolve_checkpointing(spec, T5("t5-small"), recipe, LONGEST).train.checkpointing
+    return resolve_checkpointing(
+        resolve_run(spec, T5("t5-small"), recipe), LONGEST
+    ).spec.train.checkpointing
 
 
 @pytest.mark.parametrize(
@@ -73,12 +76,12 @@ def test_on_cuda_more_must_be_free_than_tensors_take(
             "backbone": "t5-small",
             "recipe": "lora_ff",
             "device": "cuda",
-            "train": {"checkpointing": "auto"},
+            "train": {"checkpointing": "auto", "precision": "float32"},
         }
     )
     recipe = parse(spec.recipe, installed().compressors)
-    settled = resolve_checkpointing(spec, T5("t5-small"), recipe, LONGEST)
-    assert settled.train.checkpointing == expected
+    settled = resolve_checkpointing(resolve_run(spec, T5("t5-small"), recipe), LONGEST)
+    assert settled.spec.train.checkpointing == expected
 
 
 def test_on_cuda_a_sweep_counts_on_less_than_the_device_has(

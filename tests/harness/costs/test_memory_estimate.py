@@ -22,6 +22,7 @@ from harness.measurement.memory import bytes_alive, peak_of_allocations
 from harness.model.composition import compose
 from harness.records.profile import MemoryEstimate
 from harness.spec.run_spec import RunSpec
+from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Step
 from harness.training.trainer import load_trainer
 
@@ -41,7 +42,7 @@ def longest_step(name: str, batch_size: int = 2) -> tuple[Any, Step]:
 
 def predict(spec: RunSpec, backbone: Backbone, recipe: Recipe, step: Step) -> MemoryEstimate:
     return estimate_memory(
-        spec, backbone, recipe, compose(backbone.skeleton(), backbone, recipe), step
+        resolve_run(spec, backbone, recipe), compose(backbone.skeleton(), backbone, recipe), step
     )
 
 
@@ -52,7 +53,7 @@ def test_tensor_bytes_are_within_a_fifth_of_those_measured(name: str, text: str)
     recipe = parse(text, installed().compressors)
     predicted = predict(spec, backbone_of(name), recipe, longest)
     before = bytes_alive()
-    trainer = load_trainer(backbone_of(name), recipe, spec)
+    trainer = load_trainer(resolve_run(spec, backbone_of(name), recipe))
     trainer.model.train()
 
     def step() -> None:
@@ -95,12 +96,12 @@ def test_parts_are_those_that_a_real_step_has(backbone: Backbone, text: str, pac
     if packing == "off" and "bart" in backbone.name:
         # It looks at the values of its mask.
         model = compose(backbone.skeleton(), backbone, recipe)
-        unknown, why = try_to_estimate(spec, backbone, recipe, model, step)
+        unknown, why = try_to_estimate(resolve_run(spec, backbone, recipe), model, step)
         assert unknown is None
         assert "item() cannot be called on meta tensors" in why
         return
     predicted = predict(spec, backbone, recipe, step)
-    trainer = load_trainer(backbone, recipe, spec)
+    trainer = load_trainer(resolve_run(spec, backbone, recipe))
     batches = [trainer.engine.collate(batch) for batch in step.micro_batches]
     trainer.step(batches, step.target_tokens)
     real = memory_parts(trainer, batches)
@@ -118,7 +119,7 @@ def test_the_state_of_every_optimizer_is_predicted(optimizer: str) -> None:
     spec = spec.model_copy(update={"train": train})
     recipe = parse("lora_ff+lprun", installed().compressors)
     predicted = predict(spec, backbone_of("t5-small"), recipe, longest)
-    trainer = load_trainer(backbone_of("t5-small"), recipe, spec)
+    trainer = load_trainer(resolve_run(spec, backbone_of("t5-small"), recipe))
     batches = [trainer.engine.collate(batch) for batch in longest.micro_batches]
     trainer.step(batches, longest.target_tokens)
     real = memory_parts(trainer, batches)
@@ -148,7 +149,7 @@ def test_what_needs_values_is_unknown_with_a_reason() -> None:
     recipe = Recipe((Looking("looking", Options()),))
     backbone = backbone_of("nano-t5")
     predicted, why = try_to_estimate(
-        spec, backbone, recipe, compose(backbone.skeleton(), backbone, recipe), longest
+        resolve_run(spec, backbone, recipe), compose(backbone.skeleton(), backbone, recipe), longest
     )
     assert predicted is None
     assert why

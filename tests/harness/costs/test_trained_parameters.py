@@ -23,7 +23,8 @@ from harness.costs.shape_tensors import ShapesOnly
 from harness.measurement.process import MeasuredProcess
 from harness.model.composition import compose, count_parameters
 from harness.records.report import LayersKept
-from harness.training.trainer import build_trainer, choose_device, load_trainer, parameters_of
+from harness.training.resolved_run import choose_device, resolve_run
+from harness.training.trainer import build_trainer, load_trainer, parameters_of
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
 BACKBONES = ("nano-t5", *SHAPES)
@@ -103,7 +104,7 @@ def with_gradient(name: str, text: str) -> int:
     shapes.adopt(model)
     with shapes:
         kept_layers = LayersKept(encoder=[], decoder=[])
-        made = build_trainer(model, backbone, recipe, spec, kept_layers, parameters)
+        made = build_trainer(model, resolve_run(spec, backbone, recipe), kept_layers, parameters)
     made.model.train()
     batches = [made.engine.collate(batch) for batch in step.micro_batches]
     with shapes:
@@ -146,7 +147,7 @@ def test_large_shapes_train_what_is_planned(name: str, text: str) -> None:
 def test_a_real_model_trains_what_is_planned(text: str) -> None:
     """In this process; an arm prepares its model by the same call."""
     spec = profile_spec("nano-t5", "radiology_demo", SMALL)
-    made = load_trainer(backbone_of("nano-t5"), recipe_of(text), spec)
+    made = load_trainer(resolve_run(spec, backbone_of("nano-t5"), recipe_of(text)))
     assert made.parameters.trainable == planned("nano-t5", text)
     assert made.parameters.trainable == sum(p.numel() for p in made.trained.values())
 

@@ -10,11 +10,12 @@ import torch
 
 from harness.errors import NotMeasurableError
 from harness.measurement.energy import Meter, Nvml
-from harness.measurement.fingerprint import fingerprint, why_no_driver
+from harness.measurement.fingerprint import explain_no_driver, fingerprint
 from harness.measurement.memory import MemoryReading, measure_memory
 from harness.measurement.nvml import process_bytes
 from harness.measurement.probe import freeze, probe_memory, probe_speed
 from harness.measurement.process import MeasuredProcess
+from harness.records.report import Report
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule
 
@@ -171,7 +172,11 @@ def test_the_energy_counter_moves_under_load(device: torch.device) -> None:
     assert 1 < energy.joules / 2 < 3000
 
 
-def test_the_driver_is_named_or_missed_with_a_reason(device: torch.device) -> None:
-    made = fingerprint(device, torch.bfloat16, "sdpa")
-    assert made.device == torch.cuda.get_device_name(device)
-    assert (made.driver is None) == ("fingerprint.driver" in why_no_driver(made))
+def test_the_driver_is_named_or_missed_with_a_reason(
+    device: torch.device, make_report: Callable[..., Report]
+) -> None:
+    report = make_report(fingerprint=fingerprint(device, torch.bfloat16, "sdpa"))
+    explain_no_driver(report)
+    assert report.fingerprint
+    assert report.fingerprint.device == torch.cuda.get_device_name(device)
+    assert (report.fingerprint.driver is None) == ("fingerprint.driver" in report.not_measured)

@@ -1,31 +1,33 @@
-"""What a run hands over, compared with what was evaluated."""
+"""The merged model and the float32 model, compared with what was evaluated."""
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from harness import Backbone
 from harness.api.plugins import installed
-from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.model.composition import compose
-from harness.running.merge_check import check_merge, load_trained
+from harness.running.merge_check import check_merge, compare_with_float32, load_trained
 from harness.spec.run_spec import RunSpec, TrainSettings
+from harness.training.resolved_run import ResolvedRun, resolve_run
 from harness.training.trainer import Trainer, load_trainer
 
 EXAMPLES = [Example([7, 8, 9, 1], [10, 11, 1]), Example([12, 13, 1], [14, 1])]
 
 
-def _trained(backbone: Backbone, text: str, precision: str) -> tuple[Trainer, RunSpec]:
+def _trained(backbone: Backbone, text: str, precision: str) -> tuple[Trainer, ResolvedRun]:
     train = TrainSettings(precision=precision)  # type: ignore[arg-type]
     spec = RunSpec(recipe=text, weights="random", device="cpu", train=train)
-    trainer = load_trainer(backbone, parse(text, installed().compressors), spec)
+    run = resolve_run(spec, backbone, installed().recipe(text))
+    trainer = load_trainer(run)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in trainer.trained.values():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     trainer.engine.unpatch(trainer.model)
-    return trainer, spec
+    return trainer, run
 
 
 def _logits(model: torch.nn.Module) -> Tensor:
@@ -39,31 +41,63 @@ def _logits(model: torch.nn.Module) -> Tensor:
 def test_the_saved_weights_on_the_published_backbone_are_what_bfloat16_is_compared_with(
     backbone: Backbone, text: str
 ) -> None:
-    recipe = parse(text, installed().compressors)
-    trainer, spec = _trained(backbone, text, "bfloat16")
+    trainer, run = _trained(backbone, text, "bfloat16")
     saved = {name: value.detach().clone() for name, value in trainer.trained.items()}
-    loaded = load_trained(backbone, recipe, spec, saved)
+    loaded = load_trained(run, saved)
 
     # By hand: the published weights, the recipe, and the saved weights over them.
-    torch.manual_seed(spec.seed)
-    expected = compose(backbone.load("random"), backbone, recipe)
+    torch.manual_seed(run.spec.seed)
+    expected = compose(backbone.load("random"), backbone, run.recipe)
     assert expected.load_state_dict(saved, strict=False).unexpected_keys == []
     assert torch.equal(_logits(loaded), _logits(expected))
     rounded = not torch.equal(_logits(trainer.model), _logits(expected))
     assert rounded == (text != "full")
 
-    found = check_merge(trainer.model, recipe, EXAMPLES, torch.bfloat16, lambda: loaded)
-    assert found.float32_logit_difference is not None
+    difference, reason = compare_with_float32(
+        trainer.model, EXAMPLES, torch.bfloat16, lambda: loaded
+    )
+    merge_check = check_merge(trainer.model, run.recipe, EXAMPLES)
+    assert difference is not None
+    assert reason is None
     largest = float(_logits(loaded).abs().max())
     # bfloat16 keeps 8 bits; twenty roundings, one after another, of which none counts for more.
-    assert 0 < found.float32_logit_difference < 20 * 2**-8 * max(1, largest)
-    assert found.largest_logit_difference < 1e-4 * max(1, largest)
+    assert 0 < difference < 20 * 2**-8 * max(1, largest)
+    assert merge_check.largest_logit_difference < 1e-4 * max(1, largest)
 
 
 def test_what_was_evaluated_in_float32_has_no_second_precision(backbone: Backbone) -> None:
     trainer, _ = _trained(backbone, "lora_ff", "float32")
-    recipe = parse("lora_ff", installed().compressors)
-    found = check_merge(
-        trainer.model, recipe, EXAMPLES, torch.float32, lambda: pytest.fail("loaded")
+    difference, reason = compare_with_float32(
+        trainer.model, EXAMPLES, torch.float32, lambda: pytest.fail("loaded")
     )
-    assert found.float32_logit_difference is None
+    assert difference is None
+    assert reason == "the model was evaluated in float32"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])
+def test_a_second_copy_that_does_not_fit_leaves_a_reason_and_the_model_as_it_was(
+    backbone: Backbone, error: Exception
+) -> None:
+    trainer, run = _trained(backbone, "lora_ff", "bfloat16")
+    before = _logits(trainer.model)
+
+    def load() -> PreTrainedModel:
+        raise error
+
+    difference, reason = compare_with_float32(trainer.model, EXAMPLES, torch.bfloat16, load)
+    assert difference is None
+    assert reason == "a second copy of the model, in float32, did not fit into memory"
+    assert torch.equal(_logits(trainer.model), before)
+    assert check_merge(trainer.model, run.recipe, EXAMPLES).largest_logit_difference < 1e-2
+
+
+def test_another_error_of_the_second_copy_is_not_taken_for_lack_of_memory(
+    backbone: Backbone,
+) -> None:
+    trainer, _ = _trained(backbone, "lora_ff", "bfloat16")
+
+    def load() -> PreTrainedModel:
+        raise RuntimeError("the weights are broken")
+
+    with pytest.raises(RuntimeError, match="the weights are broken"):
+        compare_with_float32(trainer.model, EXAMPLES, torch.bfloat16, load)

@@ -20,6 +20,7 @@ from harness.running.identity import identity
 from harness.running.inputs import read_inputs
 from harness.running.run import Run
 from harness.spec.run_spec import read_toml, resolve
+from harness.training.resolved_run import resolve_run
 
 # Kills itself, as the out-of-memory killer would, at a named moment of the run.
 DIES = """
@@ -178,9 +179,7 @@ def test_the_id_is_of_what_is_run_and_not_of_how_it_is_written(
         other = spec.model_copy(update=changes)
         kind = installed().backbones.find(other.backbone).load()
         return identity(
-            other,
-            kind(other.backbone),
-            inputs.recipe,
+            resolve_run(other, kind(other.backbone), inputs.run.recipe),
             inputs.task,
             changes.get("sha256", inputs.data.sha256),
             installed(),

@@ -13,7 +13,6 @@ from typer.testing import Result
 
 from harness import HarnessError
 from harness.api.plugins import installed
-from harness.api.recipe import parse
 from harness.errors import OutOfMemoryError
 from harness.evaluation.decoding import generate
 from harness.evaluation.predictions import read_predictions
@@ -21,8 +20,8 @@ from harness.evaluation.scoring import score
 from harness.measurement.fingerprint import fingerprint
 from harness.records.report import Report
 from harness.records.run_folder import read_report
+from harness.running.failure import status_of
 from harness.running.inputs import read_inputs
-from harness.running.run import status_of
 from harness.spec.run_spec import RunSpec, read_toml, resolve
 from harness.training.log import NonFiniteLossError
 from harness.training.trained_weights import load_weights
@@ -146,9 +145,8 @@ def test_the_stored_weights_make_the_stored_predictions(
     folder: Path, report: Report, predictions: list[dict[str, Any]]
 ) -> None:
     spec = spec_of(folder)
-    plugins = installed()
-    inputs = read_inputs(spec, plugins)
-    trainer = load_trainer(inputs.backbone, parse(spec.recipe, plugins.compressors), spec)
+    inputs = read_inputs(spec, installed())
+    trainer = load_trainer(inputs.run)
     load_weights(trainer.trained, folder)
     trainer.engine.unpatch(trainer.model)
     sources = [example.source for example in inputs.test.examples]

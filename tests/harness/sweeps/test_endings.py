@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from harness.records.report import PHASES, Report
+from harness.records.phase import Phase
+from harness.records.report import Report
 from harness.records.run_folder import read_report
 from harness.spec.run_spec import read_toml
 
@@ -129,7 +130,7 @@ def test_what_takes_too_long_is_ended_and_reported(sweep: Sweep, results: Path) 
         report = found[recipe]
         assert report.status == "timeout"
         assert report.failure
-        assert report.failure.phase in PHASES
+        assert report.failure.phase in list(Phase)
         assert "longer than 12 seconds" in report.failure.message
         assert f"timeout: tiny-t5 x {recipe} on notes.jsonl, seed 0: It took" in done.stderr
     assert "0 of 2 runs are done." in done.stderr

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from harness import HarnessError
 from harness.api.plugins import installed
 from harness.reporting.paper import paper_cells
-from harness.running.run import cut
 from harness.spec.run_spec import RunSpec
 from harness.sweeps.grid import Grid, SweepFile, read_sweep, specs
 from harness.sweeps.sweep import smaller
@@ -66,7 +65,7 @@ def test_cutting_a_batch_keeps_the_optimizer_step(size: int, accumulation: int) 
     part = smaller(size)
     assert 1 <= part <= size // 2
     spec = RunSpec.model_validate({"train": {"batch_size": size, "accumulation": accumulation}})
-    made = cut(spec, part)
+    made = spec.with_micro_batch(part)
     assert made.train.batch_size == part
     assert made.train.batch_size * made.train.accumulation == size * accumulation
     rest = {"train": {"batch_size", "accumulation"}}

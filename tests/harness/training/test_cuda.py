@@ -25,8 +25,9 @@ from harness.training.async_scalar import AsyncScalar
 from harness.training.engines.attention import _PerSequence
 from harness.training.engines.fused_attention import fused_attention, padded_within, takes_rows
 from harness.training.engines.rows import PackedRow
+from harness.training.resolved_run import choose_device, resolve_run
 from harness.training.state import Progress, load_state, save_state
-from harness.training.trainer import Trainer, choose_device, load_trainer
+from harness.training.trainer import Trainer, load_trainer
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,7 +51,7 @@ def trainer(backbone: Backbone, device: str, recipe: str, precision: str = "floa
             "train": {"precision": precision, "packing": "on"},
         }
     )
-    return load_trainer(backbone, parse(recipe, installed().compressors), spec)
+    return load_trainer(resolve_run(spec, backbone, parse(recipe, installed().compressors)))
 
 
 @pytest.mark.parametrize("recipe", ["full", "lora_ff+lprun"])
@@ -252,7 +253,7 @@ def test_weights_can_be_drawn_on_the_device(
     recipe = parse("lora_ff+lprun", installed().compressors)
     losses = []
     for _ in range(2):
-        one = load_trainer(backbone, recipe, spec, drawn_on_device=True)
+        one = load_trainer(resolve_run(spec, backbone, recipe), drawn_on_device=True)
         one.model.eval()
         losses.append(float(one.backward([one.engine.collate(EXAMPLES)], TOKENS)))
     assert devices == {"cuda"}

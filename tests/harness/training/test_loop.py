@@ -25,6 +25,7 @@ from harness.records.report import Training
 from harness.spec.run_spec import RunSpec, Scheduler, TrainSettings
 from harness.training.log import NonFiniteLossError
 from harness.training.loop import Observers, train
+from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule
 from harness.training.trainer import Trainer, load_trainer
 
@@ -63,7 +64,7 @@ def settings(**values: Any) -> TrainSettings:
 
 def trainer(chosen: TrainSettings, recipe: str = "full", seed: int = 0) -> Trainer:
     spec = RunSpec(recipe=recipe, weights="random", device="cpu", seed=seed, train=chosen)
-    return load_trainer(Tiny("tiny"), parse(recipe, installed().compressors), spec)
+    return load_trainer(resolve_run(spec, Tiny("tiny"), parse(recipe, installed().compressors)))
 
 
 def weights(made: Trainer) -> dict[str, Tensor]:

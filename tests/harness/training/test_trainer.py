@@ -16,8 +16,9 @@ from harness.api.recipe import Recipe, parse
 from harness.backbones.t5 import T5
 from harness.data.examples import Example
 from harness.spec.run_spec import RunSpec, TrainSettings
+from harness.training.resolved_run import choose_device, choose_dtype, resolve_run
 from harness.training.schedule import Schedule
-from harness.training.trainer import Trainer, choose_device, choose_dtype, load_trainer
+from harness.training.trainer import Trainer, load_trainer
 
 rng = random.Random(0)
 EXAMPLES = [
@@ -34,7 +35,7 @@ def trainer(backbone: Backbone, recipe: str | Recipe, seed: int = 0, **settings:
     spec = RunSpec(recipe=str(recipe), weights="random", device="cpu", seed=seed, train=train)
     if isinstance(recipe, str):
         recipe = parse(recipe, installed().compressors)
-    return load_trainer(backbone, recipe, spec)
+    return load_trainer(resolve_run(spec, backbone, recipe))
 
 
 def move_adapters(model: nn.Module) -> None:
@@ -235,7 +236,7 @@ def test_drawing_weights_on_the_device_changes_nothing_on_a_cpu(backbone: Backbo
     spec = RunSpec(recipe="lora_ff", weights="random", device="cpu")
     recipe = parse("lora_ff", installed().compressors)
     plain, there = (
-        load_trainer(backbone, recipe, spec, drawn_on_device=flag).model.state_dict()
+        load_trainer(resolve_run(spec, backbone, recipe), drawn_on_device=flag).model.state_dict()
         for flag in (False, True)
     )
     assert plain.keys() == there.keys()

@@ -30,6 +30,7 @@ from harness.data.examples import Example
 from harness.spec.run_spec import RunSpec, TrainSettings
 from harness.training.learning_rate import learning_rate_schedule
 from harness.training.optimizer import require_optimizer
+from harness.training.resolved_run import resolve_run
 from harness.training.trainer import load_trainer
 
 STEPS, BATCH, RATE, DECAY = 10, 4, 1e-3, 0.3
@@ -140,7 +141,7 @@ def ours_and_theirs(
         **{"decay": "matrices", "warmup_steps": 0, **settings},
     )
     spec = RunSpec(recipe=recipe, weights="random", device="cpu", train=train)
-    made = load_trainer(backbone, parse(recipe, installed().compressors), spec)
+    made = load_trainer(resolve_run(spec, backbone, parse(recipe, installed().compressors)))
     start = {name: p.detach().clone() for name, p in made.trained.items()}
     steps = make_steps()
     peer = of_the_trainer(copy.deepcopy(made.model), steps, folder, **theirs)

@@ -12,6 +12,7 @@ from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.measurement.memory import peak_of_allocations
 from harness.spec.run_spec import RunSpec
+from harness.training.resolved_run import resolve_run
 from harness.training.trainer import Trainer, load_trainer
 
 EXAMPLES = [Example([5] * n + [1], [7] * m + [1]) for n, m in [(30, 14), (9, 3), (1, 20), (35, 8)]]
@@ -22,7 +23,7 @@ def trainer(backbone: Backbone, checkpointing: str, **train: str) -> Trainer:
     spec = RunSpec.model_validate(
         {"recipe": "lora_ff+lprun", "weights": "random", "device": "cpu", "train": settings}
     )
-    made = load_trainer(backbone, parse(spec.recipe, installed().compressors), spec)
+    made = load_trainer(resolve_run(spec, backbone, parse(spec.recipe, installed().compressors)))
     made.model.train()
     torch.manual_seed(1)
     for name, parameter in made.trained.items():

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.training.engines.attention import _PerSequence
 from harness.training.engines.fused_attention import flash_within, fused_attention
 from harness.training.engines.rows import PackedRow
-from harness.training.trainer import choose_device
+from harness.training.resolved_run import choose_device
 
 CUDA = pytest.param(
     "cuda",

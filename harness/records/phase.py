@@ -1,0 +1,19 @@
+"""The phases of a run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What a run does, in this order; no two phases share a measurement window.
+
+    The values are what reports hold and what observers receive.
+    """
+
+    LOAD = "load"
+    PROBE_SPEED = "probe speed"
+    PROBE_MEMORY = "probe memory"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    MERGE_CHECK = "hand-over"

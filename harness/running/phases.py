@@ -1,0 +1,204 @@
+"""The phases of a run after its data are read, one function each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from harness import clock
+from harness.api.events import StepDone
+from harness.api.metric import Score
+from harness.evaluation.decoding import generate
+from harness.evaluation.partial_predictions import PartialPredictions
+from harness.evaluation.scoring import references_of
+from harness.measurement.fingerprint import explain_no_driver, fingerprint
+from harness.measurement.probe import (
+    NO_BASELINE,
+    add_flop_limit,
+    probe_memory,
+    probe_speed,
+    without_baseline,
+)
+from harness.records.phase import Phase
+from harness.records.reasons import explain_nulls
+from harness.records.report import Report, Training
+from harness.records.run_folder import PARTIAL_PREDICTIONS, PREDICTIONS, RunFolder
+from harness.running.baseline import apply_baseline, baseline_folder
+from harness.running.evaluate import predict_and_score
+from harness.running.merge_check import check_merge, compare_with_float32, load_trained
+from harness.running.run_observers import RunObservers
+from harness.running.setup import Setup
+from harness.running.stopwatch import Stopwatch
+from harness.spec.run_spec import BASELINE, RunSpec
+from harness.training.loop import Observers, train
+from harness.training.processes import Processes
+from harness.training.trained_weights import load_weights
+from harness.training.trainer import Trainer, load_trainer
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What the phases of a run share.
+
+    Attributes:
+        setup: what the run consists of.
+        report: gets what each phase finds; what it holds already is not repeated.
+        folder: the run's folder.
+        stopwatch: the wall time of the run.
+        observers: are called at every phase and step.
+        processes: the processes that train together.
+        save_state_seconds: how often training writes its state to disk.
+    """
+
+    setup: Setup
+    report: Report
+    folder: RunFolder
+    stopwatch: Stopwatch
+    observers: RunObservers
+    processes: Processes
+    save_state_seconds: float
+
+    def save(self) -> None:
+        """Write the report as it is, to resume from."""
+        self.report.seconds = self.stopwatch.seconds
+        self.folder.save(self.report)
+
+
+def probe(context: RunContext) -> None:
+    """Measure speed and memory, beside full fine-tuning if it was requested."""
+    report, setup = context.report, context.setup
+    spec = setup.run.spec
+    with_baseline = spec.probe.baseline == "probe"
+    baseline = spec.model_copy(update={"recipe": BASELINE}) if with_baseline else None
+    if report.speed is None:
+        _measure_speed(context, baseline)
+    if report.memory is None:
+        _measure_memory(context, baseline)
+    if report.speed:
+        add_flop_limit(report.speed, setup.run.backbone, setup.run.recipe, setup.frozen)
+
+
+def _measure_speed(context: RunContext, baseline: RunSpec | None) -> None:
+    spec, observers = context.setup.run.spec, context.observers
+    observers.enter(Phase.PROBE_SPEED, spec.probe.rounds * (4 if baseline else 2))
+    windows = 0
+
+    def on_progress() -> None:
+        nonlocal windows
+        windows += 1
+        observers.step_done(StepDone(windows))
+
+    context.report.speed = probe_speed(spec, context.setup.frozen, baseline, on_progress)
+    context.save()
+
+
+def _measure_memory(context: RunContext, baseline: RunSpec | None) -> None:
+    report = context.report
+    context.observers.enter(Phase.PROBE_MEMORY)
+    report.memory = probe_memory(context.setup.run.spec, context.setup.frozen, baseline)
+    speed = report.speed
+    if baseline and speed and speed.relative is None and report.memory.relative is None:
+        without_baseline(speed, NO_BASELINE)  # The baseline does not even fit alone.
+    context.save()
+
+
+def train_best_weights(context: RunContext) -> Trainer:
+    """Train, or load the weights of an earlier start that finished training.
+
+    Returns:
+        The trainer, its model with the best weights and without the engine's patches.
+    """
+    setup, report = context.setup, context.report
+    context.observers.enter(Phase.TRAIN, setup.planned_steps)
+    trainer = load_trainer(setup.run)
+    trainer.processes = context.processes
+    _describe(trainer, report)
+    report.checkpoint_notes = list(setup.run.backbone.notes)
+    if folder := baseline_folder(setup.run.spec.probe):
+        apply_baseline(report, folder)
+    try:
+        if report.training is None:
+            began = clock.seconds()
+            report.training = _train(context, trainer)
+            # An earlier start spent the rest, on steps that were kept.
+            context.stopwatch.carry(report.training.seconds - (clock.seconds() - began))
+            context.save()
+        else:
+            load_weights(trainer.trained, context.folder.work)
+    finally:
+        trainer.engine.unpatch(trainer.model)
+    return trainer
+
+
+def _describe(trainer: Trainer, report: Report) -> None:
+    """Note what is trained, and on what."""
+    report.layers_kept = trainer.layers_kept
+    report.parameters = trainer.parameters
+    attention = trainer.engine.attention(trainer.model)
+    report.fingerprint = fingerprint(trainer.device, trainer.dtype, attention)
+    explain_no_driver(report)
+
+
+def _train(context: RunContext, trainer: Trainer) -> Training:
+    setup = context.setup
+    inputs, run = setup.inputs, setup.run
+    sources = [example.source for example in inputs.eval.examples]
+
+    def score_eval_split() -> dict[str, Score]:
+        with trainer.unpatched() as model:
+            predictions = generate(
+                model,
+                inputs.tokenizer,
+                sources,
+                run.spec.greedy,
+                shared_beams=run.backbone.shared_beams,
+                dtype=trainer.dtype,
+            )
+        rows = inputs.eval_rows
+        references = references_of(rows, inputs.chooser)
+        return inputs.chooser.score(rows["source"], predictions, references)
+
+    return train(
+        trainer,
+        setup.schedule,
+        run.spec.train,
+        evaluate=score_eval_split,
+        best_metric=inputs.best_metric,
+        folder=context.folder.work,
+        observers=Observers(context.observers.step_done, context.observers.evaluated),
+        save_state_seconds=context.save_state_seconds,
+    )
+
+
+def evaluate(context: RunContext, trainer: Trainer) -> None:
+    """Predict the test split and score the predictions, unless an earlier start did."""
+    if context.report.decoding is not None:
+        return
+    inputs, work = context.setup.inputs, context.folder.work
+    context.observers.enter(Phase.EVALUATE, len(inputs.test_rows))
+    partial_predictions = PartialPredictions(work / PARTIAL_PREDICTIONS)
+    context.stopwatch.carry(partial_predictions.seconds)
+    predict_and_score(
+        inputs,
+        trainer.model,
+        trainer.dtype,
+        context.setup.run.spec.test,
+        partial_predictions=partial_predictions,
+        path=work / PREDICTIONS,
+        report=context.report,
+        on_progress=lambda examples: context.observers.step_done(StepDone(examples)),
+    )
+    context.save()
+
+
+def check_merged_model(context: RunContext, trainer: Trainer) -> None:
+    """Check that the merged model computes what the trained model did."""
+    setup, report = context.setup, context.report
+    context.observers.enter(Phase.MERGE_CHECK)
+    examples = setup.inputs.test.examples[:2]
+    load_float32 = partial(load_trained, setup.run, trainer.trained)
+    difference, reason = compare_with_float32(trainer.model, examples, trainer.dtype, load_float32)
+    report.handover = check_merge(trainer.model, setup.run.recipe, examples)
+    report.handover.float32_logit_difference = difference
+    if reason is not None:
+        explain_nulls(report, reason, "handover.float32_logit_difference")

@@ -1,0 +1,59 @@
+"""The set-up of a run, equal in all its processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.costs.fit import resolve_checkpointing
+from harness.measurement.probe import FrozenSchedule, freeze
+from harness.running.inputs import Inputs
+from harness.training.resolved_run import ResolvedRun
+from harness.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every process of a run derives from the spec.
+
+    Attributes:
+        run: the run, with nothing left to ``auto``.
+        inputs: the data and the metrics.
+        schedule: the order of the training examples.
+        frozen: the steps that the probe measures.
+    """
+
+    run: ResolvedRun
+    inputs: Inputs
+    schedule: Schedule
+    frozen: FrozenSchedule
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return planned_steps(self.schedule, self.run)
+
+
+def set_up(inputs: Inputs, micro_batch: int | None = None) -> Setup:
+    """Order the examples, choose the probe's steps, and decide on activation checkpointing.
+
+    Args:
+        inputs: the run's inputs.
+        micro_batch: examples in a micro-batch, if not as many as the spec says.
+    """
+    run = inputs.run.with_micro_batch(micro_batch) if micro_batch else inputs.run
+    schedule = schedule_of(inputs, run)
+    frozen = freeze(schedule, run.spec.probe)
+    return Setup(resolve_checkpointing(run, frozen.longest), inputs, schedule, frozen)
+
+
+def schedule_of(inputs: Inputs, run: ResolvedRun) -> Schedule:
+    """Return the order of the training examples."""
+    settings = run.spec.train
+    return Schedule(
+        inputs.train.examples, settings.batch_size, settings.accumulation, run.spec.seed
+    )
+
+
+def planned_steps(schedule: Schedule, run: ResolvedRun) -> int:
+    """Return the optimizer steps of the whole training."""
+    return schedule.planned_steps(run.spec.train.epochs, run.spec.train.max_steps)
