@@ -16,7 +16,7 @@ from harness.measurement.process import MeasuredProcess
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
 
-pytestmark = pytest.mark.usefixtures("known_costs", "fresh_processes")
+pytestmark = pytest.mark.usefixtures("known_costs")
 MakeSpec = Callable[..., RunSpec]
 
 
@@ -28,6 +28,7 @@ STEPS = [step_of(token) for token in (8, 3, 4, 5, 9)]
 GOOD, TOO_LARGE, RAISED, OTHER = 0, 1, 2, 3
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_an_arm_answers_fails_as_told_and_is_killed(make_spec: MakeSpec) -> None:
     with MeasuredProcess(make_spec("failing"), STEPS, STEPS[GOOD]) as process:
         assert process.engine == "padded"
@@ -94,6 +95,7 @@ def test_closing_ends_what_is_at_work(make_spec: MakeSpec) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.usefixtures("fresh_processes")
 def test_an_interrupt_of_the_whole_terminal_does_not_reach_an_arm(make_spec: MakeSpec) -> None:
     ready = threading.Event()
 

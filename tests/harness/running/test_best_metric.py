@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
+
+from harness.api.plugins import installed
+
+Harness = Callable[..., Result]
 
 METRIC = """
 from harness import Metric, Score, hookimpl
@@ -33,36 +34,28 @@ def register_metrics(register):
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Path:
+def _error_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Install the metric as pip would, and let it be found."""
     folder = tmp_path / "site"
     information = folder / "error_rate-1.0.dist-info"
     information.mkdir(parents=True)
     (folder / "error_rate_metric.py").write_text(METRIC)
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: error-rate\nVersion: 1\n")
     (information / "entry_points.txt").write_text("[harness]\nerror-rate = error_rate_metric\n")
-    return folder
+    monkeypatch.syspath_prepend(folder)
+    installed.cache_clear()
+    yield
+    installed.cache_clear()
 
 
+@pytest.mark.usefixtures("_error_rate")
 def test_the_least_value_is_kept_and_shown_in_its_direction(
-    short_run: list[str], tmp_path: Path, site: Path
+    harness: Harness, short_run: list[str], tmp_path: Path
 ) -> None:
     chosen = ["--metrics", "error_rate,rouge", "--set", "train.best_metric=error_rate"]
-    command = [*short_run, *chosen, "--set", "train.max_steps=9"]
     results = tmp_path / "results"
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-
-    def harness(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    harness(*command, "--out", str(results))
+    done = harness(*short_run, *chosen, "--set", "train.max_steps=9", "--out", str(results))
+    assert done.exit_code == 0, done.output
     (path,) = results.glob("*/report.json")
     training = json.loads(path.read_text())["training"]
     rows = [json.loads(line) for line in (path.parent / "history.jsonl").read_text().splitlines()]
@@ -70,11 +63,13 @@ def test_the_least_value_is_kept_and_shown_in_its_direction(
     assert values == pytest.approx({3: 95.9, 6: 84.3, 9: 95.1})
     assert (training["best_metric"], training["best_step"]) == ("error_rate", 6)
     assert training["best_value"] == pytest.approx(84.3)
-    assert "error_rate" in harness("report", str(results))
+    shown = harness("report", str(results))
+    assert shown.exit_code == 0, shown.output
+    assert "error_rate" in shown.stdout
 
 
 def test_a_metric_that_the_run_does_not_compute_is_an_error_that_lists_those_it_does(
-    harness: Callable[..., Result], short_run: list[str], tmp_path: Path
+    harness: Harness, short_run: list[str], tmp_path: Path
 ) -> None:
     result = harness(*short_run, "--set", "train.best_metric=rouge9", "--out", str(tmp_path / "r"))
     assert result.exit_code == 2
