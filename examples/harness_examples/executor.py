@@ -1,4 +1,4 @@
-"""Sweeps on a Slurm cluster: srun starts a worker on a node, and passes what it says through."""
+"""Sweeps on a Slurm cluster: srun starts each worker on a node and passes its output through."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class WordErrorRate(Metric):
 
 
 def edits(said: list[str], meant: list[str]) -> int:
-    """Return Levenshtein's distance, by dynamic programming over one row of its table."""
+    """Return the Levenshtein distance, by dynamic programming over one row of its table."""
     row = list(range(len(meant) + 1))
     for number, word in enumerate(said, start=1):
         diagonal, row[0] = row[0], number

@@ -63,7 +63,8 @@ def open_reference(reference: str) -> Pretrained:
     if model_type not in families:
         raise HarnessError(
             f"The model type {model_type!r} of {reference!r} is not supported.",
-            f"Supported: {', '.join(families)}. A plugin can add others: see docs/plugins.md",
+            f"Supported: {', '.join(families)}. "
+            "A plugin can add others: see docs/write-a-backbone.md",
         )
     return families[model_type](reference, options)
 

@@ -1,4 +1,4 @@
-"""What the files at the root say of the package agrees: version, changes, checks."""
+"""The files at the root agree with the package: version, changes, checks."""
 
 from __future__ import annotations
 

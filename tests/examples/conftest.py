@@ -157,3 +157,27 @@ def used(
     (folder,) = results.iterdir()
     log = [json.loads(line) for line in events.read_text().splitlines()]
     return Used(folder, read_report(folder), log, (srun.parent / "calls").read_text())
+
+
+@pytest.fixture
+def run_folder(used: Used) -> Path:
+    """The folder of the run in which a plugin of each kind had its part."""
+    return used.folder
+
+
+@pytest.fixture
+def report(used: Used) -> Report:
+    """The report of that run."""
+    return used.report
+
+
+@pytest.fixture
+def events(used: Used) -> list[dict[str, Any]]:
+    """The observer's log of that run."""
+    return used.events
+
+
+@pytest.fixture
+def srun_call(used: Used) -> str:
+    """The arguments with which the executor called srun for that run."""
+    return used.srun

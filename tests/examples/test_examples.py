@@ -15,8 +15,7 @@ from harness.records.report import LayersKept
 from harness.sweeps.executor import open_executor
 
 if TYPE_CHECKING:
-    from conftest import Used
-
+    from harness import Report
     from harness.api.plugins import Plugins
 
 FILES = sorted((Path(__file__).parents[2] / "examples" / "harness_examples").glob("*.py"))
@@ -38,16 +37,16 @@ def test_there_is_one_example_of_each_kind(plugins: Plugins):
 # --- Compressor ----------------------------------------------------------------------------------
 
 
-def test_the_compressor_trains_biases_and_norms_of_a_pruned_model(used: Used):
+def test_the_compressor_trains_biases_and_norms_of_a_pruned_model(report: Report, run_folder: Path):
     from safetensors import safe_open
 
-    assert used.report.status == "ok"
-    assert used.report.parameters
-    with safe_open(used.folder / "weights.safetensors", "pt") as weights:
+    assert report.status == "ok"
+    assert report.parameters
+    with safe_open(run_folder / "weights.safetensors", "pt") as weights:
         names = set(weights.keys())
     assert names
     assert all(name.endswith(".bias") or "norm" in name for name in names)
-    assert used.report.parameters.trainable < 0.1 * used.report.parameters.original
+    assert report.parameters.trainable < 0.1 * report.parameters.original
 
 
 # --- Task ----------------------------------------------------------------------------------------
@@ -83,12 +82,12 @@ def test_the_suite_of_the_task_is_built_in(plugins: Plugins):
 # --- Backbone ------------------------------------------------------------------------------------
 
 
-def test_the_backbone_is_trained_pruned_and_merged(used: Used):
-    assert used.report.backbone == "tiny-pegasus"
+def test_the_backbone_is_trained_pruned_and_merged(report: Report):
+    assert report.backbone == "tiny-pegasus"
     kept = [1, 2, 3, 5, 6]
-    assert used.report.layers_kept == LayersKept(encoder=kept, decoder=kept)
-    assert used.report.handover
-    assert used.report.handover.largest_logit_difference < 1e-4
+    assert report.layers_kept == LayersKept(encoder=kept, decoder=kept)
+    assert report.handover
+    assert report.handover.largest_logit_difference < 1e-4
 
 
 def test_every_role_of_the_backbone_is_found(plugins: Plugins, pegasus: Path):
@@ -123,24 +122,26 @@ def test_an_option_of_the_metric_is_in_its_signature(plugins: Plugins):
     assert scores[0].signature != scores[1].signature
 
 
-def test_the_metric_is_in_the_report(used: Used):
-    score = used.report.quality["wer"]
+def test_the_metric_is_in_the_report(report: Report, run_folder: Path):
+    score = report.quality["wer"]
     assert not score.higher_is_better
     assert "case:lower" in score.signature
-    rows = map(json.loads, (used.folder / "predictions.jsonl").read_text().splitlines())
+    rows = map(json.loads, (run_folder / "predictions.jsonl").read_text().splitlines())
     assert all("wer" in row["scores"] for row in rows)
 
 
 # --- Observer ------------------------------------------------------------------------------------
 
 
-def test_the_observer_logs_the_run_from_its_start_to_its_end(used: Used):
-    kinds = [event["event"] for event in used.events]
+def test_the_observer_logs_the_run_from_its_start_to_its_end(
+    events: list[dict[str, Any]], report: Report
+):
+    kinds = [event["event"] for event in events]
     assert kinds[0] == "run"
     assert kinds[-1] == "end"
-    assert used.events[-1]["status"] == "ok"
-    assert used.events[-1]["wer"] == pytest.approx(used.report.quality["wer"].value)
-    losses = [event["loss"] for event in used.events if "loss" in event]
+    assert events[-1]["status"] == "ok"
+    assert events[-1]["wer"] == pytest.approx(report.quality["wer"].value)
+    losses = [event["loss"] for event in events if "loss" in event]
     assert len(losses) == 4
     assert "eval" in kinds
 
@@ -148,10 +149,10 @@ def test_the_observer_logs_the_run_from_its_start_to_its_end(used: Used):
 # --- Executor ------------------------------------------------------------------------------------
 
 
-def test_the_executor_starts_the_worker_by_srun(used: Used):
+def test_the_executor_starts_the_worker_by_srun(srun_call: str):
     options = "--ntasks=1 --unbuffered --cpus-per-task=4 --partition=night --time=7 "
-    assert used.srun.startswith(options)
-    assert used.srun.endswith("-m harness.sweeps.worker\n")
+    assert srun_call.startswith(options)
+    assert srun_call.endswith("-m harness.sweeps.worker\n")
 
 
 def test_the_executor_says_where_there_is_no_slurm(
