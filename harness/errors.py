@@ -1,4 +1,4 @@
-"""Errors that speak to the user."""
+"""Errors that are shown to the user."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterable
 
 
 class HarnessError(Exception):
-    """A mistake that the user can mend; shown without a traceback.
+    """A mistake that the user can correct; shown without a traceback.
 
     Args:
-        message: what is wrong, and where.
-        hint: the command or edit that mends it.
+        message: the problem and its place.
+        hint: the command or edit that corrects it.
 
     Attributes:
-        exit_code: what the command ends with.
+        exit_code: exit status of the command.
     """
 
     exit_code = 2
@@ -31,21 +31,21 @@ class HarnessError(Exception):
 
 
 class BusyError(HarnessError):
-    """Another process is at work on it; sysexits.h calls this a temporary failure."""
+    """Exit status if another process has locked the run; EX_TEMPFAIL in sysexits.h."""
 
     exit_code = 75
 
 
 class NotMeasurableError(Exception):
-    """A number that cannot be measured here; its text is the reason that a report gives."""
+    """A number cannot be measured here; its text is the reason in the report."""
 
 
 class OutOfMemoryError(Exception):
     """A process ran out of memory, or was killed for it.
 
     Attributes:
-        reached: the most bytes that it held (CPU) or that its tensors took (CUDA) before that; None
-            where it could not say, or was another process of a distributed training.
+        reached: peak bytes of the process (CPU) or of its tensors (CUDA) before that; None if
+            unknown, or if it was another process of a distributed training.
     """
 
     reached: int | None = None
@@ -54,18 +54,18 @@ class OutOfMemoryError(Exception):
 _NO_MEMORY = re.compile(
     r"out of memory|can(?:'t|not) allocate memory|_ALLOC(?:ATION)?_FAILED", re.I
 )
-"""Texts of errors of torch's CPU allocator, CUDA, Triton and NCCL, and the status of cuBLAS, cuDNN
-and their like. On a device most memory is taken by torch's allocator, which raises an error of its
-own, but not contexts, handles, kernels and buffers of libraries."""
+"""Error texts of torch's CPU allocator, CUDA, Triton and NCCL, and status names of cuBLAS, cuDNN
+and similar libraries. On a device, torch's allocator raises its own error; contexts, handles,
+kernels and buffers of libraries are allocated outside it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on the device or on the host."""
+    """Return whether an exception means that the device or the host is out of memory."""
     if isinstance(error, (MemoryError, OutOfMemoryError)):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    # torch's own errors, that of its allocator included, are all of them.
+    # All errors of torch, including its allocator's, are of this type.
     return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
 
 
@@ -76,7 +76,7 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a sentence that suggests near names and lists all known ones."""
+    """Return a sentence that suggests similar names and lists all known ones."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=2, cutoff=0.6)
     suggestion = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""

@@ -1,1 +1,1 @@
-"""The interfaces that plugins implement, and how plugins are found."""
+"""The interfaces that plugins implement, and the discovery of plugins."""

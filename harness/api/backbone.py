@@ -28,21 +28,22 @@ Role = Literal[
     "ffn.in",
     "ffn.out",
 ]
-"""What a linear module is for, whatever its name. A gated feed-forward has two ``ffn.in``."""
+"""Function of a linear module, independent of its name. A gated feed-forward layer has two
+``ffn.in``."""
 
 
 class Backbone(ABC):
     """A pre-trained encoder-decoder model, its tokenizer, and the roles of its modules.
 
     Attributes:
-        reference: what the user called it: a registered name, a hub id or a folder.
-        preset: the preset of settings that suits it when the user names none.
-        safe_dtypes: the low-precision dtypes in which it trains without overflow.
+        reference: the user's name for it: a registered name, a hub id or a folder.
+        preset: preset of settings that is used if the user names none.
+        safe_dtypes: dtypes in which it trains without overflow.
         shared_beams: whether the beams of an example may share a cache, which makes beam search
-            several times faster. It takes a model whose attentions all go through transformers'
-            registry of attention implementations and add no mask of their own, so that
-            ``harness.evaluation.beam_cache`` can take their place; test its predictions against
-            transformers' own. Else transformers' search is used.
+            several times faster. All attentions of the model must go through transformers' registry
+            of attention implementations and must not add a mask, so that
+            ``harness.evaluation.beam_cache`` can replace them; test its predictions against
+            those of transformers. If False, transformers' search is used.
     """
 
     preset: ClassVar[str] = "paper"
@@ -52,7 +53,7 @@ class Backbone(ABC):
     def __init__(self, reference: str) -> None:
         self.reference = reference
         self.notes: list[str] = []
-        """What is unusual about its checkpoint, once that was looked at; for the report."""
+        """Notes on the checkpoint for the report, filled when it is checked or loaded."""
 
     @property
     def name(self) -> str:
@@ -60,23 +61,23 @@ class Backbone(ABC):
         return self.reference.rstrip("/").split("/")[-1]
 
     def version(self) -> str:
-        """Return what tells its files from all others: it is part of a run's identity.
+        """Return a text that identifies its files; it is part of a run's identity.
 
-        The plugin's own code is that already; a backbone that reads files adds a hash of them, or
-        the commit that they are of.
+        The plugin's code is part of the identity already. A backbone that reads files returns a
+        hash of them, or their commit.
         """
         return self.reference
 
     @abstractmethod
     def config(self) -> PreTrainedConfig:
-        """Return a fresh configuration; for well-known shapes this needs no network."""
+        """Return a new configuration; for well-known shapes this needs no network."""
 
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer.
 
         Raises:
-            HarnessError: it is neither in the package, nor on disk, nor to be had from the hub.
+            HarnessError: it is not in the package, not on disk and not available from the hub.
         """
 
     @abstractmethod
@@ -86,11 +87,11 @@ class Backbone(ABC):
         ``random`` needs no network; it draws from torch's global generator.
 
         Raises:
-            HarnessError: the weights cannot be had; the hint names each way to supply them.
+            HarnessError: the weights are not available; the hint names each way to supply them.
         """
 
     def check(self, weights: Weights) -> None:
-        """Make sure that ``load`` will succeed, before anything costs time.
+        """Check, before anything costs time, that ``load`` will succeed.
 
         Raises:
             HarnessError: the weights are missing, damaged or incomplete.
@@ -100,13 +101,13 @@ class Backbone(ABC):
     def always_trained(self, model: PreTrainedModel) -> list[nn.Parameter]:
         """Return parameters that every recipe trains, after its compressors are applied.
 
-        They are those for which the checkpoint has nothing, such as embeddings of added tokens.
+        These are parameters that the checkpoint lacks, such as embeddings of added tokens.
         """
         return []
 
     @abstractmethod
     def skeleton(self) -> PreTrainedModel:
-        """Return the model on the meta device: shapes without weights, in seconds."""
+        """Return the model on the meta device, with shapes and without weights, in seconds."""
 
     @abstractmethod
     def modules(self, model: PreTrainedModel, role: Role) -> dict[str, nn.Module]:
@@ -118,30 +119,31 @@ class Backbone(ABC):
 
     @abstractmethod
     def keep_layers(self, model: PreTrainedModel, stack: Stack, kept: Sequence[int]) -> None:
-        """Drop all layers of a stack but ``kept`` (1-indexed, increasing), in place.
+        """Drop all layers of a stack except ``kept`` (1-indexed, increasing), in place.
 
-        Afterwards the model is as if built that deep: attention caches are renumbered and the
-        depth is in its config, so that it saves, loads and generates like any other.
+        Afterwards the model is the same as one built with that depth: attention caches are
+        renumbered and the configuration has the depth, so it saves, loads and generates.
         """
 
     @abstractmethod
     def resize_to_tokenizer(self, model: PreTrainedModel) -> None:
-        """Cut the embedding to the tokenizer's vocabulary (T5 pads its own to 32,128 rows)."""
+        """Reduce the embedding to the tokenizer's vocabulary (T5 pads it to 32,128 rows)."""
 
     def longest_sequence(self) -> int | None:
-        """Return how many tokens a sequence can have; None where positions have no end."""
+        """Return the largest number of tokens of a sequence; None if positions have no limit."""
         return None
 
     def restart_positions(self, model: PreTrainedModel) -> list[RemovableHandle] | None:
-        """Make positions restart with each sequence of a packed row, or say that this cannot be.
+        """Make positions restart with each sequence of a packed row; return None if unsupported.
 
-        A packed row holds the sequences of a batch end to end, without padding. Each stack is then
-        called with the keyword ``packed``, a ``harness.training.engines.rows.Packed``; it reaches
-        every module that passes its keywords on. Attention stays within each sequence by itself,
-        and where it is given a ``position_bias``, reads it for the longest sequence of the row:
-        shape (1, heads, longest, longest). Calls without the keyword must work as before.
+        A packed row is the concatenation of the sequences of a batch, without padding. Each stack
+        is then called with the keyword ``packed``, a ``harness.training.engines.rows.Packed``,
+        which reaches every module that passes on its keywords. The harness restricts attention to
+        each sequence. If attention has a ``position_bias``, it must be the bias of the longest
+        sequence of the row, with shape (1, heads, longest, longest). Calls without the keyword
+        must work as before.
 
         Returns:
-            Hooks on the model, which are removed after training; None: batches are padded.
+            Hooks on the model, which are removed after training, or None to pad batches.
         """
         return None

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Stage(IntEnum):
-    """When a compressor acts. Compressors of a recipe are applied in this order.
+    """Stage of a compressor. Compressors of a recipe are applied in this order.
 
-    Structure changes the modules that there are (pruning), precision how weights are stored,
-    adapter what is trained, objective what is optimised (distillation).
+    Structure changes the modules (pruning), precision changes the storage of weights, adapter
+    changes the trained parameters, objective changes the loss (distillation).
     """
 
     STRUCTURE = 1
@@ -33,13 +33,13 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 class Compressor(ABC, Generic[OptionsT]):
     """One change that makes fine-tuning cheaper.
 
-    A subclass names its stage and its options model; its module imports torch only inside its
-    methods, so that listing compressors stays fast.
+    A subclass names its stage and the model of its options. Its module imports torch only inside
+    its methods, so that listing compressors stays fast.
 
     Attributes:
         name: the registered name.
         options: the validated options.
-        stage: when it acts.
+        stage: stage in which it is applied.
         Options: the pydantic model of its options.
         conflicts: names of compressors that cannot be in the same recipe.
     """
@@ -56,14 +56,15 @@ class Compressor(ABC, Generic[OptionsT]):
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
         """Change the model, in place or not, and return it.
 
-        Works on real weights and on the meta device alike: the same code counts parameters
-        without weights and trains with them. Sets ``requires_grad`` to say what is trained.
-        Random numbers come from torch's global generator, which the run seeds.
+        The method must work on real weights and on the meta device, because the same code counts
+        parameters without weights and trains with weights. It sets ``requires_grad`` to select
+        the trained parameters. Random numbers come from torch's global generator, which the run
+        seeds.
         """
 
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Fold what was added back into the backbone's own modules, for hand-over.
+        """Merge the added modules into the backbone's own modules, for the merge check.
 
-        The default suits compressors that add nothing.
+        The default returns the model, for compressors that add nothing.
         """
         return model

@@ -1,4 +1,4 @@
-"""What observers of a run are told; see the observer hooks in ``harness.api.hookspecs``."""
+"""Events that observers of a run receive; see the observer hooks in ``harness.api.hookspecs``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class PhaseStarted:
 
     Attributes:
         phase: one of ``harness.records.phase.Phase``, as text.
-        steps: how many steps it will take, where that is known.
+        steps: number of steps it will take, if known.
     """
 
     phase: str
@@ -24,7 +24,7 @@ class StepDone:
 
     Attributes:
         step: 1 for the first one.
-        values: what was seen in it, e.g. ``loss`` (nats per target token) and ``learning_rate``.
+        values: values of the step, e.g. ``loss`` (nats per target token) and ``learning_rate``.
     """
 
     step: int
@@ -50,10 +50,10 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class DataRead:
-    """The task's data are read, and nothing else has begun.
+    """The task's data are read; nothing else has started.
 
     Attributes:
-        notes: what was guessed, left out and cut, in sentences.
+        notes: sentences on what was guessed, left out and truncated.
     """
 
     notes: tuple[str, ...]

@@ -1,8 +1,8 @@
-"""What a plugin can do: every hook, in one place.
+"""All hooks that a plugin can implement.
 
-A plugin is a module named by an entry point of the group ``harness``; it implements any of these
-hooks with ``harness.hookimpl``. The modules that hold the hooks must be light: name the heavy
-classes by ``"package.module:Class"`` and they are imported when they are first used.
+A plugin is a module named by an entry point of the group ``harness``. It implements any of these
+hooks with ``harness.hookimpl``. The module must be fast to import: name classes by
+``"package.module:Class"``, and they are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def register_tasks(register: Register) -> None:
 def register_metrics(register: Register) -> None:
     """Register metrics: ``register(name, "module:Metric subclass", summary)``.
 
-    The class is built without arguments; one metric may yield several scores.
+    The class is built without arguments. One metric may have several scores.
     """
 
 
 @hookspec
 def register_executors(register: Register) -> None:
-    """Register where sweeps run: ``register(name, "module:Executor subclass", summary)``."""
+    """Register executors of sweeps: ``register(name, "module:Executor subclass", summary)``."""
 
 
 # --- What happens in a run -----------------------------------------------------------------------
@@ -62,7 +62,7 @@ def run_started(spec: RunSpec) -> None:
 
 @hookspec
 def data_read(event: DataRead) -> None:
-    """The task's data are read; what was guessed, left out and cut is known, before training."""
+    """The task's data are read, before training; notes say what was guessed or left out."""
 
 
 @hookspec

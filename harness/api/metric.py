@@ -15,25 +15,26 @@ if TYPE_CHECKING:
     from harness.api.registry import Registry
 
 _AnyOptions = Options
-"""A metric's options as a type: in its class the name ``Options`` is an attribute."""
+"""Type of a metric's options; inside the class, the name ``Options`` is an attribute."""
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What a metric says of a set of predictions.
+    """Value of a metric on a set of predictions, with statistics that allow a bootstrap.
 
-    A corpus value need not be the mean of the examples' values (BLEU's is not), yet a bootstrap
-    must recompute it for thousands of resamples. So a score carries, for each example, numbers
-    whose sums over any multiset of examples are enough to compute the corpus value: the sums of
-    many resamples are then one matrix product.
+    A corpus value need not be the mean of the examples' values (BLEU's is not), but a bootstrap
+    must recompute it for thousands of resamples. A score therefore has sufficient statistics for
+    each example: their sums over any multiset of examples are enough to compute the corpus value.
+    The sums of many resamples are then one matrix product.
 
     Attributes:
         examples: one value for each of the n examples, in order.
-        signature: pins the implementation; values of unlike signatures are never compared.
+        signature: identifies the implementation; values with different signatures are never
+            compared.
         statistics: sufficient statistics, of shape (n, k).
         aggregate: maps sums of statistics, of shape (resamples, k), to the corpus values, of
             shape (resamples,); a percentage unless the signature says otherwise.
-        higher_is_better: the direction.
+        higher_is_better: whether higher values are better.
     """
 
     examples: list[float]
@@ -61,11 +62,11 @@ class Score:
     def clustered(self, clusters: Sequence[str]) -> Score:
         """Return the score with one row of statistics for each cluster of examples.
 
-        A bootstrap then draws whole clusters, as it must where examples are parts of one dialogue.
-        The corpus value stays the same, since sums of sums are the same sums.
+        A bootstrap then draws whole clusters, which is necessary if examples belong to one
+        dialogue. The corpus value stays the same, because the total sum stays the same.
 
         Args:
-            clusters: that of each example.
+            clusters: name of the cluster of each example.
         """
         import numpy as np
 
@@ -81,18 +82,18 @@ def _mean_of_sums(sums: FloatArray) -> FloatArray:
 
 
 class Metric(ABC):
-    """Scores predictions. One pass may yield several named scores, as ROUGE does.
+    """Computes scores of predictions. One metric may have several named scores, as ROUGE does.
 
-    Building a metric is cheap: models are loaded by the first ``score``.
+    Building a metric is cheap; models are loaded by the first call of ``score``.
 
     Attributes:
         names: the names of the scores, in the order in which they are shown.
-        needs_sources: whether the sources have a part in the scores.
-        several_references: whether ``score`` takes a list of texts in place of a reference, where
-            an example has several; to a metric that does not, such data are not given.
-        Options: the pydantic model of what ``--metrics name:option=value`` can choose.
+        needs_sources: whether the scores depend on the sources.
+        several_references: whether ``score`` accepts a list of texts as reference. Data with
+            several references are not scored with a metric that does not.
+        Options: the pydantic model of the options in ``--metrics name:option=value``.
         options: the validated options.
-        chosen: the metric as ``--metrics`` takes it, where options were chosen.
+        chosen: the text of the metric in ``--metrics``, if it has options.
     """
 
     names: tuple[str, ...]
@@ -102,23 +103,23 @@ class Metric(ABC):
     chosen: str | None = None
 
     def __init__(self, options: _AnyOptions | None = None) -> None:
-        """Keep the options; without an argument these are the defaults."""
+        """Store the options; without an argument, the defaults."""
         self.options = self.Options() if options is None else options
 
     def unavailable(self) -> str | None:
-        """Say why this metric cannot be computed here and what would mend it, or ``None``.
+        """Return why this metric cannot be computed here, with the remedy, or ``None``.
 
-        Cheap: looks for packages and files, loads no model, asks no network. A run reports a
-        metric of its suite that is unavailable as not computed; a metric that the user requested
-        by name is an error before training starts.
+        The method is cheap: it looks for packages and files, loads no model and uses no network.
+        An unavailable metric of a task's suite is reported as not computed. An unavailable metric
+        that the user requested by name is an error before training starts.
         """
         return None
 
     def unreadable(self, references: Sequence[str | list[str]]) -> str | None:
-        """Say why texts like these cannot be scored and what would mend it, or ``None``.
+        """Return why these references cannot be scored, with the remedy, or ``None``.
 
-        A metric that would drop most of the references' characters, or not divide them, says so
-        here. Its scores are then missing with the reason, where they would be 0.
+        A metric whose tokenizer drops most characters of the references, or does not separate
+        their words, returns the reason. Its scores are then missing with this reason, not 0.
         """
         return None
 
@@ -126,7 +127,7 @@ class Metric(ABC):
     def score(
         self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
     ) -> dict[str, Score]:
-        """Score all examples; the three sequences run in parallel and are not empty."""
+        """Score all examples; the three sequences have the same length and are not empty."""
 
 
 def make_metric(text: str, registry: Registry) -> Metric:
@@ -139,7 +140,7 @@ def make_metric(text: str, registry: Registry) -> Metric:
     kind: type[Metric] = registry.find(name).load()
     options = validate(kind.Options, given, f"metric {name!r}")
     values = options.model_dump(mode="json", exclude_defaults=True)
-    # A metric without options of its own may have a constructor of its own.
+    # A metric without options may have another constructor.
     if not values:
         return kind()
     metric = kind(options)

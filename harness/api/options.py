@@ -1,4 +1,4 @@
-"""Typed options of plugins: validated, documented, and unknown ones are errors."""
+"""Typed options of plugins: validated and documented; unknown options are errors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.errors import HarnessError, did_you_mean
 
 
 class Options(BaseModel):
-    """Base of a plugin's options; the docstring under a field is its documentation."""
+    """Base class of a plugin's options; the docstring under a field documents it."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
         allow_inf_nan=False,
-        # A plugin's own options may be infinite where nothing says otherwise: not to be lost.
+        # Options of plugins may be infinite, and JSON must keep that.
         ser_json_inf_nan="constants",
     )
 
@@ -28,12 +28,12 @@ O = TypeVar("O", bound=BaseModel)  # noqa: E741
 
 
 def validate(model: type[O], values: Mapping[str, Any], owner: str) -> O:
-    """Build ``model`` from ``values``, with errors a user can act on.
+    """Build ``model`` from ``values``, with errors that a user can act on.
 
     Args:
         model: the pydantic model of the options.
         values: option name -> value; text is converted to the field's type.
-        owner: whose options these are, for messages, e.g. ``compressor 'lora_ff'``.
+        owner: the owner of the options for messages, e.g. ``compressor 'lora_ff'``.
     """
     try:
         return model.model_validate(values)
@@ -42,7 +42,7 @@ def validate(model: type[O], values: Mapping[str, Any], owner: str) -> O:
 
 
 def explain(error: ValidationError, model: type[BaseModel], owner: str) -> tuple[str, str]:
-    """Turn pydantic's first complaint into (message, hint)."""
+    """Convert pydantic's first error into (message, hint)."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -60,7 +60,7 @@ def explain(error: ValidationError, model: type[BaseModel], owner: str) -> tuple
 
 
 def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
-    """List (name, type, default, documentation) of each option, written as a user writes them."""
+    """List (name, type, default, documentation) of each option, as a user writes them."""
     rows = []
     for name, info in model.model_fields.items():
         kind = ", ".join([_kind(info.annotation), *_bounds(info.metadata)])
@@ -72,7 +72,7 @@ def describe(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
 
 
 def written(value: object) -> str:
-    """Write an option's value as a recipe or the command line has it."""
+    """Write an option's value as in a recipe or on the command line."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     # 1e+16 would read as two compressors joined by a plus sign.

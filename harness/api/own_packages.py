@@ -1,8 +1,8 @@
-"""The packages that this distribution installs beside ``harness``, found there and nowhere else.
+"""Import of the packages that this distribution installs beside ``harness``, from there only.
 
-``tasks`` and ``compressors`` are names that other projects use too: every project with invoke or
-Celery has a ``tasks.py``. Python searches the current folder before the installed packages, so
-such a file would be imported in place of the harness's own.
+Other projects use the names ``tasks`` and ``compressors`` too: every project with invoke or Celery
+has a ``tasks.py``. Python searches the current folder before the installed packages, so such a file
+would be imported instead of the harness's own package.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class _BesideHarness(MetaPathFinder):
-    """Finds the two packages beside ``harness``, whatever ``sys.path`` says."""
+    """Finds the two packages beside ``harness``, independent of ``sys.path``."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the package's own place, or nothing for all other modules."""
+        """Return the place of one of the two packages, or None for other modules."""
         return PathFinder.find_spec(fullname, [str(_ROOT)]) if fullname in _NAMES else None
 
 
@@ -43,10 +43,10 @@ def own_packages_first() -> Iterator[None]:
 
 
 def check_own(module: ModuleType) -> None:
-    """Check that a module is the harness's own and not another one of the same name.
+    """Check that a module is the harness's own and not another one with the same name.
 
     Raises:
-        HarnessError: it lies elsewhere; the message names its file.
+        HarnessError: its file is elsewhere; the message names it.
     """
     file = Path(module.__file__ or "").resolve()
     if _ROOT not in file.parents:
@@ -58,6 +58,6 @@ def check_own(module: ModuleType) -> None:
 
 
 def forget_current_folder() -> None:
-    """Take the current folder off the module search path, where ``python -m`` has put it."""
+    """Remove the current folder, which ``python -m`` adds, from the module search path."""
     if not sys.flags.safe_path:
         del sys.path[0]

@@ -1,4 +1,4 @@
-"""Names with options as text: ``lora_ff:r=8,alpha=16``, one or a list of them."""
+"""Names with options as text, such as ``lora_ff:r=8,alpha=16``, and lists of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ GRAMMAR = "Write name[:option=value[,option=value]] joined by '+', as in lora_ff
 
 
 def split_parts(text: str) -> list[str]:
-    """Split what is listed with commas and may have options: ``full,lora_ff:r=8,alpha=16,lprun``.
+    """Split a list of names with options, such as ``full,lora_ff:r=8,alpha=16,lprun``.
 
-    Options are listed with commas too; what tells them apart is that an option starts with
-    ``key=``.
+    Commas separate names and options; an option starts with ``key=``.
     """
     parts: list[str] = []
     for item in text.split(","):
@@ -36,11 +35,11 @@ def read_part(text: str) -> tuple[str, dict[str, str]]:
 
 
 def read_options(text: str | None, part: str) -> dict[str, str]:
-    """Read ``option=value,option=value``, as text; none of it has no options.
+    """Read ``option=value,option=value`` into option -> text; None has no options.
 
     Args:
         text: the options.
-        part: the text that they stand in, for messages.
+        part: the whole text, for messages.
 
     Raises:
         HarnessError: bad grammar, or an option given twice.

@@ -1,4 +1,4 @@
-"""Finding plugins: one entry-point group, for built-ins and third parties alike."""
+"""Discovery of plugins by one entry-point group, which built-in plugins use too."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BrokenPlugin:
 
 @dataclass
 class Plugins:
-    """Everything that is registered, and the hooks of all loaded plugins."""
+    """All registered names, and the hooks of all loaded plugins."""
 
     manager: pluggy.PluginManager
     backbones: Registry = field(default_factory=lambda: Registry("backbone"))
@@ -62,7 +62,7 @@ class Plugins:
 
     @property
     def warnings(self) -> list[str]:
-        """Messages about plugins that did not load and names that two packages claim."""
+        """Messages about plugins that failed to load and names that two packages register."""
         skipped = [f"Skipped plugin {b.name!r} of {b.origin}: {b.reason}" for b in self.broken]
         return skipped + [c for r in self.registries.values() for c in r.collisions]
 
@@ -70,7 +70,7 @@ class Plugins:
         """Build the backbone of a registered name, a hub id or a folder.
 
         Raises:
-            HarnessError: no backbone goes by this reference, or its plugin cannot be loaded.
+            HarnessError: no backbone has this reference, or its plugin cannot be loaded.
         """
         backbone: Backbone = self.backbones.find(reference).load()(reference)
         return backbone
@@ -103,7 +103,7 @@ class Plugins:
             options: option name -> value, not yet validated.
 
         Raises:
-            HarnessError: no task goes by this reference, or an option does not fit.
+            HarnessError: no task has this reference, or an option is not valid.
         """
         kind: type[Task[Any]] = self.tasks.find(reference).load()
         return kind(reference, validate(kind.Options, options, f"task {reference!r}"))
@@ -127,7 +127,7 @@ class Plugins:
 
 
 def discover(entry_points: Iterable[EntryPoint]) -> Plugins:
-    """Load plugins from entry points; third parties' that fail are in ``Plugins.broken``.
+    """Load plugins from entry points; other packages' plugins that fail are in ``Plugins.broken``.
 
     Raises:
         HarnessError: a built-in plugin cannot be loaded.
@@ -135,8 +135,8 @@ def discover(entry_points: Iterable[EntryPoint]) -> Plugins:
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     plugins = Plugins(manager)
-    # Own plugins first and the rest by name, so that listings and messages never depend on the
-    # order in which packages were installed.
+    # The harness's own plugins first and the rest by name: listings and messages must not depend
+    # on the order in which packages were installed.
     for point in sorted(entry_points, key=lambda p: (not _is_own(p), p)):
         try:
             module = _load(point)
@@ -151,12 +151,12 @@ def discover(entry_points: Iterable[EntryPoint]) -> Plugins:
 
 @functools.cache
 def installed() -> Plugins:
-    """Return the plugins of this environment; found once a process."""
+    """Return the plugins of this environment; they are discovered once per process."""
     plugins = discover(importlib.metadata.entry_points(group=GROUP))
     if not any(origin.package == _OWN_DISTRIBUTION for origin in plugins.origins):
         raise HarnessError(
             "The harness's own plugins are not installed.",
-            "Install the package rather than only putting it on the path: pip install -e .",
+            "Install the package; adding it to the path is not enough: pip install -e .",
         )
     return plugins
 

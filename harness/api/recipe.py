@@ -21,7 +21,7 @@ class Recipe:
     """A composition of compressors.
 
     Attributes:
-        compressors: in the order in which they are applied, which is by stage.
+        compressors: compressors in the order of application, which is by stage.
     """
 
     compressors: tuple[Compressor[Any], ...]
@@ -37,7 +37,7 @@ class Recipe:
 
     @property
     def stages(self) -> frozenset[Stage]:
-        """The stages in which the recipe acts."""
+        """The stages of its compressors."""
         return frozenset(compressor.stage for compressor in self.compressors)
 
 

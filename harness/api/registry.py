@@ -1,4 +1,4 @@
-"""Names of everything that plugins add: lazy, collision-safe, and aware of origins."""
+"""Registries of the names that plugins add, with lazy imports and origins."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Entry:
     origin: Origin
 
     def load(self) -> Any:
-        """Import and return the registered class; the first moment its module is touched."""
+        """Import and return the registered class; its module is not imported before."""
         if not isinstance(self.target, str):
             return self.target
         module, _, attribute = self.target.partition(":")
@@ -42,7 +42,7 @@ class Entry:
         except (ImportError, AttributeError) as error:
             raise HarnessError(
                 f"{self.name!r} of {self.origin} cannot be loaded from {self.target!r}: {error}",
-                f"Mend or uninstall it: pip uninstall {self.origin.package}",
+                f"Repair or uninstall it: pip uninstall {self.origin.package}",
             ) from error
 
 
@@ -50,7 +50,7 @@ class Entry:
 class OpenEntry:
     """A family of names that cannot be listed, such as hub ids or file paths.
 
-    ``accepts`` says cheaply whether a reference belongs to the family.
+    ``accepts`` is a cheap test of whether a reference belongs to the family.
     """
 
     accepts: Callable[[str], bool]
@@ -70,7 +70,7 @@ class Registry:
         self._open: list[OpenEntry] = []
 
     def add(self, entry: Entry) -> None:
-        """Add an entry; a name that is taken stays listed under both owners (see ``find``)."""
+        """Add an entry; a name that exists already is listed under both owners (see ``find``)."""
         self._entries.setdefault(entry.name, []).append(entry)
 
     def add_open(self, entry: OpenEntry) -> None:
@@ -105,8 +105,8 @@ class Registry:
         """Return the entry for a name or a reference of an open family.
 
         Raises:
-            HarnessError: the name is unknown, or two packages claim it. Neither of the two wins:
-                a run must never measure another compressor than its user thinks.
+            HarnessError: the name is unknown, or two packages register it. Neither is chosen,
+                because a run must never measure another compressor than the user expects.
         """
         entries = self._entries.get(reference, [])
         if len(entries) > 1:
@@ -131,7 +131,7 @@ class Registry:
 
 
 class Register:
-    """What a plugin's register hook is called with."""
+    """Argument of a plugin's register hook: it registers classes under names."""
 
     def __init__(self, registry: Registry, origin: Origin) -> None:
         self._registry = registry
@@ -144,7 +144,7 @@ class Register:
     def family(
         self, name: str, target: Target, summary: str, accepts: Callable[[str], bool]
     ) -> None:
-        """Register a class for every reference that ``accepts`` says yes to."""
+        """Register a class for every reference that ``accepts`` returns True for."""
         self._registry.add_open(
             OpenEntry(accepts, Entry(name, target, summary, self._origin)),
         )

@@ -1,4 +1,4 @@
-"""The interface of a task: data splits, lengths, and the metrics that fit."""
+"""The interface of a task: data splits, length limits and metrics."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Splits:
     """The data of a task: three datasets with the text columns id, source and target.
 
     Attributes:
-        skipped: why rows were left out -> how many, over all splits.
-        leakage: kind of likeness -> pairs of sources in different splits that are so alike; empty
-            where the task does not count them.
-        notes: what was guessed while reading, and the option that decides it.
+        skipped: reason -> number of rows left out, over all splits.
+        leakage: kind of similarity -> number of pairs of similar sources in different splits;
+            empty if the task does not count them.
+        notes: sentences on guesses made while reading, with the option that overrides them.
     """
 
     train: Dataset
@@ -72,7 +72,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class LengthProfile:
-    """Typical lengths, for probes without data.
+    """Typical lengths, for profiles without data.
 
     Attributes:
         source_mean: mean length of a source in tokens.
@@ -84,17 +84,18 @@ class LengthProfile:
 
 
 class Task(ABC, Generic[OptionsT]):
-    """Data, lengths and metrics.
+    """Data, length limits and metrics.
 
     Attributes:
         name: short name for tables and run ids.
         options: the validated options.
-        prefix: put before every source (T5's task prefix).
-        max_source_length: tokens; longer sources are cut, and counted.
-        max_target_length: tokens; longer targets are cut for training, and counted.
+        prefix: text before every source (T5's task prefix).
+        max_source_length: longest source in tokens; longer ones are truncated and counted.
+        max_target_length: longest target in tokens; longer ones are truncated in training and
+            counted.
         eval_share: share of the eval split that is scored during training.
-        length_profile: for probes without data.
-        primary_metric: chooses the best checkpoint.
+        length_profile: typical lengths, for profiles without data.
+        primary_metric: metric that selects the best weights.
     """
 
     Options: type[OptionsT]
@@ -116,7 +117,7 @@ class Task(ABC, Generic[OptionsT]):
 
     @abstractmethod
     def splits(self, seed: int) -> Splits:
-        """Load the data; ``seed`` matters only where the task makes the splits itself.
+        """Load the data; ``seed`` matters only if the task draws the splits.
 
         Raises:
             HarnessError: data is missing or malformed; the hint names each way to supply it.
@@ -124,7 +125,7 @@ class Task(ABC, Generic[OptionsT]):
 
     @classmethod
     def prepare(cls, preparation: Preparation) -> Prepared:
-        """Turn a raw file into the folder that ``splits`` reads; for tasks that have such a file.
+        """Convert a raw file into the folder that ``splits`` reads.
 
         Raises:
             HarnessError: this task has none, the file is missing or broken, or the disk is full.
@@ -133,4 +134,4 @@ class Task(ABC, Generic[OptionsT]):
 
     @abstractmethod
     def metrics(self) -> Sequence[Metric]:
-        """Return the metric suite; it holds the primary metric."""
+        """Return the suite of metrics, which contains the primary metric."""
