@@ -109,7 +109,7 @@ def _costs(row: RecipeRow, noise: float | None) -> Iterator[str]:
 
 
 def _is_shown(speed: Estimate, noise: float | None) -> bool:
-    """Whether a speed differs from full fine-tuning's by more than its interval and the noise."""
+    """Return whether a speed differs from full fine-tuning's by more than interval and noise."""
     low = speed.value if speed.low is None else speed.low
     high = speed.value if speed.high is None else speed.high
     return not low <= 1 <= high and abs(math.log(speed.value)) > math.log(noise or 1)

@@ -33,8 +33,9 @@ class Comparison:
         retention: recipe over baseline, or baseline over recipe if lower is better. 1 means equal,
             and less than 1 is worse. It is ``None`` if the denominator is not above zero in every
             resample, since the ratio then has no finite interval.
-        retention_above_floor: the recipe's distance from the floor over the baseline's distance.
-            It is ``None`` without a floor, or if the baseline is not clearly better than the floor.
+        retention_above_floor: the recipe's distance from the lead baseline over the baseline's
+            distance from it. It is ``None`` without a lead baseline, or if the baseline is not
+            clearly better than the lead baseline.
         p_value: two-sided p-value of no difference, not corrected for several recipes (``holm``).
         seeds: number of training seeds; with one, the intervals cover the sampling of test
             examples only.
@@ -99,7 +100,7 @@ def mean_interval(
 def compare(
     recipe: Sequence[Score],
     baseline: Sequence[Score],
-    floor: Score | None = None,
+    lead_baseline: Score | None = None,
     *,
     shared_examples: bool = True,
     level: float = 0.95,
@@ -118,7 +119,7 @@ def compare(
     Args:
         recipe: one score for each training seed.
         baseline: the baseline's scores, seeds in the same order.
-        floor: the score of a system that needs no training, such as the lead of the source.
+        lead_baseline: the score of the lead baseline (Lead-N), which needs no training.
         shared_examples: whether all seeds are scored on the same test examples. If not, test
             examples are drawn separately for each seed, and the recipes are still paired within a
             seed. The intervals are then too wide rather than too narrow: the examples' share in the
@@ -138,10 +139,12 @@ def compare(
         raise ValueError(
             f"Paired comparison of {len(recipe)} and {len(baseline)} seeds: they must be equal."
         )
-    if floor and not shared_examples:
-        raise ValueError("A floor needs one set of test examples, but those of the seeds differ.")
+    if lead_baseline and not shared_examples:
+        raise ValueError(
+            "A lead baseline needs one set of test examples, but those of the seeds differ."
+        )
     bootstrap = bootstrap or Bootstrap(resamples, seed)
-    systems = [recipe, baseline, *([[floor] * seeds] if floor else [])]
+    systems = [recipe, baseline, *([[lead_baseline] * seeds] if lead_baseline else [])]
     _check(systems, shared_examples, level, bootstrap.resamples)
     higher = recipe[0].higher_is_better
     for blocks in _BLOCKS:
@@ -152,7 +155,7 @@ def compare(
     return Comparison(
         difference=difference.interval(level),
         retention=_share(means[:2], higher, level, bootstrap.resamples),
-        retention_above_floor=_share_above_floor(means, higher, level, bootstrap.resamples),
+        retention_above_floor=_share_above_lead_baseline(means, higher, level, bootstrap.resamples),
         p_value=difference.p_value(),
         seeds=seeds,
     )
@@ -168,16 +171,16 @@ def _share(
     return baseline.over(recipe, level, draws)
 
 
-def _share_above_floor(
+def _share_above_lead_baseline(
     means: Sequence[SeedMean], higher_is_better: bool, level: float, draws: int
 ) -> Interval | None:
-    """Return the recipe's distance from the floor over the baseline's, None without a floor."""
+    """Return the share above the lead baseline, or None without a lead baseline."""
     if len(means) < 3:
         return None
-    recipe, baseline, floor = means
+    recipe, baseline, lead = means
     if higher_is_better:
-        return recipe.minus(floor).over(baseline.minus(floor), level, draws)
-    return floor.minus(recipe).over(floor.minus(baseline), level, draws)
+        return recipe.minus(lead).over(baseline.minus(lead), level, draws)
+    return lead.minus(recipe).over(lead.minus(baseline), level, draws)
 
 
 def _check(

@@ -23,7 +23,7 @@ _LETTER, _LINE = 7, 13
 """Width of a letter and height of a line of a point's name, in pixels."""
 _ABOVE, _BELOW = -12, 16
 """Vertical offsets of a name from its point, in pixels."""
-_FRONT = {True: "on the front", False: "not on it", None: "not known"}
+_FRONT = {True: "on the front", False: "not on the front", None: "not known"}
 
 
 def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
@@ -64,7 +64,7 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
     y_axis = alt.Y("y:Q").title(quality_title).scale(zero=False, padding=12)
     color = alt.Color("recipe:N").legend(None)
     base = alt.Chart(_data(rows))
-    known = any(row["front"] == _FRONT[True] for row in rows)
+    has_front = any(row["front"] == _FRONT[True] for row in rows)
     below = alt.Legend(orient="bottom", title="Pareto", symbolFillColor="currentColor")
     line = (
         base.transform_filter(f"datum.front == '{_FRONT[True]}'")
@@ -72,14 +72,14 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
         .encode(x_axis, y_axis, order="x:Q")
     )
     layers = [
-        *([line] if known else []),
+        *([line] if has_front else []),
         base.mark_rule(opacity=0.5).encode(x_axis, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), color),
         base.mark_rule(opacity=0.5).encode(alt.X("x_low:Q"), y_axis, alt.X2("x_high:Q"), color),
         base.mark_point(filled=True, size=90, opacity=1).encode(
             x_axis,
             y_axis,
             color,
-            shape=alt.Shape("front:N", legend=below if known else None),
+            shape=alt.Shape("front:N", legend=below if has_front else None),
             tooltip=_tooltip(
                 recipe="recipe",
                 front="Pareto front",
@@ -102,12 +102,12 @@ def _place_names(rows: Sequence[Spec]) -> None:
         max(row[f"{axis}_high"] for row in rows) - min(row[f"{axis}_low"] for row in rows) or 1
         for axis in "xy"
     )
-    taken: list[tuple[float, float, float]] = []
+    placed: list[tuple[float, float, float]] = []
 
     def is_free(x: float, y: float, width: float) -> bool:
         return all(
             abs(x - other_x) > (width + other_width) / 2 or abs(y - other_y) > _LINE
-            for other_x, other_y, other_width in taken
+            for other_x, other_y, other_width in placed
         )
 
     for row in sorted(rows, key=lambda row: -float(row["y"])):
@@ -116,7 +116,7 @@ def _place_names(rows: Sequence[Spec]) -> None:
         above, below = ((x, y + dy, width) for dy in (_ABOVE, _BELOW))
         goes_below = is_free(*below) and not is_free(*above)
         row["name_dy"] = _BELOW if goes_below else _ABOVE
-        taken.append(below if goes_below else above)
+        placed.append(below if goes_below else above)
 
 
 def comparison(group: Group, metric: str) -> Spec | None:

@@ -95,7 +95,7 @@ def test_the_lead_has_as_many_words_as_the_reference() -> None:
     assert lead(chinese, [chinese[5:30]]) == chinese[:25]
 
 
-def test_the_floor_is_what_the_leads_score(tmp_path: Path, write_run: WriteRun) -> None:
+def test_the_lead_baseline_is_the_score_of_the_leads(tmp_path: Path, write_run: WriteRun) -> None:
     rows = predicted(texts(0), 0.8, 1)
     write(tmp_path, write_run, rows)
     (run,), _ = read_runs(tmp_path)
@@ -111,7 +111,7 @@ def test_the_floor_is_what_the_leads_score(tmp_path: Path, write_run: WriteRun) 
     assert floor.missing.keys() == {"bertscore"}
 
 
-def test_what_is_kept_above_the_floor_is_that_of_the_statistics(
+def test_quality_kept_above_the_lead_baseline_is_that_of_the_statistics(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
     rows = texts(0)
@@ -146,7 +146,7 @@ def test_what_is_kept_above_the_floor_is_that_of_the_statistics(
     assert "may take a model" in row.no_floor["bertscore"]
 
 
-def test_the_floor_is_scored_once_and_kept(
+def test_the_lead_baseline_is_scored_once_and_cached(
     tmp_path: Path, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = texts(0)

@@ -116,7 +116,7 @@ def test_misuse_of_the_interval_is_loud(
 def simulated(
     rng: np.random.Generator, seeds: int, examples: int, seed_spread: float
 ) -> tuple[list[Score], list[Score], Score]:
-    """Runs whose true means are 38 and 40, and a floor of 20, on examples of unlike difficulty."""
+    """True means of 38 and 40, a lead baseline of 20, examples that differ in difficulty."""
     difficulty = rng.normal(0, 10, examples)
     suits_recipe = rng.normal(0, 6, examples)
 
@@ -217,10 +217,10 @@ def test_a_recipe_compared_with_itself_is_equal_to_the_last_digit() -> None:
     assert made.p_value == 1
 
 
-def test_no_ratio_is_invented_where_the_baseline_is_not_above_the_floor() -> None:
+def test_no_ratio_is_invented_where_the_baseline_is_not_above_the_lead_baseline() -> None:
     rng = np.random.default_rng(11)
     recipe, baseline = mean_score(rng.normal(30, 5, 50)), mean_score(rng.normal(30, 5, 50))
-    made = compare([recipe], [baseline], floor=mean_score(rng.normal(30, 5, 50)))
+    made = compare([recipe], [baseline], lead_baseline=mean_score(rng.normal(30, 5, 50)))
     assert made.retention_above_floor is None
     assert made.retention is not None
     assert compare([recipe], [mean_score(np.zeros(50))]).retention is None
@@ -236,11 +236,11 @@ def test_misuse_of_the_comparison_is_loud() -> None:
     with pytest.raises(ValueError, match="Different metrics"):
         compare([one], [other])
     with pytest.raises(ValueError, match="Different metrics"):
-        compare([one], [one], floor=other)
+        compare([one], [one], lead_baseline=other)
     with pytest.raises(ValueError, match="Different metrics"):
         compare([one, other], [one, other], shared_examples=False)
-    with pytest.raises(ValueError, match="A floor needs one set of test examples"):
-        compare([one], [one], floor=one, shared_examples=False)
+    with pytest.raises(ValueError, match="A lead baseline needs one set of test examples"):
+        compare([one], [one], lead_baseline=one, shared_examples=False)
     with pytest.raises(ValueError, match="different numbers of test examples"):
         mean_interval([one, two])
     with pytest.raises(ValueError, match="no scores"):
