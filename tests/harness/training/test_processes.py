@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
+import runpy
 import socket
-import subprocess
-import sys
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,38 +90,51 @@ with join("cpu") as processes:
             for w in weights:
                 w.grad = None
     else:
-        assert processes.hear() == 7
-        processes.agree(None)
+        assert processes.receive_step() == 7
+        processes.raise_if_any_failed(None)
         try:
-            processes.follow(0, weights, iter([backward] * 2))
+            processes.run_worker(0, weights, iter([backward] * 2))
         except Exception:
-            assert processes.hear() == -1
+            assert processes.receive_step() == -1
 """
 
 
-def together(*arguments: Any) -> str:
+@pytest.fixture
+def together(tmp_path: Path) -> Callable[..., str]:
     """Run the script in three processes; return what the first one printed."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    group = {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-c", TOGETHER, *map(str, arguments)]
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **group, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(3)
-    ]
-    said = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0]
-    assert said[1:] == ["", ""]
-    return said[0]
+
+    def start(*arguments: Any) -> str:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        context = multiprocessing.get_context("spawn")
+        processes, outputs = [], []
+        for rank in range(3):
+            group = {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+            outputs.append(tmp_path / f"output{rank}")
+            script = tmp_path / f"script{rank}.py"
+            script.write_text(
+                "import os, sys\n"
+                f"os.environ.update({ {**group, 'RANK': str(rank)} })\n"
+                f"sys.argv[1:] = {[*map(str, arguments)]}\n"
+                f"sys.stdout = open({str(outputs[-1])!r}, 'w')\n"
+                f"{TOGETHER}"
+            )
+            processes.append(context.Process(target=runpy.run_path, args=(str(script),)))
+            processes[-1].start()
+        for process in processes:
+            process.join(120)
+        assert [process.exitcode for process in processes] == [0, 0, 0]
+        printed = [output.read_text() for output in outputs]
+        assert printed[1:] == ["", ""]
+        return printed[0]
+
+    return start
 
 
-def test_loss_and_gradients_are_sums_at_the_first_process_s_weights() -> None:
+def test_loss_and_gradients_are_sums_at_the_first_process_s_weights(
+    together: Callable[..., str],
+) -> None:
     # (1 + 0 + 3) x (3 n^2 + 4 x 2^2), and its derivatives 8 n and 16.
     assert together(-1, "").splitlines() == [
         f"{4.0 * (3 * 49 + 16)} {[56.0] * 3} {[16.0] * 4} None",
@@ -136,5 +150,7 @@ def test_loss_and_gradients_are_sums_at_the_first_process_s_weights() -> None:
         (0, "other", "ValueError no sense"),
     ],
 )
-def test_an_error_in_one_process_ends_all(rank: int, error: str, said: str) -> None:
+def test_an_error_in_one_process_ends_all(
+    together: Callable[..., str], rank: int, error: str, said: str
+) -> None:
     assert together(rank, error).splitlines() == [said]
