@@ -62,13 +62,17 @@ RESUME ?= results/resume
 check-resume: $(INSTALLED)  ## Kill a sweep of six recipes twice, and compare it with one left in peace.
 	$(BIN)/python benchmarks/resume.py --out $(RESUME) --seeds 3
 
+# A file's tests share what they set up, so that it goes to one worker; in the order of folders, as
+# the last ones hold only short files and no worker waits long for the other.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)  ## Run the tests, but for the slow ones and those that need a GPU.
 	# One thread a worker: threads that wait for each other on a busy core take many times as long.
 	# And no GPU: tests that let the device be chosen are those of the CPU.
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu"
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/pytest $(TWO) -m "not slow and not gpu"
 
 test-slow: $(INSTALLED)  ## Run the tests that take minutes.
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "slow and not gpu"
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/pytest $(TWO) -m "slow and not gpu"
 
 test-gpu: $(INSTALLED)  ## Run the tests that need a CUDA device.
 	$(BIN)/pytest -m gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import shutil
@@ -37,7 +38,6 @@ _PRELOADED = [
     "harness.costs.memory_estimate",
     "harness.evaluation.decoding",
     "harness.measurement.process",
-    "torch.profiler",
 ]
 _start_fresh = SpawnProcess._Popen
 
@@ -49,6 +49,8 @@ def _quick_processes() -> Iterator[None]:
     A fresh interpreter imports torch and transformers for some five seconds, which is longer than
     a test's model trains. Tests of the processes themselves use ``fresh_processes``.
     """
+    # The server leaves out what it does not find.
+    assert all(map(importlib.util.find_spec, _PRELOADED))
     multiprocessing.set_forkserver_preload(_PRELOADED)
     with pytest.MonkeyPatch.context() as patch:
         # The server has the environment of its start; see ``MeasuredProcess``.

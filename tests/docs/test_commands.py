@@ -28,8 +28,10 @@ from harness.api.options import validate
 from harness.api.parts import read_part
 from harness.api.plugins import installed
 from harness.cli.main import app
-from harness.spec.run_spec import parse_settings, resolve
+from harness.costs.estimate_process import MemoryEstimator, RunMemory
+from harness.spec.run_spec import RunSpec, parse_settings, resolve
 from harness.sweeps.grid import SweepFile, specs
+from harness.training.schedule import Step
 
 Harness = Callable[..., Result]
 
@@ -199,6 +201,23 @@ def test_a_block_is_of_a_known_kind_and_each_line_of_it_is_one(block: Block) -> 
             assert specs(validate(SweepFile, values, str(block)), {}, installed())
 
 
+@pytest.fixture(scope="module")
+def _shared_estimates() -> Iterator[None]:
+    """Estimate the memory of each kind of run once for all sweeps of the pages."""
+    estimates: dict[str, RunMemory] = {}
+    estimate = MemoryEstimator.__call__
+
+    def look_up(estimator: MemoryEstimator, spec: RunSpec, longest: Step) -> RunMemory:
+        if spec.digest() not in estimates:
+            estimates[spec.digest()] = estimate(estimator, spec, longest)
+        return estimates[spec.digest()]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryEstimator, "__call__", look_up)
+        yield
+
+
+@pytest.mark.usefixtures("_shared_estimates")
 @pytest.mark.parametrize("command", [c for c in HARNESS if "--track" not in shlex.split(c)])
 def test_a_harness_command_works_or_says_what_it_needs(
     command: str, place: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
