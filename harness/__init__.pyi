@@ -33,6 +33,7 @@ from .records.run_folder import StoredRun
 from .records.tensor_file import write_tensors
 from .reporting.collection import Reports
 from .reporting.entry import load_report, load_reports
+from .running.entry import run
 from .spec.run_spec import RunSpec
 from .sweeps.executor import Executor, Job, ProcessExecutor, WorkerExit
 
@@ -102,6 +103,7 @@ __all__ = [
     "read_folder",
     "read_table",
     "references_column",
+    "run",
     "score",
     "split_rows",
     "stem",

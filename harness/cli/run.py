@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from harness.running.trackers import Tracker
-    from harness.training.processes import Processes
+    from harness.records.run_folder import StoredRun
 
 
 def run(
@@ -79,102 +76,51 @@ def run(
     report, predictions, weights and all settings (spec.toml). Give the same command again to resume
     an interrupted run.
     """
-    from harness.api.plugins import installed
+    import harness
+    from harness.running.entry import InterruptedRunError
     from harness.running.launch import is_launched, launch
-    from harness.running.trackers import FOLDER, find_tracker
-    from harness.spec.run_spec import RunSpec, overlay, parse_settings, read_toml, resolve
+    from harness.running.request import run_spec
+    from harness.spec.run_spec import parse_settings
 
-    trackers = [find_tracker(name, out / FOLDER) for name in dict.fromkeys(track or [])]
-    plugins = installed()
-    values: dict[str, Any] = read_toml(spec_file) if spec_file else {}
     named = {
         "backbone": backbone,
         "recipe": compressor,
         "task": task,
+        "task_options": options.given(
+            source_column=source_column,
+            target_column=target_column,
+            id_column=id_column,
+            encoding=encoding,
+            delimiter=delimiter,
+        ),
         "metrics": metrics,
         "seed": seed,
         "preset": preset,
     }
-    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    if task_options := options.given(
-        source_column=source_column,
-        target_column=target_column,
-        id_column=id_column,
-        encoding=encoding,
-        delimiter=delimiter,
-    ):
-        given["task_options"] = task_options
-    values = overlay(overlay(values, given), parse_settings(settings or []))
-
-    # The registry first: a mistyped name must be answered before anything heavy is imported.
-    # As text: a file or --set can hold any TOML value, which only resolve looks at.
-    reference = str(values.get("backbone", RunSpec.model_fields["backbone"].default))
-    plugins.tasks.find(str(values.get("task", RunSpec.model_fields["task"].default)))
-    spec = resolve(values, plugins.backbone(reference).preset)
-    if is_launched():
-        _execute_together(spec, out, trackers, snapshot_every)
-    elif nproc > 1:
+    spec = run_spec(spec_file, named, parse_settings(settings or []))
+    if nproc > 1 and not is_launched():
         tracked = [word for name in track or [] for word in ("--track", name)]
         shared = ["--out", str(out), "--snapshot-every", str(snapshot_every), *tracked]
         raise typer.Exit(launch(nproc, spec, shared))
-    else:
-        _execute(spec, out, trackers, snapshot_every)
+    try:
+        stored = harness.run(
+            spec=spec, results=out, track=track or (), snapshot_every=snapshot_every
+        )
+    except InterruptedRunError as error:
+        stored = error.run
+    _show(stored)
 
 
-def _execute_together(
-    spec: Any, out: Path, trackers: Sequence[Tracker], snapshot_every: float
-) -> None:
-    from harness.api.plugins import installed
-    from harness.running.workers import run_worker
-    from harness.training.processes import join
-
-    with join(spec.device) as processes:
-        if processes.rank == 0:
-            _execute(spec, out, trackers, snapshot_every, processes)
-        else:
-            run_worker(spec, installed(), processes)
-
-
-def _execute(
-    spec: Any,
-    out: Path,
-    trackers: Sequence[Tracker],
-    snapshot_every: float,
-    processes: Processes | None = None,
-) -> None:
-    import logging
-    import os
-    from contextlib import ExitStack
-
+def _show(run: StoredRun) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from harness.api.plugins import installed
     from harness.cli.loading import one_run
-    from harness.cli.progress import Progress
     from harness.evaluation.scoring import not_computed_note
     from harness.reporting.cost_breakdown import breakdown_lines
 
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     console = Console(stderr=True, highlight=False)
-    # Paths and messages may hold square brackets, which rich would read as markup.
-    backbone, task = escape(spec.backbone), escape(spec.task)
-    console.print(
-        f"[bold]{backbone}[/] x [bold]{spec.recipe}[/] on [bold]{task}[/], "
-        f"seed {spec.seed}, preset {spec.preset}"
-    )
-    plugins = installed()
-    with ExitStack() as observers:
-        progress: list[Progress | Tracker] = [Progress(console)]
-        for observer in (*progress, *trackers):
-            observers.enter_context(observer)
-            plugins.manager.register(observer)
-            observers.callback(plugins.manager.unregister, observer)
-        from harness.running.run import Run
-
-        run = Run(spec, plugins, out, save_state_seconds=snapshot_every, processes=processes)
-        report, folder = run.execute()
+    report, folder = run.report, run.folder
     if report.failure:
         console.print(
             f"[bold red]{report.status}[/] in the phase {report.failure.phase!r}: "

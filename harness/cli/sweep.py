@@ -97,7 +97,7 @@ def sweep(
 
     from harness.api.plugins import installed
     from harness.cli.sweep_preview import show
-    from harness.cli.sweep_view import SweepView
+    from harness.sweeps.view import SweepView
     from harness.errors import HarnessError
     from harness.spec.run_spec import overlay, parse_settings
     from harness.sweeps.executor import open_executor
@@ -200,7 +200,7 @@ def _forecasts(
 
 
 def _conclude(console: Console, outcomes: Sequence[Outcome], out: Path) -> None:
-    from harness.cli.sweep_view import title
+    from harness.sweeps.view import title
 
     bad = [outcome for outcome in outcomes if outcome.status != "ok"]
     cut = [outcome for outcome in outcomes if outcome.status == "ok" and outcome.micro_batch]

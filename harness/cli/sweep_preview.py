@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.sweep_view import duration, names
+from harness.sweeps.view import duration, names
 
 if TYPE_CHECKING:
     from harness.sweeps.forecast import Forecast

@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import Result
 
 from harness.api.plugins import installed
-from harness.cli.sweep_view import SweepView
+from harness.sweeps.view import SweepView
 from harness.records.data_notes import data_notes
 from harness.records.report import Data
 from harness.spec.run_spec import RunSpec

@@ -18,7 +18,7 @@ from rich.cells import cell_len
 VIEW = """
 from rich.console import Console
 from harness import clock
-from harness.cli.sweep_view import SweepView
+from harness.sweeps.view import SweepView
 from harness.spec.run_spec import RunSpec
 from harness.sweeps.sweep import Cell
 
