@@ -35,6 +35,7 @@ from .reporting.collection import Reports
 from .reporting.entry import load_report, load_reports
 from .running.entry import run
 from .spec.run_spec import RunSpec
+from .sweeps.entry import SweepResult, sweep
 from .sweeps.executor import Executor, Job, ProcessExecutor, WorkerExit
 
 __version__: str
@@ -74,6 +75,7 @@ __all__ = [
     "Stage",
     "StepDone",
     "StoredRun",
+    "SweepResult",
     "Table",
     "TableOptions",
     "TableTask",
@@ -107,6 +109,7 @@ __all__ = [
     "score",
     "split_rows",
     "stem",
+    "sweep",
     "text_column",
     "turn_column",
     "usable_pairs",

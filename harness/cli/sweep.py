@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from harness.sweeps.forecast import Forecast
-    from harness.sweeps.grid import SweepFile
+    from harness.sweeps.executor import Executor
     from harness.sweeps.preview import CellPlan
     from harness.sweeps.sweep import Outcome
 
@@ -95,97 +94,52 @@ def sweep(
     """
     from rich.console import Console
 
-    from harness.api.plugins import installed
-    from harness.cli.sweep_preview import show
-    from harness.sweeps.view import SweepView
-    from harness.errors import HarnessError
-    from harness.spec.run_spec import overlay, parse_settings
-    from harness.sweeps.executor import open_executor
-    from harness.sweeps.grid import specs
-    from harness.sweeps.preview import plan_cells
-    from harness.sweeps.sweep import Sweep
+    import harness
+    from harness.spec.run_spec import parse_settings
 
     console = Console(stderr=True, highlight=False)
-    plan = _plan(file, backbone, compressor, task, seeds)
-    over: dict[str, Any] = {"preset": preset} if preset else {}
-    if task_options := options.given(
-        source_column=source_column,
-        target_column=target_column,
-        id_column=id_column,
-        encoding=encoding,
-        delimiter=delimiter,
-    ):
-        over["task_options"] = task_options
-    chosen = specs(plan, overlay(over, parse_settings(settings or [])), installed())
-    place = open_executor(executor, installed())
-    cell_plans = plan_cells(chosen, installed(), out)
-    cells = [each.cell for each in cell_plans]
-    unprobed = None
-    if not place.here:
-        unprobed = "the runs will be on other machines"
-    elif probe is False or (probe is None and yes):
-        unprobed = "not probed; --probe does it"
-    forecasts = _forecasts(console, cell_plans, out, here=place.here, unprobed=unprobed)
-    del cell_plans  # It holds the data, which the runs read for themselves.
-    show(console, cells, forecasts)
-    left = sum(not cell.done for cell in cells)
-    if left and not yes:
-        if not console.is_terminal:
-            raise HarnessError(
-                "The sweep needs a confirmation, and this is not a terminal.", "Add --yes."
-            )
-        typer.confirm(f"Start {left} runs?", default=True, abort=True, err=True)
-    with SweepView(console, cells) as view:
-        runner = Sweep(
-            out,
-            place,
-            view.on_event,
-            timeout=timeout,
-            on_oom=on_oom.value,
-            save_state_seconds=snapshot_every,
-        )
-        outcomes = runner.run(cells)
-    _conclude(console, outcomes, out)
+
+    def on_planned(plans: Sequence[CellPlan], place: Executor[Any]) -> None:
+        unprobed = None
+        if not place.here:
+            unprobed = "the runs will be on other machines"
+        elif probe is False or (probe is None and yes):
+            unprobed = "not probed; --probe does it"
+        _preview(console, plans, out, here=place.here, unprobed=unprobed)
+        if not yes:
+            _confirm(console, sum(not plan.cell.done for plan in plans))
+
+    result = harness.sweep(
+        backbone,
+        compressor,
+        task,
+        file=file,
+        seeds=seeds,
+        preset=preset,
+        task_options=options.given(
+            source_column=source_column,
+            target_column=target_column,
+            id_column=id_column,
+            encoding=encoding,
+            delimiter=delimiter,
+        ),
+        settings=parse_settings(settings or []),
+        results=out,
+        executor=executor,
+        timeout=timeout,
+        on_oom=on_oom.value,
+        snapshot_every=snapshot_every,
+        on_planned=on_planned,
+    )
+    _conclude(console, result.outcomes, out)
 
 
-def _plan(
-    file: str | None,
-    backbone: str | None,
-    compressor: str | None,
-    task: str | None,
-    seeds: int | None,
-) -> SweepFile:
-    from harness.api.options import validate
-    from harness.api.parts import split_parts
-    from harness.errors import HarnessError
-    from harness.sweeps.grid import SweepFile, read_sweep
-
-    def split(text: str) -> list[str]:
-        return [item.strip() for item in text.split(",") if item.strip()]
-
-    grid: dict[str, Any] = {}
-    if backbone is not None:
-        grid["backbone"] = split(backbone)
-    if compressor is not None:
-        grid["compressor"] = split_parts(compressor)
-    if task is not None:
-        grid["task"] = split(task)
-    if file is None:
-        return validate(SweepFile, {"seeds": seeds or 1, "grid": [grid]}, "A sweep")
-    if grid:
-        raise HarnessError(
-            f"The sweep {file!r} says itself what is run: --{next(iter(grid))} cannot be added.",
-            "Copy the file and edit it, or leave it out.",
-        )
-    read = read_sweep(file)
-    return read if seeds is None else read.model_copy(update={"seeds": seeds})
-
-
-def _forecasts(
-    console: Console, cell_plans: Sequence[CellPlan], out: Path, *, here: bool, unprobed: str | None
-) -> dict[str, Forecast]:
+def _preview(
+    console: Console, plans: Sequence[CellPlan], out: Path, *, here: bool, unprobed: str | None
+) -> None:
     from rich.markup import escape
 
+    from harness.cli.sweep_preview import show
     from harness.sweeps.forecast import forecast
 
     with console.status("", refresh_per_second=2) as status:
@@ -196,7 +150,19 @@ def _forecasts(
             else:
                 console.print(text, soft_wrap=True, markup=False)
 
-        return forecast(cell_plans, out, here=here, unprobed=unprobed, on_progress=on_progress)
+        forecasts = forecast(plans, out, here=here, unprobed=unprobed, on_progress=on_progress)
+    show(console, [plan.cell for plan in plans], forecasts)
+
+
+def _confirm(console: Console, left: int) -> None:
+    from harness.errors import HarnessError
+
+    if left and not console.is_terminal:
+        raise HarnessError(
+            "The sweep needs a confirmation, and this is not a terminal.", "Add --yes."
+        )
+    if left:
+        typer.confirm(f"Start {left} runs?", default=True, abort=True, err=True)
 
 
 def _conclude(console: Console, outcomes: Sequence[Outcome], out: Path) -> None:

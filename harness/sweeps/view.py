@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Self
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.jupyter import JupyterMixin
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from harness import clock
+from harness.running.notebook import NotebookOutput
 
 if TYPE_CHECKING:
     from harness.sweeps.executor import Event
@@ -46,11 +48,13 @@ class _State:
         return (self.step - self.first) / seconds if self.step > self.first and seconds else None
 
 
-class SweepView:
+class SweepView(JupyterMixin):
     """Shows every cell's phase, rate and time left; a context manager.
 
+    A notebook shows the same table. Anywhere else, each change prints one line instead.
+
     Args:
-        console: is drawn on. If it is not a terminal, each change prints one line instead.
+        console: is drawn on.
         cells: all cells of the sweep.
     """
 
@@ -64,10 +68,14 @@ class SweepView:
         self._said: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=2)
+        self._notebook = NotebookOutput(self) if console.is_jupyter else None
+        self._lines = not console.is_terminal and self._notebook is None
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
+        if self._notebook is not None:
+            self._notebook.draw(now=True)
         return self
 
     def __exit__(
@@ -78,9 +86,19 @@ class SweepView:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
+        if self._notebook is not None:
+            self._notebook.draw(now=True)
+
+    def __rich__(self) -> Table:
+        return self._draw()
 
     def on_event(self, cell: SweepCell, event: Event) -> None:
         """Update the state of a cell; may be called from any thread."""
+        self._update(cell, event)
+        if self._notebook is not None:
+            self._notebook.draw()
+
+    def _update(self, cell: SweepCell, event: Event) -> None:
         now = clock.seconds()
         with self._lock:
             state = self._states[cell.id]
@@ -103,7 +121,7 @@ class SweepView:
                     state.note = f"micro-batch {event['micro_batch']}"
                 case kind:
                     state.phase = kind
-        if not self._console.is_terminal:
+        if self._lines:
             line = f"{title(cell)}: {state.phase}{f', {state.note}' if state.note else ''}"
             self._console.print(line, soft_wrap=True, markup=False)
 

@@ -12,11 +12,11 @@ from rich.console import Console
 from typer.testing import Result
 
 from harness.api.plugins import installed
-from harness.sweeps.view import SweepView
 from harness.records.data_notes import data_notes
 from harness.records.report import Data
 from harness.spec.run_spec import RunSpec
 from harness.sweeps.sweep import SweepCell
+from harness.sweeps.view import SweepView
 
 LONG = "no acute cardiopulmonary abnormality is seen today " * 20
 
