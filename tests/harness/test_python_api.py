@@ -159,4 +159,3 @@ def test_a_real_kernel_runs_sweeps_and_shows_reports(tmp_path: Path) -> None:
     assert "peak memory" in shown[6]
     errors = [out for cell in notebook.cells for out in cell.outputs if out.output_type == "error"]
     assert not errors
-    assert "warn" not in "".join(shown).lower()

@@ -20,22 +20,22 @@ from rich.console import Console
 from harness import clock
 from harness.sweeps.view import SweepView
 from harness.spec.run_spec import RunSpec
-from harness.sweeps.sweep import Cell
+from harness.sweeps.sweep import SweepCell
 
 cells = [
-    Cell(RunSpec(recipe=recipe, seed=seed), f"{recipe}-{seed}", recipe, 120, seed == 0)
+    SweepCell(RunSpec(recipe=recipe, seed=seed), f"{recipe}-{seed}", recipe, 120, seed == 0)
     for seed in (0, 1)
     for recipe in ("full", "lora_ff+lprun", "lprun")
 ]
 clock.use(clock.ManualClock())
 with SweepView(Console(stderr=True, highlight=False), cells) as view:
     running, failed, short = cells[3], cells[4], cells[5]
-    view.tell(failed, {"event": "phase", "phase": "probe memory", "steps": None})
-    view.tell(failed, {"event": "finished", "status": "oom", "message": "why"})
-    view.tell(short, {"event": "shrunk", "micro_batch": 4})
-    view.tell(running, {"event": "phase", "phase": "train", "steps": 120})
+    view.on_event(failed, {"event": "phase", "phase": "probe memory", "steps": None})
+    view.on_event(failed, {"event": "finished", "status": "oom", "message": "why"})
+    view.on_event(short, {"event": "shrunk", "micro_batch": 4})
+    view.on_event(running, {"event": "phase", "phase": "train", "steps": 120})
     for step in range(1, 21):
-        view.tell(running, {"event": "step", "step": step})
+        view.on_event(running, {"event": "step", "step": step})
         clock.sleep(0.05)
 """
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
