@@ -34,7 +34,8 @@ from harness.measurement.fingerprint import fingerprint
 from harness.measurement.memory import peak_of_allocations
 from harness.measurement.probe import freeze
 from harness.records.atomic import write_text
-from harness.spec.run_spec import ProbeSettings, RunSpec
+from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import ProbeSettings
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule
 from harness.training.trainer import load_trainer

@@ -1,4 +1,4 @@
-"""What a recipe will do to a backbone, known before any weight is loaded."""
+"""The plan of a recipe: what it does to a backbone, computed before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
+from harness.costs.memory_estimate import try_to_estimate
 from harness.data.examples import Example
 from harness.model.composition import ParameterCount, compose, count_parameters, kept_layers, layers
 from harness.model.flops import training_flops
@@ -14,7 +15,9 @@ from harness.records.profile import BatchesOf, MemoryEstimate
 from harness.records.record import Record
 from harness.records.report import LayersKept, Parameters
 from harness.spec.run_spec import RunSpec
+from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Step
+from harness.training.trainer import parameters_of
 
 if TYPE_CHECKING:
     from harness.costs.batches import Batches
@@ -43,13 +46,13 @@ class Plan(Record):
     recipe: str
     """In canonical form."""
     layers_kept: LayersKept
-    """Which Transformer layers are left."""
+    """Transformer layers that are left."""
     parameters: Parameters
-    """How many parameters there are and are trained."""
+    """Numbers of parameters, in total and trained."""
     batches: BatchesOf | None
-    """Which batches memory is planned for; null: all sources and targets of the lengths below."""
+    """Batches that memory is planned for; null: all sources and targets of the lengths below."""
     why_no_data: str | None = None
-    """Why the task's own data were not used; null if they were, or if there is no task."""
+    """Reason why the task's own data were not used; null if they were, or if there is no task."""
     source_tokens: int
     """Mean length of the sources for which the limit holds."""
     target_tokens: int
@@ -58,9 +61,9 @@ class Plan(Record):
     """FLOPs of a training step of full fine-tuning / those of the recipe: the relative speed if
     matrix products were all that takes time."""
     memory: MemoryEstimate | None
-    """Peak memory in training; null if it cannot be predicted."""
+    """Peak memory in training; null if it cannot be estimated."""
     memory_unknown: str | None = None
-    """Why it cannot; null if it can."""
+    """Reason why it cannot be estimated; null if it can."""
     storage: Storage
     """What several tasks need on disk."""
 
@@ -74,21 +77,17 @@ def plan_recipes(
     spec: RunSpec | None = None,
     batches: Batches | None = None,
 ) -> list[Plan]:
-    """Compose each recipe on a skeleton and count; needs no weights and no network.
+    """Compose each recipe on a skeleton and count, without weights or a network.
 
     Args:
         backbone: the backbone.
         recipes: the recipes, each planned by itself.
-        source_tokens: length of the sources, which the FLOP limit depends on.
-        target_tokens: length of the targets, likewise.
-        tasks: how many tasks the storage is for.
-        spec: the settings that memory depends on; its backbone and recipe are not looked at.
-        batches: what ``harness profile`` would measure on; they decide the lengths. By default all
-            sources and targets are as long as said.
+        source_tokens: length of all sources, unless there are batches.
+        target_tokens: length of all targets, unless there are batches.
+        tasks: number of tasks that the storage is for.
+        spec: the settings that memory depends on; its backbone and recipe are not read.
+        batches: the batches that ``harness profile`` would measure on.
     """
-    from harness.costs.memory_estimate import try_to_estimate
-    from harness.training.resolved_run import resolve_run
-
     spec = spec or RunSpec()
     if batches is None:
         longest = _step(spec, source_tokens, target_tokens)
@@ -105,20 +104,14 @@ def plan_recipes(
         before = layers(model, backbone)
         model = compose(model, backbone, recipe)
         kept = kept_layers(before, layers(model, backbone))
-        count = count_parameters(model)
+        storage = _storage(count_parameters(model), tasks, tasks * original.total_bytes)
         flops = training_flops(model, source_tokens, target_tokens).total
         memory, unknown = try_to_estimate(resolve_run(spec, backbone, recipe), model, longest)
         return Plan(
             backbone=backbone.name,
             recipe=str(recipe),
             layers_kept=LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
-            parameters=Parameters(
-                original=original.total,
-                total=count.total,
-                trainable=count.trainable,
-                trainable_pct_of_original=100 * count.trainable / original.total,
-                trainable_pct_of_total=100 * count.trainable / count.total,
-            ),
+            parameters=parameters_of(model, original.total),
             batches=batches.of if batches else None,
             why_no_data=batches.why_no_data if batches else None,
             source_tokens=source_tokens,
@@ -126,7 +119,7 @@ def plan_recipes(
             flop_limit_relative_speed=full_flops / flops,
             memory=memory,
             memory_unknown=unknown,
-            storage=_storage(count, tasks, tasks * original.total_bytes),
+            storage=storage,
         )
 
     return [one(recipe) for recipe in recipes]

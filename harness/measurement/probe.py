@@ -15,7 +15,8 @@ from harness.measurement.process import MeasuredProcess
 from harness.model.flops import flop_limit
 from harness.records.measurements import Memory, Speed
 from harness.records.reasons import explain_nulls
-from harness.spec.run_spec import BASELINE, ProbeSettings, RunSpec
+from harness.spec.run_spec import BASELINE, RunSpec
+from harness.spec.setting_groups import ProbeSettings
 from harness.statistics.intervals import geometric_mean_interval
 from harness.training.schedule import Schedule, Step, schedule_hash
 

@@ -9,7 +9,8 @@ from harness.records.measurements import Fingerprint, Memory, Speed
 from harness.records.reasons import explain_nulls
 from harness.records.report import Report
 from harness.records.run_folder import read_report
-from harness.spec.run_spec import BASELINE, ProbeSettings
+from harness.spec.run_spec import BASELINE
+from harness.spec.setting_groups import ProbeSettings
 
 
 def baseline_folder(settings: ProbeSettings) -> Path | None:

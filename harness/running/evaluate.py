@@ -18,7 +18,7 @@ from harness.records.atomic import write_lines
 from harness.records.reasons import explain_nulls
 from harness.records.report import Report
 from harness.running.inputs import Inputs
-from harness.spec.run_spec import ScoringSettings
+from harness.spec.setting_groups import ScoringSettings
 
 
 def predict_and_score(
@@ -45,36 +45,9 @@ def predict_and_score(
         on_progress: called with the number of examples predicted so far.
     """
 
-    def on_batch(batch: dict[int, str]) -> None:
-        partial_predictions.add(batch)
-        on_progress(len(partial_predictions.known))
-
-    if partial_predictions.known:
-        on_progress(len(partial_predictions.known))
-    sources = [example.source for example in inputs.test.examples]
-    if settings.decoder == "ctranslate2":
-        decoding = translate_signature(model, settings, dtype)
-        predictions = translate(
-            model,
-            inputs.tokenizer,
-            sources,
-            settings,
-            dtype=dtype,
-            known=partial_predictions.known,
-            on_batch=on_batch,
-        )
-    else:
-        decoding = signature(settings, dtype)
-        predictions = generate(
-            model,
-            inputs.tokenizer,
-            sources,
-            settings,
-            shared_beams=inputs.run.backbone.shared_beams,
-            dtype=dtype,
-            known=partial_predictions.known,
-            on_batch=on_batch,
-        )
+    predictions, decoding = _predict(
+        inputs, model, dtype, settings, partial_predictions, on_progress
+    )
     lines = [
         {**_texts(row), "prediction": prediction}
         for row, prediction in zip(inputs.test_rows, predictions, strict=True)
@@ -88,6 +61,43 @@ def predict_and_score(
     intervals = (f"quality.{name}.ci" for name in report.quality)
     explain_nulls(report, "there is only one test example", *intervals)
     write_lines(path, ({**line, "scores": scores.of_example(i)} for i, line in enumerate(lines)))
+
+
+def _predict(
+    inputs: Inputs,
+    model: PreTrainedModel,
+    dtype: torch.dtype,
+    settings: ScoringSettings,
+    partial_predictions: PartialPredictions,
+    on_progress: Callable[[int], None],
+) -> tuple[list[str], str]:
+    """Return the predictions of the test split, and the signature of the search."""
+    known = partial_predictions.known
+
+    def on_batch(batch: dict[int, str]) -> None:
+        partial_predictions.add(batch)
+        on_progress(len(partial_predictions.known))
+
+    if known:
+        on_progress(len(known))
+    tokenizer = inputs.tokenizer
+    sources = [example.source for example in inputs.test.examples]
+    if settings.decoder == "ctranslate2":
+        decoding = translate_signature(model, settings, dtype)
+        return translate(
+            model, tokenizer, sources, settings, dtype=dtype, known=known, on_batch=on_batch
+        ), decoding
+    predictions = generate(
+        model,
+        tokenizer,
+        sources,
+        settings,
+        shared_beams=inputs.run.backbone.shared_beams,
+        dtype=dtype,
+        known=known,
+        on_batch=on_batch,
+    )
+    return predictions, signature(settings, dtype)
 
 
 def _texts(row: dict[str, Any]) -> dict[str, Any]:

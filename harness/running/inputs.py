@@ -94,18 +94,6 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
         check_useful(split, tokenizer, task)
     if reason := chooser.unreadable(references_of(eval_rows, chooser)):
         raise HarnessError(f"{best_metric} cannot choose the best weights.", reason)
-    data = Data(
-        train=len(train.examples),
-        eval=len(evaluation.examples),
-        test=len(test.examples),
-        skipped=splits.skipped,
-        leakage=splits.leakage,
-        cut_sources=sum(split.truncated_sources for split in tokenized),
-        cut_targets=sum(split.truncated_targets for split in tokenized),
-        sha256=data_hash(splits.train, splits.eval, splits.test),
-        rows=len(splits.train) + len(splits.eval) + len(splits.test),
-        notes=list(splits.notes),
-    )
     return Inputs(
         run,
         task,
@@ -118,7 +106,29 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
         test,
         eval_rows,
         test_rows,
-        data,
+        _describe_data(splits, tokenized),
+    )
+
+
+def _describe_data(splits: Splits, tokenized: Sequence[TokenizedSplit]) -> Data:
+    """Return the report's part on the data.
+
+    Args:
+        splits: all rows that the task supplied.
+        tokenized: the training examples, and the eval and test examples that are scored.
+    """
+    train, evaluation, test = tokenized
+    return Data(
+        train=len(train.examples),
+        eval=len(evaluation.examples),
+        test=len(test.examples),
+        skipped=splits.skipped,
+        leakage=splits.leakage,
+        cut_sources=sum(split.truncated_sources for split in tokenized),
+        cut_targets=sum(split.truncated_targets for split in tokenized),
+        sha256=data_hash(splits.train, splits.eval, splits.test),
+        rows=len(splits.train) + len(splits.eval) + len(splits.test),
+        notes=list(splits.notes),
     )
 
 

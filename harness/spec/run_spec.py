@@ -10,153 +10,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field
 
 from harness.api.backbone import Weights
 from harness.api.options import Options, validate
 from harness.api.parts import split_parts
 from harness.errors import HarnessError
-from harness.spec.decoding import DecodingSettings
 from harness.spec.presets import PRESETS
+from harness.spec.setting_groups import (
+    GreedySettings,
+    ProbeSettings,
+    ScoringSettings,
+    TrainSettings,
+)
 
 BASELINE = "full"
 """The recipe that every other one is compared with."""
 
 VARIED = frozenset({"backbone", "recipe", "task", "seed", "device", "probe", "preset", "metrics"})
 """Settings that may differ between the runs of one table."""
-
-Precision = Literal["auto", "float32", "bfloat16"]
-Scheduler = Literal[
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-]
-
-Optimizer = Literal["adamw", "adafactor", "adamw_8bit"]
-
-
-def _whole_or_share(steps: float) -> float:
-    if steps >= 1 and steps != int(steps):
-        raise ValueError("is neither a whole number of steps nor a share below 1")
-    return int(steps) if steps >= 1 else steps
-
-
-class TrainSettings(Options):
-    """Settings of training. Defaults are the paper's (Zhu et al. 2023, section 4.2)."""
-
-    batch_size: int = Field(8, ge=1)
-    """Examples per micro-batch."""
-    accumulation: int = Field(1, ge=1)
-    """Gradient accumulation: micro-batches per optimizer step."""
-    epochs: float = Field(10, gt=0)
-    """Passes over the training split."""
-    max_steps: int | None = Field(None, ge=1)
-    """Largest number of optimizer steps; training ends earlier if the epochs are over."""
-    learning_rate: float = Field(5e-5, gt=0)
-    """Peak learning rate of recipes that train the backbone's own weights."""
-    adapter_learning_rate: float = Field(1e-4, gt=0)
-    """Peak learning rate of recipes with an adapter."""
-    warmup_steps: Annotated[int | float, AfterValidator(_whole_or_share)] = Field(1000, ge=0)
-    """Optimizer steps over which the learning rate rises from 0. A number below 1 is a share of all
-    training steps. A shorter training never reaches the peak, as in transformers."""
-    scheduler: Scheduler = "linear"
-    """Schedule of the learning rate after the warm-up, by transformers' names; constant has no
-    warm-up."""
-    optimizer: Optimizer = "adamw"
-    """Optimizer: adamw, adafactor (stores a row and a column per matrix; used to pre-train T5) or
-    adamw_8bit (needs the package bitsandbytes). Each is set up as in transformers' Trainer."""
-    beta1: float = Field(0.9, ge=0, lt=1)
-    """AdamW's beta1. The paper prints 0.1, its released code uses 0.9."""
-    beta2: float = Field(0.999, ge=0, lt=1)
-    """AdamW's beta2."""
-    epsilon: float = Field(1e-8, gt=0)
-    """AdamW's epsilon."""
-    weight_decay: float = Field(0.01, ge=0)
-    """Decoupled weight decay of every optimizer: each step subtracts this factor times the learning
-    rate times the weight."""
-    decay: Literal["all", "matrices"] = "all"
-    """Weights that decay. all: every trained weight; matrices: all except norms and biases, as in
-    transformers' Trainer."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Label smoothing in training: this share of a target token's probability is spread evenly over
-    the vocabulary. The reported training loss includes it."""
-    clip_norm: float = Field(1.0, gt=0)
-    """Gradient clipping: a larger global norm is scaled down to this value."""
-    precision: Precision = "auto"
-    """Precision of matrix products. auto is bfloat16 if the device supports it, except float32 for
-    narrow models on a CPU, which do not get faster."""
-    packing: Literal["auto", "on", "off"] = "auto"
-    """Sequence packing: concatenate the sequences of a batch without padding. auto packs if the
-    backbone supports it."""
-    checkpointing: Literal["auto", "on", "off"] = "off"
-    """Activation checkpointing: recompute the layers' activations in the backward pass instead of
-    storing them. It gives the same results with less memory and about a third more time. auto
-    turns it on if the estimated peak is larger than the free memory."""
-    best_metric: str | None = None
-    """Metric on the eval split that selects the best weights; by default the first metric of the
-    task. Whether higher or lower is better follows from the metric."""
-    eval_every_epochs: float = Field(0.3, gt=0)
-    """Epochs between two evaluations on the eval split."""
-    eval_examples: int | None = Field(None, ge=1)
-    """Largest number of eval examples to score; by default the task's share of the eval split."""
-    patience: int = Field(20, ge=1)
-    """Early stopping: evaluations without improvement before training stops."""
-
-
-class GreedySettings(DecodingSettings):
-    """Settings of the predictions on the eval split during training: greedy and short."""
-
-    # Defaults are set per field, so that a file that sets one of them keeps the others.
-    beams: int = Field(1, ge=1)
-    """Hypotheses kept for each example; 1 is greedy search."""
-    max_new_tokens: int = Field(50, ge=1)
-    """Longest prediction in tokens, with its closing token."""
-    no_repeat_ngram: int = Field(0, ge=0)
-    """No n-gram of this many tokens occurs twice in a prediction; 0 allows all."""
-    batch_size: int = Field(32, ge=1)
-    """Examples decoded at once; changes speed and memory, not the search."""
-
-
-class ScoringSettings(DecodingSettings):
-    """Settings of the predictions on the test split and of their scoring."""
-
-    decoder: Literal["harness", "ctranslate2"] = "harness"
-    """Implementation of the search. ctranslate2 (an extra) is faster, and some of its predictions
-    differ. Scores of different decoders are not compared."""
-    examples: int | None = Field(None, ge=1)
-    """Number of test examples to score, the same ones in every run; by default all."""
-
-    @field_validator("decoder")
-    @classmethod
-    def _can_search_so(cls, value: str, info: ValidationInfo) -> str:
-        if value == "ctranslate2" and info.data.get("early_stopping") == "never":
-            raise ValueError(
-                "ctranslate2 does not support test.early_stopping=never: it ends an example as "
-                "soon as "
-                "the number of finished hypotheses equals the number of beams"
-            )
-        return value
-
-
-class ProbeSettings(Options):
-    """Settings of the probe, which measures the recipe and full fine-tuning on the same batches."""
-
-    baseline: str = "probe"
-    """Baseline of relative speed and memory. ``probe`` measures full fine-tuning beside the recipe;
-    ``off`` measures the recipe alone; the folder of an earlier run of ``full`` reuses the numbers
-    of that run, if its fingerprint is equal."""
-    warmup_steps: int = Field(3, ge=1)
-    """Optimizer steps before the first timed window."""
-    steps: int = Field(8, ge=1)
-    """Optimizer steps per timed window."""
-    rounds: int = Field(3, ge=2)
-    """Rounds of four windows: full, recipe, recipe, full."""
-    memory_steps: int = Field(3, ge=3)
-    """Optimizer steps of the memory window, each on the longest batch."""
 
 
 class RunSpec(Options):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from harness.spec.run_spec import TrainSettings
+    from harness.spec.setting_groups import TrainSettings
 
 
 def warmup_steps(settings: TrainSettings, planned: int) -> int:

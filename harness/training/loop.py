@@ -12,7 +12,7 @@ from harness.api.metric import Score
 from harness.records.atomic import append_line
 from harness.records.report import Training
 from harness.records.run_folder import HISTORY
-from harness.spec.run_spec import TrainSettings
+from harness.spec.setting_groups import TrainSettings
 from harness.training.best_weights import is_better
 from harness.training.learning_rate import learning_rate_schedule, warmup_notes
 from harness.training.log import TrainingLog

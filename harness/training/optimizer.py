@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import _disable_current_modes
 
 from harness.errors import HarnessError
-from harness.spec.run_spec import TrainSettings
+from harness.spec.setting_groups import TrainSettings
 
 
 def make_optimizer(

@@ -60,7 +60,7 @@ class PackedEngine(Engine):
         start_token_id: the decoder's input before the first target token.
         dtype: the precision of matrix products.
         device: the device that holds the model.
-        label_smoothing: see ``harness.spec.run_spec.TrainSettings``.
+        label_smoothing: see ``harness.spec.setting_groups.TrainSettings``.
     """
 
     name = "packed"
@@ -188,7 +188,7 @@ def choose_engine(
         dtype: the precision of matrix products.
         pad_token_id: fills padded batches.
         packing: ``auto`` packs if possible, ``on`` fails if it is not, ``off`` pads.
-        label_smoothing: see ``harness.spec.run_spec.TrainSettings``.
+        label_smoothing: see ``harness.spec.setting_groups.TrainSettings``.
 
     Raises:
         HarnessError: ``packing`` is ``on`` and the sequences cannot be packed.

@@ -95,7 +95,7 @@ class PaddedEngine(Engine):
         dtype: the precision of matrix products; with bfloat16 they run under autocast.
         device_type: ``cpu`` or ``cuda``.
         multiple: pads lengths up to a multiple of this, for tensor cores (8 in the paper).
-        label_smoothing: see ``harness.spec.run_spec.TrainSettings``.
+        label_smoothing: see ``harness.spec.setting_groups.TrainSettings``.
     """
 
     name = "padded"

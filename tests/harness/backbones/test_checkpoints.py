@@ -25,7 +25,8 @@ from harness.backbones.pretrained import Pretrained
 from harness.costs.plan import plan_recipes
 from harness.model.composition import compose, count_parameters
 from harness.model.flops import training_flops
-from harness.spec.run_spec import RunSpec, TrainSettings
+from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import TrainSettings
 
 IDS = torch.tensor([[5, 7, 11, 1]])
 

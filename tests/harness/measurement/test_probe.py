@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from harness.data.examples import Example
 from harness.measurement.probe import freeze, noise_floor, probe_memory, probe_speed
-from harness.spec.run_spec import ProbeSettings, RunSpec
+from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import ProbeSettings
 from harness.statistics.intervals import geometric_mean_interval
 from harness.training.schedule import Schedule, schedule_hash
 

@@ -10,7 +10,8 @@ from harness.api.plugins import installed
 from harness.data.examples import Example
 from harness.model.composition import compose
 from harness.running.merge_check import check_merge, compare_with_float32, load_trained
-from harness.spec.run_spec import RunSpec, TrainSettings
+from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import TrainSettings
 from harness.training.resolved_run import ResolvedRun, resolve_run
 from harness.training.trainer import Trainer, load_trainer
 

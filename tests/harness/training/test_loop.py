@@ -22,7 +22,8 @@ from harness.backbones.t5 import T5
 from harness.clock import ManualClock
 from harness.data.examples import Example
 from harness.records.report import Training
-from harness.spec.run_spec import RunSpec, Scheduler, TrainSettings
+from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import Scheduler, TrainSettings
 from harness.training.log import NonFiniteLossError
 from harness.training.loop import Observers, train
 from harness.training.resolved_run import resolve_run

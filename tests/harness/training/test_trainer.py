@@ -15,7 +15,8 @@ from harness.api.plugins import installed
 from harness.api.recipe import Recipe, parse
 from harness.backbones.t5 import T5
 from harness.data.examples import Example
-from harness.spec.run_spec import RunSpec, TrainSettings
+from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import TrainSettings
 from harness.training.resolved_run import choose_device, choose_dtype, resolve_run
 from harness.training.schedule import Schedule
 from harness.training.trainer import Trainer, load_trainer

@@ -27,7 +27,8 @@ from harness.api.recipe import parse
 from harness.backbones.bart import Bart
 from harness.backbones.t5 import T5
 from harness.data.examples import Example
-from harness.spec.run_spec import RunSpec, TrainSettings
+from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import TrainSettings
 from harness.training.learning_rate import learning_rate_schedule
 from harness.training.optimizer import require_optimizer
 from harness.training.resolved_run import resolve_run
