@@ -26,24 +26,24 @@ def page(name: str) -> str:
     return (ROOT / "docs" / f"{name}.md").read_text()
 
 
-def test_each_example_has_its_page():
+def test_each_example_has_its_page() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(PAGES)
 
 
 @pytest.mark.parametrize("example", PAGES)
-def test_a_page_quotes_the_whole_example_as_it_is(example: str):
+def test_a_page_quotes_the_whole_example_as_it_is(example: str) -> None:
     text = textwrap.indent((EXAMPLES / f"{example}.py").read_text(), "    ")
     assert f"\n\n{text}\n" in page(PAGES[example]), "Copy the file into the page."
 
 
-def test_the_index_and_the_readme_lead_to_every_page():
+def test_the_index_and_the_readme_lead_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text()
     for name in {*PAGES.values(), "architecture"} - {"plugins"}:
         assert f"docs/{name}.md" in readme
         assert name == "architecture" or f"({name}.md)" in page("plugins")
 
 
-def test_every_path_on_the_page_of_the_architecture_exists():
+def test_every_path_on_the_page_of_the_architecture_exists() -> None:
     text = re.sub(r"(?m)^    .*$", "", page("architecture"))
     paths = [span for span in re.findall(r"`([^`\s]+)`", text) if "/" in span]
     assert len(paths) > 50
@@ -52,7 +52,7 @@ def test_every_path_on_the_page_of_the_architecture_exists():
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "docs").glob("*.md")), ids=lambda file: file.stem)
-def test_every_link_of_a_page_leads_somewhere(file: Path):
+def test_every_link_of_a_page_leads_somewhere(file: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", file.read_text())
     broken = [link for link in links if ":" not in link and not (file.parent / link).exists()]
     assert not broken

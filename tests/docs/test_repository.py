@@ -23,14 +23,14 @@ def releases() -> list[str]:
     return re.findall(r"(?m)^## (.+)$", read("CHANGELOG.md"))
 
 
-def test_every_file_names_the_same_version():
+def test_every_file_names_the_same_version() -> None:
     assert tomllib.loads(read("pyproject.toml"))["project"]["version"] == harness.__version__
     assert yaml.safe_load(read("CITATION.cff"))["version"] == harness.__version__
     newest = next(name for name in releases() if name != "Unreleased")
     assert newest.partition(" - ")[0] == harness.__version__
 
 
-def test_the_changelog_is_cut_into_releases_with_dates_that_fall():
+def test_the_changelog_is_cut_into_releases_with_dates_that_fall() -> None:
     unreleased, *dated = releases()
     assert unreleased == "Unreleased"
     dates = [re.fullmatch(r"\d+\.\d+\.\d+ - (\d{4}-\d\d-\d\d)", name) for name in dated]
@@ -39,14 +39,14 @@ def test_the_changelog_is_cut_into_releases_with_dates_that_fall():
     assert days == sorted(days, reverse=True)
 
 
-def test_an_entry_of_the_changelog_is_one_line_under_a_known_heading():
+def test_an_entry_of_the_changelog_is_one_line_under_a_known_heading() -> None:
     kinds = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
     assert set(re.findall(r"(?m)^### (.+)$", read("CHANGELOG.md"))) <= set(kinds)
     changes = read("CHANGELOG.md").partition("## Unreleased")[2]
     assert not [line for line in changes.splitlines() if line and not re.match("- |##", line)]
 
 
-def test_before_a_commit_the_checks_of_make_lint_are_run():
+def test_before_a_commit_the_checks_of_make_lint_are_run() -> None:
     (repository,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
     hooks = [hook["entry"].removesuffix(" --force-exclude") for hook in repository["hooks"]]
     lint = re.search(r"(?m)^lint:.*\n((?:\t.*\n)+)", read("Makefile"))
@@ -56,7 +56,7 @@ def test_before_a_commit_the_checks_of_make_lint_are_run():
     assert set(hooks) == wanted
 
 
-def test_reports_of_earlier_versions_still_load():
+def test_reports_of_earlier_versions_still_load() -> None:
     versions = {
         report.fingerprint.versions["harness"]
         for path in (ROOT / "results").rglob("report.json")

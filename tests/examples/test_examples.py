@@ -22,11 +22,11 @@ FILES = sorted((Path(__file__).parents[2] / "examples" / "harness_examples").glo
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_example_can_be_read_at_one_sitting(file: Path):
+def test_an_example_can_be_read_at_one_sitting(file: Path) -> None:
     assert 20 <= len(file.read_text().splitlines()) <= 60
 
 
-def test_there_is_one_example_of_each_kind(plugins: Plugins):
+def test_there_is_one_example_of_each_kind(plugins: Plugins) -> None:
     kinds = {"backbone", "compressor", "executor", "metric", "observer", "task"}
     assert {file.stem for file in FILES} == {"__init__", *kinds}
     for registry in plugins.registries.values():
@@ -37,7 +37,9 @@ def test_there_is_one_example_of_each_kind(plugins: Plugins):
 # --- Compressor ----------------------------------------------------------------------------------
 
 
-def test_the_compressor_trains_biases_and_norms_of_a_pruned_model(report: Report, run_folder: Path):
+def test_the_compressor_trains_biases_and_norms_of_a_pruned_model(
+    report: Report, run_folder: Path
+) -> None:
     from safetensors import safe_open
 
     assert report.status == "ok"
@@ -57,7 +59,7 @@ def open_task(plugins: Plugins, **options: Any) -> Any:
     return kind("commit_messages", validate(kind.Options, options, "the task"))
 
 
-def test_the_task_tests_on_the_newest_commits(plugins: Plugins, repository: Path):
+def test_the_task_tests_on_the_newest_commits(plugins: Plugins, repository: Path) -> None:
     splits = open_task(plugins, path=repository).splits(seed=0)
     numbers = range(1, 41)
     assert splits.train["target"] == [f"Set the number to {n}" for n in numbers[:32]]
@@ -67,13 +69,13 @@ def test_the_task_tests_on_the_newest_commits(plugins: Plugins, repository: Path
     assert splits.skipped == {"target is empty": 1}
 
 
-def test_the_task_says_what_it_needs(plugins: Plugins, tmp_path: Path):
+def test_the_task_says_what_it_needs(plugins: Plugins, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"has 0 commits.*not a git repository") as raised:
         open_task(plugins, path=tmp_path).splits(seed=0)
     assert "task_options.path" in raised.value.hint
 
 
-def test_the_suite_of_the_task_is_built_in(plugins: Plugins):
+def test_the_suite_of_the_task_is_built_in(plugins: Plugins) -> None:
     names = [name for metric in open_task(plugins).metrics() for name in metric.names]
     assert "rouge1" in names
     assert "bleu" in names
@@ -82,7 +84,7 @@ def test_the_suite_of_the_task_is_built_in(plugins: Plugins):
 # --- Backbone ------------------------------------------------------------------------------------
 
 
-def test_the_backbone_is_trained_pruned_and_merged(report: Report):
+def test_the_backbone_is_trained_pruned_and_merged(report: Report) -> None:
     assert report.backbone == "tiny-pegasus"
     kept = [1, 2, 3, 5, 6]
     assert report.layers_kept == LayersKept(encoder=kept, decoder=kept)
@@ -90,7 +92,7 @@ def test_the_backbone_is_trained_pruned_and_merged(report: Report):
     assert report.handover.largest_logit_difference < 1e-4
 
 
-def test_every_role_of_the_backbone_is_found(plugins: Plugins, pegasus: Path):
+def test_every_role_of_the_backbone_is_found(plugins: Plugins, pegasus: Path) -> None:
     reference = f"pegasus:{pegasus}"
     backbone = plugins.backbones.find(reference).load()(reference)
     model = backbone.skeleton()
@@ -103,7 +105,7 @@ def test_every_role_of_the_backbone_is_found(plugins: Plugins, pegasus: Path):
 # --- Metric --------------------------------------------------------------------------------------
 
 
-def test_the_metric_counts_edits_of_words(plugins: Plugins):
+def test_the_metric_counts_edits_of_words(plugins: Plugins) -> None:
     metric = make_metric("wer", plugins.metrics)
     said = ["the cat sat", "a b c d", ""]
     meant = ["the cat sat down", "b c x", "two words"]
@@ -114,7 +116,7 @@ def test_the_metric_counts_edits_of_words(plugins: Plugins):
     assert not score.higher_is_better
 
 
-def test_an_option_of_the_metric_is_in_its_signature(plugins: Plugins):
+def test_an_option_of_the_metric_is_in_its_signature(plugins: Plugins) -> None:
     chosen = make_metric("wer:case=false", plugins.metrics)
     usual = make_metric("wer", plugins.metrics)
     scores = [each.score([""], ["The Cat"], ["the cat"])["wer"] for each in (usual, chosen)]
@@ -122,7 +124,7 @@ def test_an_option_of_the_metric_is_in_its_signature(plugins: Plugins):
     assert scores[0].signature != scores[1].signature
 
 
-def test_the_metric_is_in_the_report(report: Report, run_folder: Path):
+def test_the_metric_is_in_the_report(report: Report, run_folder: Path) -> None:
     score = report.quality["wer"]
     assert not score.higher_is_better
     assert "case:lower" in score.signature
@@ -135,7 +137,7 @@ def test_the_metric_is_in_the_report(report: Report, run_folder: Path):
 
 def test_the_observer_logs_the_run_from_its_start_to_its_end(
     events: list[dict[str, Any]], report: Report
-):
+) -> None:
     kinds = [event["event"] for event in events]
     assert kinds[0] == "run"
     assert kinds[-1] == "end"
@@ -149,7 +151,7 @@ def test_the_observer_logs_the_run_from_its_start_to_its_end(
 # --- Executor ------------------------------------------------------------------------------------
 
 
-def test_the_executor_starts_the_worker_by_srun(srun_call: str):
+def test_the_executor_starts_the_worker_by_srun(srun_call: str) -> None:
     options = "--ntasks=1 --unbuffered --cpus-per-task=4 --partition=night --time=7 "
     assert srun_call.startswith(options)
     assert srun_call.endswith("-m harness.sweeps.worker\n")
@@ -157,7 +159,7 @@ def test_the_executor_starts_the_worker_by_srun(srun_call: str):
 
 def test_the_executor_says_where_there_is_no_slurm(
     plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HarnessError, match="There is no srun here"):
         open_executor("slurm:gpus=1", plugins)

@@ -97,12 +97,12 @@ def room_of(module: str) -> str | None:
     return parts[1] if parts[0] == "harness" and len(parts) > 1 and parts[1] in FLOOR else None
 
 
-def test_every_room_has_its_floor():
+def test_every_room_has_its_floor() -> None:
     rooms = {path.stem for path in (ROOT / "harness").iterdir() if not path.name.startswith("_")}
     assert rooms - {"py"} == set(FLOOR)
 
 
-def test_no_room_imports_from_a_room_above_it():
+def test_no_room_imports_from_a_room_above_it() -> None:
     wrong = [
         f"{name_of(path)}:{line} imports {module}"
         for path in modules("harness")
@@ -114,7 +114,7 @@ def test_no_room_imports_from_a_room_above_it():
     assert not wrong
 
 
-def test_harness_imports_no_built_in():
+def test_harness_imports_no_built_in() -> None:
     wrong = [
         f"{name_of(path)}:{line} imports {module}"
         for path in modules("harness")
@@ -125,7 +125,7 @@ def test_harness_imports_no_built_in():
 
 
 @pytest.mark.parametrize("folder", PLUGINS)
-def test_plugins_use_only_what_harness_exports(folder: str):
+def test_plugins_use_only_what_harness_exports(folder: str) -> None:
     wrong = [
         f"{name_of(path)}:{line} imports {module}"
         for path in modules(folder)
@@ -137,7 +137,7 @@ def test_plugins_use_only_what_harness_exports(folder: str):
     assert not wrong
 
 
-def test_light_modules_import_nothing_heavy():
+def test_light_modules_import_nothing_heavy() -> None:
     wrong = [
         f"{name_of(path)}:{line} imports {module}"
         for room in LIGHT
@@ -150,7 +150,7 @@ def test_light_modules_import_nothing_heavy():
 
 
 @pytest.mark.parametrize("folder", SIZED)
-def test_modules_classes_and_functions_are_short(folder: str):
+def test_modules_classes_and_functions_are_short(folder: str) -> None:
     large = set()
     for path in modules(folder):
         text = path.read_text()
@@ -166,16 +166,16 @@ def test_modules_classes_and_functions_are_short(folder: str):
     assert large == {name for name in TOO_LARGE if name.startswith(f"{folder}/")}
 
 
-def test_every_export_can_be_had():
+def test_every_export_can_be_had() -> None:
     missing = [name for name in harness.__all__ if not hasattr(harness, name)]
     assert not missing
 
 
-def test_the_first_floor_has_few_loose_modules():
+def test_the_first_floor_has_few_loose_modules() -> None:
     assert len(list((ROOT / "harness").glob("*.py"))) <= 6
 
 
-def test_the_page_of_the_architecture_lists_the_rooms_in_this_order():
+def test_the_page_of_the_architecture_lists_the_rooms_in_this_order() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     table = re.findall(r"(?m)^\| `harness/(\w+)/`", page)
     assert [FLOOR[room] for room in table] == sorted(FLOOR[room] for room in table)

@@ -1,12 +1,16 @@
 """ChatDoctor's dialogues: where they are looked for, how they are read, and how they are split."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import Result
 
-from harness import HarnessError
+from harness import HarnessError, Splits
 from tasks.dialogues import DialogueOptions, HealthCareMagic, ICliniq
 
 ROWS = [
@@ -16,21 +20,21 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def _no_data_folder(monkeypatch):
+def _no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HARNESS_DATA", raising=False)
 
 
-def hcm(**options):
+def hcm(**options: Any) -> HealthCareMagic:
     return HealthCareMagic("hcm", DialogueOptions(**options))
 
 
-def write(path, rows=ROWS):
+def write(path: Path, rows: Sequence[Mapping[str, object]] = ROWS) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows), encoding="utf-8")
     return path
 
 
-def texts(splits):
+def texts(splits: Splits) -> list[tuple[str, str]]:
     parts = (splits.train, splits.eval, splits.test)
     return sorted((row["source"], row["target"]) for part in parts for row in part)
 
@@ -38,7 +42,9 @@ def texts(splits):
 EXPECTED = sorted((row["input"], row["output"]) for row in ROWS)
 
 
-def test_where_nothing_is_found_one_error_names_each_way(harness, tmp_path):
+def test_where_nothing_is_found_one_error_names_each_way(
+    harness: Callable[..., Result], tmp_path: Path
+) -> None:
     result = harness(
         *("run", "--backbone", "t5-large", "--compressor", "lora_ff+lprun", "--task", "hcm"),
         *("--out", str(tmp_path)),
@@ -57,7 +63,9 @@ def test_where_nothing_is_found_one_error_names_each_way(harness, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["HealthCareMagic-100k.json", "hcm.json", "hcm/hcm.json"])
-def test_found_by_its_name_in_the_data_folder(tmp_path, monkeypatch, name):
+def test_found_by_its_name_in_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     write(tmp_path / name)
     write(tmp_path / "iCliniq.json", ROWS[:10])
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
@@ -65,14 +73,18 @@ def test_found_by_its_name_in_the_data_folder(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("folder", [False, True])
-def test_a_path_comes_before_the_data_folder(tmp_path, monkeypatch, folder):
+def test_a_path_comes_before_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: bool
+) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(write(tmp_path / "all/hcm.json", ROWS[:9]).parent))
     path = write(tmp_path / "own/hcm.json")
     assert texts(hcm(path=path.parent if folder else path).splits(0)) == EXPECTED
 
 
 @pytest.mark.parametrize("place", ["option", "variable"])
-def test_a_place_without_the_file_is_named_beside_each_way(tmp_path, monkeypatch, place):
+def test_a_place_without_the_file_is_named_beside_each_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     write(tmp_path / "iCliniq.json")
     options = {"path": tmp_path} if place == "option" else {}
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
@@ -82,20 +94,20 @@ def test_a_place_without_the_file_is_named_beside_each_way(tmp_path, monkeypatch
     assert "task_options.hub=" in caught.value.hint
 
 
-def test_two_files_that_fit_are_an_error_that_names_both(tmp_path):
+def test_two_files_that_fit_are_an_error_that_names_both(tmp_path: Path) -> None:
     write(tmp_path / "hcm.json")
     write(tmp_path / "HealthCareMagic-100k.json")
     with pytest.raises(HarnessError, match=r"HealthCareMagic-100k\.json, hcm\.json"):
         hcm(path=tmp_path).splits(0)
 
 
-def test_a_hub_that_cannot_be_reached_is_a_clear_error():
+def test_a_hub_that_cannot_be_reached_is_a_clear_error() -> None:
     with pytest.raises(HarnessError, match="nobody/nothing could not be had") as caught:
         hcm(hub="nobody/nothing").splits(0)
     assert "--task FOLDER" in caught.value.hint
 
 
-def test_the_smaller_release_of_icliniq(tmp_path):
+def test_the_smaller_release_of_icliniq(tmp_path: Path) -> None:
     rows = [
         {"input": row["input"], "answer_icliniq": row["output"], "answer_chatgpt": "x"}
         for row in ROWS
@@ -104,20 +116,20 @@ def test_the_smaller_release_of_icliniq(tmp_path):
     assert texts(task.splits(0)) == EXPECTED
 
 
-def test_other_data_are_refused_with_their_fields(tmp_path):
+def test_other_data_are_refused_with_their_fields(tmp_path: Path) -> None:
     path = write(tmp_path / "hcm.json", [{"question": "x", "answer": "y"}] * 5)
     with pytest.raises(HarnessError, match="Fields: question, answer"):
         hcm(path=path).splits(0)
 
 
-def test_blank_and_missing_answers_are_counted(tmp_path):
+def test_blank_and_missing_answers_are_counted(tmp_path: Path) -> None:
     rows = [*ROWS, {"input": "only"}, {"input": "x", "output": " "}, {"input": "", "output": "y"}]
     splits = hcm(path=write(tmp_path / "hcm.json", rows)).splits(0)
     assert splits.skipped == {"target is missing": 1, "target is empty": 1, "source is empty": 1}
     assert texts(splits) == EXPECTED
 
 
-def test_the_split_is_the_papers_and_its_own_seed_decides_it(tmp_path):
+def test_the_split_is_the_papers_and_its_own_seed_decides_it(tmp_path: Path) -> None:
     path = write(tmp_path / "hcm.json")
     first, again = hcm(path=path).splits(0), hcm(path=path).splits(1)
     other = hcm(path=path, split_seed=1).splits(0)
@@ -126,7 +138,7 @@ def test_the_split_is_the_papers_and_its_own_seed_decides_it(tmp_path):
     assert first.test.to_list() != other.test.to_list()
 
 
-def test_defaults_are_the_papers():
+def test_defaults_are_the_papers() -> None:
     task = hcm()
     assert (task.prefix, task.max_source_length, task.max_target_length) == ("", 512, 128)
     assert (HealthCareMagic.eval_share, ICliniq.eval_share) == (0.5, 1.0)
@@ -144,7 +156,9 @@ OBJECTS = st.fixed_dictionaries({"input": TEXTS, "output": TEXTS | st.none()}) |
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(OBJECTS, max_size=12))
-def test_any_objects_are_kept_or_counted_or_are_the_users_error(tmp_path_factory, rows):
+def test_any_objects_are_kept_or_counted_or_are_the_users_error(
+    tmp_path_factory: pytest.TempPathFactory, rows: Sequence[Mapping[str, object]]
+) -> None:
     path = write(tmp_path_factory.mktemp("any") / "hcm.json", rows)
     try:
         splits = hcm(path=path).splits(0)
@@ -154,7 +168,7 @@ def test_any_objects_are_kept_or_counted_or_are_the_users_error(tmp_path_factory
     assert all(source.strip() and target.strip() for source, target in texts(splits))
 
 
-def test_leakage_is_counted(tmp_path):
+def test_leakage_is_counted(tmp_path: Path) -> None:
     rows = [{"input": "The same question, asked by all", "output": f"{i}"} for i in range(20)]
     splits = hcm(path=write(tmp_path / "hcm.json", rows)).splits(0)
     assert splits.leakage == {"exact": 16 * 2 + 16 * 2 + 2 * 2, "near": 0}

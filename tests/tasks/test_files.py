@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,28 +16,31 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from harness import HarnessError
+from harness import HarnessError, Splits
 from harness.data.references import is_data_path
 from tasks.files import FileOptions, FileTask
 
 ROWS = [{"source": f"text {i}", "target": f"summary {i}"} for i in range(20)]
 
+Rows = Sequence[dict[str, Any]]
+Writer = Callable[[Path, Rows], Path]
 
-def task(path, **options):
+
+def task(path: Path, **options: Any) -> FileTask:
     return FileTask(str(path), FileOptions(**options))
 
 
-def write_jsonl(path, rows):
+def write_jsonl(path: Path, rows: Rows) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
-def write_json(path, rows):
+def write_json(path: Path, rows: Rows) -> Path:
     path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return path
 
 
-def write_csv(path, rows):
+def write_csv(path: Path, rows: Rows) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -43,13 +48,13 @@ def write_csv(path, rows):
     return path
 
 
-def write_parquet(path, rows):
+def write_parquet(path: Path, rows: Rows) -> Path:
     parquet.write_table(pa.Table.from_pylist(rows), path)
     return path
 
 
-def compressed(write):
-    def write_compressed(path, rows):
+def compressed(write: Writer) -> Writer:
+    def write_compressed(path: Path, rows: Rows) -> Path:
         plain = write(path.with_suffix(""), rows)
         path.write_bytes(gzip.compress(plain.read_bytes()))
         plain.unlink()
@@ -69,7 +74,9 @@ WRITERS = {
 }
 
 
-def write_folder(folder, suffix=".jsonl", names=("train", "eval", "test")):
+def write_folder(
+    folder: Path, suffix: str = ".jsonl", names: tuple[str, ...] = ("train", "eval", "test")
+) -> Path:
     folder.mkdir(exist_ok=True)
     for name in names:
         rows = [{"id": f"{name}{i}", **row} for i, row in enumerate(ROWS)]
@@ -77,7 +84,7 @@ def write_folder(folder, suffix=".jsonl", names=("train", "eval", "test")):
     return folder
 
 
-def texts(splits):
+def texts(splits: Splits) -> list[str]:
     return sorted(
         text for split in (splits.train, splits.eval, splits.test) for text in split["source"]
     )
@@ -89,16 +96,16 @@ def texts(splits):
 @pytest.mark.parametrize(
     "reference", ["./x", "../x", "/x/y", "~/x", "notes.jsonl", "a/b.csv.gz", "c.parquet", "."]
 )
-def test_paths_are_accepted_even_where_nothing_exists(reference):
+def test_paths_are_accepted_even_where_nothing_exists(reference: str) -> None:
     assert is_data_path(reference)
 
 
 @pytest.mark.parametrize("reference", ["radiology_demo", "radiology_dmeo", "hcm", "org/name"])
-def test_names_are_left_to_the_suggestions(reference):
+def test_names_are_left_to_the_suggestions(reference: str) -> None:
     assert not is_data_path(reference)
 
 
-def test_registering_imports_no_heavy_module():
+def test_registering_imports_no_heavy_module() -> None:
     code = "import sys, tasks; print({'datasets', 'pyarrow', 'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -108,7 +115,7 @@ def test_registering_imports_no_heavy_module():
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_a_folder_in_each_format(tmp_path, suffix):
+def test_a_folder_in_each_format(tmp_path: Path, suffix: str) -> None:
     splits = task(write_folder(tmp_path, suffix)).splits(seed=0)
     for name, split in (("train", splits.train), ("eval", splits.eval), ("test", splits.test)):
         assert split.to_list() == [{"id": f"{name}{i}", **row} for i, row in enumerate(ROWS)]
@@ -116,13 +123,13 @@ def test_a_folder_in_each_format(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
-def test_other_names_of_the_eval_split(tmp_path, name):
+def test_other_names_of_the_eval_split(tmp_path: Path, name: str) -> None:
     splits = task(write_folder(tmp_path, names=("train", name, "test"))).splits(seed=0)
     assert splits.eval["id"][0] == f"{name}0"
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-def test_one_file_is_split_by_the_seed(tmp_path, suffix):
+def test_one_file_is_split_by_the_seed(tmp_path: Path, suffix: str) -> None:
     path = WRITERS[suffix](tmp_path / f"notes{suffix}", ROWS)
     first, again, other = (task(path).splits(seed) for seed in (1, 1, 2))
     assert (len(first.train), len(first.eval), len(first.test)) == (16, 2, 2)
@@ -134,25 +141,25 @@ def test_one_file_is_split_by_the_seed(tmp_path, suffix):
     assert fixed.name == "notes"
 
 
-def test_a_row_keeps_its_number_as_its_id(tmp_path):
+def test_a_row_keeps_its_number_as_its_id(tmp_path: Path) -> None:
     rows = [{"source": " ", "target": "x"}, *ROWS]
     splits = task(write_jsonl(tmp_path / "a.jsonl", rows)).splits(seed=0)
     for row in splits.train:
         assert rows[int(row["id"].removeprefix("row-")) - 1]["source"] == row["source"]
 
 
-def test_eval_is_taken_from_train_where_it_is_missing(tmp_path):
+def test_eval_is_taken_from_train_where_it_is_missing(tmp_path: Path) -> None:
     splits = task(write_folder(tmp_path, names=("train", "test"))).splits(seed=0)
     assert (len(splits.train), len(splits.eval), len(splits.test)) == (18, 2, 20)
     assert not set(splits.train["id"]) & set(splits.eval["id"])
 
 
-def test_json_lines_under_the_suffix_json(tmp_path):
+def test_json_lines_under_the_suffix_json(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.json", ROWS)
     assert texts(task(path).splits(0)) == sorted(row["source"] for row in ROWS)
 
 
-def test_text_is_never_taken_for_another_type(tmp_path):
+def test_text_is_never_taken_for_another_type(tmp_path: Path) -> None:
     odd = ["2024-01-01", "NA", "null", "007", "1e5", "True", 'a "b", c\nd', "é\u2028ß"]
     rows = [{"source": text, "target": text} for text in odd]
     for suffix, write in WRITERS.items():
@@ -160,18 +167,18 @@ def test_text_is_never_taken_for_another_type(tmp_path):
         assert texts(task(path).splits(0)) == sorted(odd), suffix
 
 
-def test_a_byte_order_mark_is_no_part_of_a_column_name(tmp_path):
+def test_a_byte_order_mark_is_no_part_of_a_column_name(tmp_path: Path) -> None:
     path = tmp_path / "excel.csv"
     path.write_text("source,target\na,b\nc,d\ne,f\n", encoding="utf-8-sig")
     assert texts(task(path).splits(0)) == ["a", "c", "e"]
 
 
-def test_long_cells(tmp_path):
+def test_long_cells(tmp_path: Path) -> None:
     rows = [{"source": "word " * 60_000, "target": str(i)} for i in range(3)]
     assert len(task(write_csv(tmp_path / "long.csv", rows)).splits(0).train) == 1
 
 
-def test_options_become_the_task_s_lengths_and_suite(tmp_path):
+def test_options_become_the_task_s_lengths_and_suite(tmp_path: Path) -> None:
     own = task(tmp_path, prefix="go: ", max_source_length=99, max_target_length=9)
     assert (own.prefix, own.max_source_length, own.max_target_length) == ("go: ", 99, 9)
     names = {suite: task(tmp_path, suite=suite).metrics() for suite in ("summary", "dialogue")}
@@ -192,13 +199,13 @@ def test_options_become_the_task_s_lengths_and_suite(tmp_path):
         ("input", "output"),
     ],
 )
-def test_obvious_columns_are_guessed(tmp_path, source, target):
+def test_obvious_columns_are_guessed(tmp_path: Path, source: str, target: str) -> None:
     rows = [{"n": i, source: f"s{i}", target: f"t{i}"} for i in range(3)]
     splits = task(write_jsonl(tmp_path / "a.jsonl", rows)).splits(0)
     assert texts(splits) == ["s0", "s1", "s2"]
 
 
-def test_named_columns_win(tmp_path):
+def test_named_columns_win(tmp_path: Path) -> None:
     rows = [{"source": "x", "target": "y", "a": f"a{i}", "b": "b", "k": i} for i in range(3)]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     splits = task(path, source_column="a", target_column="b", id_column="k").splits(0)
@@ -210,7 +217,7 @@ def test_named_columns_win(tmp_path):
     }.items()
 
 
-def test_a_column_named_for_one_role_is_not_guessed_for_the_other(tmp_path):
+def test_a_column_named_for_one_role_is_not_guessed_for_the_other(tmp_path: Path) -> None:
     rows = [{"summary": "x", "headline": "y"}] * 3
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     assert task(path, source_column="summary").splits(0).train["target"][0] == "y"
@@ -231,7 +238,9 @@ def test_a_column_named_for_one_role_is_not_guessed_for_the_other(tmp_path):
         ),
     ],
 )
-def test_column_errors_list_the_columns_and_the_flag(tmp_path, row, options, message):
+def test_column_errors_list_the_columns_and_the_flag(
+    tmp_path: Path, row: dict[str, str], options: dict[str, str], message: str
+) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [row] * 5)
     with pytest.raises(HarnessError, match=message) as caught:
         task(path, **options).splits(0)
@@ -243,7 +252,7 @@ def test_column_errors_list_the_columns_and_the_flag(tmp_path, row, options, mes
 # Ids
 
 
-def test_named_ids_that_repeat_are_an_error_and_guessed_ones_are_not_used(tmp_path):
+def test_named_ids_that_repeat_are_an_error_and_guessed_ones_are_not_used(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"id": "same", **row} for row in ROWS])
     with pytest.raises(HarnessError, match="not distinct"):
         task(path, id_column="id").splits(0)
@@ -254,7 +263,7 @@ def test_named_ids_that_repeat_are_an_error_and_guessed_ones_are_not_used(tmp_pa
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
-def test_blank_and_missing_texts_are_skipped_and_counted(tmp_path, suffix):
+def test_blank_and_missing_texts_are_skipped_and_counted(tmp_path: Path, suffix: str) -> None:
     bad = [
         {"source": "", "target": "x"},
         {"source": " \n\t", "target": "x"},
@@ -273,7 +282,7 @@ def test_blank_and_missing_texts_are_skipped_and_counted(tmp_path, suffix):
     assert texts(splits) == sorted(row["source"] for row in ROWS)
 
 
-def test_skipped_rows_are_counted_over_all_splits(tmp_path):
+def test_skipped_rows_are_counted_over_all_splits(tmp_path: Path) -> None:
     write_folder(tmp_path)
     for name in ("train", "eval", "test"):
         write_jsonl(tmp_path / f"{name}.jsonl", [*ROWS, {"source": "only"}])
@@ -282,14 +291,14 @@ def test_skipped_rows_are_counted_over_all_splits(tmp_path):
 
 @pytest.mark.parametrize("value", [1, 2.5, True, ["x"], {"a": "x"}])
 @pytest.mark.parametrize("column", ["source", "target"])
-def test_values_that_are_not_text_are_errors(tmp_path, column, value):
+def test_values_that_are_not_text_are_errors(tmp_path: Path, column: str, value: object) -> None:
     rows = [*ROWS, {**ROWS[0], column: value}]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     with pytest.raises(HarnessError, match=rf"a\.jsonl: row 21, column '{column}': .* than text"):
         task(path).splits(0)
 
 
-def test_a_numeric_parquet_column_is_an_error(tmp_path):
+def test_a_numeric_parquet_column_is_an_error(tmp_path: Path) -> None:
     rows = [{"source": "x", "target": i} for i in range(5)]
     with pytest.raises(HarnessError, match="row 1, column 'target': a number"):
         task(write_parquet(tmp_path / "a.parquet", rows)).splits(0)
@@ -299,7 +308,7 @@ def test_a_numeric_parquet_column_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("reference", ["gone.jsonl", "gone"])
-def test_a_missing_file_or_folder(tmp_path, reference):
+def test_a_missing_file_or_folder(tmp_path: Path, reference: str) -> None:
     with pytest.raises(HarnessError, match="no file or folder") as caught:
         task(tmp_path / reference).splits(0)
     assert "--task" in caught.value.hint
@@ -309,12 +318,14 @@ def test_a_missing_file_or_folder(tmp_path, reference):
     ("names", "missing"),
     [(("eval", "test"), "no train"), (("train", "eval"), "no test"), ((), "no train and no test")],
 )
-def test_a_folder_without_a_needed_split(tmp_path, names, missing):
+def test_a_folder_without_a_needed_split(
+    tmp_path: Path, names: tuple[str, ...], missing: str
+) -> None:
     with pytest.raises(HarnessError, match=missing):
         task(write_folder(tmp_path, names=names)).splits(0)
 
 
-def test_two_files_for_one_split(tmp_path):
+def test_two_files_for_one_split(tmp_path: Path) -> None:
     write_folder(tmp_path, names=("train", "dev", "eval", "test"))
     with pytest.raises(HarnessError, match=r"dev\.jsonl, eval\.jsonl"):
         task(tmp_path).splits(0)
@@ -350,7 +361,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_files_are_clear_errors(tmp_path, name):
+def test_bad_files_are_clear_errors(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(BAD_FILES[name])
     with pytest.raises(HarnessError) as caught:
@@ -359,7 +370,7 @@ def test_bad_files_are_clear_errors(tmp_path, name):
     assert caught.value.hint
 
 
-def test_malformed_lines_are_numbered(tmp_path):
+def test_malformed_lines_are_numbered(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(GOOD * 3 + b"\n{oops\n")
     with pytest.raises(HarnessError, match=r"a\.jsonl: line 5: not JSON"):
         task(tmp_path / "a.jsonl").splits(0)
@@ -388,7 +399,7 @@ FUZZ = settings(
 )
 
 
-def check(path, rows):
+def check(path: Path, rows: int | None) -> None:
     try:
         splits = task(path).splits(seed=0)
     except HarnessError as error:
@@ -406,7 +417,7 @@ def check(path, rows):
 
 @FUZZ
 @given(JSON_ROWS)
-def test_any_json_rows(tmp_path, rows):
+def test_any_json_rows(tmp_path: Path, rows: Rows) -> None:
     check(write_jsonl(tmp_path / "a.jsonl", rows), len(rows))
     check(write_json(tmp_path / "a.json", rows), len(rows))
 
@@ -417,7 +428,7 @@ def test_any_json_rows(tmp_path, rows):
     st.lists(st.lists(TEXTS, min_size=3, max_size=3), max_size=12),
     st.integers(0, 100),
 )
-def test_any_csv_cells(tmp_path, header, rows, cut):
+def test_any_csv_cells(tmp_path: Path, header: list[str], rows: list[list[str]], cut: int) -> None:
     rows = [row[: len(header)] for row in rows]
     if cut < len(rows):
         rows[cut].pop()
@@ -442,7 +453,7 @@ STARTS = {
     st.booleans(),
     st.binary(max_size=40) | st.text(max_size=20).map(str.encode),
 )
-def test_any_bytes(tmp_path, suffix, begun, rest):
+def test_any_bytes(tmp_path: Path, suffix: str, begun: bool, rest: bytes) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes((STARTS[suffix] if begun else b"") + rest)
     check(path, None)
@@ -450,7 +461,7 @@ def test_any_bytes(tmp_path, suffix, begun, rest):
 
 @FUZZ
 @given(st.integers(0, 10_000), st.integers(0, 255))
-def test_a_damaged_parquet_file(tmp_path, place, byte):
+def test_a_damaged_parquet_file(tmp_path: Path, place: int, byte: int) -> None:
     path = write_parquet(tmp_path / "a.parquet", ROWS)
     data = bytearray(path.read_bytes())
     data[place % len(data)] = byte
@@ -461,7 +472,7 @@ def test_a_damaged_parquet_file(tmp_path, place, byte):
 # Privacy, and real data
 
 
-def test_loading_is_silent_and_leaves_no_copy(tmp_path):
+def test_loading_is_silent_and_leaves_no_copy(tmp_path: Path) -> None:
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     home.mkdir()
     scratch.mkdir()
@@ -475,7 +486,7 @@ def test_loading_is_silent_and_leaves_no_copy(tmp_path):
     assert [*home.rglob("*"), *scratch.rglob("*")] == []
 
 
-def test_real_text():
+def test_real_text() -> None:
     folder = Path(os.environ.get("HARNESS_TEST_DATA", "")) / "debian_synopsis"
     if not folder.is_dir():
         pytest.skip("HARNESS_TEST_DATA names no folder that holds debian_synopsis/")

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness import HarnessError
+from harness import HarnessError, Task
 from harness.api.options import validate
 from harness.api.plugins import installed
 from tasks.public import HubOptions, HubTask
@@ -14,7 +16,9 @@ from tasks.public import HubOptions, HubTask
 NAMES = ["xsum", "cnn_dailymail", "samsum", "dialogsum"]
 
 
-def write_split(folder, name, count, columns=("document", "summary", "id")):
+def write_split(
+    folder: Path, name: str, count: int, columns: tuple[str, ...] = ("document", "summary", "id")
+) -> None:
     """Write a split as the hub would serve it; the library reads a folder like a repository."""
     folder.mkdir(exist_ok=True)
     rows = [
@@ -24,20 +28,20 @@ def write_split(folder, name, count, columns=("document", "summary", "id")):
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def task(reference, **options):
+def task(reference: str, **options: Any) -> Task:
     found = installed().tasks.find(reference).load()
     return found(reference, validate(found.Options, options, "test"))
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the library's own cache within the test."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", [*NAMES, "hub:some/thing"])
-def test_a_hub_that_cannot_be_reached_is_one_clear_error(name):
+def test_a_hub_that_cannot_be_reached_is_one_clear_error(name: str) -> None:
     with pytest.raises(HarnessError, match="could not be had from the Hugging Face hub") as caught:
         task(name).splits(0)
     for way in ("network", "HF_HOME", "--task FOLDER"):
@@ -45,7 +49,7 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_error(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_named_sets_have_summaries_defaults(name):
+def test_named_sets_have_summaries_defaults(name: str) -> None:
     chosen = task(name)
     assert chosen.name == name
     assert (chosen.prefix, chosen.max_source_length, chosen.max_target_length) == (
@@ -57,13 +61,13 @@ def test_named_sets_have_summaries_defaults(name):
     assert any("rouge1" in metric.names for metric in chosen.metrics())
 
 
-def test_any_id_is_a_task_and_its_name_is_the_id():
+def test_any_id_is_a_task_and_its_name_is_the_id() -> None:
     assert installed().tasks.find("hub:org/name").load() is HubTask
     chosen = task("hub:org/name", max_source_length=99)
     assert (chosen.name, chosen.prefix, chosen.max_source_length) == ("org/name", "", 99)
 
 
-def test_finding_a_task_of_the_hub_imports_no_heavy_module():
+def test_finding_a_task_of_the_hub_imports_no_heavy_module() -> None:
     code = (
         "import sys; from harness.api.plugins import installed; import tasks.public; "
         "installed().tasks.find('hub:a/b'); print({'datasets', 'torch'} & set(sys.modules))"
@@ -74,7 +78,7 @@ def test_finding_a_task_of_the_hub_imports_no_heavy_module():
 
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("names", [("train", "validation", "test"), ("train", "test"), ("train",)])
-def test_splits_that_are_missing_are_made(tmp_path, names):
+def test_splits_that_are_missing_are_made(tmp_path: Path, names: tuple[str, ...]) -> None:
     folder = tmp_path / "repository"
     for name in names:
         write_split(folder, name, 40)
@@ -90,7 +94,7 @@ def test_splits_that_are_missing_are_made(tmp_path, names):
 
 
 @pytest.mark.usefixtures("cache")
-def test_columns_can_be_named(tmp_path):
+def test_columns_can_be_named(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     write_split(folder, "train", 20, columns=("a", "b", "c"))
     with pytest.raises(HarnessError, match="no column is obviously the source") as caught:
@@ -101,7 +105,7 @@ def test_columns_can_be_named(tmp_path):
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_data_set_without_a_train_split(tmp_path):
+def test_a_data_set_without_a_train_split(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     write_split(folder, "test", 20)
     with pytest.raises(HarnessError, match=r"no train split\. Its splits: test"):

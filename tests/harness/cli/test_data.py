@@ -2,14 +2,17 @@
 
 import gzip
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
 RADIOLOGY = "mimic_radiology"
 
 
 @pytest.fixture
-def prepared(harness, tmp_path):
+def prepared(harness: Callable[..., Result], tmp_path: Path) -> Path:
     """The folder of a task made from 200 made-up notes."""
     folder = tmp_path / "data" / RADIOLOGY
     result = harness("prepare", RADIOLOGY, "--synthetic", "200", "--out", str(folder))
@@ -17,11 +20,13 @@ def prepared(harness, tmp_path):
     return folder
 
 
-def path_of(folder):
+def path_of(folder: Path) -> tuple[str, str]:
     return ("--set", f"task_options.path={folder}")
 
 
-def test_prepare_says_what_was_kept_and_what_comes_next(harness, prepared, tmp_path):
+def test_prepare_says_what_was_kept_and_what_comes_next(
+    harness: Callable[..., Result], prepared: Path, tmp_path: Path
+) -> None:
     counts = json.loads((prepared / "counts.json").read_text())
     # The made-up notes are a file like MIMIC-IV-Note's: they can be prepared like it.
     notes = prepared / "notes.csv.gz"
@@ -45,7 +50,9 @@ def test_prepare_says_what_was_kept_and_what_comes_next(harness, prepared, tmp_p
         (("mimic_radiolgy", "--synthetic", "9"), "Did you mean 'mimic_radiology'"),
     ],
 )
-def test_mistakes_of_prepare(harness, tmp_path, arguments, message):
+def test_mistakes_of_prepare(
+    harness: Callable[..., Result], tmp_path: Path, arguments: list[str], message: str
+) -> None:
     result = harness("prepare", *arguments, "--out", str(tmp_path / "out"))
     assert result.exit_code == 2
     assert message in result.stderr
@@ -53,7 +60,9 @@ def test_mistakes_of_prepare(harness, tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stats_as_json_has_the_columns_of_table_1(harness, prepared):
+def test_stats_as_json_has_the_columns_of_table_1(
+    harness: Callable[..., Result], prepared: Path
+) -> None:
     result = harness("stats", RADIOLOGY, *path_of(prepared), "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
@@ -66,14 +75,14 @@ def test_stats_as_json_has_the_columns_of_table_1(harness, prepared):
     assert 0 < found["novel_unigrams_pct"] < found["novel_bigrams_pct"] < 100
 
 
-def test_stats_as_a_table(harness, prepared):
+def test_stats_as_a_table(harness: Callable[..., Result], prepared: Path) -> None:
     result = harness("stats", RADIOLOGY, *path_of(prepared))
     assert result.exit_code == 0, result.output
     for word in ("train", "eval", "test", "source", "words", "2-grams", "left out", "near"):
         assert word in result.stdout
 
 
-def test_stats_of_ones_own_file(harness, tmp_path):
+def test_stats_of_ones_own_file(harness: Callable[..., Result], tmp_path: Path) -> None:
     rows = [{"article": "Aa bb cc. Dd ee.", "summary": "aa bb xx"} for _ in range(20)]
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -98,13 +107,15 @@ def test_stats_of_ones_own_file(harness, tmp_path):
         ("task_options.path=gone", "were not found"),
     ],
 )
-def test_mistakes_of_stats(harness, setting, message):
+def test_mistakes_of_stats(harness: Callable[..., Result], setting: str, message: str) -> None:
     result = harness("stats", RADIOLOGY, "--set", setting)
     assert result.exit_code == 2
     assert message in result.stderr
 
 
-def test_the_whole_path_from_notes_to_a_report(harness, prepared, short_run, tmp_path):
+def test_the_whole_path_from_notes_to_a_report(
+    harness: Callable[..., Result], prepared: Path, short_run: list[str], tmp_path: Path
+) -> None:
     results = tmp_path / "results"
     small = {"train.max_steps": 2, "train.eval_examples": 2, "test.examples": 3}
     settings = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]

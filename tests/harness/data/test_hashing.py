@@ -27,20 +27,22 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("room", "changes"),
     [("cli", False), ("reporting/page", False), ("training", True), ("training/cli", True)],
 )
-def test_only_code_that_can_change_a_result_is_hashed(package: Path, room: str, changes: bool):
+def test_only_code_that_can_change_a_result_is_hashed(
+    package: Path, room: str, changes: bool
+) -> None:
     before = code_hash([])
     (package / room / "module.py").write_text("new")
     assert (code_hash([]) != before) is changes
 
 
-def test_a_renamed_file_changes_the_hash_of_its_folder(tmp_path: Path):
+def test_a_renamed_file_changes_the_hash_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("text")
     before = folder_hash(tmp_path)
     (tmp_path / "a.py").rename(tmp_path / "b.py")
     assert folder_hash(tmp_path) != before
 
 
-def test_hidden_files_do_not_count(tmp_path: Path):
+def test_hidden_files_do_not_count(tmp_path: Path) -> None:
     before = folder_hash(tmp_path)
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "a.pyc").write_text("compiled")

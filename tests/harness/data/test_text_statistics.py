@@ -24,11 +24,11 @@ from harness.data.text_statistics import count_sentences, describe_texts
         ("...", 1),
     ],
 )
-def test_sentences(text, sentences):
+def test_sentences(text: str, sentences: int) -> None:
     assert count_sentences(text) == sentences
 
 
-def test_means_and_novelty_by_hand():
+def test_means_and_novelty_by_hand() -> None:
     found = describe_texts(
         [
             # Target words: a, b, x; x is new. Pairs: (a, b) is in the source, (b, x) is not.
@@ -48,12 +48,12 @@ def test_means_and_novelty_by_hand():
     assert found.novel_bigrams_pct == pytest.approx((50 + 100) / 2)
 
 
-def test_no_target_with_words_has_no_novelty():
+def test_no_target_with_words_has_no_novelty() -> None:
     found = describe_texts([("a", "..."), ("b", "?")])
     assert (found.novel_unigrams_pct, found.novel_bigrams_pct) == (None, None)
 
 
-def test_nothing_at_all():
+def test_nothing_at_all() -> None:
     assert describe_texts([]).examples == 0
 
 
@@ -61,7 +61,7 @@ WORDS = st.lists(st.sampled_from("abcd"), max_size=8)
 
 
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=8))
-def test_novelty_is_that_of_a_plain_count(pairs):
+def test_novelty_is_that_of_a_plain_count(pairs: list[tuple[list[str], list[str]]]) -> None:
     found = describe_texts([(" ".join(s), " ".join(t)) for s, t in pairs])
     for order, value in ((1, found.novel_unigrams_pct), (2, found.novel_bigrams_pct)):
         shares = []
@@ -73,10 +73,10 @@ def test_novelty_is_that_of_a_plain_count(pairs):
         assert value == (pytest.approx(sum(shares) / len(shares)) if shares else None)
 
 
-def test_a_target_copied_from_its_source_has_nothing_new():
+def test_a_target_copied_from_its_source_has_nothing_new() -> None:
     found = describe_texts([("The lungs are clear. No effusion.", "the lungs ARE clear")] * 5)
     assert (found.novel_unigrams_pct, found.novel_bigrams_pct) == (0, 0)
 
 
-def test_pairs_are_read_in_one_pass():
+def test_pairs_are_read_in_one_pass() -> None:
     assert describe_texts((text, text) for text in ("a", "b c")).source_words == 1.5

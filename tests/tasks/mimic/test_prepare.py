@@ -8,13 +8,16 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from harness import HarnessError, Preparation
+from harness import HarnessError, Preparation, Prepared
 from harness.data.leakage import hash_text
 from tasks.mimic.notes import COLUMNS
 from tasks.mimic.prepare import COUNTS, EXAMPLES, HASHES
@@ -24,28 +27,28 @@ from tasks.mimic.task import Discharge, Radiology
 GOOD = "FINDINGS:\nThe lungs are clear.\n\nIMPRESSION:\nNormal.\n"
 
 
-def row(number, text=GOOD, subject="7"):
+def row(number: int, text: str = GOOD, subject: str = "7") -> list[str]:
     return [f"n{number}", subject, "", "RR", "1", "t", "t", text]
 
 
-def write(path, rows, header=COLUMNS):
+def write(path: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = COLUMNS) -> Path:
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerows([header, *rows])
     return write_bytes(path, buffer.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def write_bytes(path, data):
+def write_bytes(path: Path, data: bytes) -> Path:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
 
 
-def prepare(notes, out, **options):
+def prepare(notes: Path | None, out: Path, **options: Any) -> Prepared:
     return Radiology.prepare(Preparation(out, notes, **options))
 
 
 @pytest.mark.parametrize("name", ["radiology.csv", "radiology.csv.gz"])
-def test_examples_hold_texts_patients_and_hashes(tmp_path, name):
+def test_examples_hold_texts_patients_and_hashes(tmp_path: Path, name: str) -> None:
     notes = write(tmp_path / name, [row(1), row(2, "IMPRESSION: x"), row(3, subject="8")])
     prepared = prepare(notes, tmp_path / "out")
     source = "findings: the lungs are clear."
@@ -59,12 +62,12 @@ def test_examples_hold_texts_patients_and_hashes(tmp_path, name):
     assert counts == {"kept": 2, "left_out": prepared.left_out}
 
 
-def test_columns_are_found_by_their_names(tmp_path):
+def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
     notes = write(tmp_path / "a.csv", [[GOOD, "7", "n1"]], header=["text", "subject_id", "note_id"])
     assert prepare(notes, tmp_path / "out").kept == 1
 
 
-def test_each_row_that_is_no_example_is_counted_by_its_reason(tmp_path):
+def test_each_row_that_is_no_example_is_counted_by_its_reason(tmp_path: Path) -> None:
     rows = [
         row(1),
         ["n2", "7", "too short"],
@@ -90,7 +93,7 @@ def test_each_row_that_is_no_example_is_counted_by_its_reason(tmp_path):
     }
 
 
-def test_an_unclosed_quotation_mark_costs_its_row_and_not_the_file(tmp_path):
+def test_an_unclosed_quotation_mark_costs_its_row_and_not_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", [row(1), row(2)])
     with path.open("a") as file:
         file.write('n3,7,,RR,1,t,t,"never closed\n')
@@ -98,19 +101,19 @@ def test_an_unclosed_quotation_mark_costs_its_row_and_not_the_file(tmp_path):
     assert (prepared.kept, prepared.left_out) == (2, {"the row is malformed": 1})
 
 
-def test_notes_longer_than_the_csv_modules_own_limit(tmp_path):
+def test_notes_longer_than_the_csv_modules_own_limit(tmp_path: Path) -> None:
     notes = write(tmp_path / "a.csv", [row(1, "FINDINGS: " + "word " * 60_000 + "\nIMPRESSION: x")])
     assert prepare(notes, tmp_path / "out").kept == 1
 
 
-def test_batches_join_without_loss(tmp_path):
+def test_batches_join_without_loss(tmp_path: Path) -> None:
     rows = [row(number, subject=str(number)) for number in range(2500)]
     assert prepare(write(tmp_path / "a.csv", rows), tmp_path / "out").kept == 2500
     ids = parquet.read_table(tmp_path / "out" / EXAMPLES)["id"].to_pylist()
     assert ids == [f"n{number}" for number in range(2500)]
 
 
-def test_progress_reaches_the_end_of_the_file(tmp_path):
+def test_progress_reaches_the_end_of_the_file(tmp_path: Path) -> None:
     ticks = []
     notes = write(tmp_path / "a.csv.gz", [row(number) for number in range(2000)])
     prepare(notes, tmp_path / "out", on_progress=lambda *on_progress: ticks.append(on_progress))
@@ -136,7 +139,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_file_is_a_clear_error_and_leaves_nothing(tmp_path, name):
+def test_a_broken_file_is_a_clear_error_and_leaves_nothing(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(BROKEN[name])
     with pytest.raises(HarnessError) as caught:
@@ -146,12 +149,12 @@ def test_a_broken_file_is_a_clear_error_and_leaves_nothing(tmp_path, name):
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_a_missing_file(tmp_path):
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"gone\.csv"):
         prepare(tmp_path / "gone.csv", tmp_path / "out")
 
 
-def test_an_existing_folder_is_never_written_to(tmp_path):
+def test_an_existing_folder_is_never_written_to(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine").write_text("x")
@@ -160,14 +163,14 @@ def test_an_existing_folder_is_never_written_to(tmp_path):
     assert [path.name for path in out.iterdir()] == ["mine"]
 
 
-def test_notes_or_a_number_of_made_up_ones_but_not_both(tmp_path):
+def test_notes_or_a_number_of_made_up_ones_but_not_both(tmp_path: Path) -> None:
     for options in ({}, {"notes": tmp_path / "a.csv", "synthetic": 5}):
         with pytest.raises(HarnessError, match="Either") as caught:
             Discharge.prepare(Preparation(tmp_path / "out", **options))
         assert "discharge.csv.gz" in caught.value.hint
 
 
-def in_fresh_process(code, *arguments):
+def in_fresh_process(code: str, *arguments: object) -> str:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         capture_output=True,
@@ -177,7 +180,7 @@ def in_fresh_process(code, *arguments):
     return done.stdout.strip()
 
 
-def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
     write_notes("radiology", tmp_path / "a.csv", 3000, seed=0)
     # A limit on the size of files fails in the same calls as a full disk.
     said = in_fresh_process(
@@ -211,7 +214,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def peak_kib(tmp_path, count, text):
+def peak_kib(tmp_path: Path, count: int, text: str) -> int:
     notes = tmp_path / f"{count}.csv"
     with notes.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -220,7 +223,7 @@ def peak_kib(tmp_path, count, text):
     return int(in_fresh_process(PEAK, notes, tmp_path / f"out{count}"))
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path):
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     # 60 MB of notes against 20 MB, which is two batches: holding them would cost 40 MB more, and as
     # much again in Arrow; a plateau wavers by some 10 MB, as allocators keep what they had.
     text = "FINDINGS: " + "the lungs are clear and well expanded " * 270 + "\nIMPRESSION: "
@@ -228,7 +231,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_on_200_thousand_notes_is_that_on_20_thousand(tmp_path):
+def test_memory_on_200_thousand_notes_is_that_on_20_thousand(tmp_path: Path) -> None:
     for count in (20_000, 200_000):
         write_notes("radiology", tmp_path / f"{count}.csv.gz", count, seed=0)
     small, large = (
@@ -250,7 +253,9 @@ CELLS = st.text(max_size=12) | st.sampled_from([GOOD, "FINDINGS: a", '"', "n", "
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=4) | st.just(["n", "7", GOOD]), max_size=8))
-def test_every_row_is_kept_or_counted(tmp_path_factory, rows):
+def test_every_row_is_kept_or_counted(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]
+) -> None:
     folder = tmp_path_factory.mktemp("any")
     rows = [[cell.encode("utf-8", "replace").decode() for cell in cells] for cells in rows]
     path = write(folder / "a.csv", rows, header=["note_id", "subject_id", "text"])
@@ -265,7 +270,9 @@ def test_every_row_is_kept_or_counted(tmp_path_factory, rows):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.binary(max_size=80), begun=st.booleans(), packed=st.booleans())
-def test_any_bytes(tmp_path_factory, data, begun, packed):
+def test_any_bytes(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, begun: bool, packed: bool
+) -> None:
     folder = tmp_path_factory.mktemp("bytes")
     start = b'note_id,subject_id,text\nn,7,"FINDINGS: a\nIMPRESSION: b"\n' if begun else b""
     path = write_bytes(folder / f"a.csv{'.gz' * packed}", start + data)

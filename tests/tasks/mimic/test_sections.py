@@ -1,5 +1,7 @@
 """Titled sections: what is source, what is target, and where a section ends."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,11 +49,11 @@ NOTIFICATION: Called to the team.
 """
 
 
-def reader(kind):
+def reader(kind: str) -> SectionReader:
     return SectionReader(read_titles(kind))
 
 
-def test_a_discharge_note():
+def test_a_discharge_note() -> None:
     pair = reader("discharge").read(DISCHARGE)
     assert pair.target == "primary: pneumonia secondary: copd"
     assert pair.source == (
@@ -63,7 +65,7 @@ def test_a_discharge_note():
 @pytest.mark.parametrize(
     "title", ["Final Diagnoses", "DISCHARGE DIAGNOSIS", "discharge diagnoses", "Final Diagnosis"]
 )
-def test_each_title_of_the_diagnosis(title):
+def test_each_title_of_the_diagnosis(title: str) -> None:
     note = DISCHARGE.replace("Discharge Diagnosis", title)
     assert reader("discharge").read(note).target == "primary: pneumonia secondary: copd"
 
@@ -71,18 +73,18 @@ def test_each_title_of_the_diagnosis(title):
 @pytest.mark.parametrize(
     "line", ["Name:  ___   Unit No:   ___", " Admission Date:  ___", "Date of Birth:  ___  Sex: F"]
 )
-def test_the_name_block_ends_the_target(line):
+def test_the_name_block_ends_the_target(line: str) -> None:
     note = f"Allergies: none\nDischarge Diagnosis:\nPneumonia\n{line}\nfurther words\n"
     pair = reader("discharge").read(note)
     assert pair == ("allergies: none", "pneumonia")
 
 
-def test_a_radiology_report():
+def test_a_radiology_report() -> None:
     pair = reader("radiology").read(RADIOLOGY)
     assert pair == ("findings: the lungs are clear. no effusion.", "no acute process.")
 
 
-def test_final_report_is_a_title_without_a_colon():
+def test_final_report_is_a_title_without_a_colon() -> None:
     note = (
         "      FINAL REPORT\r\n HISTORY: fall.\r\n\r\nNo fracture.\r\n\r\nIMPRESSION: Normal.\r\n"
     )
@@ -90,12 +92,12 @@ def test_final_report_is_a_title_without_a_colon():
     assert pair == ("final report: history: fall. no fracture.", "normal.")
 
 
-def test_a_title_within_a_line_is_no_title():
+def test_a_title_within_a_line_is_no_title() -> None:
     pair = reader("radiology").read("FINDINGS: see impression: below\nIMPRESSION: ok")
     assert pair == ("findings: see impression: below", "ok")
 
 
-def test_the_first_target_that_holds_text_is_taken_and_no_other_is_source():
+def test_the_first_target_that_holds_text_is_taken_and_no_other_is_source() -> None:
     note = "Findings: a\nImpression:\n\nImpression: first\nImpression: second\nFindings: b"
     assert reader("radiology").read(note) == ("findings: a findings: b", "first")
 
@@ -111,11 +113,11 @@ def test_the_first_target_that_holds_text_is_taken_and_no_other_is_source():
         ("", ("", None)),
     ],
 )
-def test_what_is_lacking(note, pair):
+def test_what_is_lacking(note: str, pair: tuple[str, str | None]) -> None:
     assert reader("radiology").read(note) == pair
 
 
-def test_of_titles_that_begin_alike_the_longest_counts():
+def test_of_titles_that_begin_alike_the_longest_counts() -> None:
     titles = Titles(target=["plan"], source=["exam", "exam on discharge"])
     assert SectionReader(titles).read("Exam on discharge: x\nPlan: y").source == (
         "exam on discharge: x"
@@ -123,7 +125,7 @@ def test_of_titles_that_begin_alike_the_longest_counts():
 
 
 @given(st.text(alphabet="ab: \n\r\tİ.FINDGSIMPRESO", max_size=60))
-def test_any_note_keeps_its_words_in_order(note):
+def test_any_note_keeps_its_words_in_order(note: str) -> None:
     """Nothing is made up: the words of both texts are words of the note, in its order."""
     pair = reader("radiology").read(f"FINDINGS: {note}")
     rest = iter(f"findings: {note.lower()}".replace(":", " ").split())
@@ -131,7 +133,7 @@ def test_any_note_keeps_its_words_in_order(note):
         assert all(word in rest for word in pair.source.replace(":", " ").split())
 
 
-def test_titles_can_be_replaced(tmp_path):
+def test_titles_can_be_replaced(tmp_path: Path) -> None:
     path = tmp_path / "titles.toml"
     path.write_text('[radiology]\ntarget = ["schluss"]\nsource = ["befund"]\n')
     reader = SectionReader(read_titles("radiology", path))
@@ -151,7 +153,7 @@ def test_titles_can_be_replaced(tmp_path):
         ('[radiology]\ntarget = [" "]\nsource = ["b"]', "not a title"),
     ],
 )
-def test_a_bad_file_of_titles(tmp_path, text, message):
+def test_a_bad_file_of_titles(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "titles.toml"
     path.write_text(text)
     with pytest.raises(HarnessError, match=message) as caught:
@@ -159,7 +161,7 @@ def test_a_bad_file_of_titles(tmp_path, text, message):
     assert str(path) in caught.value.message
 
 
-def test_a_missing_file_of_titles_points_to_the_one_to_copy(tmp_path):
+def test_a_missing_file_of_titles_points_to_the_one_to_copy(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="cannot be read") as caught:
         read_titles("radiology", tmp_path / "gone.toml")
     assert str(BUILT_IN) in caught.value.hint

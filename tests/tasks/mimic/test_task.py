@@ -4,43 +4,46 @@ import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
 
-from harness import HarnessError, Preparation
+from harness import HarnessError, Preparation, Splits
 from tasks.mimic.prepare import COUNTS, EXAMPLES
 from tasks.mimic.task import Discharge, MimicOptions, Radiology
 
 PARTS = ("train", "eval", "test")
+Prepared = tuple[type[Discharge] | type[Radiology], Path]
 
 
 @pytest.fixture(scope="module", params=[Discharge, Radiology])
-def prepared(request, tmp_path_factory):
+def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """A task's class and the folder of its 600 made-up notes."""
     folder = tmp_path_factory.mktemp("data") / f"mimic_{request.param.kind}"
     request.param.prepare(Preparation(folder, synthetic=600))
     return request.param, folder
 
 
-def splits(prepared, seed=0, **options):
+def splits(prepared: Prepared, seed: int = 0, **options: Any) -> Splits:
     kind, folder = prepared
     return kind(folder.name, MimicOptions(path=folder, **options)).splits(seed)
 
 
-def patients(prepared, found):
+def patients(prepared: Prepared, found: Splits) -> list[set[str]]:
     """Return the set of patients of each split."""
     rows = parquet.read_table(prepared[1] / EXAMPLES).to_pylist()
     of = {row["id"]: row["subject_id"] for row in rows}
     return [{of[id_] for id_ in getattr(found, part)["id"]} for part in PARTS]
 
 
-def test_no_patient_is_on_two_sides(prepared):
+def test_no_patient_is_on_two_sides(prepared: Prepared) -> None:
     train, evaluation, test = patients(prepared, splits(prepared))
     assert not train & evaluation | train & test | evaluation & test
 
 
-def test_the_papers_split_does_not_look_at_patients(prepared):
+def test_the_papers_split_does_not_look_at_patients(prepared: Prepared) -> None:
     found = splits(prepared, split="paper")
     total = sum(len(getattr(found, part)) for part in PARTS)
     assert len(found.eval) == len(found.test) == round(total / 10)
@@ -49,7 +52,9 @@ def test_the_papers_split_does_not_look_at_patients(prepared):
 
 
 @pytest.mark.parametrize("split", ["patient", "paper"])
-def test_every_example_is_in_one_split_whatever_the_runs_seed(prepared, split):
+def test_every_example_is_in_one_split_whatever_the_runs_seed(
+    prepared: Prepared, split: str
+) -> None:
     first, again = (splits(prepared, seed, split=split) for seed in (0, 1))
     other = splits(prepared, split=split, split_seed=1)
     rows = parquet.read_table(prepared[1] / EXAMPLES).select(["id", "source", "target"]).to_pylist()
@@ -59,7 +64,7 @@ def test_every_example_is_in_one_split_whatever_the_runs_seed(prepared, split):
     assert first.test.to_list() != other.test.to_list()
 
 
-def test_notes_left_out_and_leakage_are_passed_on(prepared):
+def test_notes_left_out_and_leakage_are_passed_on(prepared: Prepared) -> None:
     found = splits(prepared)
     assert found.skipped.keys() == {"no section has a title of the target"}
     assert sum(len(getattr(found, part)) for part in PARTS) + sum(found.skipped.values()) == 600
@@ -69,7 +74,7 @@ def test_notes_left_out_and_leakage_are_passed_on(prepared):
     assert found.leakage["near"] >= 0
 
 
-def test_found_in_the_data_folder(prepared, monkeypatch):
+def test_found_in_the_data_folder(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, folder = prepared
     monkeypatch.setenv("HARNESS_DATA", str(folder.parent))
     found = kind(folder.name, MimicOptions()).splits(0)
@@ -77,7 +82,9 @@ def test_found_in_the_data_folder(prepared, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["nowhere", "option", "variable"])
-def test_where_nothing_is_found_each_way_is_named(tmp_path, monkeypatch, place):
+def test_where_nothing_is_found_each_way_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     if place == "variable":
         monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
@@ -94,14 +101,14 @@ def test_where_nothing_is_found_each_way_is_named(tmp_path, monkeypatch, place):
 
 
 @pytest.mark.parametrize("name", [EXAMPLES, COUNTS])
-def test_a_damaged_folder_is_a_clear_error(tmp_path, name):
+def test_a_damaged_folder_is_a_clear_error(tmp_path: Path, name: str) -> None:
     Radiology.prepare(Preparation(tmp_path / "out", synthetic=50))
     (tmp_path / "out" / name).write_bytes(b"{")
     with pytest.raises(HarnessError, match=name):
         Radiology("mimic_radiology", MimicOptions(path=tmp_path / "out")).splits(0)
 
 
-def test_defaults_are_the_papers():
+def test_defaults_are_the_papers() -> None:
     for kind, share in ((Discharge, 0.3), (Radiology, 0.1)):
         task = kind(kind.__name__, MimicOptions())
         assert (task.prefix, task.max_source_length, task.max_target_length) == (
@@ -114,7 +121,7 @@ def test_defaults_are_the_papers():
         assert {"rouge1", "rouge2", "rougeL"} <= names
 
 
-def test_loading_leaves_no_copy_of_confidential_text(tmp_path):
+def test_loading_leaves_no_copy_of_confidential_text(tmp_path: Path) -> None:
     folder, home = tmp_path / "data", tmp_path / "home"
     home.mkdir()
     Radiology.prepare(Preparation(folder, synthetic=50))

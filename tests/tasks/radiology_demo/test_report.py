@@ -10,31 +10,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.radiology_demo.dice import Dice
-from tasks.radiology_demo.lexicon import Change
+from tasks.radiology_demo.lexicon import Change, Kind
 from tasks.radiology_demo.modalities import MODALITIES
-from tasks.radiology_demo.report import MAX_NAMED, write_impression, write_reports, write_source
+from tasks.radiology_demo.report import (
+    MAX_NAMED,
+    Report,
+    write_impression,
+    write_reports,
+    write_source,
+)
 from tasks.radiology_demo.study import NAMED_FROM, Finding, Study, draw_study
 
 KINDS = [(m, t, k) for m in MODALITIES for t in m.topics for k in t.kinds]
 
 
 @pytest.fixture(scope="module")
-def reports():
+def reports() -> list[Report]:
     return list(write_reports("train", 3000, seed=0, seen=set()))
 
 
-def sentences(source):
+def sentences(source: str) -> list[str]:
     return re.split(r"(?<=\.) (?=[A-Z0-9])", source.partition("FINDINGS: ")[2])
 
 
-def fields(template):
+def fields(template: str) -> set[str]:
     return {name for _, name, _, _ in Formatter().parse(template) if name}
 
 
 # The lexicon
 
 
-def test_an_impression_says_nothing_that_its_report_leaves_out():
+def test_an_impression_says_nothing_that_its_report_leaves_out() -> None:
     for _, _, kind in KINDS:
         if kind.weight >= NAMED_FROM:
             for wording in kind.seen:
@@ -42,13 +48,13 @@ def test_an_impression_says_nothing_that_its_report_leaves_out():
         assert fields(kind.gone) <= {"side", "site"}
 
 
-def test_a_wording_means_one_kind_only():
+def test_a_wording_means_one_kind_only() -> None:
     for modality in MODALITIES:
         wordings = [w for topic in modality.topics for kind in topic.kinds for w in kind.seen]
         assert len(set(wordings)) == len(wordings)
 
 
-def test_indications_ask_about_topics_that_can_be_answered():
+def test_indications_ask_about_topics_that_can_be_answered() -> None:
     for modality in MODALITIES:
         for indication in modality.indications:
             (topic,) = (t for t in modality.topics if t.name == indication.asks)
@@ -56,7 +62,7 @@ def test_indications_ask_about_topics_that_can_be_answered():
             assert topic.absent or topic.normal
 
 
-def test_light_kinds_neither_resolve_nor_call_for_advice():
+def test_light_kinds_neither_resolve_nor_call_for_advice() -> None:
     for _, _, kind in KINDS:
         if kind.weight < NAMED_FROM:
             assert not kind.gone
@@ -67,7 +73,7 @@ def test_light_kinds_neither_resolve_nor_call_for_advice():
 
 
 @given(st.text(max_size=20))
-def test_a_study_settles_each_topic_at_most_once_and_in_order(key):
+def test_a_study_settles_each_topic_at_most_once_and_in_order(key: str) -> None:
     study = draw_study(Dice(key))
     places = [study.modality.topics.index(f.topic) for f in study.findings]
     assert places == sorted(set(places))
@@ -79,7 +85,7 @@ def test_a_study_settles_each_topic_at_most_once_and_in_order(key):
             assert least <= finding.millimetres <= greatest
 
 
-def test_earlier_sizes_agree_with_the_change(reports):
+def test_earlier_sizes_agree_with_the_change(reports: list[Report]) -> None:
     checked = 0
     for report in reports:
         for finding in report.study.findings:
@@ -103,11 +109,11 @@ CUES = {
 PRIOR = r"(?:previously|compared with|This measured) ([\d.]+ [mc]m)"
 
 
-def one_article(text):
+def one_article(text: str) -> str:
     return re.sub(r"\b([Aa])n ", r"\1 ", text)
 
 
-def pattern(template, kind):
+def pattern(template: str, kind: Kind) -> re.Pattern[str]:
     values = {
         "site": "|".join(map(re.escape, sorted(kind.sites, key=len, reverse=True))),
         "side": "left|right",
@@ -131,12 +137,12 @@ READERS = {
 }
 
 
-def millimetres(size):
+def millimetres(size: str) -> int:
     number, unit = size.split()
     return round(float(number) * (10 if unit == "cm" else 1))
 
 
-def read(report):
+def read(report: Report) -> Study:
     """Recover a study from the sentences of its report."""
     said = sentences(one_article(report.source))
     findings = []
@@ -164,12 +170,12 @@ def read(report):
     )
 
 
-def test_the_impression_follows_from_the_report(reports):
+def test_the_impression_follows_from_the_report(reports: list[Report]) -> None:
     for report in reports:
         assert write_impression(read(report)).lower() == report.target.lower(), report.source
 
 
-def test_the_words_of_a_report_have_no_bearing_on_its_impression(reports):
+def test_the_words_of_a_report_have_no_bearing_on_its_impression(reports: list[Report]) -> None:
     for number, report in enumerate(reports[:300]):
         retold = replace(report, source=write_source(report.study, Dice(f"retold {number}")))
         assert retold.source != report.source
@@ -179,7 +185,7 @@ def test_the_words_of_a_report_have_no_bearing_on_its_impression(reports):
 # The text
 
 
-def test_every_placeholder_is_filled_and_punctuation_is_single(reports):
+def test_every_placeholder_is_filled_and_punctuation_is_single(reports: list[Report]) -> None:
     for report in reports:
         for text in (report.source, report.target):
             assert not re.search(
@@ -191,7 +197,7 @@ def test_every_placeholder_is_filled_and_punctuation_is_single(reports):
             assert re.match(r"[A-Z0-9]", sentence), sentence
 
 
-def test_articles_fit_the_next_word(reports):
+def test_articles_fit_the_next_word(reports: list[Report]) -> None:
     pairs = Counter(
         (article.lower(), word)
         for report in reports
@@ -209,7 +215,7 @@ def test_articles_fit_the_next_word(reports):
         assert (article == "an") is spoken_with_vowel, (article, word)
 
 
-def test_no_report_both_asserts_and_denies_a_thing(reports):
+def test_no_report_both_asserts_and_denies_a_thing(reports: list[Report]) -> None:
     denials = 0
     for report in reports:
         asserted, denied = [], []
@@ -228,7 +234,7 @@ def test_no_report_both_asserts_and_denies_a_thing(reports):
     assert denials > 3000
 
 
-def test_topics_with_a_finding_are_not_called_normal(reports):
+def test_topics_with_a_finding_are_not_called_normal(reports: list[Report]) -> None:
     for report in reports:
         for finding in report.study.findings:
             assert not any(phrase in report.source for phrase in finding.topic.normal)
@@ -237,7 +243,7 @@ def test_topics_with_a_finding_are_not_called_normal(reports):
             )
 
 
-def test_what_the_indication_asks_about_is_always_told(reports):
+def test_what_the_indication_asks_about_is_always_told(reports: list[Report]) -> None:
     for report in reports:
         asked = report.study.asked
         if report.study.at(asked) is None:
@@ -245,7 +251,7 @@ def test_what_the_indication_asks_about_is_always_told(reports):
             assert asked.answer[1:] in report.target
 
 
-def test_the_impression_names_the_weightiest_findings_in_order(reports):
+def test_the_impression_names_the_weightiest_findings_in_order(reports: list[Report]) -> None:
     for report in reports:
         target = report.target.lower()
         findings = sorted(report.study.findings, key=lambda f: -f.weight)
@@ -261,7 +267,7 @@ def test_the_impression_names_the_weightiest_findings_in_order(reports):
             assert target.startswith(report.study.modality.normal)
 
 
-def test_all_modalities_and_changes_occur(reports):
+def test_all_modalities_and_changes_occur(reports: list[Report]) -> None:
     assert {r.study.modality.name for r in reports} == {m.name for m in MODALITIES}
     assert {f.change for r in reports for f in r.study.findings} == set(Change)
     seen = {id(f.kind) for r in reports for f in r.study.findings}

@@ -2,27 +2,29 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 from statistics import mean, median
+from typing import Any
 
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from harness import HarnessError
+from harness import HarnessError, Splits
 from harness.api.options import validate
 from tasks.radiology_demo.report import write_impression, write_reports
 from tasks.radiology_demo.task import RadiologyDemo, RadiologyDemoOptions
 
 
-def make(**options):
+def make(**options: Any) -> RadiologyDemo:
     return RadiologyDemo("radiology_demo", RadiologyDemoOptions(**options))
 
 
 @pytest.fixture(scope="module")
-def splits():
+def splits() -> Splits:
     return make().splits(seed=0)
 
 
-def test_default_sizes_columns_and_distinct_sources(splits):
+def test_default_sizes_columns_and_distinct_sources(splits: Splits) -> None:
     assert (len(splits.train), len(splits.eval), len(splits.test)) == (4000, 400, 800)
     rows = [row for split in (splits.train, splits.eval, splits.test) for row in split]
     assert set(rows[0]) == {"id", "source", "target"}
@@ -30,7 +32,7 @@ def test_default_sizes_columns_and_distinct_sources(splits):
     assert splits.skipped == {}
 
 
-def test_lengths_are_those_of_short_reports(splits):
+def test_lengths_are_those_of_short_reports(splits: Splits) -> None:
     words = {c: [len(text.split()) for text in splits.train[c]] for c in ("source", "target")}
     assert 60 <= median(words["source"]) <= 110
     assert 8 <= median(words["target"]) <= 25
@@ -39,7 +41,7 @@ def test_lengths_are_those_of_short_reports(splits):
     assert 1.6 * max(words["target"]) < RadiologyDemo.max_target_length
 
 
-def test_the_run_seed_changes_nothing_and_the_data_seed_all():
+def test_the_run_seed_changes_nothing_and_the_data_seed_all() -> None:
     small = {"train": 20, "eval": 5, "test": 10}
     first = make(**small).splits(seed=0)
     assert make(**small).splits(seed=7).test.to_dict() == first.test.to_dict()
@@ -47,29 +49,29 @@ def test_the_run_seed_changes_nothing_and_the_data_seed_all():
     assert not set(other.test["source"]) & set(first.test["source"])
 
 
-def test_the_test_split_does_not_depend_on_other_sizes(splits):
+def test_the_test_split_does_not_depend_on_other_sizes(splits: Splits) -> None:
     smaller = make(train=10, eval=3).splits(seed=0)
     assert smaller.test.to_dict() == splits.test.to_dict()
     assert smaller.train.to_dict() == splits.train.select(range(10)).to_dict()
 
 
-def test_the_data_are_the_same_everywhere(splits):
+def test_the_data_are_the_same_everywhere(splits: Splits) -> None:
     # A change of this value is a change of the benchmark: results before and after are not
     # comparable.
     text = "\n".join(row["source"] + row["target"] for row in splits.test)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "cf012621ed547c4c"
 
 
-def test_wrong_sizes_are_errors():
+def test_wrong_sizes_are_errors() -> None:
     with pytest.raises(HarnessError, match="train"):
         validate(RadiologyDemoOptions, {"train": "0"}, "task 'radiology_demo'")
 
 
-def test_the_suite_holds_the_primary_metric():
+def test_the_suite_holds_the_primary_metric() -> None:
     assert any(RadiologyDemo.primary_metric in metric.names for metric in make().metrics())
 
 
-def baselines(source):
+def baselines(source: str) -> Iterator[tuple[str, str]]:
     """All that can be copied without a model: the first, the last, and all sentences."""
     findings = re.split(r"(?<=\.) ", source.partition("FINDINGS: ")[2])
     positive = [s for s in findings if not re.match(r"No |There is no ", s)]
@@ -86,9 +88,9 @@ def baselines(source):
         yield f"lead-{k} words", " ".join(source.split()[:k])
 
 
-def test_copying_scores_far_below_the_facts():
+def test_copying_scores_far_below_the_facts() -> None:
     scorer = RougeScorer(["rouge1"], use_stemmer=True)
-    scores = {}
+    scores: dict[str, list[float]] = {}
     for report in write_reports("test", 200, seed=0, seen=set()):
         oracle = scorer.score(report.target, write_impression(report.study))
         assert oracle["rouge1"].fmeasure == 1
