@@ -1,4 +1,4 @@
-"""What a contender took for its timed steps, read without disturbing them."""
+"""Time of a contender's timed steps, read without disturbing them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.measurement.memory import reset_peak, resident
 
 @dataclass
 class Window:
-    """What one contender took for its timed steps.
+    """Time of one contender's timed steps.
 
     Attributes:
         tokens: of the sources and targets that it saw; grouping by length changes which.

@@ -1,4 +1,4 @@
-"""Which setting of the trainer is the fastest, and how the harness compares with it."""
+"""Search for the trainer's fastest setting, and comparison of the harness with it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ COMPILE_LIMIT = 900
 
 @dataclass(frozen=True)
 class Plan:
-    """How a case is measured.
+    """Plan of measuring a case.
 
     Attributes:
         trial_steps: timed steps of a short window.
@@ -150,7 +150,7 @@ def window(contender: Contender, case: Case, limit: float | None = None) -> Wind
 
 
 def is_excluded(name: str, plan: Plan) -> bool:
-    """Whether a contender has a setting that the plan excludes."""
+    """Return whether a contender has a setting that the plan excludes."""
     return any(part in name for part in plan.excluded)
 
 

@@ -41,7 +41,7 @@ class Contender:
 
     @property
     def dtype(self) -> str:
-        """What matrix products are computed in."""
+        """Type that matrix products are computed in."""
         return self.settings.dtype
 
 
@@ -78,7 +78,7 @@ def together(base: Contender, better: list[Contender]) -> Contender:
 
 
 def can_round_weights(base: Contender, recipe: Recipe) -> bool:
-    """Whether weights can be stored in bfloat16: trained ones would lose small updates."""
+    """Return whether weights can be stored in bfloat16: trained ones would lose small updates."""
     adapted = any(getattr(compressor, "roles", ()) for compressor in recipe.compressors)
     return adapted and base.dtype == "bfloat16"
 

@@ -1,4 +1,4 @@
-"""What a benchmark demands of its input and of what was done: else it fails, and prints nothing."""
+"""Demands of a benchmark on its input and its work; one that is not met ends it without output."""
 
 from __future__ import annotations
 

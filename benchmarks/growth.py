@@ -1,4 +1,4 @@
-"""How cost grows with what grows: python benchmarks/growth.py --help.
+"""Growth of cost with the size of data and model: python benchmarks/growth.py --help.
 
 One thing at a time: source length, batch size, depth of the model, number of examples. A point is
 a training step (lora_ff, packed, a T5 of random weights, thin so that long sources fit everywhere):

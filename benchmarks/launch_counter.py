@@ -101,7 +101,7 @@ class LaunchCounter(TorchDispatchMode):
 
 
 def _is_masked_index(name: str, args: Any) -> bool:
-    """Whether a mask says what is indexed: how much that is must be read from the device."""
+    """Return whether a mask says what is indexed: how much that is must be read from the device."""
     return name in ("aten::index", "aten::index_put", "aten::index_put_") and any(
         t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1]
     )

@@ -1,4 +1,4 @@
-"""What was measured of a case so far, kept in a file, so that a stopped benchmark goes on."""
+"""Measurements of a case so far, kept in a file from which a stopped benchmark resumes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Measured:
 
 
 def is_of(found: dict[str, Any], case: Case) -> bool:
-    """Whether this was found for a case."""
+    """Return whether this was found for a case."""
     return all(found.get(key) == value for key, value in asdict(case).items())
 
 

@@ -99,7 +99,7 @@ def noise_floor(folder: Path) -> float:
 
 
 def meet(row: RecipeRow, other: RecipeRow, floor: float) -> bool:
-    """Whether two relative speeds can be one: their intervals meet, widened by the noise floor."""
+    """Return whether two relative speeds can be equal: their intervals and the noise floor meet."""
     if row.speed is None or other.speed is None:
         return row.speed == other.speed
     low, high = row.speed.low or row.speed.value, row.speed.high or row.speed.value

@@ -35,7 +35,7 @@ Batches = Sequence[Sequence[Example]]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a user of the trainer sets it.
+    """Settings of the trainer that a user chooses.
 
     Attributes:
         dtype: what matrix products are computed in.

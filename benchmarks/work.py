@@ -1,4 +1,4 @@
-"""What the contenders of the training benchmark train: shapes, recipes and samples."""
+"""Work of the training benchmark's contenders: shapes, recipes and samples."""
 
 from __future__ import annotations
 

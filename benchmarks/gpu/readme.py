@@ -39,7 +39,7 @@ def write_readme(folder: Path) -> Path:
 
 
 def is_shown(folder: Path, alone: bool) -> bool:
-    """Whether a folder has a card's results; a rehearsal is not shown among those."""
+    """Return whether a folder has a card's results; a rehearsal is not shown among those."""
     return bool(read(folder / "card.json")) and (alone or not read(folder / STATE).get("tiny"))
 
 

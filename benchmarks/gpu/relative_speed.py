@@ -23,7 +23,7 @@ OWN_LENGTHS = "mimic_radiology"
 
 @dataclass(frozen=True)
 class Workload:
-    """What recipes are compared on.
+    """Workload that recipes are compared on.
 
     Attributes:
         backbone: registered name; its weights are random.

@@ -1,4 +1,4 @@
-"""What all steps share: their command line, and a result that is written case by case."""
+"""Base of all steps: their command line, and a result that is written case by case."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.records.atomic import write_text
 
 @dataclass(frozen=True)
 class Request:
-    """What a step is requested to do.
+    """Request to a step.
 
     Attributes:
         result: the file for the result.

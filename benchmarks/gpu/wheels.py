@@ -128,7 +128,7 @@ def wheels_for(asked: Iterable[Requirement], machine: dict[str, SpecifierSet]) -
 
 
 def is_there(requirement: Requirement, known: SpecifierSet, direct: bool) -> bool:
-    """Whether a machine's package will do: what others need in turn is taken to fit."""
+    """Return whether a machine's package will do: what others need in turn is taken to fit."""
     if not direct or not requirement.specifier:
         return True
     versions = [Version(part.version) for part in known]

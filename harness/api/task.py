@@ -37,7 +37,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What ``harness prepare`` was requested.
+    """Request of ``harness prepare``.
 
     Attributes:
         out: the folder to make; it appears whole or not at all.
@@ -59,7 +59,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What became of the notes of a raw file.
+    """Result of preparing the notes of a raw file.
 
     Attributes:
         kept: how many are in the data set.

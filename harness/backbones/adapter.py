@@ -16,7 +16,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter without its base."""
+    """Return whether a folder holds an adapter without its base."""
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 

@@ -1,4 +1,4 @@
-"""What all transformers encoder-decoders share: loading, roles and pruning by declared paths."""
+"""Base of all transformers encoder-decoders: loading, roles and pruning by declared paths."""
 
 from __future__ import annotations
 

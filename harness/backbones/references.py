@@ -17,12 +17,12 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def is_folder(reference: str) -> bool:
-    """Whether the reference is a folder, or is written as a path."""
+    """Return whether the reference is a folder, or is written as a path."""
     return reference.startswith(("/", "./", "../", "~")) or Path(reference).is_dir()
 
 
 def looks_like_hub_id(reference: str) -> bool:
-    """Whether the reference has the form organisation/name, or ends with options."""
+    """Return whether the reference has the form organisation/name, or ends with options."""
     return _HUB_ID.fullmatch(reference) is not None or has_options(reference)
 
 

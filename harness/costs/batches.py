@@ -30,7 +30,7 @@ profile, so that memory does not depend on how long speed is measured."""
 
 @dataclass(frozen=True)
 class Batches:
-    """What recipes are planned or measured on.
+    """Batches that recipes are planned or measured on.
 
     Attributes:
         frozen: the batches.

@@ -1,4 +1,4 @@
-"""What a user can say about where batches come from."""
+"""Sources of batches that a user can choose from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class DataChoice(StrEnum):
-    """Where batches come from."""
+    """Source of the batches."""
 
     AUTO = "auto"
     """The task's own data where they and the tokenizer are on this machine, else its lengths."""

@@ -39,7 +39,7 @@ class Storage(Record):
 
 
 class Plan(Record):
-    """What a recipe does to a backbone."""
+    """Effect of a recipe on a backbone."""
 
     backbone: str
     """Its name."""

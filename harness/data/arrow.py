@@ -52,7 +52,7 @@ def _open(path: Path) -> Any:
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether ``datasets`` saved this folder."""
+    """Return whether ``datasets`` saved this folder."""
     return (folder / SAVED_SPLITS).is_file() or (folder / SAVED).is_file()
 
 

@@ -1,4 +1,4 @@
-"""Where data lie that are not ours to ship: a path that the user gives, or ``$HARNESS_DATA``."""
+"""Folder of data that may not be shipped: a path that the user gives, or ``$HARNESS_DATA``."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _SPELLED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a data file does not say of itself.
+    """Encoding and delimiter of a data file, which the file itself does not state.
 
     Attributes:
         encoding: of text files, by Python's names; None means UTF-8, or what a byte order mark
@@ -197,7 +197,7 @@ def find_delimiter(path: Path, dialect: Dialect) -> tuple[str, str | None]:
 
 
 def _fits(head: str, delimiter: str, whole: bool) -> bool:
-    """Whether the first rows have as many cells as the header, at least two."""
+    """Return whether the first rows have as many cells as the header, at least two."""
     lines: Iterable[str] = io.StringIO(head, newline="")
     widths: list[int] = []
     try:

@@ -1,4 +1,4 @@
-"""How many texts of one split have an equal or a nearly equal one in another.
+"""Count of texts of one split that have an equal or a nearly equal one in another.
 
 Each source gets three hashes. The first is of its words; pairs of equal ones are *exact*
 duplicates, whatever their case, punctuation and white space. The others are MinHash bands (Broder

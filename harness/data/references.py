@@ -1,4 +1,4 @@
-"""Which task references mean data somewhere."""
+"""Task references that name data: a path, or a data set of the hub."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ HUB_PREFIX = "hub:"
 
 
 def is_data_path(reference: str) -> bool:
-    """Whether the reference is written as a path, ends like a data file, or exists."""
+    """Return whether the reference is written as a path, ends like a data file, or exists."""
     written = reference.startswith(("/", "./", "../", "~")) or reference.endswith(DATA_SUFFIXES)
     return written or Path(reference).exists()
 
 
 def is_hub_reference(reference: str) -> bool:
-    """Whether the reference is written ``hub:org/name``."""
+    """Return whether the reference is written ``hub:org/name``."""
     return reference.startswith(HUB_PREFIX)

@@ -15,7 +15,7 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True)
 class Parts:
-    """Which rows go where: three arrays of row numbers in ascending order."""
+    """Rows of each split: three arrays of row numbers in ascending order."""
 
     train: NDArray[np.int64]
     eval: NDArray[np.int64]

@@ -44,7 +44,7 @@ def text_column(table: Table, name: str) -> list[str | None]:
 
 
 def holds_lists(table: Table, name: str) -> bool:
-    """Whether the first value of a column is a list; all others must then be lists too."""
+    """Return whether the first value of a column is a list; all others must then be lists too."""
     return isinstance(next((v for v in table.columns[name] if v is not None), None), list)
 
 
@@ -82,7 +82,7 @@ def kind_of(value: object) -> str:
 
 
 def holds_half_pair(value: object) -> bool:
-    """Whether a text, or one within, holds half of a surrogate pair: no text in any encoding."""
+    """Return whether a text, or one within, holds half of a surrogate pair, which is no text."""
     if isinstance(value, str):
         # Most texts are ASCII, which is known without a look at each character.
         return not value.isascii() and _HALF_PAIR.search(value) is not None

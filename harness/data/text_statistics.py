@@ -1,4 +1,4 @@
-"""What a data set's texts are like: the columns of Zhu et al. 2023, table 1.
+"""Statistics of a data set's texts: the columns of Zhu et al. 2023, table 1.
 
 A *word* is what white space separates. A *sentence* ends with ``.``, ``!`` or ``?`` before white
 space or the end of the text, unless only one character stands before it, as in "1." or "J."; the

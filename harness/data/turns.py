@@ -22,7 +22,7 @@ class Turn(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """What was said before an answer, and the answer; None where there is none."""
+    """Turns before an answer, and the answer; None where there is none."""
 
     source: str | None
     answer: str | None
@@ -30,7 +30,7 @@ class Exchange(NamedTuple):
 
 @dataclass(frozen=True)
 class Joining:
-    """How turns become one text.
+    """Rules by which turns are joined to one text.
 
     Attributes:
         labels: speaker as the data name it -> as the text shall; empty leaves it out.

@@ -1,4 +1,4 @@
-"""Where a step's time and memory go: why a recipe is faster or smaller, or is not."""
+"""Breakdown of a step's time and memory, which says why a recipe is faster or smaller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers of speed and memory depend on beside a run's own spec."""
+"""Fingerprint of the machine and its software, on which speed and memory depend."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _THRESHOLD = 128 * 2**10
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """What a window held, in bytes; see ``harness.records.measurements.Memory``."""
+    """Memory that was held in a window, in bytes; see ``harness.records.measurements.Memory``."""
 
     peak: int
     static: int

@@ -1,4 +1,4 @@
-"""What NVIDIA's management library (NVML) knows of a CUDA device beside what torch does."""
+"""Energy and memory of a CUDA device, read from NVIDIA's management library (NVML)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: its report, its profile and its folder."""
+"""Files that a run leaves on disk: its report, its profile and its folder."""

@@ -1,4 +1,4 @@
-"""What became of a task's data: rows that were left out, texts that were cut, in sentences."""
+"""Sentences about a task's data: the rows that were left out and the texts that were truncated."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class Memory(Record):
 
 
 class Fingerprint(Record):
-    """What the numbers of speed and memory depend on beside the run's own spec."""
+    """Machine and software on which speed and memory depend, beside the run's own spec."""
 
     device: str
     """Name of the accelerator, or cpu."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """What a run does, in this order; no two phases share a measurement window.
+    """Phases of a run, in their order; no two of them share a measurement window.
 
     The values are what reports hold and what observers receive.
     """

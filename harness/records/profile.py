@@ -1,4 +1,4 @@
-"""What ``harness profile`` finds: speed and memory of recipes on a device, without training."""
+"""Record of ``harness profile``: speed and memory of recipes on a device, without training."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ProfiledRecipe(Record):
 
 
 class PaperComparison(Record):
-    """What the paper prints for a recipe, and how far these numbers are from it."""
+    """Numbers that the paper prints for a recipe, beside those of this profile."""
 
     recipe: str
     """In canonical form."""

@@ -54,7 +54,7 @@ class Value(Record):
 
 
 class Training(Record):
-    """What the training phase did."""
+    """Result of the training phase."""
 
     steps: int
     """Optimizer steps taken."""
@@ -81,7 +81,7 @@ class Training(Record):
 
 
 class Data(Record):
-    """What the task supplied."""
+    """Data that the task supplied."""
 
     train: int
     """Examples."""
@@ -107,7 +107,7 @@ class Data(Record):
 
 
 class MergeCheck(Record):
-    """Whether what the run hands over behaves like what it trained."""
+    """Check that the model which the run saves behaves like the one that it trained."""
 
     largest_logit_difference: float
     """Between the trained model and the same with its adapters folded into plain layers, on one

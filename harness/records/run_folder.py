@@ -38,7 +38,7 @@ def run_id(backbone: str, recipe: str, task: str, seed: int, digest: str) -> str
 
 
 class RunFolder:
-    """Where a run writes; what a later report reads is only what ``finish`` moved into place.
+    """Folder that a run writes; reports read only folders that ``finish`` moved into place.
 
     Its owner holds a lock, which the system takes from it when it dies, however it does.
 
@@ -86,7 +86,7 @@ class RunFolder:
 
     @property
     def has_history(self) -> bool:
-        """Whether an optimizer step was taken."""
+        """Return whether an optimizer step was taken."""
         history = self.work / HISTORY
         return history.exists() and history.stat().st_size > 0
 
@@ -186,7 +186,7 @@ def remove_stale_locks(results: Path) -> None:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a folder holds a run that ended well."""
+    """Return whether a folder holds a run that ended well."""
     try:
         return read_report(folder).status == "ok"
     except HarnessError:

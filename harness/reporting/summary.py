@@ -70,7 +70,7 @@ class Quality(Record):
 
     @property
     def significant(self) -> bool:
-        """Whether the recipe differs significantly from full fine-tuning."""
+        """Return whether the recipe differs significantly from full fine-tuning."""
         return self.p_value is not None and self.p_value < SIGNIFICANT
 
 

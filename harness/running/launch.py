@@ -19,7 +19,7 @@ _ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
 
 
 def is_launched() -> bool:
-    """Whether a launcher (torchrun, accelerate) started this process as one of a group.
+    """Return whether a launcher (torchrun, accelerate) started this process as one of a group.
 
     Raises:
         HarnessError: it asks for a way of sharing the model that the harness does not have.

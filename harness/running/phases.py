@@ -38,7 +38,7 @@ from harness.training.trainer import Trainer, load_trainer
 
 @dataclass(frozen=True)
 class RunContext:
-    """What the phases of a run share.
+    """Values that the phases of a run share.
 
     Attributes:
         setup: what the run consists of.

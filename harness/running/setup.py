@@ -13,7 +13,7 @@ from harness.training.schedule import Schedule
 
 @dataclass(frozen=True)
 class Setup:
-    """What every process of a run derives from the spec.
+    """Parts of a run that every process derives from the spec.
 
     Attributes:
         run: the run, with nothing left to ``auto``.

@@ -1,4 +1,4 @@
-"""Where the runs of a sweep happen: the interface, and this machine."""
+"""Executors, which start the runs of a sweep: the interface, and the one for this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _VMSTAT = Path("/proc/vmstat")
 
 
 class Job(BaseModel):
-    """What a worker is asked to do."""
+    """Job of a worker: one run."""
 
     spec: RunSpec
     """The run."""
@@ -46,7 +46,7 @@ class Job(BaseModel):
 
 
 class WorkerExit(BaseModel):
-    """How a worker's process ended."""
+    """Exit of a worker's process."""
 
     code: int
     """Exit status; negative is the number of the signal that killed it."""
@@ -73,7 +73,7 @@ class Executor(ABC, Generic[OptionsT]):
     @property
     @abstractmethod
     def slots(self) -> int:
-        """How many workers at once; measurements want one a machine, or one a device."""
+        """Number of workers at once; for measurements one per machine, or one per device."""
 
     @abstractmethod
     def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:

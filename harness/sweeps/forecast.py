@@ -49,7 +49,7 @@ class Forecast:
 
     @property
     def too_large(self) -> bool:
-        """Whether it is known that the run will not fit."""
+        """Return whether it is known that the run will not fit."""
         if self.peak_bytes is None or self.available is None:
             return False
         return self.peak_bytes > self.available

@@ -1,4 +1,4 @@
-"""Which runs a sweep has: the product of backbones, recipes, tasks and seeds."""
+"""Runs of a sweep: the product of backbones, recipes, tasks and seeds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Grid(Options):
 
 
 class SweepFile(Options):
-    """What a sweep's TOML file says."""
+    """Contents of a sweep's TOML file."""
 
     seeds: int = Field(1, ge=1)
     """How often each cell is repeated, with the seeds 0, 1, ..."""

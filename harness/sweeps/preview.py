@@ -33,7 +33,7 @@ class CellPlan(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What cells share that differ only in their seed."""
+        """Hash of the spec without its seed; cells that differ only in their seed share it."""
         recipe = self.cell.recipe
         return self.cell.spec.model_copy(update={"seed": 0, "recipe": recipe}).digest()
 

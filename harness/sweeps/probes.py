@@ -33,7 +33,7 @@ OnProgress = Callable[[str], None]
 
 
 class ProbeBatches(NamedTuple):
-    """What runs are predicted and probed on."""
+    """Batches that runs are probed and their memory is estimated on."""
 
     steps: Sequence[Step]
     longest: Step

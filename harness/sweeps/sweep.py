@@ -37,7 +37,7 @@ class SweepCell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell.
+    """Outcome of a cell.
 
     Attributes:
         cell: which one.

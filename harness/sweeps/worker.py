@@ -91,8 +91,8 @@ def main() -> None:
         stream.send({"event": "finished", "status": "timeout", "message": str(error)})
     else:
         message = report.failure.message if report.failure else None
-        told = {"status": report.status, "folder": str(folder), "message": message}
-        stream.send({"event": "finished", "phase": run.phase, **told})
+        ended = {"status": report.status, "folder": str(folder), "message": message}
+        stream.send({"event": "finished", "phase": run.phase, **ended})
 
 
 def _end_with_input() -> None:

@@ -42,7 +42,7 @@ class ResolvedRun:
 
     @property
     def checkpointing(self) -> bool:
-        """Whether the backward pass recomputes activations."""
+        """Return whether the backward pass recomputes activations."""
         return self.spec.train.checkpointing == "on"
 
     def with_checkpointing(self, checkpointing: Literal["on", "off"]) -> ResolvedRun:

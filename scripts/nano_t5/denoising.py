@@ -1,4 +1,4 @@
-"""What nano-t5 is asked for in pre-training: copies, and text that was corrupted.
+"""Pre-training tasks of nano-t5: copying, and restoring text that was corrupted.
 
 The denoisers are T5's span corruption (Raffel et al. 2020, section 3.1.4: 15 % of the tokens, spans
 of mean length 3); half of the tokens in spans of mean length 8, the "extreme" denoiser of UL2 (Tay

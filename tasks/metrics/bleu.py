@@ -18,7 +18,7 @@ _ORDERS = 4
 
 
 class BleuOptions(Options):
-    """What tokens are."""
+    """Tokenization of the texts."""
 
     tokenize: tokenizers.SacreBleuName = "13a"
     """sacreBLEU's tokenizer: zh and ja-mecab for Chinese and Japanese, char for any script that

@@ -29,7 +29,7 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path | None:
-        """Where it lies, or ``None`` where it is not at hand."""
+        """Folder of the checkpoint, or ``None`` where it is not on this machine."""
         if self._is_folder:
             return Path(self.reference)
         from huggingface_hub import try_to_load_from_cache

@@ -17,7 +17,7 @@ Tokens = list[str]
 
 
 class RougeOptions(Options):
-    """What tokens and sentences are."""
+    """Division of the texts into tokens and sentences."""
 
     tokenizer: Literal["reference", "unicode"] | SacreBleuName = "reference"
     """reference keeps stemmed runs of a-z and 0-9; unicode runs of letters of any script (single

@@ -1,4 +1,4 @@
-"""How metrics divide texts into tokens: ROUGE's own way, one for any script, and sacreBLEU's."""
+"""Tokenizers of metrics: ROUGE's own, one for any script, and sacreBLEU's."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Titles(Options):
 
 
 class Pair(NamedTuple):
-    """What the sections of a note make.
+    """Source and target that the sections of a note make.
 
     Attributes:
         source: text of the source sections, empty where there is none.

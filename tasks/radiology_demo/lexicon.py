@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 
 class Change(Enum):
-    """How a finding compares with the prior study."""
+    """Change of a finding since the prior study."""
 
     UNSAID = auto()
     NEW = auto()

@@ -25,7 +25,7 @@ _RESOLVED_WEIGHT = 21
 
 @dataclass(frozen=True)
 class Finding:
-    """What one topic of a study holds.
+    """Finding on one topic of a study.
 
     Attributes:
         details: values for the fields of the kind's templates, and ``prior``, the earlier size.
@@ -40,7 +40,7 @@ class Finding:
 
     @property
     def weight(self) -> int:
-        """How much it matters, given its change. What an impression names stays named."""
+        """Weight of the finding, given its change. What an impression names stays named."""
         if self.kind.weight < NAMED_FROM:
             return self.kind.weight
         if self.change is Change.RESOLVED:

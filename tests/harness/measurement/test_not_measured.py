@@ -177,7 +177,7 @@ def test_profiles_of_recipes_that_fit_and_do_not(
     frozen = freeze(Schedule(examples, 4, 1, seed=0), spec.probe)
     backbone = installed().backbone(spec.backbone)
     recipes = [parse("lora_ff", installed().compressors), Recipe((Failing("failing", Options()),))]
-    rows = profile_recipes(spec, backbone, recipes, frozen, lambda told: None)
+    rows = profile_recipes(spec, backbone, recipes, frozen, lambda message: None)
     assert [row.status for row in rows] == ["ok", "oom"]
     for row in rows:
         check(row)

@@ -128,7 +128,7 @@ def frozen(spec: RunSpec, schedule: Schedule) -> FrozenSchedule:
 def profiled(spec: RunSpec, frozen: FrozenSchedule, *recipes: str) -> list[ProfiledRecipe]:
     backbone = installed().backbone(spec.backbone)
     parsed = [parse(recipe, installed().compressors) for recipe in recipes]
-    return profiling.profile_recipes(spec, backbone, parsed, frozen, lambda told: None)
+    return profiling.profile_recipes(spec, backbone, parsed, frozen, lambda message: None)
 
 
 def test_a_profile_measures_alone_what_does_not_fit_beside_full(

@@ -19,7 +19,7 @@ from harness.spec.run_spec import RunSpec
 Harness = Callable[..., Result]
 
 
-def tell(tracker: Any, report: Report) -> None:
+def observe_short_run(tracker: Any, report: Report) -> None:
     """Go through a short run by the hooks, as a real one does."""
     manager = pluggy.PluginManager("harness")
     manager.add_hookspecs(hookspecs)
@@ -40,7 +40,7 @@ def test_tensorboard_holds_the_run(tmp_path: Path, make_report: Callable[..., Re
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    tell(find_tracker("tensorboard", tmp_path), make_report())
+    observe_short_run(find_tracker("tensorboard", tmp_path), make_report())
     (folder,) = (tmp_path / "tensorboard").iterdir()
     events = EventAccumulator(str(folder)).Reload()
     losses = [(event.step, event.value) for event in events.Scalars("train/loss")]
@@ -55,8 +55,8 @@ def test_mlflow_holds_the_run(
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     failure = {"phase": "train", "message": "no memory"}
-    tell(find_tracker("mlflow", tmp_path), make_report())
-    tell(find_tracker("mlflow", tmp_path), make_report(status="oom", failure=failure))
+    observe_short_run(find_tracker("mlflow", tmp_path), make_report())
+    observe_short_run(find_tracker("mlflow", tmp_path), make_report(status="oom", failure=failure))
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "seq2seq-harness"]
     failed, good = client.search_runs([experiment.experiment_id])
@@ -74,7 +74,7 @@ def test_wandb_keeps_the_run_offline(
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    tell(find_tracker("wandb", tmp_path), make_report())
+    observe_short_run(find_tracker("wandb", tmp_path), make_report())
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     (record,) = folder.glob("*.wandb")
     texts = (b"train/loss", b"eval/rouge1", b"test/rouge1", b"lora_ff+lprun")
@@ -87,19 +87,19 @@ def test_wandb_keeps_the_run_offline(
 
 def test_a_run_that_ends_without_a_report_is_closed_as_an_error(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    told: list[str] = []
+    statuses: list[str] = []
 
-    class OnProgress(TensorBoard):
+    class Recording(TensorBoard):
         def finish(self, values: Any, status: str) -> None:
             super().finish(values, status)
-            told.append(status)
+            statuses.append(status)
 
-    with OnProgress(tmp_path):
+    with Recording(tmp_path):
         pass
-    assert told == []
-    with OnProgress(tmp_path) as tracker:
+    assert statuses == []
+    with Recording(tmp_path) as tracker:
         tracker.run_started(RunSpec())
-    assert told == ["error"]
+    assert statuses == ["error"]
 
 
 def test_the_headline_holds_what_is_known(make_report: Callable[..., Report]) -> None:

@@ -51,9 +51,9 @@ def seeds_of(spec: RunSpec, recipe: str, *seeds: int) -> list[RunSpec]:
 def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path: Path) -> None:
     specs = [*seeds_of(spec, "lprun", 0, 1), *seeds_of(spec, "lora_ff:r=1000", 0)]
     cell_plans = plan_cells(specs, installed(), tmp_path)
-    told: list[str] = []
-    found = forecast(cell_plans, tmp_path, here=True, unprobed=None, on_progress=told.append)
-    assert [line.split(" on ")[0] for line in told] == [
+    messages: list[str] = []
+    found = forecast(cell_plans, tmp_path, here=True, unprobed=None, on_progress=messages.append)
+    assert [line.split(" on ")[0] for line in messages] == [
         "predicting the memory of lprun",
         "predicting the memory of lora_ff:r=1000",
         "probing lprun",
@@ -75,11 +75,11 @@ def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path:
 
 def test_no_probe_is_started_too_late(spec: RunSpec, tmp_path: Path) -> None:
     (each,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
-    told: list[str] = []
-    late = Probes(clock.seconds() - 1, told.append)
+    messages: list[str] = []
+    late = Probes(clock.seconds() - 1, messages.append)
     with pytest.raises(TimeoutError, match="the time for probes was over"):
         late.costs(each.cell.spec, batches_of(each))
-    assert told == []
+    assert messages == []
 
 
 def test_an_earlier_run_is_better_than_a_probe(
@@ -88,9 +88,11 @@ def test_an_earlier_run_is_better_than_a_probe(
     results = finished_run.folder.parent
     cell_plans = plan_cells(seeds_of(spec, spec.recipe, 0, 1), installed(), results)
     assert [each.cell.done for each in cell_plans] == [True, False]
-    told: list[str] = []
-    found = forecast(cell_plans, results, here=False, unprobed=None, on_progress=told.append)
-    assert [line.split(" on ")[0] for line in told] == [f"predicting the memory of {spec.recipe}"]
+    messages: list[str] = []
+    found = forecast(cell_plans, results, here=False, unprobed=None, on_progress=messages.append)
+    assert [line.split(" on ")[0] for line in messages] == [
+        f"predicting the memory of {spec.recipe}"
+    ]
     (known,) = found.values()
     assert cell_plans[1].cell.id in found
     assert known.measured
@@ -101,7 +103,7 @@ def test_an_earlier_run_is_better_than_a_probe(
     other = report.model_copy(update={"task": "another"})
     RunFolder(tmp_path, other.id).finish(other)
     found = forecast(
-        cell_plans, tmp_path, here=True, unprobed="asked not to", on_progress=told.append
+        cell_plans, tmp_path, here=True, unprobed="asked not to", on_progress=messages.append
     )
     assert [(f.seconds, f.no_time) for f in found.values()] == [(None, "asked not to")]
 

@@ -72,11 +72,11 @@ def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
     cluster: Ray, finished_run: Any, tmp_path: Path
 ) -> None:
     spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
-    told: list[Event] = []
+    events: list[Event] = []
     killed = threading.Event()
 
-    def tell(cell: SweepCell, event: Event) -> None:
-        told.append(event)
+    def on_event(cell: SweepCell, event: Event) -> None:
+        events.append(event)
         if event == {"event": "step", "step": 5} and not killed.is_set():
             killed.set()
             for process in psutil.Process().children(recursive=True):
@@ -86,9 +86,9 @@ def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
     # Ray would otherwise report to its makers how it is used.
     assert not usage_stats_enabled()
     cell = SweepCell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
-    (outcome,) = Sweep(tmp_path, cluster, tell, save_state_seconds=0).run([cell])
-    assert killed.is_set(), (outcome, told)
-    assert "lost" in [event["event"] for event in told]
+    (outcome,) = Sweep(tmp_path, cluster, on_event, save_state_seconds=0).run([cell])
+    assert killed.is_set(), (outcome, events)
+    assert "lost" in [event["event"] for event in events]
     assert outcome.status == "ok", outcome.message
     (folder,) = tmp_path.iterdir()
     whole = finished_run.folder
@@ -176,11 +176,11 @@ def test_a_run_on_a_node_that_dies_starts_on_another_and_its_files_come_home(
     start_node: Callable[[], psutil.Process], finished_run: Any, results: Path
 ) -> None:
     spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
-    told: list[Event] = []
+    events: list[Event] = []
     nodes = [start_node()]
 
-    def tell(cell: SweepCell, event: Event) -> None:
-        told.append(event)
+    def on_event(cell: SweepCell, event: Event) -> None:
+        events.append(event)
         if event == {"event": "step", "step": 5} and len(nodes) == 1:
             assert not list(results.glob(".*.partial"))  # It works in a folder of its own.
             kill_tree(nodes[0])
@@ -188,9 +188,9 @@ def test_a_run_on_a_node_that_dies_starts_on_another_and_its_files_come_home(
 
     cell = SweepCell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
     executor = Ray(RayOptions(retries=2))
-    (outcome,) = Sweep(results, executor, tell, save_state_seconds=0).run([cell])
-    assert len(nodes) == 2, (outcome, told)
-    assert "lost" in [event["event"] for event in told]
+    (outcome,) = Sweep(results, executor, on_event, save_state_seconds=0).run([cell])
+    assert len(nodes) == 2, (outcome, events)
+    assert "lost" in [event["event"] for event in events]
     assert outcome.status == "ok", outcome.message
     (folder,) = results.iterdir()
     whole = finished_run.folder

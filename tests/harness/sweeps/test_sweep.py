@@ -32,20 +32,20 @@ class Script(Executor[Options]):
         self.started: list[tuple[int, int | None]] = []
         self.lock = threading.Lock()
 
-    def run(self, job: Job, tell: Callable[[Event], None]) -> WorkerExit:
+    def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
         seed = job.spec.seed
         with self.lock:
             self.started.append((seed, job.micro_batch))
-        tell({"event": "phase", "phase": "train", "steps": 3})
+        on_event({"event": "phase", "phase": "train", "steps": 3})
         end = self.ends.get(seed)
         if isinstance(end, WorkerExit):
             return end
         if isinstance(end, dict):
-            tell(end)
+            on_event(end)
             return WorkerExit(code=0)
         report = self.make_report(id=f"run-{seed}", seed=seed)
         folder = RunFolder(self.results, f"run-{seed}").finish(report)
-        tell({"event": "finished", "status": "ok", "message": None, "folder": str(folder)})
+        on_event({"event": "finished", "status": "ok", "message": None, "folder": str(folder)})
         return WorkerExit(code=0)
 
 
@@ -110,7 +110,7 @@ def test_a_cell_that_another_sweep_holds_is_left_for_the_end(
     tmp_path: Path, make_report: MakeReport
 ) -> None:
     executor = Script(tmp_path, make_report, {})
-    told: list[tuple[int, str]] = []
+    events: list[tuple[int, str]] = []
     held, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -118,15 +118,15 @@ def test_a_cell_that_another_sweep_holds_is_left_for_the_end(
             held.set()
             let_go.wait(30)
 
-    def tell(cell: SweepCell, event: Event) -> None:
-        told.append((cell.spec.seed, event["event"]))
-        if told[-1] == (1, "finished"):
+    def on_event(cell: SweepCell, event: Event) -> None:
+        events.append((cell.spec.seed, event["event"]))
+        if events[-1] == (1, "finished"):
             let_go.set()
 
     threading.Thread(target=hold).start()
     assert held.wait(30)
-    outcomes = Sweep(tmp_path, executor, tell).run(cells(2))
-    assert (0, "busy") in told
+    outcomes = Sweep(tmp_path, executor, on_event).run(cells(2))
+    assert (0, "busy") in events
     assert [seed for seed, _ in executor.started] == [1, 0]
     assert [o.status for o in outcomes] == ["ok", "ok"]
 

@@ -15,17 +15,17 @@ from harness.training.log import NonFiniteLossError, TrainingLog
 @pytest.mark.parametrize("behind", [0, 1, 2])
 def test_it_stays_behind_and_catches_up_in_order(tmp_path: Path, behind: int) -> None:
     file = tmp_path / "history.jsonl"
-    told: list[StepDone] = []
-    history = TrainingLog(file, told.append, behind)
+    events: list[StepDone] = []
+    history = TrainingLog(file, events.append, behind)
     for number in range(1, 5):
         history.step_taken(number, torch.tensor(number / 2), 0.1 * number)
-        assert [event.step for event in told] == list(range(1, number + 1 - behind))
+        assert [event.step for event in events] == list(range(1, number + 1 - behind))
     history.catch_up()
     history.catch_up()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [line["step"] for line in lines] == [event.step for event in told] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines] == [event.step for event in events] == [1, 2, 3, 4]
     assert [line["loss"] for line in lines] == [0.5, 1, 1.5, 2]
-    assert told[3].values == {"loss": 2, "learning_rate": pytest.approx(0.4)}
+    assert events[3].values == {"loss": 2, "learning_rate": pytest.approx(0.4)}
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
