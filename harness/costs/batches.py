@@ -24,8 +24,8 @@ _ROUNDS = 4
 """Rounds of timed windows of a profile, one more than a run's own probe takes."""
 
 _STEPS = 35
-"""The longest batch is found among the examples of at least so many steps, those of the default
-profile, so that memory does not depend on how long speed is measured."""
+"""Number of steps whose examples the longest batch is chosen from, at least. They are those of the
+default profile, so that memory does not depend on how long speed is measured."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Batches:
 
     Attributes:
         frozen: the batches.
-        of: where they come from.
-        why_no_data: why the task's own data were not used; None if they were.
+        of: the origin of the batches.
+        why_no_data: the reason why the task's own data were not used; None if they were.
     """
 
     frozen: FrozenSchedule
@@ -76,23 +76,23 @@ def choose_batches(
     source_tokens: int | None = None,
     target_tokens: int | None = None,
 ) -> Batches:
-    """Return batches of a task's own data or of its lengths; ``plan`` and ``profile`` ask alike.
+    """Return batches of a task's own data or of its typical lengths.
 
     Args:
         spec: the settings.
         backbone: the spec's.
         task: the spec's.
-        data: what to take.
+        data: the origin of the batches.
         source_tokens: mean source length in place of the task's; implies lengths.
-        target_tokens: mean target length, likewise.
+        target_tokens: mean target length in place of the task's; implies lengths.
 
     Raises:
-        HarnessError: own data were requested, and they or the tokenizer are not at hand.
+        HarnessError: own data were requested, and they or the tokenizer are not on this machine.
     """
     if data is DataChoice.LENGTHS or source_tokens or target_tokens:
         why = "lengths were requested"
     else:
-        # Unless it was requested by name, a download must never start by itself.
+        # A download starts only if own data were requested by name.
         with nullcontext() if data is DataChoice.OWN else offline():
             try:
                 return Batches(own_batches(spec, backbone, task), "the task's own data", None)
@@ -108,7 +108,7 @@ def choose_batches(
 def lengths_of(
     task: Task[Any], source_tokens: int | None, target_tokens: int | None
 ) -> LengthProfile:
-    """Return a task's typical lengths, or what the user says in their place."""
+    """Return a task's typical lengths, or the user's in their place."""
     return LengthProfile(
         source_tokens or task.length_profile.source_mean,
         target_tokens or task.length_profile.target_mean,
@@ -118,7 +118,7 @@ def lengths_of(
 def drawn_batches(
     spec: RunSpec, backbone: Backbone, task: Task[Any], lengths: LengthProfile
 ) -> FrozenSchedule:
-    """Draw batches around some mean lengths, cut at the task's limits; needs no data."""
+    """Draw batches around mean lengths, cut at the task's limits, without any data."""
     examples = draw_examples(
         lengths,
         task.max_source_length,
@@ -131,10 +131,10 @@ def drawn_batches(
 
 
 def own_batches(spec: RunSpec, backbone: Backbone, task: Task[Any]) -> FrozenSchedule:
-    """Return batches of the task's training data; of a large set, a seeded sample.
+    """Return batches of the task's training data, or of a seeded sample of a large set.
 
     Raises:
-        HarnessError: the data or the tokenizer are not at hand.
+        HarnessError: the data or the tokenizer are not on this machine.
     """
     tokenizer = backbone.tokenizer()
     rows = task.splits(spec.seed).train
@@ -144,7 +144,7 @@ def own_batches(spec: RunSpec, backbone: Backbone, task: Task[Any]) -> FrozenSch
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Let the hub's clients answer from their caches alone; they look at these at every call."""
+    """Let the hub's clients use only their caches; they read these variables at every call."""
     import datasets
     from huggingface_hub import constants
 
@@ -157,7 +157,7 @@ def offline() -> Iterator[None]:
 
 
 def _count(spec: RunSpec) -> int:
-    """Return how many examples to take: what a probe needs, or more if it is a short one."""
+    """Return the number of examples: those of the probe, or ``_STEPS`` steps if it is shorter."""
     steps = spec.probe.warmup_steps + spec.probe.rounds * spec.probe.steps
     return max(steps, _STEPS) * spec.train.batch_size * spec.train.accumulation
 

@@ -56,22 +56,22 @@ def each_recipe(
     *,
     predicting: bool = True,
 ) -> Iterator[ProfiledRecipe]:
-    """Measure each recipe beside full fine-tuning, which stays alive over all of them.
+    """Measure each recipe beside full fine-tuning, whose process stays alive over all recipes.
 
-    A recipe that does not fit is a result, and then it is the next one's turn. One that fits only
-    where full fine-tuning does not wait beside it is measured alone, and so are all if it is full
-    fine-tuning that does not fit.
+    A recipe that does not fit into memory is a result, and the next recipe follows. A recipe that
+    does not fit beside full fine-tuning is measured alone. If full fine-tuning itself does not fit,
+    all recipes are measured alone.
 
     Args:
-        spec: the settings; its recipe is not looked at.
+        spec: the settings; its recipe is not read.
         backbone: the spec's.
-        recipes: what to measure.
+        recipes: the recipes to measure.
         frozen: the batches.
-        on_progress: called with what is done next.
-        predicting: also predict memory from shapes, which takes seconds for a large model.
+        on_progress: is called with the name of what is measured next.
+        predicting: also estimate memory from shapes, which takes seconds for a large model.
 
     Yields:
-        What was found of each recipe, as soon as it is there.
+        The row of each recipe, as soon as it is measured.
     """
     full_spec = spec.model_copy(update={"recipe": BASELINE})
     on_progress(f"{BASELINE}, the baseline")
@@ -101,7 +101,7 @@ def _predict(
     recipe: Recipe,
     frozen: FrozenSchedule,
 ) -> None:
-    """Note what ``harness plan`` says of a recipe's memory, or why it says nothing."""
+    """Note the memory estimate of ``harness plan``, or the reason why there is none."""
     skeleton = compose(backbone.skeleton(), backbone, recipe)
     run = resolve_run(spec, backbone, recipe)
     row.predicted_memory, why = try_to_estimate(run, skeleton, frozen.longest)
@@ -126,18 +126,18 @@ def _failed(row: ProfiledRecipe, error: Exception) -> None:
 class _Baseline:
     """Full fine-tuning in a warm process that waits while recipes are measured; a context manager.
 
-    It keeps its memory meanwhile. For a recipe that does not fit beside it the process is ended,
-    and started again for the next.
+    The process keeps its memory meanwhile. It ends for a recipe that does not fit beside it, and
+    another one is started for the next recipe.
 
     Attributes:
-        memory: its peak; None where it does not fit.
+        memory: the peak memory of full fine-tuning; None if it does not fit.
     """
 
     def __init__(self, spec: RunSpec, frozen: FrozenSchedule) -> None:
         self.memory: Memory | None = None
         self._spec = spec
         self._frozen = frozen
-        self._arm: MeasuredProcess | None = None
+        self._process: MeasuredProcess | None = None
 
     def __enter__(self) -> Self:
         with _unless_out_of_memory():
@@ -145,38 +145,38 @@ class _Baseline:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self._arm is not None:
-            self._arm.kill()  # It may be at work.
+        if kind is not None and self._process is not None:
+            self._process.kill()  # It may be at work.
         self.make_room()
 
     def start(self) -> bool:
-        """Start and warm up the process, unless it waits already; return whether it fits."""
-        if self.memory is None or self._arm is not None:
+        """Start and warm up the process if there is none; return whether it fits."""
+        if self.memory is None or self._process is not None:
             return self.memory is not None
         with _unless_out_of_memory():
-            self._arm = MeasuredProcess(self._spec, self._frozen.steps, self._frozen.longest)
-            warm_up(self._arm, self._frozen)
+            self._process = MeasuredProcess(self._spec, self._frozen.steps, self._frozen.longest)
+            warm_up(self._process, self._frozen)
             return True
         self.make_room()
         return False
 
     def make_room(self) -> None:
         """End the process."""
-        if self._arm is not None:
-            self._arm.close()
-            self._arm = None
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
     def beside(self, work: Callable[[MeasuredProcess | None], T]) -> T:
-        """Do ``work`` beside the process; where memory runs out, again without it."""
-        with _unless_out_of_memory(self._arm is not None):
-            return work(self._arm)
+        """Call ``work`` beside the process; if memory runs out, call it again without it."""
+        with _unless_out_of_memory(self._process is not None):
+            return work(self._process)
         self.make_room()
         return work(None)
 
 
 @contextmanager
 def _unless_out_of_memory(suppress: bool = True) -> Iterator[None]:
-    """Go on behind the block where memory ran out in it."""
+    """Suppress an error that says that memory ran out."""
     try:
         yield
     except Exception as error:
@@ -187,7 +187,7 @@ def _unless_out_of_memory(suppress: bool = True) -> Iterator[None]:
 def _measure(
     spec: RunSpec, frozen: FrozenSchedule, baseline: _Baseline, row: ProfiledRecipe
 ) -> None:
-    """Fill in a row, as far as it gets."""
+    """Fill in a row; what was measured before an error stays in it."""
 
     def time(beside: MeasuredProcess | None) -> Speed:
         with MeasuredProcess(spec, frozen.steps, frozen.longest) as process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.records.profile import PaperComparison, Profile, ProfiledRecipe
+from harness.records.reasons import explain_nulls
 from harness.reporting.paper import paper_cell
 
 
@@ -14,17 +15,7 @@ def compare_with_paper(profile: Profile) -> list[PaperComparison]:
 def _compare(profile: Profile, row: ProfiledRecipe) -> PaperComparison:
     cell = paper_cell(profile.backbone, row.recipe, profile.task)
     relative = row.speed.relative if row.speed else None
-    not_measured: dict[str, str] = {}
-    if cell is None:
-        absent = ("paper_speed_pct", "paper_trained_params", "paper_mem_gb")
-        not_measured |= dict.fromkeys(absent, "the paper has no such row")
-    own = {
-        "own_speed_pct": row.speed.not_measured.get("relative") if row.speed else row.status,
-        "own_trained_params": None if row.parameters else row.status,
-        "own_mem_gb": None if row.memory else row.status,
-    }
-    not_measured |= {name: why for name, why in own.items() if why is not None}
-    return PaperComparison(
+    comparison = PaperComparison(
         recipe=row.recipe,
         table=cell.table if cell else None,
         paper_speed_pct=cell.speed_pct if cell else None,
@@ -33,5 +24,11 @@ def _compare(profile: Profile, row: ProfiledRecipe) -> PaperComparison:
         own_trained_params=row.parameters.trainable if row.parameters else None,
         paper_mem_gb=cell.mem_gb if cell else None,
         own_mem_gb=row.memory.peak_bytes / 1e9 if row.memory else None,
-        not_measured=not_measured,
     )
+    if cell is None:
+        reason = "the paper has no such row"
+        explain_nulls(comparison, reason, "paper_speed_pct", "paper_trained_params", "paper_mem_gb")
+    why_no_speed = row.speed.not_measured.get("relative", "") if row.speed else row.status
+    explain_nulls(comparison, why_no_speed, "own_speed_pct")
+    explain_nulls(comparison, row.status, "own_trained_params", "own_mem_gb")
+    return comparison

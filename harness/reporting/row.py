@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from harness.records.measurements import Memory, Speed
+from harness.records.reasons import explain_nulls
 from harness.records.report import Value
 from harness.records.run_folder import StoredRun
 from harness.reporting.mean_speed import mean_speed
@@ -57,10 +58,10 @@ def make_row(
     row.memory_bytes = max((memory.peak_bytes for memory in memories), default=None)
     shares = [memory.relative for memory in memories if memory.relative is not None]
     row.memory_relative = fmean(shares) if shares else None
-    if speeds and row.speed is None:
-        row.not_measured["speed"] = _why_no_ratio(speeds[0], speeds[0])
-    if speeds and memories and not shares:
-        row.not_measured["memory_relative"] = _why_no_ratio(memories[0], speeds[0])
+    if speeds:
+        explain_nulls(row, _why_no_ratio(speeds[0], speeds[0]), "speed")
+    if speeds and memories:
+        explain_nulls(row, _why_no_ratio(memories[0], speeds[0]), "memory_relative")
     _add_quality(row, request, has_baseline, comparisons)
     return row
 
