@@ -1,4 +1,4 @@
-"""Starting one run in several processes: torch's own launcher starts and watches them."""
+"""Launch of one run in several processes, which torch's own launcher starts and watches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_launched() -> bool:
     """Return whether a launcher (torchrun, accelerate) started this process as one of a group.
 
     Raises:
-        HarnessError: it asks for a way of sharing the model that the harness does not have.
+        HarnessError: it asks for sharding of the model, which the harness does not support.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return False
@@ -41,15 +41,15 @@ def launch(processes: int, spec: RunSpec, arguments: Sequence[str]) -> int:
     """Run ``harness run`` in several processes of this machine, and wait for them.
 
     Args:
-        processes: how many; each gets a GPU, or its part of the processor's cores.
-        spec: resolved.
-        arguments: of the command, beside the spec.
+        processes: number of processes; each gets a GPU, or its part of the processor's cores.
+        spec: the settings, with every default filled in.
+        arguments: further arguments of the command.
 
     Returns:
-        The exit status of the first process, which speaks for all.
+        The exit status of the first process.
 
     Raises:
-        HarnessError: another process died, and took the run with it.
+        HarnessError: another process died, which ended the run.
     """
     import logging
     import uuid
@@ -58,7 +58,7 @@ def launch(processes: int, spec: RunSpec, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # What went wrong is said by the first process; the launcher would add a table of its own.
+    # The first process reports what went wrong; the launcher would print a table of its own.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(
@@ -76,8 +76,8 @@ def launch(processes: int, spec: RunSpec, arguments: Sequence[str]) -> int:
             file = Path(folder, SPEC)
             file.write_text(spec.to_toml(), "utf-8")
             # -P: the current folder may hold modules named like the harness's.
-            words = ["-P", "-m", "harness", "run", str(file), *arguments]
-            elastic_launch(config, sys.executable)(*words)
+            command = ["-P", "-m", "harness", "run", str(file), *arguments]
+            elastic_launch(config, sys.executable)(*command)
     except SignalException as signal:
         return 128 + int(signal.sigval)
     except ChildFailedError as error:
@@ -85,7 +85,7 @@ def launch(processes: int, spec: RunSpec, arguments: Sequence[str]) -> int:
         if rank != 0:
             raise HarnessError(
                 f"Process {rank} ended with status {failure.exitcode}, and the run with it.",
-                "Give the same command again: it goes on from its last snapshot.",
+                "Repeat the same command: it resumes from the last saved state.",
             ) from error
         return failure.exitcode if failure.exitcode > 0 else 1
     return 0

@@ -1,4 +1,4 @@
-"""Trackers: TensorBoard, MLflow and Weights & Biases, told of a run through the observer hooks.
+"""Trackers: observers that log a run to TensorBoard, MLflow or Weights & Biases.
 
 Nothing leaves the machine: TensorBoard and MLflow write into a folder, Weights & Biases runs in its
 offline mode unless its own environment variables say otherwise.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from harness.api.hookspecs import hookimpl
 from harness.errors import HarnessError, did_you_mean
+from harness.records.phase import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
 
 
 FOLDER = ".trackers"
-"""Where trackers write, within the folder of all runs."""
+"""Folder that trackers write to, within the folder of all runs."""
 
 
 class Tracker(ABC):
-    """Tells a tracker of a run; to be registered with the plugin manager.
+    """An observer that logs a run; register it with the plugin manager.
 
     Args:
-        folder: where it writes.
+        folder: the folder to write to.
     """
 
     name: ClassVar[str]
@@ -77,8 +78,8 @@ class Tracker(ABC):
 
     @hookimpl
     def phase_started(self, event: PhaseStarted) -> None:
-        """Remember whether steps are those of training."""
-        self._training = event.phase == "train"
+        """Note whether the next steps are training steps."""
+        self._training = event.phase == Phase.TRAIN
 
     @hookimpl
     def step_done(self, event: StepDone) -> None:
@@ -148,7 +149,7 @@ class MLflow(Tracker):
         self._mlflow.log_metrics(dict(values), step=step)
 
     def finish(self, values: Mapping[str, float], status: str) -> None:
-        """Add metrics and end the run, failed unless it went well."""
+        """Add metrics and end the run, as failed unless its status is ok."""
         self._mlflow.log_metrics(dict(values))
         self._mlflow.set_tag("status", status)
         self._mlflow.end_run("FINISHED" if status == "ok" else "FAILED")
@@ -174,11 +175,11 @@ class WandB(Tracker):
         )
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Add numbers; a step may be told of more than once."""
+        """Add numbers; one step may be logged several times."""
         self._run.log({**values, "step": step})
 
     def finish(self, values: Mapping[str, float], status: str) -> None:
-        """Add the summary and end the run, failed unless it went well."""
+        """Add the summary and end the run, as failed unless its status is ok."""
         self._run.summary.update({**values, "status": status})
         self._run.finish(exit_code=int(status != "ok"))
 
@@ -187,10 +188,10 @@ TRACKERS: dict[str, type[Tracker]] = {kind.name: kind for kind in (TensorBoard, 
 
 
 def find_tracker(name: str, folder: Path) -> Tracker:
-    """Return the tracker of a name, that writes into a folder.
+    """Return the tracker of this name, which writes to a folder.
 
     Raises:
-        HarnessError: there is none of the name, or its package is not installed.
+        HarnessError: no tracker has this name, or its package is not installed.
     """
     if name not in TRACKERS:
         raise HarnessError(f"Unknown tracker {name!r}.", did_you_mean(name, TRACKERS))
@@ -205,13 +206,13 @@ def find_tracker(name: str, folder: Path) -> Tracker:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings under dotted names."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{name}.")
+            settings |= flat(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = value
-    return found
+            settings[prefix + name] = value
+    return settings
 
 
 def headline(report: Report) -> dict[str, float]:
