@@ -1,4 +1,4 @@
-"""Built-in backbones, registered like any third party's."""
+"""Built-in backbones, registered like those of any plugin."""
 
 from harness import Register, hookimpl
 from harness.backbones.references import is_folder, looks_like_hub_id
@@ -7,7 +7,7 @@ from harness.backbones.shapes import SHAPES
 
 @hookimpl
 def register_backbones(register: Register) -> None:
-    """Register the embedded nano-t5, the well-known T5 and BART shapes, and all the others."""
+    """Register the embedded nano-t5, well-known T5 and BART models, folders and hub ids."""
     register(
         "nano-t5",
         "harness.backbones.nano:NanoT5",

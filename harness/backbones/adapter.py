@@ -1,4 +1,4 @@
-"""Adapters as PEFT saves them, merged into their base to start from."""
+"""Adapters saved by PEFT, which are merged into their base model before training."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def is_adapter(folder: Path) -> bool:
 def base_of(folder: Path) -> str:
     """Return the base that an adapter's configuration names: a folder, or a hub id.
 
-    A relative folder is looked for beside the adapter first.
+    A relative folder is first looked up beside the adapter.
 
     Raises:
-        HarnessError: it names none, or the configuration or the weights cannot be read.
+        HarnessError: the base is not named, or the configuration or the weights cannot be read.
     """
     try:
         base = json.loads((folder / CONFIG).read_text("utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HarnessError(
-            f"{str(folder / CONFIG)!r} is no configuration of an adapter: {error!r}.",
+            f"{str(folder / CONFIG)!r} is not the configuration of an adapter: {error!r}.",
             "Copy the original there.",
         ) from error
     if not isinstance(base, str) or not base:
         raise HarnessError(
-            f"The folder {str(folder)!r} holds an adapter, and does not say of which model.",
-            f"Write the model's folder or hub id as base_model_name_or_path into {CONFIG}.",
+            f"The folder {str(folder)!r} holds an adapter but does not name its base model.",
+            f"Write the base model's folder or hub id as base_model_name_or_path into {CONFIG}.",
         )
     if not (folder / WEIGHTS).is_file():
         raise HarnessError(
             f"The adapter in {str(folder)!r} has no {WEIGHTS}.",
-            "Save it again with a current version of PEFT; a pickle is not read.",
+            "Save it again with a current version of PEFT; pickles are not read.",
         )
     beside = folder / Path(base).expanduser()
     return str(beside) if beside.is_dir() else base
@@ -61,7 +61,8 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
     try:
         with warnings.catch_warnings():
-            # Of library code to come, and of T5 v1.1's embeddings, which never were tied.
+            # Warnings about future library code, and about T5 v1.1's embeddings, which were never
+            # tied.
             warnings.simplefilter("ignore")
             adapted = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
             found = adapted.load_adapter(str(folder), "default", use_safetensors=True)
@@ -74,10 +75,10 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
                     f"in the base, among them {names}"
                 )
             merged: PreTrainedModel = adapted.merge_and_unload()
-    except Exception as error:  # Whatever a damaged file makes its reader raise.
+    except Exception as error:  # The errors of readers of damaged files are not documented.
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise HarnessError(
             f"The adapter in {str(folder)!r} cannot be merged into its base: {reason}",
-            f"Name the model that it was trained on as base_model_name_or_path in {CONFIG}.",
+            f"Write the model that it was trained on as base_model_name_or_path into {CONFIG}.",
         ) from error
     return merged.requires_grad_(True)

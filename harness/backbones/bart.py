@@ -22,7 +22,7 @@ _SELF_ATTENTION_AND_FFN: dict[Role, tuple[str, ...]] = {
 
 
 class Bart(Pretrained):
-    """BART: learned positions in the embeddings, so that any layer can go."""
+    """BART: its positions are learned embeddings, so any layer can be dropped."""
 
     config_class = BartConfig
     default_tokens = {  # noqa: RUF012
@@ -56,7 +56,7 @@ class Bart(Pretrained):
         return int(self.config().max_position_embeddings)
 
     def restart_positions(self, model: PreTrainedModel) -> list[RemovableHandle]:
-        """Look the learned positions up for each token's place in its own sequence."""
+        """Look up the learned positions by each token's place in its sequence."""
         handles = []
         for stack in STACKS:
             restart = _Restart(stack)
@@ -70,7 +70,7 @@ class Bart(Pretrained):
 
 
 class _Restart:
-    """Takes the positions from a stack's keywords to its embedding, which gets no keywords."""
+    """Passes positions from a stack's keywords to its embedding, which receives no keywords."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack

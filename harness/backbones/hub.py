@@ -23,22 +23,22 @@ def read_config(reference: str) -> PreTrainedConfig:
     """Read the configuration of a folder or a hub id.
 
     Raises:
-        HarnessError: it cannot be had.
+        HarnessError: it is not available.
     """
     return fetch("configuration", reference, reference, AutoConfig.from_pretrained)
 
 
 def fetch(what: str, reference: str, source: str, read: Callable[..., Any]) -> Any:
-    """Read from a folder or the hub's cache, and only if it is in neither ask the hub.
+    """Read from a folder or the hub's cache, and from the hub only if both lack it.
 
     Raises:
-        HarnessError: it cannot be had.
+        HarnessError: it is not available.
     """
     try:
         return read(source, local_files_only=True)
     except HarnessError:
         raise
-    except Exception as error:  # Whatever a damaged file makes its reader raise.
+    except Exception as error:  # The errors of readers of damaged files are not documented.
         if is_out_of_memory(error):
             raise
         if Path(source).is_dir():
@@ -54,7 +54,7 @@ def snapshot(source: str, local_files_only: bool) -> Path:
     """Return the folder in the hub's cache that holds a repository's weights.
 
     Raises:
-        OSError: there are none, or the hub is out of reach.
+        OSError: there are none, or the hub cannot be reached.
     """
     kinds = (weight_files.SAFETENSORS, weight_files.PICKLE)
     for name in [each for kind in kinds for each in (kind, f"{kind}.index.json")]:
@@ -74,7 +74,7 @@ def snapshot(source: str, local_files_only: bool) -> Path:
 
 
 def _knock() -> None:
-    """Raise OSError if the hub is out of reach; its own client asks six times for each file."""
+    """Raise OSError if the hub cannot be reached; its own client retries each file six times."""
     if not constants.HF_HUB_OFFLINE and not urllib.request.getproxies():
         url = urlsplit(constants.ENDPOINT)
         socket.create_connection((url.hostname or "", url.port or 443), timeout=5).close()
@@ -82,15 +82,15 @@ def _knock() -> None:
 
 def _missing(what: str, reference: str, source: str, error: Exception) -> HarnessError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Some name the field in the first line and say what is wrong in the next.
+    # Some messages name the field in the first line and the problem in the next.
     several = 2 if lines and lines[0].endswith(":") else 1
     reason = " ".join(lines[:several]) or type(error).__name__
     if Path(source).is_dir():
         return HarnessError(
             f"The {what} of backbone {reference!r} cannot be read from the folder {source!r}: "
             f"{reason}",
-            "The folder needs config.json, model.safetensors or pytorch_model.bin, and the "
-            "tokenizer's files, as save_pretrained writes them.",
+            "The folder needs config.json, model.safetensors or pytorch_model.bin, and the files "
+            "of the tokenizer, as written by save_pretrained.",
         )
     return HarnessError(
         f"The {what} of backbone {reference!r} is not on this machine, and the model hub could "
@@ -105,8 +105,8 @@ def _missing(what: str, reference: str, source: str, error: Exception) -> Harnes
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Read weights without the library's bar and table, and without its conversion on the hub."""
-    # Reading from disk takes moments; a bar of it would break into the run's own.
+    """Read weights without the library's progress bar, table and conversion on the hub."""
+    # Reading from disk is fast, and its progress bar would disturb the run's own.
     logging.disable_progress_bar()
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     before = logging.get_verbosity()

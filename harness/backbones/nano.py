@@ -1,4 +1,4 @@
-"""The embedded backbone: small enough to live in the package, pre-trained for real."""
+"""The embedded backbone: a small pre-trained model in the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.backbones.t5 import T5
 
 
 class NanoT5(T5):
-    """nano-t5: 12+12 thin T5 layers; see ``nano_t5/README.md`` for how it was made."""
+    """nano-t5: 12+12 thin T5 layers; ``nano_t5/README.md`` describes its pre-training."""
 
     preset: ClassVar[str] = "quick"
 

@@ -28,16 +28,16 @@ from harness.backbones.token_ids import complete_generation, complete_token_ids,
 
 
 class Pretrained(Backbone):
-    """A backbone of the transformers library; a family declares where its modules are.
+    """A backbone of the transformers library; a family declares the paths of its modules.
 
     Attributes:
         config_class: the family's configuration.
         layer_path: stack -> path of its ModuleList of layers.
         role_paths: stack -> role -> paths within a layer; paths that a variant lacks are skipped
-            (a gated feed-forward has wi_0 and wi_1 where a plain one has wi).
-        depth_fields: stack -> the fields of the configuration that hold its depth.
-        default_tokens: special token -> its id where a configuration has none.
-        options: how to start from a checkpoint that lacks something; part of the reference.
+            (a gated feed-forward has wi_0 and wi_1 instead of wi).
+        depth_fields: stack -> fields of the configuration with its depth.
+        default_tokens: special token -> its id if the configuration has none.
+        options: options for an incomplete checkpoint; part of the reference.
     """
 
     config_class: ClassVar[type[PreTrainedConfig]]
@@ -54,7 +54,7 @@ class Pretrained(Backbone):
 
     @property
     def name(self) -> str:
-        """A short name, with the options that are not the default."""
+        """A short name, with options that differ from the default."""
         own = self.adapter.resolve().name if self.adapter else super().name
         return own + written(self.options)
 
@@ -68,14 +68,14 @@ class Pretrained(Backbone):
         return self._shape.hub_id if self._shape else self.reference
 
     def version(self) -> str:
-        """Return a folder's hash, or the hub id with the commit that is in the hub's cache."""
+        """Return a folder's hash, or the hub id with its commit in the hub's cache."""
         adapter = f"+sha256:{folder_hash(self.adapter)}" if self.adapter else ""
         return self._files_version() + adapter + written(self.options)
 
     def _files_version(self) -> str:
         if Path(self._source).is_dir():
             return f"sha256:{folder_hash(Path(self._source))}"
-        # A snapshot's folder is named by its commit; which of its files are here depends on use.
+        # The folder of a snapshot is named by its commit; its files are downloaded on use.
         for name in ("config.json", "tokenizer_config.json", "model.safetensors"):
             cached = try_to_load_from_cache(self._source, name)
             if isinstance(cached, str):
@@ -83,7 +83,7 @@ class Pretrained(Backbone):
         return self._source
 
     def config(self) -> PreTrainedConfig:
-        """Return the configuration, from the plugin's own shapes where it has them."""
+        """Return the configuration, from the built-in shapes if the model has one."""
         if self._shape:
             return self.config_class(**self._shape.config)
         return read_config(self._source)
@@ -92,7 +92,7 @@ class Pretrained(Backbone):
         """Return the tokenizer, from disk or the hub.
 
         Raises:
-            HarnessError: it cannot be had, or it has tokens for which the model has no embedding.
+            HarnessError: it is not available, or it has tokens without an embedding in the model.
         """
         tokenizer = self._tokenizer()
         tokens, rows = needed_embeddings(tokenizer), self.config().vocab_size
@@ -100,7 +100,7 @@ class Pretrained(Backbone):
             raise HarnessError(
                 f"The tokenizer of {self.name!r} has {tokens:,} tokens, but the model has "
                 f"embeddings for {rows:,}: {tokens - rows:,} were added.",
-                "Let the embedding grow, which trains it in every recipe: "
+                "Enlarge the embedding, which every recipe then trains: "
                 f"--backbone {self.reference}{written(self.options)}:extra_tokens=resize",
             )
         return tokenizer
@@ -131,7 +131,7 @@ class Pretrained(Backbone):
         return merge_adapter(model, adapter)
 
     def check(self, weights: Weights) -> None:
-        """Read all weights one by one, without making a model of them."""
+        """Read all weights one by one, without building the model."""
         if weights == "random":
             return
         _, unusual = self._read(device="meta")
@@ -142,11 +142,11 @@ class Pretrained(Backbone):
             self._merged(self.mend(self._built(), "random"), self.adapter)
 
     def _read(self, device: str | None = None) -> tuple[PreTrainedModel, list[str]]:
-        """Read the pre-trained model, and say what is unusual about its weights."""
+        """Load the pre-trained model, and note what is unusual about its weights."""
 
         def read(_: str, local_files_only: bool = False) -> tuple[PreTrainedModel, Any]:
             folder = self._weights_folder(local_files_only)
-            # Safetensors only: a pickle could run code.
+            # Safetensors only, because a pickle could execute code.
             return AutoModelForSeq2SeqLM.from_pretrained(  # type: ignore[no-any-return]
                 folder,
                 config=complete_token_ids(read_config(self._source), self),
@@ -163,11 +163,11 @@ class Pretrained(Backbone):
         return model, notes_on_weights(self.reference, self.options, missing, unexpected)
 
     def _weights_folder(self, local_files_only: bool) -> Path:
-        """Return a folder with the weights as safetensors; for a hub id, fetch what is needed.
+        """Return a folder with the weights as safetensors; for a hub id, download missing files.
 
         Raises:
             OSError: the hub cannot supply them.
-            HarnessError: they are in no format that is read, or damaged.
+            HarnessError: their format is not supported, or they are damaged.
         """
         folder = Path(self._source)
         if not folder.is_dir():
@@ -186,14 +186,14 @@ class Pretrained(Backbone):
         """Return the model with random weights.
 
         Raises:
-            HarnessError: the configuration describes no model.
+            HarnessError: no model can be built from the configuration.
         """
         config = complete_token_ids(self.config(), self)
         try:
             return AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise HarnessError(
-                f"The configuration of {self.name!r} describes no model: {error}",
+                f"No model can be built from the configuration of {self.name!r}: {error}",
                 "Correct its config.json, or copy the original there.",
             ) from error
 
@@ -203,7 +203,7 @@ class Pretrained(Backbone):
             return self._grown(self.mend(self._built(), "random")).train()
 
     def _grown(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Give tokens that were added an embedding, where the options ask for that."""
+        """Enlarge the embedding for added tokens, if the options request it."""
         if self.options.extra_tokens == "error":
             return model
         size, before = (
@@ -213,17 +213,19 @@ class Pretrained(Backbone):
         if size > before:
             on_meta = next(model.parameters()).is_meta
             model.resize_token_embeddings(size, mean_resizing=not on_meta)
-            self._note([f"The embedding grew from {before:,} to {size:,} tokens, and is trained."])
+            self._note(
+                [f"The embedding was enlarged from {before:,} to {size:,} tokens and is trained."]
+            )
         return model
 
     def always_trained(self, model: PreTrainedModel) -> list[nn.Parameter]:
-        """Return the embeddings if they grew: the new rows know nothing."""
+        """Return the embeddings if they were enlarged: the new rows are untrained."""
         if model.get_input_embeddings().num_embeddings <= self.config().vocab_size:
             return []
         return [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
 
     def mend(self, model: PreTrainedModel, weights: Weights) -> PreTrainedModel:
-        """Correct, in place, what transformers gets wrong about a family."""
+        """Correct, in place, errors of transformers about a family."""
         return model
 
     def modules(self, model: PreTrainedModel, role: Role) -> dict[str, nn.Module]:
@@ -246,7 +248,7 @@ class Pretrained(Backbone):
         return layers
 
     def keep_layers(self, model: PreTrainedModel, stack: Stack, kept: Sequence[int]) -> None:
-        """Drop all layers but ``kept``; renumber the attention caches; write the new depth."""
+        """Drop all layers except ``kept``, renumber attention caches, and store the new depth."""
         layers = self.layers(model, stack)
         if not kept or sorted(set(kept)) != list(kept) or kept[0] < 1 or kept[-1] > len(layers):
             raise HarnessError(
@@ -254,7 +256,7 @@ class Pretrained(Backbone):
                 f"Give increasing numbers from 1 to {len(layers)}.",
             )
         remaining = nn.ModuleList(layers[i - 1] for i in kept)
-        # The key-value cache is addressed by layer_idx: a stale number would generate nonsense.
+        # layer_idx addresses the key-value cache: a wrong index would break generation.
         for index, layer in enumerate(remaining):
             modules: Iterable[Any] = layer.modules()
             for module in modules:
@@ -270,11 +272,11 @@ class Pretrained(Backbone):
     def _depth_configs(
         self, model: PreTrainedModel, stack: Stack
     ) -> list[tuple[PreTrainedConfig, tuple[str, ...]]]:
-        """Return each configuration that says how deep a stack is, with the fields to set."""
+        """Return each configuration that holds the depth of a stack, with the fields to set."""
         return [(model.config, self.depth_fields[stack])]
 
     def resize_to_tokenizer(self, model: PreTrainedModel) -> None:
-        """Cut the embedding to the tokenizer's vocabulary."""
+        """Reduce the embedding to the tokenizer's vocabulary."""
         size = self._shape.tokenizer_size if self._shape else needed_embeddings(self.tokenizer())
         if model.get_input_embeddings().num_embeddings != size:
             model.resize_token_embeddings(size, mean_resizing=False)

@@ -1,4 +1,4 @@
-"""Backbones that no list can name: local folders and hub ids."""
+"""Backbones without a registered name: local folders and hub ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def is_folder(reference: str) -> bool:
-    """Return whether the reference is a folder, or is written as a path."""
+    """Return whether the reference is a folder or is written as a path."""
     return reference.startswith(("/", "./", "../", "~")) or Path(reference).is_dir()
 
 
@@ -27,7 +27,7 @@ def looks_like_hub_id(reference: str) -> bool:
 
 
 def open_reference(reference: str) -> Pretrained:
-    """Return the backbone for a folder or hub id, by the model type its configuration states.
+    """Return the backbone of a folder or hub id, by the model type in its configuration.
 
     Raises:
         HarnessError: there is no such folder, or no family for its model type.
@@ -56,7 +56,7 @@ def open_reference(reference: str) -> Pretrained:
         reference = str(folder)
     elif _HUB_ID.fullmatch(reference) is None:
         raise HarnessError(
-            f"Unknown backbone {reference!r}, or one without options.",
+            f"Unknown backbone {reference!r}, or a backbone without options.",
             "Options follow a folder, a hub id or a built-in name. See: harness list backbones",
         )
     model_type = read_config(reference).model_type
@@ -70,20 +70,20 @@ def open_reference(reference: str) -> Pretrained:
 
 
 def _with_adapter(folder: Path, options: StartOptions) -> Pretrained:
-    """Return the backbone that an adapter was trained on, to start from the two merged.
+    """Return the base of an adapter, which loads with the adapter merged into it.
 
     Raises:
-        HarnessError: the base cannot be had.
+        HarnessError: the base is not available.
     """
     base = base_of(folder)
     try:
         backbone = open_reference(base + written(options))
     except HarnessError as error:
         raise HarnessError(
-            f"The folder {str(folder)!r} holds an adapter, and its base {base!r} cannot be had: "
+            f"The folder {str(folder)!r} holds an adapter, but its base {base!r} is not available: "
             f"{error.message}",
             "Write the base's folder as base_model_name_or_path into adapter_config.json, or copy "
-            "the base into the folder of that name.",
+            "the base to the folder that is named there.",
         ) from error
     backbone.adapter = folder
     return backbone

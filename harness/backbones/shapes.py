@@ -1,4 +1,4 @@
-"""The shapes of well-known models, so that counting and probing need no network.
+"""The shapes of well-known models, so that plans and profiles need no network.
 
 Sources: the config.json files of the models on the hub.
 """
@@ -14,11 +14,11 @@ class Shape:
     """A published model.
 
     Attributes:
-        hub_id: where its weights and tokenizer are published.
-        family: ``module:Class`` below ``harness.backbones`` that knows its roles.
-        tokenizer_size: entries of its tokenizer; T5 pads its embedding beyond them.
+        hub_id: hub id of its weights and tokenizer.
+        family: ``module:Class`` below ``harness.backbones`` that defines its roles.
+        tokenizer_size: number of entries of its tokenizer; T5's embedding is larger.
         config: arguments of the family's transformers configuration.
-        summary: one line for listings.
+        summary: summary line for listings.
     """
 
     hub_id: str

@@ -15,10 +15,10 @@ from harness.backbones.pretrained import Pretrained
 
 
 class T5(Pretrained):
-    """T5: sub-layers in a list, the feed-forward last; relative positions live in block 1."""
+    """T5: a layer is a list of sub-layers, the feed-forward last; block 1 has the position bias."""
 
     config_class = T5Config
-    # It starts with its pad token, which complete_token_ids takes where there is no other.
+    # A T5 decoder starts with the pad token, which complete_token_ids uses by default.
     default_tokens = {"pad_token_id": 0, "eos_token_id": 1}  # noqa: RUF012
     shared_beams = True
     layer_path = {"encoder": "encoder.block", "decoder": "decoder.block"}  # noqa: RUF012
@@ -54,17 +54,17 @@ class T5(Pretrained):
     }
     depth_fields = {  # noqa: RUF012
         "encoder": ("num_layers",),
-        # From decoder_layers transformers learns how deep a cache to build; without it, it would
+        # transformers reads the depth of the cache from decoder_layers; without it, it would
         # take the encoder's depth, which is too little if pruning left the decoder deeper.
         "decoder": ("num_decoder_layers", "decoder_layers"),
     }
 
     def mend(self, model: PreTrainedModel, weights: Weights) -> PreTrainedModel:
-        """Give T5 v1.1 and Flan-T5 their own LM head.
+        """Give T5 v1.1 and Flan-T5 a separate LM head.
 
-        As published they have one, and their configurations say so. Transformers 5 overrides that
-        and ties it to the embedding, unless a checkpoint holds both; what it keeps of the
-        difference is that only the output of a tied model is scaled.
+        The published models have one, and their configurations say so. Transformers 5 ignores
+        that and ties the head to the embedding, unless a checkpoint holds both. It only keeps one
+        difference: the output of a tied model is scaled.
         """
         if model.config.scale_decoder_outputs:
             return model
@@ -73,7 +73,7 @@ class T5(Pretrained):
             head.weight = nn.Parameter(torch.empty_like(embedding.weight))
             nn.init.normal_(head.weight, std=model.config.initializer_factor)
         if head.weight is not embedding.weight:
-            # Or else the next resize_token_embeddings would tie them.
+            # Otherwise the next resize_token_embeddings would tie them.
             model._tied_weights_keys = {
                 tied: to
                 for tied, to in model._tied_weights_keys.items()
@@ -83,7 +83,7 @@ class T5(Pretrained):
         return model
 
     def keep_layers(self, model: PreTrainedModel, stack: Stack, kept: Sequence[int]) -> None:
-        """Drop layers; if block 1 goes, its relative position bias moves to the new first one."""
+        """Drop layers; if block 1 is dropped, its position bias moves to the new first block."""
         old_first = self._first_attention(model, stack)
         super().keep_layers(model, stack, kept)
         new_first = self._first_attention(model, stack)
@@ -92,7 +92,7 @@ class T5(Pretrained):
             new_first.has_relative_attention_bias = True
 
     def restart_positions(self, model: PreTrainedModel) -> list[RemovableHandle]:
-        """Compute the relative position bias, once a stack, for the longest sequence alone."""
+        """Compute the relative position bias once per stack, for the longest sequence only."""
         cross = self.layers(model, "decoder")[0].get_submodule("layer.1.EncDecAttention")
         return [
             *(
@@ -129,7 +129,7 @@ def _bias_of_longest(
 def _no_bias(
     _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    # T5 would add zeros of the size of the scores of two whole rows.
+    # T5 would add a mask of zeros with the size of two whole rows.
     if kwargs.get("packed") is None:
         return None
     return args, {**kwargs, "position_bias": torch.empty(0)}

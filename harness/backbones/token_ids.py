@@ -1,4 +1,4 @@
-"""Special tokens' ids, which configurations may leave out and training cannot do without."""
+"""Ids of special tokens, which configurations may lack and training needs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _FIELDS = ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_
 
 
 def complete_token_ids(config: PreTrainedConfig, backbone: Pretrained) -> PreTrainedConfig:
-    """Fill in the ids that a configuration lacks, in place; a decoder starts with the pad token.
+    """Add the ids that a configuration lacks, in place; a decoder starts with the pad token.
 
     Raises:
-        HarnessError: an id is no token of the vocabulary.
+        HarnessError: an id is not in the vocabulary.
     """
     for field, default in backbone.default_tokens.items():
         if getattr(config, field, None) is None:
@@ -38,7 +38,7 @@ def complete_token_ids(config: PreTrainedConfig, backbone: Pretrained) -> PreTra
 
 
 def complete_generation(model: PreTrainedModel) -> None:
-    """Fill in the ids that a model's generation settings lack, in place, from its configuration."""
+    """Copy ids that a model's generation settings lack from its configuration, in place."""
     settings = model.generation_config
     for field in _FIELDS:
         if getattr(settings, field, None) is None:
@@ -46,6 +46,6 @@ def complete_generation(model: PreTrainedModel) -> None:
 
 
 def needed_embeddings(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return how many embeddings a tokenizer needs: its ids may have gaps."""
+    """Return the number of embeddings that a tokenizer needs; its ids may have gaps."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     return max(vocabulary.values()) + 1

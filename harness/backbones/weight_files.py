@@ -1,4 +1,4 @@
-"""The files that hold a checkpoint's weights: which there are, and whether they are sound."""
+"""The files with a checkpoint's weights: finds, checks and converts them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def shards(folder: Path, name: str) -> list[Path]:
     """Return the files of one format, in order; empty if the folder has none.
 
     Args:
-        folder: of the checkpoint.
-        name: of the only file; an index beside it, ``<name>.index.json``, lists several.
+        folder: folder of the checkpoint.
+        name: name of a single file; an index ``<name>.index.json`` lists several files.
 
     Raises:
         HarnessError: the index cannot be read, or a file that it lists is missing.
@@ -53,7 +53,7 @@ def shards(folder: Path, name: str) -> list[Path]:
 
 
 def listed(index: Path) -> list[str]:
-    """Return the names of the files that an index lists; none if it is a file of weights itself.
+    """Return the names of the files that an index lists; none if it is a file of weights.
 
     Raises:
         HarnessError: it cannot be read.
@@ -62,19 +62,19 @@ def listed(index: Path) -> list[str]:
         return []
     try:
         names = json.loads(index.read_text("utf-8"))["weight_map"].values()
-        # Beside the index, whatever path it states.
+        # The files are beside the index, whatever path it contains.
         return sorted({Path(name).name for name in names})
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise HarnessError(
-            f"{str(index)!r} is no index of weight files: {error!r}.", "Download it again."
+            f"{str(index)!r} is not an index of weight files: {error!r}.", "Download it again."
         ) from error
 
 
 def require_weights(folder: Path) -> None:
-    """Raise an error that says what to do if a folder has no weights that can be read.
+    """Raise an error with a remedy if a folder has no readable weights.
 
     Raises:
-        HarnessError: it holds another program's weights, or none.
+        HarnessError: the folder has weights of another library, or none.
     """
     if shards(folder, SAFETENSORS) or shards(folder, PICKLE):
         return
@@ -94,7 +94,7 @@ def require_weights(folder: Path) -> None:
 
 
 def require_headers(files: list[Path]) -> None:
-    """Read no more than what safetensors files say of themselves.
+    """Read only the headers of safetensors files.
 
     Raises:
         HarnessError: a file is truncated.
@@ -116,13 +116,13 @@ def require_sound(files: list[Path]) -> None:
 
 
 def require_finite(tensors: Iterator[tuple[str, Tensor]], where: str) -> None:
-    """Raise an error if a weight is infinite or not a number.
+    """Raise an error if a weight is infinite or NaN.
 
     Raises:
-        HarnessError: one is.
+        HarnessError: a weight is infinite or NaN.
     """
     for name, tensor in tensors:
-        # A sum is finite only if all of its terms are, but it may overflow where they are.
+        # A finite sum has finite terms; a sum of finite terms may overflow.
         if not tensor.is_floating_point() or tensor.sum(dtype=torch.float32).isfinite():
             continue
         bad = int((~tensor.isfinite()).sum())
@@ -130,7 +130,7 @@ def require_finite(tensors: Iterator[tuple[str, Tensor]], where: str) -> None:
             raise HarnessError(
                 f"{bad:,} of the {tensor.numel():,} weights in {name!r} of {where!r} are infinite "
                 "or not numbers.",
-                "The training that wrote it diverged, or the file is damaged: take an earlier "
+                "The training that wrote it diverged, or the file is damaged: use an earlier "
                 "checkpoint, or download it again.",
             )
 
@@ -142,7 +142,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 class _Reading:
-    """Turn what the readers of files raise into one line."""
+    """Convert errors of file readers into a message and a hint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -153,7 +153,7 @@ class _Reading:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, UnpicklingError) and "eights only load failed" in str(error):
             raise HarnessError(
-                f"{str(self.path)!r} holds more than weights; nothing of it was executed.",
+                f"{str(self.path)!r} holds more than weights; nothing in it was executed.",
                 f"Do not load it elsewhere either. Ask its publisher for {SAFETENSORS}.",
             ) from error
         damaged = (SafetensorError, RuntimeError, EOFError, UnpicklingError, OSError, ValueError)
@@ -166,9 +166,9 @@ class _Reading:
 
 
 def converted(folder: Path) -> Path:
-    """Return a folder with a checkpoint's weights as safetensors, which is made once.
+    """Convert a checkpoint's pickled weights to safetensors once, and return the folder.
 
-    Only tensors are read from the pickled files: nothing in them is executed. The copy is in
+    Only tensors are read from the pickles, and nothing in them is executed. The copy is stored in
     ``$HARNESS_CACHE``, or else in the user's cache folder.
 
     Raises:
@@ -191,7 +191,7 @@ def converted(folder: Path) -> Path:
             shutil.copyfile(path, work / path.name)
         work.rename(place)
     except OSError as error:
-        if not place.is_dir():  # Another process may have made it meanwhile.
+        if not place.is_dir():  # Another process may have written it meanwhile.
             raise _no_cache(place, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -208,7 +208,7 @@ def _cache() -> Path:
 def _no_cache(place: Path, error: OSError) -> HarnessError:
     return HarnessError(
         f"The weights cannot be converted into the cache {str(place)!r}: {error}.",
-        f"Name another place: export {CACHE}=FOLDER",
+        f"Set another folder: export {CACHE}=FOLDER",
     )
 
 
@@ -229,7 +229,7 @@ def _convert(files: list[Path], folder: Path) -> None:
 
 
 def _unpickle(path: Path) -> Mapping[str, Tensor]:
-    """Read tensors, mapped from the file where its format allows that."""
+    """Read tensors, memory-mapped if the file's format supports it."""
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except RuntimeError as error:
@@ -242,7 +242,7 @@ def _unpickle(path: Path) -> Mapping[str, Tensor]:
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors that share memory, as tied weights do: safetensors holds each by itself."""
+    """Copy tensors that share memory, such as tied weights: safetensors needs separate ones."""
     known: set[int] = set()
     made = {}
     for name, tensor in tensors.items():

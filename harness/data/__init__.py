@@ -1,1 +1,1 @@
-"""Data as people have them: files and folders in, columns of values out."""
+"""Reading of data files and folders, splits, and conversion of texts to token ids."""

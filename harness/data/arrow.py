@@ -1,4 +1,4 @@
-"""Columnar files: Parquet, Arrow and Feather, and what ``datasets`` saves to a folder."""
+"""Columnar files: Parquet, Arrow, Feather, and folders of ``datasets``' save_to_disk."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from harness.errors import HarnessError, first_line
 _STREAM_OR_FILE = b"ARROW1"
 _FEATHER_1 = b"FEA1"
 SAVED_SPLITS, SAVED = "dataset_dict.json", "state.json"
-"""What ``save_to_disk`` leaves in a folder, with splits and without."""
+"""Files that ``save_to_disk`` writes, with splits and without."""
 
 
 def read_arrow(path: Path) -> dict[str, list[object]]:
     """Read the columns of a Parquet, Arrow or Feather file.
 
     Raises:
-        HarnessError: it is not such a file, or holds what Python has no counterpart of.
+        HarnessError: it is not such a file, or has values that Python cannot represent.
     """
     import pyarrow  # comes with datasets
 
@@ -26,7 +26,7 @@ def read_arrow(path: Path) -> dict[str, list[object]]:
     try:
         table = _open(path)
         columns = [column.to_pylist() for column in table.columns]
-    # ValueError: a value that Python has no counterpart of, such as text that is not UTF-8.
+    # ValueError: a value that Python cannot represent, such as text that is not UTF-8.
     except (pyarrow.ArrowException, ValueError) as error:
         raise malformed(path, f"not {kind} file that can be read", str(error)) from error
     require_distinct(path, table.column_names)
@@ -46,7 +46,7 @@ def _open(path: Path) -> Any:
         reader = ipc.open_file if start.startswith(_STREAM_OR_FILE) else ipc.open_stream
         with path.open("rb") as file:
             table = reader(file).read_all()
-    # Unlike Parquet's, these bytes are taken as they are: offsets may lead out of them.
+    # Unlike Parquet, Arrow does not check its bytes: offsets may point outside them.
     table.validate(full=True)
     return table
 
@@ -57,7 +57,7 @@ def is_saved(folder: Path) -> bool:
 
 
 def read_saved(folder: Path) -> dict[str, Table]:
-    """Read a folder of ``save_to_disk``; one without splits is called train.
+    """Read a folder of ``save_to_disk``; a data set without splits is the train split.
 
     Raises:
         HarnessError: it is damaged.
@@ -72,10 +72,9 @@ def read_saved(folder: Path) -> dict[str, Table]:
             str(name): Table(folder / str(name), {c: list(rows[c]) for c in rows.column_names})
             for name, rows in splits.items()
         }
-    # The library raises whatever its JSON and Arrow readers do.
+    # The library passes on the errors of its JSON and Arrow readers.
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         raise HarnessError(
-            f"{folder}: a folder of datasets' save_to_disk that cannot be read: "
-            f"{first_line(error)}.",
+            f"{folder}: this folder of datasets' save_to_disk cannot be read: {first_line(error)}.",
             "Save it again: dataset.save_to_disk(FOLDER)",
         ) from error

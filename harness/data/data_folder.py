@@ -1,4 +1,4 @@
-"""Folder of data that may not be shipped: a path that the user gives, or ``$HARNESS_DATA``."""
+"""Places of data sets that are not part of the package: an option, or ``$HARNESS_DATA``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ DATA_VARIABLE = "HARNESS_DATA"
 
 
 def data_folder() -> Path | None:
-    """Return the folder that ``$HARNESS_DATA`` names, or None where it is not set."""
+    """Return the folder that ``$HARNESS_DATA`` names, or None if it is not set."""
     value = os.environ.get(DATA_VARIABLE)
     return Path(value).expanduser() if value else None
 
 
 def find_file(folder: Path, stems: Sequence[str]) -> Path | None:
-    """Return the data file in a folder whose name begins with one of the stems, in any case.
+    """Return the data file whose name begins with one of the stems, ignoring case.
 
     Raises:
-        HarnessError: several files do.
+        HarnessError: several files have such a name.
     """
     if not folder.is_dir():
         return None

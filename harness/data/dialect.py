@@ -1,4 +1,4 @@
-"""The dialect of a text file: its encoding, and what stands between the cells of a CSV file."""
+"""The dialect of a text file: its encoding, and the delimiter of a CSV file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.errors import HarnessError
 _HEAD_BYTES = 1 << 16
 _HEAD_ROWS = 50
 _BYTE_ORDER_MARKS = {
-    # UTF-32 first: its mark begins with that of UTF-16.
+    # UTF-32 first, because its byte order mark begins with that of UTF-16.
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -30,13 +30,13 @@ _SPELLED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|
 
 @dataclass(frozen=True)
 class Dialect:
-    """Encoding and delimiter of a data file, which the file itself does not state.
+    """Properties of a data file that the file does not state.
 
     Attributes:
-        encoding: of text files, by Python's names; None means UTF-8, or what a byte order mark
-            says.
-        delimiter: between the cells of a CSV file; None means the one that is found.
-        sheet: of a workbook; None means the first.
+        encoding: encoding of text files, by Python's names; None means UTF-8, or the encoding of
+            a byte order mark.
+        delimiter: delimiter of CSV files; None means that it is detected.
+        sheet: name of the sheet of a workbook; None means the first one.
     """
 
     encoding: str | None = None
@@ -46,11 +46,11 @@ class Dialect:
     def __post_init__(self) -> None:
         if self.encoding is not None:
             try:
-                # A codec that is no encoding of text (hex, rot13) cannot open a file.
+                # Codecs that do not encode text (hex, rot13) cannot open a file.
                 io.TextIOWrapper(io.BytesIO(), encoding=self.encoding)
             except LookupError as error:
                 raise HarnessError(
-                    f"There is no encoding {self.encoding!r}.",
+                    f"Unknown encoding {self.encoding!r}.",
                     "Common ones: utf-8, utf-16, latin-1, cp1252, cp1251, gb18030, shift_jis",
                 ) from error
         if self.delimiter is not None:
@@ -61,8 +61,8 @@ def _one_character(delimiter: str) -> str:
     spelled = _SPELLED.get(delimiter.lower(), delimiter)
     if len(spelled) != 1 or spelled in '"\r\n':
         raise HarnessError(
-            f"The delimiter {delimiter!r} is not one character that can stand between cells.",
-            "Give one, such as ';', or tab, comma, semicolon or pipe.",
+            f"The delimiter {delimiter!r} is not a single character that can separate cells.",
+            "Write one character, such as ';', or tab, comma, semicolon or pipe.",
         )
     return spelled
 
@@ -73,11 +73,11 @@ def open_text(path: Path, dialect: Dialect, newline: str = "") -> Iterator[TextI
 
     Args:
         path: the file.
-        dialect: names the encoding, or none.
-        newline: as for ``open``.
+        dialect: may name the encoding.
+        newline: is passed to ``open``.
 
     Raises:
-        HarnessError: what is read is not in the encoding; the message names the likely one.
+        HarnessError: the text is not in the encoding; the message names the likely one.
     """
     with _open_bytes(path) as head_file:
         head = head_file.read(_HEAD_BYTES)
@@ -89,13 +89,13 @@ def open_text(path: Path, dialect: Dialect, newline: str = "") -> Iterator[TextI
             yield text
         except UnicodeError as error:
             reason = str(error)
-            # Where in a piece of the file the byte is says nothing to a reader.
+            # The position of the byte within a piece of the file does not help the user.
             if isinstance(error, UnicodeDecodeError):
                 reason = f"byte 0x{error.object[error.start]:02x}, {error.reason}"
             if dialect.encoding is None:
                 raise _undecodable(path, _around(path, encoding), reason) from error
             raise HarnessError(
-                f"{path}: not text in the encoding {dialect.encoding}: {reason}.",
+                f"{path}: the text is not in the encoding {dialect.encoding}: {reason}.",
                 likely_encoding_hint(_around(path, encoding))
                 + " Name another one: --encoding NAME",
             ) from error
@@ -112,7 +112,7 @@ def _marked(head: bytes) -> str | None:
 
 
 def _around(path: Path, encoding: str) -> bytes:
-    """Return the first piece of a file that is not in an encoding."""
+    """Return the first piece of a file that cannot be decoded."""
     decoder = codecs.getincrementaldecoder(encoding)()
     with _open_bytes(path) as file:
         while piece := file.read(_HEAD_BYTES):
@@ -125,17 +125,17 @@ def _around(path: Path, encoding: str) -> bytes:
 
 def _undecodable(path: Path, sample: bytes, reason: str) -> HarnessError:
     return HarnessError(
-        f"{path}: not UTF-8 text: {reason}.",
+        f"{path}: the text is not UTF-8: {reason}.",
         likely_encoding_hint(sample)
         + " Name the encoding: --encoding NAME, or write the file in UTF-8.",
     )
 
 
 def likely_encodings(sample: bytes) -> list[str]:
-    """Return the encodings that bytes may be in, the likeliest first; empty if none fits.
+    """Return the possible encodings of bytes, the likeliest first; empty if none fits.
 
-    Zero bytes at every other place are UTF-16 of Latin letters; the rest is
-    charset-normalizer's to tell.
+    Zero bytes at every other place mean UTF-16 of Latin letters. charset-normalizer detects the
+    other encodings.
     """
     if marked := _marked(sample):
         return [marked]
@@ -150,31 +150,31 @@ def likely_encodings(sample: bytes) -> list[str]:
         for match in matches
         if match.chaos <= matches[0].chaos + 0.02 and match.coherence >= matches[0].coherence - 0.1
     ]
-    # The code pages of Europe's languages are told apart by chance in a few lines of text.
-    # Of near equals the commonest first: Windows' Latin-1, which holds the letters of Latin-1.
+    # A few lines of text cannot distinguish the code pages of European languages. Among nearly
+    # equal ones the most common comes first: Windows-1252, which contains Latin-1's letters.
     return sorted(best, key=lambda name: name != "cp1252")[:2]
 
 
 def likely_encoding_hint(sample: bytes) -> str:
-    """Say which encoding bytes are likely in, and the option that names it."""
+    """Write the likely encoding of bytes, and the option that sets it."""
     guesses = likely_encodings(sample)
     if not guesses:
-        return "Its encoding cannot be told."
-    plain = " (Latin-1 as Windows has it)" if guesses[0] == "cp1252" else ""
+        return "Its encoding could not be detected."
+    plain = " (Latin-1 of Windows)" if guesses[0] == "cp1252" else ""
     more = f", or else {guesses[1]}" if len(guesses) > 1 else ""
     return f"Its encoding is likely {guesses[0]}{plain}: --encoding {guesses[0]}{more}."
 
 
 def find_delimiter(path: Path, dialect: Dialect) -> tuple[str, str | None]:
-    """Return what stands between the cells of a CSV file, and a note where that is a guess.
+    """Return the delimiter of a CSV file, and a note if it was guessed.
 
-    The first of comma, tab, semicolon and bar under which the first rows have as many cells as
-    the header, at least two. Unlike ``csv.Sniffer`` this never takes a letter or a space that
-    texts happen to repeat, and a file that is read with commas stays so.
+    The delimiter is the first of comma, tab, semicolon and bar with which the first rows have as
+    many cells as the header, at least two. Unlike ``csv.Sniffer``, this never chooses a letter or
+    a space that occurs often, and it prefers commas.
 
     Args:
         path: the file.
-        dialect: names the delimiter, or none.
+        dialect: may name the delimiter.
     """
     if dialect.delimiter is not None:
         return dialect.delimiter, None
@@ -190,8 +190,9 @@ def find_delimiter(path: Path, dialect: Dialect) -> tuple[str, str | None]:
             name = _DELIMITERS[delimiter]
             written = "tab" if delimiter == "\t" else f"'{delimiter}'"
             return delimiter, (
-                f"{path.name}: read with {name} between cells, as its first rows look; another "
-                f"one is named by --delimiter (here {written})"
+                f"{path.name}: read with {name} between cells, which fits its first rows; set "
+                "another "
+                f"delimiter with --delimiter (here {written})"
             )
     return usual, None
 
@@ -204,7 +205,7 @@ def _fits(head: str, delimiter: str, whole: bool) -> bool:
         rows = csv.reader(lines, delimiter=delimiter, strict=True)
         widths.extend(len(cells) for cells in islice(rows, _HEAD_ROWS) if cells)
     except csv.Error:
-        pass  # An open quotation mark, perhaps only because the head ends there.
+        pass  # An open quotation mark, perhaps only because the sample ends there.
     if not whole and len(widths) > 2 and len(widths) < _HEAD_ROWS:
-        widths.pop()  # The head may end within a row.
+        widths.pop()  # The sample may end within a row.
     return bool(widths) and widths[0] > 1 and set(widths) == {widths[0]}

@@ -1,4 +1,4 @@
-"""Examples as token ids, and what was cut to make them fit."""
+"""Examples as token ids, with counts of truncated texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CHUNK = 1000
 
 @dataclass(frozen=True)
 class Example:
-    """One pair of texts as token ids, each ended by the tokenizer's end of sequence."""
+    """One source and target as token ids, each with the tokenizer's end token."""
 
     source: list[int]
     target: list[int]
@@ -31,11 +31,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Sequences end to end, in four bytes a token: lists of Python's integers take ten times that.
+    """Concatenated sequences with four bytes per token; lists of Python integers need ten times
+    more.
 
     Attributes:
-        ids: of all sequences; int32, in memory or mapped from a file.
-        ends: where each sequence ends; int64.
+        ids: token ids of all sequences; int32, in memory or mapped from a file.
+        ends: end of each sequence; int64.
     """
 
     ids: NDArray[np.int32]
@@ -43,13 +44,13 @@ class Tokens:
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> Tokens:
-        """Lay rows end to end."""
+        """Concatenate rows."""
         ids = np.array([token for row in rows for token in row], np.int32)
         return cls(ids, np.cumsum([len(row) for row in rows], dtype=np.int64))
 
     @classmethod
     def joined(cls, parts: Sequence[Tokens]) -> Tokens:
-        """Lay the sequences of all parts end to end."""
+        """Concatenate the sequences of all parts."""
         before = np.cumsum([0, *(len(part.ids) for part in parts)])
         ends = [part.ends + start for part, start in zip(parts, before, strict=False)]
         ids = [part.ids for part in parts]
@@ -58,7 +59,7 @@ class Tokens:
 
     @property
     def longest(self) -> int:
-        """Length of the longest sequence; 0 if there is none."""
+        """The length of the longest sequence; 0 if there is none."""
         return int(np.diff(self.ends, prepend=0).max(initial=0))
 
     def __len__(self) -> int:
@@ -71,11 +72,11 @@ class Tokens:
 
 
 class Examples(Sequence[Example]):
-    """Examples made as they are requested.
+    """A sequence of examples, which are built on access.
 
     Args:
-        sources: their token ids.
-        targets: likewise.
+        sources: token ids of the sources.
+        targets: token ids of the targets.
     """
 
     def __init__(self, sources: Tokens, targets: Tokens) -> None:
@@ -103,9 +104,11 @@ class TokenizedSplit:
     """A split ready for training.
 
     Attributes:
-        examples: in the order of the split.
-        truncated_sources: how many sources were longer than the task's limit and lost their end.
-        truncated_targets: how many targets were; only training sees the cut ones, scores never do.
+        examples: examples in the order of the split.
+        truncated_sources: number of sources that are longer than the task's limit; they are
+            truncated at the end.
+        truncated_targets: number of targets that are longer; they are truncated in training, but
+            not for scores.
     """
 
     examples: Examples
@@ -114,12 +117,12 @@ class TokenizedSplit:
 
 
 def tokenize(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]) -> TokenizedSplit:
-    """Turn a split into token ids; the library does so in parallel.
+    """Convert a split to token ids, in parallel.
 
     Args:
-        split: has the text columns source and target.
-        tokenizer: the backbone's.
-        task: for its prefix and its limits in tokens.
+        split: the examples, with the text columns source and target.
+        tokenizer: the backbone's tokenizer.
+        task: provides the prefix and the limits in tokens.
     """
     sources: list[Tokens] = []
     targets: list[Tokens] = []
@@ -138,29 +141,29 @@ def tokenize(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]
 
 
 def check_fit(split: TokenizedSplit, backbone: Backbone) -> None:
-    """Make sure that no sequence is longer than the backbone has positions for.
+    """Check that no sequence has more tokens than the backbone has positions.
 
     Raises:
-        HarnessError: one is.
+        HarnessError: a sequence is longer.
     """
     limit = backbone.longest_sequence()
     sides = (("source", split.examples.sources), ("target", split.examples.targets))
     for side, tokens in sides:
         if limit is not None and tokens.longest > limit:
             raise HarnessError(
-                f"A {side} has {tokens.longest:,} tokens, and {backbone.name} has positions for "
+                f"A {side} has {tokens.longest:,} tokens, but {backbone.name} has positions for "
                 f"{limit:,}.",
-                f"Cut it: --set task_options.max_{side}_length={limit}",
+                f"Truncate it: --set task_options.max_{side}_length={limit}",
             )
 
 
 def check_useful(
     split: TokenizedSplit, tokenizer: PreTrainedTokenizerBase, task: Task[Any]
 ) -> None:
-    """Make sure that the limits of length leave some text of some source, and of some target.
+    """Check that the length limits leave text of at least one source and one target.
 
     Raises:
-        HarnessError: nothing is left but the prefix and the tokens that every sequence has.
+        HarnessError: only the prefix and the special tokens are left.
     """
     sides = (
         ("source", split.examples.sources, split.truncated_sources, task.prefix.rstrip()),
@@ -170,10 +173,11 @@ def check_useful(
         bare = len(tokenizer(prefix, verbose=False).input_ids)
         if cut == len(tokens) and tokens.longest <= bare:
             limit = task.max_source_length if side == "source" else task.max_target_length
-            beside = f"the prefix {task.prefix!r} and the tokens" if prefix else "the tokens"
+            beside = f"the prefix {task.prefix!r} and " if prefix else ""
             raise HarnessError(
-                f"All {cut:,} {side}s are cut at {limit} tokens, which {beside} that end a text "
-                "take up: nothing useful is left.",
+                f"All {cut:,} {side}s are truncated to {limit} tokens, and {beside}the special "
+                "tokens fill these: "
+                "no text is left.",
                 f"Raise the limit: --set task_options.max_{side}_length=N",
             )
 
@@ -181,9 +185,9 @@ def check_useful(
 def _encode(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int
 ) -> tuple[list[list[int]], int]:
-    """Return ids of at most ``limit`` tokens, and how many texts were longer.
+    """Return ids of at most ``limit`` tokens, and the number of texts that were longer.
 
-    What is cut keeps its closing token: a model whose targets lack it would never learn to stop.
+    Truncated texts keep their end token: a model whose targets lack it would not learn to stop.
     """
     ids: list[list[int]] = tokenizer(list(texts), verbose=False).input_ids
     longer = [row for row in ids if len(row) > limit]

@@ -1,8 +1,8 @@
-"""Reading a data file into columns, with errors that name the file and the row.
+"""Reading of data files into columns, with errors that name the file and the row.
 
-Not by ``datasets.load_dataset``: even with ``keep_in_memory`` it writes the whole text as an Arrow
-file into its cache, by default under the home folder, where a copy of confidential text would
-stay behind; and it guesses types, so that a note that looks like a date is no longer text.
+``datasets.load_dataset`` is not used for two reasons. Even with ``keep_in_memory`` it writes the
+whole text as an Arrow file into its cache, where a copy of confidential text would remain. It also
+guesses types, so a note that looks like a date would not be text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.data.kinds import ARROW_SUFFIXES, DATA_SUFFIXES, LINE_PAIRS, READ, 
 from harness.data.table import Table, holds_half_pair, kind_of, malformed, require_distinct
 from harness.errors import HarnessError
 
-# The csv module's own limit of 128 KiB a cell is less than a long document has.
+# The csv module's default limit of 128 KiB per cell is too small for long documents.
 _LARGEST_CELL = 2**30
 _UTF8 = Dialect()
 
@@ -26,14 +26,14 @@ Columns = dict[str, list[object]]
 
 
 def read_table(path: Path, dialect: Dialect = _UTF8) -> Table:
-    """Read a data file of any kind.
+    """Read a data file of any supported format.
 
     Args:
-        path: the file; of a pair of text files, that of the sources.
-        dialect: what the file does not say of itself.
+        path: the file; for a pair of text files, the file of the sources.
+        dialect: encoding, delimiter and sheet of the file.
 
     Raises:
-        HarnessError: the file is missing, unreadable, malformed, or holds no row.
+        HarnessError: the file is missing, unreadable or malformed, or has no rows.
     """
     if not path.is_file():
         raise HarnessError(f"There is no file {str(path)!r}.", "Check the path.")
@@ -53,19 +53,19 @@ def read_table(path: Path, dialect: Dialect = _UTF8) -> Table:
             columns, notes = _read_text(path, dialect)
         else:
             raise HarnessError(
-                f"{path}: not a kind of data file that can be read.", f"What is read: {READ}."
+                f"{path}: this format of data file is not supported.", f"What is read: {READ}."
             )
     # zlib.error and EOFError: a damaged or truncated gzip file.
     except (OSError, EOFError, zlib.error) as error:
         raise HarnessError(f"{path}: cannot be read: {error}", "Check the file.") from error
     table = Table(path, columns, notes)
     if not len(table):
-        raise HarnessError(f"{path}: there are no rows in it.", "Give a file with rows.")
+        raise HarnessError(f"{path}: the file has no rows.", "Give a file with rows.")
     return table
 
 
 def read_lines(path: Path, dialect: Dialect = _UTF8) -> list[str]:
-    """Read a text file whose every line is a text; only a line feed ends a line.
+    """Read a text file with one text per line; only a line feed ends a line.
 
     Raises:
         HarnessError: the file is missing, unreadable, or in another encoding.
@@ -83,22 +83,22 @@ def _read_pair(path: Path, dialect: Dialect) -> Columns:
 
 
 def read_pair(sources: Path, targets: Path, dialect: Dialect = _UTF8) -> Columns:
-    """Read two text files of which line n of the one belongs to line n of the other.
+    """Read two text files whose lines with equal numbers belong together.
 
     Raises:
-        HarnessError: one is missing, or they have unequal numbers of lines.
+        HarnessError: one file is missing, or they have different numbers of lines.
     """
     if not targets.is_file():
         raise HarnessError(
-            f"{sources}: its pair {targets.name} is not beside it.",
-            f"Put the targets of its lines into {targets}",
+            f"{sources}: the file of its targets, {targets.name}, is not in the same folder.",
+            f"Write the target of each line to {targets}",
         )
     columns = {"source": read_lines(sources, dialect), "target": read_lines(targets, dialect)}
     counts = [len(lines) for lines in columns.values()]
     if counts[0] != counts[1]:
         raise HarnessError(
             f"{sources} has {counts[0]:,} lines, and {targets.name} has {counts[1]:,}.",
-            "Line n of the one must belong to line n of the other.",
+            "Each line of one file must belong to the line with the same number in the other.",
         )
     return {name: [*lines] for name, lines in columns.items()}
 
@@ -115,9 +115,10 @@ def _read_text(path: Path, dialect: Dialect) -> tuple[Columns, tuple[str, ...]]:
 
 
 def _read_cells(path: Path, dialect: Dialect, delimiter: str) -> Columns:
-    """Read a CSV file; one with tabs whose quotation marks are no quotes, as they are."""
+    """Read a CSV file; a tab-separated file whose quotation marks are text is read without
+    quoting."""
     csv.field_size_limit(_LARGEST_CELL)
-    # newline="": a line break within a quoted cell is the csv module's to read.
+    # newline="": the csv module handles line breaks within quoted cells.
     with open_text(path, dialect) as lines:
         try:
             return _read_csv(path, lines, delimiter, csv.QUOTE_MINIMAL)
@@ -161,7 +162,7 @@ def _read_json_lines(path: Path, lines: Iterable[str]) -> Columns:
 
 
 def _read_json(path: Path, text: str) -> Columns:
-    """Read a list of objects, or JSON lines, which are often stored under this suffix too."""
+    """Read a list of objects, or JSON lines, which often have this suffix too."""
     if not text.lstrip().startswith("["):
         return _read_json_lines(path, text.split("\n"))
     rows = _parse(path, text, "the list")
@@ -172,7 +173,7 @@ def _read_json(path: Path, text: str) -> Columns:
 def _parse(path: Path, text: str, place: str) -> object:
     try:
         return json.loads(text)
-    # Besides syntax errors (a ValueError): nesting or numbers beyond what Python parses.
+    # Besides syntax errors (ValueError): nesting or numbers that Python cannot parse.
     except (ValueError, RecursionError) as error:
         raise malformed(path, place, f"not JSON: {error}") from error
 
@@ -181,12 +182,12 @@ def _columns(path: Path, rows: list[object]) -> Columns:
     columns: Columns = {}
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise malformed(path, f"row {index + 1}", f"{kind_of(row)} rather than an object")
-        # JSON can spell half of a surrogate pair, which is no text in any encoding.
+            raise malformed(path, f"row {index + 1}", f"{kind_of(row)} instead of an object")
+        # JSON can contain half of a surrogate pair, which is not text in any encoding.
         if holds_half_pair(row):
             raise malformed(path, f"row {index + 1}", "half of a surrogate pair")
         for name, value in row.items():
-            # Not setdefault: it would make the list of a column anew for every row.
+            # setdefault would build a new list for every row.
             if name not in columns:
                 columns[name] = [None] * len(rows)
             columns[name][index] = value

@@ -1,4 +1,4 @@
-"""Folders of data: which file is which split, in the layouts that people have."""
+"""Folders of data: finds the files of each split in common layouts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLIT_NAMES = {
 }
 _SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _PREFIXED = re.compile(r"src-(?P<name>\w+)(?P<suffix>\.txt)?")
-"""The sources of a split as OpenNMT names them: src-train.txt, beside tgt-train.txt."""
+"""OpenNMT's name of the sources of a split: src-train.txt, with targets in tgt-train.txt."""
 _UTF8 = Dialect()
 _LISTED = 12
 
@@ -26,12 +26,12 @@ Layout = dict[str, list[Path]]
 
 
 def read_folder(folder: Path, dialect: Dialect = _UTF8) -> dict[str, Table]:
-    """Read the splits of a folder: train, eval and test, as far as it holds them.
+    """Read the splits of a folder: train, test and, if present, eval.
 
-    What the library datasets or the hub wrote may lack a test split; other files may not.
+    Only folders written by the library datasets or the hub may lack a test split.
 
     Raises:
-        HarnessError: it lacks a split, its files are ambiguous, or one cannot be read.
+        HarnessError: a split is missing, files are ambiguous, or a file cannot be read.
     """
     from harness.data.arrow import is_saved, read_saved
 
@@ -44,7 +44,8 @@ def read_folder(folder: Path, dialect: Dialect = _UTF8) -> dict[str, Table]:
         if not found and (folder / "data").is_dir():
             found = find_split_files(folder / "data")
         tables = {split: _read_split(paths, dialect) for split, paths in found.items()}
-        # The hub has data sets without a test split; whoever writes files has forgotten one.
+        # The hub has data sets without a test split. In other folders the file is a mistake to
+        # report.
         if not any(map(_is_shard, found.get("train", []))):
             needed.append("test")
     if missing := [split for split in needed if split not in tables]:
@@ -55,7 +56,7 @@ def read_folder(folder: Path, dialect: Dialect = _UTF8) -> dict[str, Table]:
 
 
 def pick_splits(tables: dict[str, Table]) -> dict[str, Table]:
-    """Return split -> table for splits under any of their usual names; others are left out."""
+    """Return split -> table for splits with a usual name; others are ignored."""
     return {
         split: tables[name]
         for split, names in SPLIT_NAMES.items()
@@ -65,10 +66,10 @@ def pick_splits(tables: dict[str, Table]) -> dict[str, Table]:
 
 
 def find_split_files(folder: Path) -> Layout:
-    """Return split -> its files, of which several are shards, for the splits in a folder.
+    """Return split -> its files for the splits in a folder; several files are shards.
 
     Raises:
-        HarnessError: two files claim the same split, or a shard is missing.
+        HarnessError: two files could be the same split, or a shard is missing.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file())
     claims: dict[str, dict[str, list[Path]]] = {split: {} for split in SPLIT_NAMES}
@@ -94,7 +95,7 @@ def find_split_files(folder: Path) -> Layout:
 
 
 def _split_name(path: Path) -> tuple[str, bool] | None:
-    """Return the split's name that a file has, and whether it is a shard of it."""
+    """Return the name of a file's split, and whether the file is a shard of it."""
     if path.name.endswith(DATA_SUFFIXES) or path.suffix in LINE_PAIRS:
         name = stem(path)
         shard = _SHARD.fullmatch(name)
@@ -120,7 +121,7 @@ def _require_all_shards(paths: list[Path]) -> None:
         raise HarnessError(
             f"{paths[0].parent}: {len(paths)} of {count} shards of "
             f"{shards[0]['name']} are there; missing: {which or 'none, but some are too many'}.",
-            "Copy the others there: a part of the data would give other scores.",
+            "Copy the missing shards there: a part of the data would give different scores.",
         )
 
 

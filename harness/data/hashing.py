@@ -1,4 +1,4 @@
-"""Hashes of files: what tells a state of code or weights from every other."""
+"""Hashes of files, which identify a version of code or weights."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from types import ModuleType
 from typing import Any
 
 _SHOWING = frozenset({"cli", "reporting"})
-"""Rooms of the harness that show a run, and cannot change its result."""
+"""Packages of the harness that only show runs and cannot change a result."""
 
 
 def code_hash(plugins: Iterable[object]) -> str:
-    """Return a hash of all files that can change a run's result: the harness's and the plugins'.
+    """Return a hash of all code that can change a run's result: the harness's and the plugins'.
 
-    The command line and the rendering of reports are left out, so that editing a style sheet
-    leaves finished runs as they are. A version or a commit would not do: an editable install keeps
-    its version, and a checkout its commit, while somebody edits it.
+    The command line and the rendering of reports are left out, so that editing a style sheet does
+    not make finished runs different. A version or a commit is not enough, because an editable
+    install keeps its version, and a checkout its commit, while files are edited.
 
     Args:
-        plugins: modules; what else observes a run cannot change its result.
+        plugins: modules of the plugins.
     """
     names = {p.__name__.partition(".")[0] for p in plugins if isinstance(p, ModuleType)}
     digest = hashlib.sha256()
@@ -37,11 +37,11 @@ def code_hash(plugins: Iterable[object]) -> str:
 
 
 def folder_hash(folder: Path, left_out: Collection[str] = ()) -> str:
-    """Return a hash of the names and contents of all files of a folder, hidden ones left out.
+    """Return a hash of the names and contents of all files of a folder, except hidden ones.
 
     Args:
-        folder: is read to any depth.
-        left_out: names of its direct subfolders whose files do not count.
+        folder: folder that is read to any depth.
+        left_out: names of direct subfolders that are ignored.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):

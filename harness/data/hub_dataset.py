@@ -10,21 +10,21 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 _PARQUET = "refs/convert/parquet"
-"""The branch where the hub keeps its own Parquet copy of a data set."""
+"""Branch with the hub's Parquet copy of a data set."""
 
 
 def load_from_hub(
     reference: str, config: str | None = None, revision: str | None = None
 ) -> DatasetDict:
-    """Download a data set, or take it from the cache, where the library keeps a copy.
+    """Download a data set, or read it from the library's cache.
 
     Args:
         reference: ``org/name``.
-        config: which of its configurations, where it has several.
+        config: name of the configuration, if it has several.
         revision: branch, tag or commit; by default the newest.
 
     Raises:
-        HarnessError: it cannot be had; the hint names the other ways.
+        HarnessError: it is not available; the hint names other ways.
     """
     import datasets
 
@@ -32,12 +32,12 @@ def load_from_hub(
         try:
             return datasets.load_dataset(reference, config, revision=revision)
         except RuntimeError as error:
-            # Some are still published as a loading script, which nobody should run.
+            # Some data sets are still published as a loading script, which is not executed.
             if revision is not None or "scripts are no longer supported" not in str(error):
                 raise
             return datasets.load_dataset(reference, config, revision=_PARQUET)
-    # The library lets through whatever its HTTP client and its readers raise, which is no
-    # documented set; to a user all of it means the same.
+    # The errors of the library's HTTP client and readers are not documented. To a user they all
+    # mean that the data set is not available.
     except Exception as error:
         raise HarnessError(
             f"{reference} could not be had from the Hugging Face hub: {first_line(error)}",

@@ -1,4 +1,4 @@
-"""Kinds of data files, told by the end of a file's name."""
+"""Formats of data files, recognized by the end of the file's name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TEXT_SUFFIXES = tuple(
 ARROW_SUFFIXES = (".parquet", ".arrow", ".feather")
 SHEET_SUFFIXES = (".xlsx",)
 LINE_PAIRS = {".source": ".target", ".src": ".tgt"}
-"""Text files with a source, and a target, on each line, as fairseq and OpenNMT have them."""
+"""Suffixes of pairs of text files with one source or target per line (fairseq, OpenNMT)."""
 
 DATA_SUFFIXES = (*TEXT_SUFFIXES, *ARROW_SUFFIXES, *SHEET_SUFFIXES)
 """Ends of the names of files that hold a table."""
@@ -21,7 +21,7 @@ READ = (
     "or train.src and train.tgt, folders of datasets' save_to_disk, and the hub's shards such as "
     "data/train-00000-of-00002.parquet"
 )
-"""What is read, for messages."""
+"""List of the supported formats, for messages."""
 
 
 def stem(path: Path) -> str:

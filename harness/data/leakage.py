@@ -1,12 +1,12 @@
-"""Count of texts of one split that have an equal or a nearly equal one in another.
+"""Counts of exact and near duplicates between splits.
 
-Each source gets three hashes. The first is of its words; pairs of equal ones are *exact*
-duplicates, whatever their case, punctuation and white space. The others are MinHash bands (Broder
-1997) over its three-word shingles, five values each; pairs that share a band are *near* duplicates.
-Of two texts that have a share J of their shingles in common, that is so with a probability of
-1 - (1 - J^5)^2: 0.83 for J = 0.9, 0.55 for 0.8, 0.06 for 0.5. So the count of near duplicates is an
-estimate, and one from below for texts that are merely alike. Equality of hashes can be counted by
-sorting them: the cost grows with the texts, never with the pairs.
+Each source has three hashes. The first hashes its words: sources with equal hashes are *exact*
+duplicates, ignoring case, punctuation and white space. The other two are MinHash bands (Broder
+1997) over its three-word shingles, with five values each: sources that share a band are *near*
+duplicates. For two texts with Jaccard similarity J, the probability of a shared band is
+1 - (1 - J^5)^2: 0.83 for J = 0.9, 0.55 for 0.8, 0.06 for 0.5. The count of near duplicates is
+therefore an estimate, which is too low for less similar texts. Equal hashes are counted by sorting,
+so the cost grows with the number of texts and not with the number of pairs.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Hashes = NDArray[np.uint64]
 
 _SHINGLE = 3
 _BANDS, _VALUES = 2, 5
-# Odd multipliers are bijections of 64-bit integers, so that each orders the shingles anew.
+# Odd multipliers are bijections of 64-bit integers: each gives another order of the shingles.
 _RANDOM = np.random.RandomState(0).randint(0, 2**63, size=(3, _BANDS * _VALUES), dtype=np.uint64)
 _MULTIPLIERS, _OFFSETS, _WEIGHTS = _RANDOM | np.uint64(1)
 _PLACE = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
-# Letters in lower case and digits stay, as does all that is not ASCII; the rest separates words.
+# Lower-case letters, digits and all non-ASCII characters are kept; the rest separates words.
 _WORDS = bytes(
     ord(chr(code).lower()) if chr(code).isalnum() else ord(" ") for code in range(128)
 ) + bytes(range(128, 256))
@@ -75,10 +75,10 @@ def count_leakage(*splits: Hashes) -> dict[str, int]:
 
 
 def _cross_pairs(values: Hashes, side: NDArray[np.int64]) -> int:
-    """Count pairs of equal values on different sides."""
+    """Count pairs of equal values in different splits."""
     group = np.unique(values, return_inverse=True)[1]
     sides = int(side.max()) + 1
     counts = np.bincount(group * sides + side, minlength=sides * (int(group.max()) + 1))
     counts = counts.reshape(-1, sides)
-    # (sum^2 - sum of squares) / 2 is the sum of products over all pairs of sides.
+    # (sum^2 - sum of squares) / 2 is the sum of products over all pairs of splits.
     return int((counts.sum(axis=1) ** 2 - (counts**2).sum(axis=1)).sum()) // 2

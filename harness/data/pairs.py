@@ -1,4 +1,4 @@
-"""Pairs of source and target: which rows of a table are usable as examples."""
+"""Pairs of source and target: selects the rows of a table that are usable as examples."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ def usable_pairs(
     """Leave out rows whose source or target is missing or blank.
 
     Args:
-        ids: of the rows.
-        sources: of the rows.
-        targets: of the rows.
-        more: further columns, of which the same rows are kept.
+        ids: id of each row.
+        sources: source of each row.
+        targets: target of each row.
+        more: further columns, which keep the same rows.
 
     Returns:
-        (the columns id, source, target and more of the rest; why rows were left out -> how many)
+        (the columns id, source, target and ``more`` of the kept rows; reason -> number of rows
+        that were left out)
     """
     more = more or {}
     kept: dict[str, list[Any]] = {"id": [], "source": [], "target": [], **{c: [] for c in more}}

@@ -26,17 +26,17 @@ def split_rows(count: int, seed: int, groups: NDArray[np.integer] | None = None)
     """Shuffle once and split: round(10 %) eval, round(10 %) test, the rest train.
 
     Args:
-        count: how many rows there are.
-        seed: of the shuffle.
-        groups: one number a row, such as that of its patient; rows of one group stay together, so
-            that eval and test hold their tenth and up to a group more.
+        count: number of rows.
+        seed: seed of the shuffle.
+        groups: a number for each row, such as its patient. Rows of one group stay together, so
+            eval and test have a tenth of the rows plus at most one group.
 
     Raises:
-        HarnessError: a part would be empty.
+        HarnessError: a split would be empty.
     """
     members = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(members, minlength=1)
-    # RandomState, unlike the newer generators, promises its sequence for all versions of numpy.
+    # RandomState, unlike newer generators, has the same sequence in all versions of numpy.
     order = np.random.RandomState(seed).permutation(len(sizes))
     before = np.cumsum(sizes[order]) - sizes[order]
     held_out = max(1, round(count * HELD_OUT))
@@ -50,6 +50,6 @@ def split_rows(count: int, seed: int, groups: NDArray[np.integer] | None = None)
     if not all(len(part) for part in parts):
         raise HarnessError(
             f"{count} rows are too few to split into train, eval and test.",
-            "Give data of at least 3 rows, from at least 3 patients where rows name them.",
+            "Supply at least 3 rows, from at least 3 patients if rows have patient ids.",
         )
     return Parts(*parts)

@@ -1,4 +1,4 @@
-"""A table: the rows of a data file by column, and errors that name the file and the row."""
+"""A table: the rows of a data file by column, with errors that name the file and the row."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a file by column; a value that a row lacks is None.
+    """The rows of a file by column; missing values are None.
 
     Attributes:
         path: the file or folder, for messages.
-        columns: name -> values, as many in each.
-        notes: what was guessed while reading, and the option that decides it.
+        columns: name -> values; all columns have the same length.
+        notes: sentences on guesses made while reading, with the option that overrides them.
     """
 
     path: Path
@@ -33,7 +33,7 @@ def text_column(table: Table, name: str) -> list[str | None]:
     """Return a column of texts and missing values.
 
     Raises:
-        HarnessError: a value is not text; it names the row.
+        HarnessError: a value is not text; the message names the row.
     """
     texts: list[str | None] = []
     for number, value in enumerate(table.columns[name], start=1):
@@ -44,15 +44,15 @@ def text_column(table: Table, name: str) -> list[str | None]:
 
 
 def holds_lists(table: Table, name: str) -> bool:
-    """Return whether the first value of a column is a list; all others must then be lists too."""
+    """Return whether the first value of a column is a list; the others must then be lists too."""
     return isinstance(next((v for v in table.columns[name] if v is not None), None), list)
 
 
 def references_column(table: Table, name: str) -> list[list[str]]:
-    """Return a column whose values are lists of texts, or a text; blank texts are left out.
+    """Return a column whose values are texts or lists of texts; blank texts are left out.
 
     Raises:
-        HarnessError: a value is neither; it names the row.
+        HarnessError: a value is neither; the message names the row.
     """
     found: list[list[str]] = []
     for number, value in enumerate(table.columns[name], start=1):
@@ -67,24 +67,25 @@ def references_column(table: Table, name: str) -> list[list[str]]:
 
 
 def not_text(table: Table, name: str, number: int, value: object) -> HarnessError:
-    """Return the error of a value where text belongs."""
+    """Return the error for a value that should be text."""
     return HarnessError(
-        f"{table.path}: row {number}, column {name!r}: {kind_of(value)} rather than text.",
-        f"Name another column or turn its values into text. Columns: {', '.join(table.columns)}",
+        f"{table.path}: row {number}, column {name!r}: {kind_of(value)} instead of text.",
+        f"Name another column, or convert its values to text. Columns: {', '.join(table.columns)}",
     )
 
 
 def kind_of(value: object) -> str:
-    """Return what a value is, in a user's words."""
+    """Return the kind of a value, for messages."""
     names = {list: "a list", dict: "an object", bool: "true or false", bytes: "bytes"}
     names |= {int: "a number", float: "a number", str: "text", type(None): "null"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 
 def holds_half_pair(value: object) -> bool:
-    """Return whether a text, or one within, holds half of a surrogate pair, which is no text."""
+    """Return whether a text, or a text in a list, has half of a surrogate pair, which is no
+    text."""
     if isinstance(value, str):
-        # Most texts are ASCII, which is known without a look at each character.
+        # Most texts are ASCII, and isascii() is fast.
         return not value.isascii() and _HALF_PAIR.search(value) is not None
     if isinstance(value, list):
         return any(map(holds_half_pair, value))
@@ -94,20 +95,20 @@ def holds_half_pair(value: object) -> bool:
 
 
 def malformed(path: Path, place: str, problem: str) -> HarnessError:
-    """Return the error of a file that breaks the rules of its format."""
+    """Return the error for a file that violates its format."""
     return HarnessError(
         f"{path}: {place}: {problem}.",
-        "JSONL holds one object a line, JSON a list of objects, CSV a header and rows of as many "
-        "cells; all in UTF-8, unless an encoding is named: --encoding NAME",
+        "JSONL has one object per line, JSON a list of objects, CSV a header and rows with as many "
+        "cells; all in UTF-8, unless you name an encoding: --encoding NAME",
     )
 
 
 def require_distinct(path: Path, names: list[str]) -> None:
-    """Make sure that no two columns have one name.
+    """Check that all columns have different names.
 
     Raises:
-        HarnessError: two have.
+        HarnessError: two columns have the same name.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise malformed(path, "the header", f"names a column twice: {', '.join(twice)}")
+        raise malformed(path, "the header", f"has a column twice: {', '.join(twice)}")

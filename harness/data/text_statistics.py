@@ -1,11 +1,11 @@
 """Statistics of a data set's texts: the columns of Zhu et al. 2023, table 1.
 
-A *word* is what white space separates. A *sentence* ends with ``.``, ``!`` or ``?`` before white
-space or the end of the text, unless only one character stands before it, as in "1." or "J."; the
-marks of Chinese, Japanese, Hindi and Arabic end one always; words after the last such end are one
-more. For *novel n-grams* words are runs of letters and digits in
-lower case: the share of a target's distinct n-grams that its source does not hold, averaged over
-the examples whose target has any.
+*Words* are separated by white space. A *sentence* ends with ``.``, ``!`` or ``?`` before white
+space or the end of the text, except after a single character, as in "1." or "J.". The sentence
+marks of Chinese, Japanese, Hindi and Arabic always end a sentence. Words after the last sentence
+end are one more sentence. *Novel n-grams* are the share of a target's distinct n-grams that its
+source does not contain, averaged over the examples whose target has n-grams. For them, words are
+runs of letters and digits in lower case.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ class TextStatistics:
     """Means over examples.
 
     Attributes:
-        examples: how many there are.
+        examples: number of examples.
         source_sentences: mean number of sentences of a source.
         source_words: mean number of words of a source.
         target_sentences: mean number of sentences of a target.
         target_words: mean number of words of a target.
         novel_unigrams_pct: distinct words of a target that are not in its source, in percent;
-            None where no target has any.
-        novel_bigrams_pct: the same for pairs of neighbouring words.
+            None if no target has words.
+        novel_bigrams_pct: distinct pairs of neighbouring words of a target that are not in its
+            source, in percent; None if no target has any.
     """
 
     examples: int
@@ -71,7 +72,7 @@ def describe_texts(pairs: Iterable[tuple[str, str]]) -> TextStatistics:
 
 
 def count_sentences(text: str) -> int:
-    """Return the number of sentences, by the definition above."""
+    """Return the number of sentences, as defined above."""
     return sum(1 for piece in _SENTENCE_END.split(text) if piece and not piece.isspace())
 
 
@@ -80,7 +81,7 @@ def _ngrams(words: list[str], order: int) -> set[tuple[str, ...]]:
 
 
 class _Mean:
-    """A mean that holds a sum."""
+    """A mean that is computed from a running sum."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,8 +1,7 @@
-"""Token ids kept between runs, in a folder that the user names for them.
+"""Cache of token ids between runs, in a folder that the user names.
 
-Token ids are as confidential as the text they are made of, so that nothing is kept unless
-``$HARNESS_CACHE`` names a folder. What is kept is read by mapping the file, so that runs at the
-same time share one copy in memory.
+Token ids are as confidential as the text, so nothing is stored unless ``$HARNESS_CACHE`` names a
+folder. Stored files are memory-mapped, so runs at the same time share one copy in memory.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ _COUNTS = "counts.json"
 def tokenize_once(
     split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]
 ) -> TokenizedSplit:
-    """Turn a split into token ids, or read what an earlier run has made of the same.
+    """Convert a split to token ids, or read those that an earlier run stored.
 
     Raises:
-        HarnessError: the cache cannot be written, or what is in it cannot be read.
+        HarnessError: the cache cannot be written or read.
     """
     root = os.environ.get(FOLDER)
     if not root:
@@ -48,13 +47,13 @@ def tokenize_once(
         return _load(folder)
     except (OSError, ValueError, KeyError) as error:
         raise HarnessError(
-            f"The cache of tokens {folder} cannot be used: {error}.",
+            f"The token cache {folder} cannot be used: {error}.",
             f"Remove that folder, or name another place: export {FOLDER}=FOLDER",
         ) from error
 
 
 def _key(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]) -> str:
-    """Hash all that the token ids depend on."""
+    """Hash everything that the token ids depend on."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend else json.dumps(sorted(tokenizer.get_vocab().items()))
     parts = [
@@ -70,7 +69,7 @@ def _key(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]) ->
 
 
 def _store(made: TokenizedSplit, folder: Path) -> None:
-    """Write the folder aside and move it into place: another run may be doing the same."""
+    """Write to a temporary folder and rename it, because another run may do the same."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     sources, targets = made.examples.sources, made.examples.targets

@@ -1,4 +1,4 @@
-"""Dialogues as lists of turns: which texts come before an answer, and which text is the answer."""
+"""Dialogues as lists of turns: extracts answers and the turns before them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.errors import HarnessError
 
 _ANSWERERS = frozenset({"assistant", "gpt", "chatgpt", "bot", "model"})
 _FORMS = (("role", "content"), ("from", "value"), ("speaker", "text"))
-"""Keys of a turn's speaker and text: those of chat services, of ShareGPT, and plain ones."""
+"""Keys of a turn's speaker and text: of chat services, of ShareGPT, and plain ones."""
 
 
 class Turn(NamedTuple):
@@ -22,7 +22,7 @@ class Turn(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """Turns before an answer, and the answer; None where there is none."""
+    """An answer and the turns before it; None if missing."""
 
     source: str | None
     answer: str | None
@@ -30,14 +30,14 @@ class Exchange(NamedTuple):
 
 @dataclass(frozen=True)
 class Joining:
-    """Rules by which turns are joined to one text.
+    """Settings for joining turns into one text.
 
     Attributes:
-        labels: speaker as the data name it -> as the text shall; empty leaves it out.
-        between: speaker and text of a turn.
-        separator: between turns.
-        answerer: the speaker whose turns are answers; None means assistant, gpt and their like, or
-            else whoever speaks last.
+        labels: speaker in the data -> label in the text; an empty label is left out.
+        between: text between the speaker and the text of a turn.
+        separator: text between turns.
+        answerer: speaker whose turns are answers; None means assistant, gpt, chatgpt, bot or
+            model, or else the last speaker.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ def turn_column(table: Table, name: str) -> list[list[Turn] | None]:
     """Return a column of dialogues and missing values.
 
     Raises:
-        HarnessError: a value is no list of turns; it names the row.
+        HarnessError: a value is not a list of turns; the message names the row.
     """
     return [
         None if value is None else _turns(table, name, number, value)
@@ -71,9 +71,10 @@ def _turns(table: Table, name: str, number: int, value: object) -> list[Turn]:
     if turns is None or None in turns:
         what = kind_of(value)
         if isinstance(value, list):
-            what = f"turn {turns.index(None) + 1} is no turn" if turns else what
+            what = f"turn {turns.index(None) + 1} cannot be read as a turn" if turns else what
         raise HarnessError(
-            f"{table.path}: row {number}, column {name!r}: {what} where a dialogue's turns belong.",
+            f"{table.path}: row {number}, column {name!r}: {what}, but the turns of a dialogue "
+            "are expected.",
             'A turn is {"role": ..., "content": ...}, {"from": ..., "value": ...}, '
             '{"speaker": ..., "text": ...} or a text.',
         )
@@ -86,25 +87,25 @@ def _turn(entry: object) -> Turn | None:
     if isinstance(entry, dict):
         for who, what in _FORMS:
             text, speaker = entry.get(what), entry.get(who)
-            if isinstance(text, list):  # Of parts; only those of text can be read.
+            if isinstance(text, list):  # A list of parts; only text parts can be read.
                 parts = [part.get("text") for part in text if isinstance(part, dict)]
                 whole = len(parts) == len(text) and all(isinstance(p, str) for p in parts)
                 text = "".join(map(str, parts)) if whole else None
             if isinstance(text, str) and isinstance(speaker, str | None):
                 return Turn(speaker, text)
-            # A call of a tool has no text.
+            # A tool call has no text.
             if what in entry and text is None and isinstance(speaker, str) and who in entry:
                 return Turn(speaker, "") if entry[what] is None else None
     return None
 
 
 def exchanges(turns: list[Turn], joining: Joining, each: bool) -> Iterator[Exchange]:
-    """Yield what was said before the last answer, with it, or the same for each answer.
+    """Yield the last answer with the turns before it, or each answer.
 
     Args:
-        turns: of one dialogue.
-        joining: how turns become one text.
-        each: whether every answer makes an example, each once.
+        turns: turns of one dialogue.
+        joining: settings for joining turns into one text.
+        each: whether every answer makes an example.
     """
     turns = [turn for turn in turns if turn.text.strip()]
     places = _answers(turns, joining.answerer)
@@ -116,7 +117,7 @@ def exchanges(turns: list[Turn], joining: Joining, each: bool) -> Iterator[Excha
 
 
 def _answers(turns: list[Turn], answerer: str | None) -> list[int]:
-    """Return the places of answers that something stands before, or the last one at least."""
+    """Return the places of answers with a turn before them, or at least of the last answer."""
     if not turns:
         return []
     if turns[-1].speaker is None and answerer is None:

@@ -1,4 +1,4 @@
-"""Excel workbooks, by the extra ``xlsx``."""
+"""Excel workbooks; needs the extra ``xlsx``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def read_workbook(path: Path, sheet: str | None) -> tuple[dict[str, list[object]
 
     Args:
         path: the .xlsx file.
-        sheet: its name; None means the first.
+        sheet: name of the sheet; None means the first.
 
     Returns:
-        (the columns, notes on what was guessed)
+        (the columns, notes on guesses)
 
     Raises:
         HarnessError: the extra is missing, the file is damaged, or there is no such sheet.
@@ -40,9 +40,9 @@ def read_workbook(path: Path, sheet: str | None) -> tuple[dict[str, list[object]
         chosen = sheet or names[0]
         rows = [list(row) for row in book[chosen].iter_rows(values_only=True)]
         book.close()
-    # What the reader of broken XML raises is no documented set.
+    # The errors of the reader for broken XML are not documented.
     except (BadZipFile, InvalidFileException, KeyError, ValueError, SyntaxError) as error:
-        raise malformed(path, "not a workbook that can be read", str(error)) from error
+        raise malformed(path, "the workbook cannot be read", str(error)) from error
     rows = [row for row in rows if any(cell is not None for cell in row)]
     if not rows:
         return {}, ()
@@ -60,7 +60,7 @@ def read_workbook(path: Path, sheet: str | None) -> tuple[dict[str, list[object]
     notes: tuple[str, ...] = ()
     if sheet is None and len(names) > 1:
         notes = (
-            f"{path.name}: read the first of its {len(names)} sheets, {chosen!r}; another one is "
-            "named by --set task_options.sheet=NAME",
+            f"{path.name}: read the first of its {len(names)} sheets, {chosen!r}; set another one "
+            "with --set task_options.sheet=NAME",
         )
     return columns, notes

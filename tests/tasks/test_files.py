@@ -254,7 +254,7 @@ def test_column_errors_list_the_columns_and_the_flag(
 
 def test_named_ids_that_repeat_are_an_error_and_guessed_ones_are_not_used(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"id": "same", **row} for row in ROWS])
-    with pytest.raises(HarnessError, match="not distinct"):
+    with pytest.raises(HarnessError, match="not unique"):
         task(path, id_column="id").splits(0)
     assert all(i.startswith("row-") for i in task(path).splits(0).train["id"])
 
@@ -294,7 +294,9 @@ def test_skipped_rows_are_counted_over_all_splits(tmp_path: Path) -> None:
 def test_values_that_are_not_text_are_errors(tmp_path: Path, column: str, value: object) -> None:
     rows = [*ROWS, {**ROWS[0], column: value}]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
-    with pytest.raises(HarnessError, match=rf"a\.jsonl: row 21, column '{column}': .* than text"):
+    with pytest.raises(
+        HarnessError, match=rf"a\.jsonl: row 21, column '{column}': .* instead of text"
+    ):
         task(path).splits(0)
 
 

@@ -165,7 +165,7 @@ def test_a_malicious_pickle_executes_nothing(
     state = {**make_model().state_dict(), "evil": Malicious(trap)}
     path = folder / "pytorch_model.bin"
     torch.save(state, path) if form == "torch" else path.write_bytes(pickle.dumps(state, 2))
-    with pytest.raises(HarnessError, match="nothing of it was executed"):
+    with pytest.raises(HarnessError, match="nothing in it was executed"):
         opened(folder).check("pretrained")
     assert not trap.exists()
     assert not list((cache / "weights").iterdir())
@@ -263,7 +263,7 @@ def test_tokens_that_were_added_are_an_error_or_grow_a_trained_embedding(
     model(input_ids=last, labels=last).loss.backward()
     assert model.get_input_embeddings().weight.grad is not None
     [note] = start.notes
-    assert note == "The embedding grew from 48 to 51 tokens, and is trained."
+    assert note == "The embedding was enlarged from 48 to 51 tokens and is trained."
 
 
 @pytest.mark.parametrize("place", ["absolute", "beside"])
@@ -304,10 +304,10 @@ def test_an_adapter_whose_base_cannot_be_had_is_an_error(tmp_path: Path) -> None
     (tmp_path / "adapter_model.safetensors").touch()
     config = {"base_model_name_or_path": "/nowhere/base", "peft_type": "LORA"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(HarnessError, match="its base '/nowhere/base' cannot be had"):
+    with pytest.raises(HarnessError, match="its base '/nowhere/base' is not available"):
         opened(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(HarnessError, match="no configuration of an adapter"):
+    with pytest.raises(HarnessError, match="not the configuration of an adapter"):
         opened(tmp_path)
 
 

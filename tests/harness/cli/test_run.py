@@ -229,7 +229,7 @@ def test_a_mistake_is_explained_and_leaves_nothing(
     [
         ("", "there are no rows"),
         ('{"source": "a", "target": "b"}\n', "too few usable rows"),
-        ('{"source": 3, "target": "b"}\n' * 20, "a number rather than text"),
+        ('{"source": 3, "target": "b"}\n' * 20, "a number instead of text"),
         ('{"text": "a", "other": "b"}\n' * 20, "no column is obviously the target"),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_named_delimiter_is_taken_as_it_is(tmp_path: Path) -> None:
     tabs = write(tmp_path / "b.csv", "\t", TEXTS)
     for spelled in ("tab", "\\t", "\t"):
         assert pairs(splits(tabs, delimiter=spelled)) == expected
-    with pytest.raises(HarnessError, match="not one character"):
+    with pytest.raises(HarnessError, match="not a single character"):
         splits(path, delimiter="::")
 
 
@@ -105,7 +105,7 @@ def test_the_error_names_the_likely_encoding_and_the_option_reads_it(
     path.write_bytes(content.encode(encoding))
     if name == "a.source":
         path.with_suffix(".target").write_bytes(content.encode(encoding))
-    with pytest.raises(HarnessError, match="not UTF-8 text") as caught:
+    with pytest.raises(HarnessError, match="the text is not UTF-8") as caught:
         splits(path)
     assert f"--encoding {option}" in str(caught.value.hint)
     assert pairs(splits(path, encoding=option)) == {(t, t) for t in texts}
@@ -119,11 +119,11 @@ def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, encoding: str) -> N
 
 def test_wrong_encodings_are_errors(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", ",", [FRENCH] * 5, "latin-1")
-    with pytest.raises(HarnessError, match="not text in the encoding ascii") as caught:
+    with pytest.raises(HarnessError, match="the text is not in the encoding ascii") as caught:
         splits(path, encoding="ascii")
     assert "cp1252" in str(caught.value.hint)
     for name in ("latin-11", "hex"):
-        with pytest.raises(HarnessError, match=f"no encoding '{name}'"):
+        with pytest.raises(HarnessError, match=f"Unknown encoding '{name}'"):
             Dialect(encoding=name)
 
 

@@ -88,7 +88,7 @@ def test_sequences_longer_than_the_positions_say_how_to_cut_them() -> None:
     check_fit(split, T5("t5-large"))
     with pytest.raises(HarnessError, match="bart-large has positions for 1,024") as caught:
         check_fit(split, Bart("bart-large"))
-    assert caught.value.hint == "Cut it: --set task_options.max_source_length=1024"
+    assert caught.value.hint == "Truncate it: --set task_options.max_source_length=1024"
 
 
 def test_a_long_text_draws_no_warning_of_the_tokenizer(caplog: pytest.LogCaptureFixture) -> None:

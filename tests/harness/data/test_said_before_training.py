@@ -80,8 +80,8 @@ def test_stats_says_the_same_with_a_backbone(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["task_options.max_target_length=1"], "targets are cut at 1 tokens"),
-        (["task_options.max_source_length=1"], "sources are cut at 1 tokens"),
+        (["task_options.max_target_length=1"], "targets are truncated to 1 tokens"),
+        (["task_options.max_source_length=1"], "sources are truncated to 1 tokens"),
         (
             ["task_options.prefix=summarize the findings: ", "task_options.max_source_length=3"],
             "the prefix 'summarize the findings:",

@@ -136,5 +136,5 @@ def test_lists_of_one_reference_are_like_texts(tmp_path: Path) -> None:
     rows = [{"source": f"s{n}", "target": [f"a{n}"]} for n in range(5)]
     found = splits(tmp_path / "a.jsonl", rows)
     assert all(row.keys() == {"id", "source", "target"} for row in examples(found))
-    with pytest.raises(HarnessError, match="row 6, column 'target': a number rather than text"):
+    with pytest.raises(HarnessError, match="row 6, column 'target': a number instead of text"):
         splits(tmp_path / "a.jsonl", [*rows, {"source": "x", "target": ["a", 1]}])

@@ -50,7 +50,7 @@ def test_what_is_odd_is_refused_until_it_is_allowed_and_then_reported(
     converted, lacking, grown = report.checkpoint_notes
     assert converted == "The weights were converted from pytorch_model.bin."
     assert lacking.startswith("The checkpoint lacks 13 weights (decoder.block.5.")
-    assert grown.startswith("The embedding grew from ")
+    assert grown.startswith("The embedding was enlarged from ")
     assert lacking in done.stderr
     assert report.backbone == "odd:extra_tokens=resize:missing_weights=random"
 
