@@ -1,4 +1,4 @@
-"""Sentences about a task's data: the rows that were left out and the texts that were truncated."""
+"""Notes on a task's data: rows that were left out, and texts that were truncated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.records.report import Data
 
 
 def data_notes(data: Data) -> list[str]:
-    """Say what was guessed, left out and cut, with shares and the option that changes it."""
+    """Return notes on what was guessed, left out and truncated, with the options that change it."""
     used = data.train + data.eval + data.test
     return [
         *data.notes,
@@ -19,8 +19,14 @@ def data_notes(data: Data) -> list[str]:
 
 
 def data_shares(runs: Iterable[Data]) -> Iterator[str]:
-    """Yield what was left out and cut in several runs: the largest share, where these differ."""
-    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    """Yield the notes on rows left out and texts truncated in several runs.
+
+    If the runs differ, a note gives the largest share.
+
+    Args:
+        runs: the data of each run.
+    """
+    shares: dict[str, list[tuple[float, str]]] = defaultdict(list)
     count = 0
     for data in runs:
         count += 1
@@ -29,41 +35,48 @@ def data_shares(runs: Iterable[Data]) -> Iterator[str]:
         total = kept + sum(data.skipped.values())
         for reason, skipped in data.skipped.items():
             (note,) = left_out_notes({reason: skipped}, total - skipped)
-            found[reason].append((skipped / total, note))
+            shares[reason].append((skipped / total, note))
         for sources, targets in ((data.cut_sources, 0), (0, data.cut_targets)):
             for note in cut_notes(sources, targets, used):
-                found["source" if sources else "target"].append(((sources + targets) / used, note))
-    for notes in found.values():
-        alike = len(notes) == count and len(set(notes)) == 1
-        yield max(notes)[1] if alike else f"Up to {max(notes)[1]}"
+                side = "source" if sources else "target"
+                shares[side].append(((sources + targets) / used, note))
+    for notes in shares.values():
+        is_same = len(notes) == count and len(set(notes)) == 1
+        yield max(notes)[1] if is_same else f"Up to {max(notes)[1]}"
 
 
 def left_out_notes(skipped: Mapping[str, int], kept: int) -> Iterator[str]:
     """Yield a sentence for each reason why rows were left out.
 
     Args:
-        skipped: reason -> how many.
-        kept: how many rows are left.
+        skipped: reason -> number of rows left out.
+        kept: number of rows that are used.
     """
     total = kept + sum(skipped.values())
     for reason, count in skipped.items():
         yield (
-            f"{_share(count, total)} rows were left out: {reason}. Mend them, or name other "
-            "columns: --source-column, --target-column"
+            f"{_share(count, total)} rows were left out: {reason}; correct them, or name other "
+            "columns (--source-column, --target-column)."
         )
 
 
 def cut_notes(sources: int, targets: int, total: int) -> Iterator[str]:
-    """Yield a sentence for the sources and one for the targets that were cut, if any."""
+    """Yield a sentence for truncated sources and one for truncated targets, if there are any.
+
+    Args:
+        sources: number of truncated sources.
+        targets: number of truncated targets.
+        total: number of examples.
+    """
     if sources:
         yield (
-            f"{_share(sources, total)} sources are longer than the limit and lose their end: "
-            "--set task_options.max_source_length=N"
+            f"{_share(sources, total)} sources are longer than the limit and are truncated "
+            "(--set task_options.max_source_length=N changes it)."
         )
     if targets:
         yield (
-            f"{_share(targets, total)} targets are longer than the limit; training sees them cut, "
-            "scores never do: --set task_options.max_target_length=N"
+            f"{_share(targets, total)} targets are longer than the limit and are truncated for "
+            "training, not for scores (--set task_options.max_target_length=N changes it)."
         )
 
 

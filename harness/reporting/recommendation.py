@@ -37,7 +37,7 @@ class Verdict(Record):
     recipe: str
     """The recipe in canonical form."""
     qualifies: bool
-    """Whether the recipe satisfies all needs."""
+    """True if the recipe satisfies all needs."""
     reasons: list[str]
     """Reasons why the recipe was not chosen; empty for the chosen one."""
     retention: Estimate | None = None

@@ -53,7 +53,7 @@ class Quality(Record):
     signature: str
     """Signature of the metric: its implementation, version and options."""
     higher_is_better: bool
-    """Whether a higher value is better."""
+    """True if a higher value is better."""
     difference: Estimate | None = None
     """The recipe's value minus full fine-tuning's, paired on seeds and test examples; null where
     the two cannot be compared (see ``RecipeRow.not_compared``)."""
@@ -137,8 +137,8 @@ class RecipeRow(Record):
     no_floor: dict[str, str] = Field(default_factory=dict)
     """Metric with a ``retention`` -> reason why its ``retention_above_floor`` is null."""
     on_front: bool | None = None
-    """Whether the recipe is on the Pareto front of speed, memory and quality, where values within
-    the intervals are ties; null where one of the three is unknown."""
+    """True if the recipe is on the Pareto front of speed, memory and quality, where values within
+    the intervals are ties; null if one of the three is unknown."""
     reference: Reference | None = None
     """Numbers of the source that the summary is compared with."""
 
