@@ -1,4 +1,4 @@
-"""The metrics that the built-in tasks are scored with; importing this loads no model."""
+"""The metrics of the built-in tasks; importing this package loads no model."""
 
 from harness import Metric
 from tasks.metrics.bertscore import BertScore
@@ -8,11 +8,11 @@ from tasks.metrics.summac import SummaCConv, SummaCZeroShot, default_entailment
 
 
 def summary_metrics() -> list[Metric]:
-    """The suite for summaries."""
+    """Return the suite for summaries."""
     entailment = default_entailment()
     return [Rouge(), Bleu(), BertScore(), SummaCZeroShot(entailment), SummaCConv(entailment)]
 
 
 def dialogue_metrics() -> list[Metric]:
-    """The suite for dialogue answers."""
+    """Return the suite for dialogue answers."""
     return [Rouge(), Bleu(), Chrf(), BertScore()]

@@ -1,4 +1,4 @@
-"""BERTScore: greedy matching of contextual embeddings, by the bert-score package."""
+"""BERTScore: greedy matching of contextual embeddings, with the bert-score package."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ LAYERS = "HARNESS_BERTSCORE_LAYERS"
 
 
 class BertScore(Metric):
-    """BERTScore F1 (Zhang et al. 2020), raw and, where the package has a baseline, rescaled.
+    """BERTScore F1 (Zhang et al. 2020), raw and, if the package has a baseline, rescaled.
 
-    The model is loaded for one ``score`` and freed after it, so that it weighs on no other phase
-    of a run. Blank texts score 0 before rescaling. Of several references the best one counts, as in
-    the package.
+    The model is loaded for one call of ``score`` and freed afterwards, so it uses no memory in
+    other phases of a run. Blank texts score 0 before rescaling. With several references the best
+    one counts, as in the package.
 
     Args:
         model: a local folder or hub id; by default ``$HARNESS_BERTSCORE_MODEL``, else
-            roberta-large. A folder that is called like a model of the package's table, such as
-            ``models/roberta-large``, takes that model's layer and baseline.
-        num_layers: whose output is compared; by default ``$HARNESS_BERTSCORE_LAYERS``, else the
-            one that the package's authors tuned for the model.
-        device: by default a GPU where there is one.
-        batch_size: texts that are embedded at once.
+            roberta-large. A folder with the name of a model in the package's table, such as
+            ``models/roberta-large``, uses that model's layer and baseline.
+        num_layers: layer whose output is compared; by default ``$HARNESS_BERTSCORE_LAYERS``,
+            else the layer that the package's authors tuned for the model.
+        device: device of the model; by default a GPU if there is one.
+        batch_size: number of texts that are embedded at once.
     """
 
     several_references: ClassVar[bool] = True
@@ -52,7 +52,7 @@ class BertScore(Metric):
         self.names = ("bertscore", "bertscore_rescaled") if self._baselines() else ("bertscore",)
 
     def unavailable(self) -> str | None:
-        """Say why this metric cannot be computed here and what would mend it, or ``None``."""
+        """Return why this metric cannot be computed here, with the remedy, or ``None``."""
         if missing := self.checkpoint.missing():
             return missing
         if self._layer() is None:
@@ -97,7 +97,7 @@ class BertScore(Metric):
         return scores
 
     def _f1(self, pairs: Sequence[tuple[str, str]], layer: int) -> list[float]:
-        """F1 of each (prediction, reference), between -1 and 1."""
+        """Return the F1 of each (prediction, reference), between -1 and 1."""
         import torch
         from bert_score.utils import bert_cos_score_idf
 
@@ -106,8 +106,8 @@ class BertScore(Metric):
         weights: defaultdict[int | None, float] = defaultdict(lambda: 1.0)
         weights[tokenizer.cls_token_id] = weights[tokenizer.sep_token_id] = 0.0
 
-        # Neighbours in length waste no padding. The package holds the embeddings of all texts
-        # that it is given, so it is given a bounded number of them.
+        # Texts of similar length need little padding. The package keeps the embeddings of all texts
+        # of a call, so each call has a bounded number of them.
         filled = [i for i, pair in enumerate(pairs) if all(text.strip() for text in pair)]
         filled.sort(key=lambda i: max(map(len, pairs[i])), reverse=True)
         values = [0.0] * len(pairs)
@@ -130,8 +130,8 @@ class BertScore(Metric):
     def _load(self, layer: int, device: str) -> tuple[Any, Any]:
         """Load the encoder up to ``layer``, and its tokenizer.
 
-        Not by the package's own loader: it takes any path with "t5" in it for a T5, and relies on
-        an option of the tokenizer's ``encode`` that transformers 5 ignores.
+        The package's own loader is not used: it takes any path that contains "t5" for a T5, and
+        depends on an option of the tokenizer's ``encode`` that transformers 5 ignores.
         """
         from transformers import (
             AutoConfig,
@@ -146,7 +146,7 @@ class BertScore(Metric):
         if not 1 <= layer <= config.num_hidden_layers:
             raise HarnessError(
                 f"{self.checkpoint.name!r} has {config.num_hidden_layers} layers, not {layer}.",
-                f"Set {LAYERS} to a layer that it has.",
+                f"Set {LAYERS} to one of its layers.",
             )
         config.num_hidden_layers = layer
         model = AutoModel.from_pretrained(folder, config=config)
@@ -170,7 +170,7 @@ class BertScore(Metric):
         return layer
 
     def _baselines(self) -> Path | None:
-        """The package's table of English baselines by layer, without importing the package."""
+        """Return the package's table of English baselines by layer, without importing it."""
         spec = importlib.util.find_spec("bert_score")
         assert spec is not None
         assert spec.origin is not None

@@ -1,4 +1,4 @@
-"""BLEU, its n-gram precisions, and chrF, all by sacreBLEU."""
+"""BLEU, its n-gram precisions, and chrF, with sacreBLEU."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class BleuOptions(Options):
     """Tokenization of the texts."""
 
     tokenize: tokenizers.SacreBleuName = "13a"
-    """sacreBLEU's tokenizer: zh and ja-mecab for Chinese and Japanese, char for any script that
-    does not divide words, flores200 for any language."""
+    """Tokenizer of sacreBLEU: zh and ja-mecab for Chinese and Japanese, char for any script without
+    spaces between words, flores200 for any language."""
 
 
 class Bleu(Metric):
-    """BLEU (Papineni et al. 2002), and the precisions that some papers print under its name.
+    """BLEU (Papineni et al. 2002), and n-gram precisions that some papers call BLEU.
 
-    ``bleu`` is the true corpus BLEU, with a brevity penalty over the geometric mean of four
-    precisions; an example's own value uses the orders that it is long enough for. The scores
-    ``bleu1_precision`` and ``bleu4_precision`` are corpus n-gram precisions of order 1 and 4
-    alone: matched over predicted n-grams, no brevity penalty, no smoothing. An n-gram of any of
-    several references matches, as in sacreBLEU.
+    ``bleu`` is corpus BLEU: a brevity penalty times the geometric mean of four precisions. The
+    value of a single example uses only the orders that it is long enough for. The scores
+    ``bleu1_precision`` and ``bleu4_precision`` are corpus n-gram precisions of order 1 and 4:
+    matched divided by predicted n-grams, without brevity penalty and smoothing. With several
+    references, an n-gram of any of them matches, as in sacreBLEU.
     """
 
     names = ("bleu", "bleu1_precision", "bleu4_precision")
@@ -41,17 +41,17 @@ class Bleu(Metric):
     options: BleuOptions
 
     def unavailable(self) -> str | None:
-        """Say what the tokenizer lacks here, or ``None``."""
+        """Return what the tokenizer needs and is missing here, or ``None``."""
         return tokenizers.missing_for(self.options.tokenize)
 
     def unreadable(self, references: Sequence[str | list[str]]) -> str | None:
-        """Say so where the tokenizer does not divide most of the references into words."""
+        """Return a reason if the tokenizer does not separate the words of most references."""
         name = self.options.tokenize
         texts = tokenizers.texts_of(references)
         if tokenizers.undivided_share(texts, tokenizers.sacrebleu_tokens(name)) <= 0.5:
             return None
         return (
-            f"BLEU's tokenizer {name!r} does not divide the references into words. Take one for "
+            f"BLEU's tokenizer {name!r} does not separate the words of the references. Use one for "
             "their script: --metrics bleu:tokenize=zh (Chinese), or bleu:tokenize=char"
         )
 
@@ -118,17 +118,17 @@ def _statistics(
 
     several = tuple((each,) if isinstance(each, str) else tuple(each) for each in references)
     metric = _prepared(kind, several)
-    # The method is the one that sacreBLEU's own significance tests are built on; the public ones
-    # do not give an example's sufficient statistics.
+    # sacreBLEU's own significance tests use this method; its public methods do not return the
+    # sufficient statistics of each example.
     rows = metric._extract_corpus_statistics(list(predictions), None)
     return np.asarray(rows, dtype=np.float64), metric.get_signature().format()
 
 
 @functools.lru_cache(maxsize=4)
 def _prepared(kind: Callable[..., Any], references: tuple[tuple[str, ...], ...]) -> Any:
-    """Return sacreBLEU's metric with its references counted: a report scores many runs by them.
+    """Return sacreBLEU's metric with preprocessed references, which a report uses for many runs.
 
-    sacreBLEU takes them as streams, with None where an example has no more.
+    sacreBLEU takes references as streams, with None if an example has fewer.
     """
     return kind(references=[list(stream) for stream in zip_longest(*references)])
 

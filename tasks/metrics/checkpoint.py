@@ -1,4 +1,4 @@
-"""Checkpoints that metrics compute with: found on this machine, never fetched, known by a hash."""
+"""Models of metrics: found on this machine, never downloaded, identified by a hash."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model of the Hugging Face layout.
+    """A model in the Hugging Face format.
 
-    Scoring never downloads: it would be a surprise of gigabytes at the end of a training run,
-    and machines with clinical text are often offline by intent.
+    Scoring never downloads a model: it could be gigabytes at the end of a training run, and
+    machines with clinical text are often offline on purpose.
 
     Attributes:
         reference: a local folder, or the id of a model in the hub's local cache.
-        setting: the environment variable that names another one, for messages.
+        setting: environment variable that names another model, for messages.
     """
 
     reference: str
@@ -24,7 +24,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The hub id, or the folder's last name: no path of this machine."""
+        """The hub id, or the last part of the folder's path."""
         return Path(self.reference).resolve().name if self._is_folder else self.reference
 
     @property
@@ -42,9 +42,11 @@ class Checkpoint:
         return Path(config).parent if isinstance(config, str) else None
 
     def missing(self) -> str | None:
-        """Say why it cannot be used and what would mend that, or ``None``."""
+        """Return why the model cannot be used, with the remedy, or ``None``."""
         folder = self.folder
-        mend = f"Fetch it (hf download {self.reference}), or set {self.setting} to a local folder."
+        mend = (
+            f"Download it (hf download {self.reference}), or set {self.setting} to a local folder."
+        )
         if folder is None:
             return f"The model {self.reference!r} is not on this machine. {mend}"
         if not (folder / "config.json").is_file() or not _weights(folder):
@@ -52,7 +54,7 @@ class Checkpoint:
         return None
 
     def digest(self) -> str:
-        """Return the first 12 digits of the SHA-256 over the weights' files, in order of name."""
+        """Return the first 12 digits of the SHA-256 of the weight files, in order of name."""
         assert self.folder is not None
         total = hashlib.sha256()
         for path in _weights(self.folder):
@@ -66,5 +68,5 @@ class Checkpoint:
 
 
 def _weights(folder: Path) -> list[Path]:
-    # transformers, too, prefers safetensors where there are both.
+    # transformers also prefers safetensors if both exist.
     return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))

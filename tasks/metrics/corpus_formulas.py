@@ -1,7 +1,7 @@
-"""Corpus BLEU and chrF from sums of statistics, thousands of sums at once.
+"""Corpus BLEU and chrF from sums of statistics, for thousands of sums at once.
 
-The formulas are sacreBLEU's, which takes one sum at a time: a bootstrap would spend most of its
-time there.
+The formulas are those of sacreBLEU, which computes one sum at a time; a bootstrap would spend most
+of its time there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def bleu_values(sums: FloatArray, effective_order: bool = False) -> FloatArray:
 
     predicted, expected = sums[:, 0], sums[:, 1]
     matched, total = sums[:, 2 : 2 + _ORDERS], sums[:, 2 + _ORDERS :]
-    # From the first order without n-grams on, none counts.
+    # After the first order without n-grams, no order counts.
     present = np.logical_and.accumulate(total > 0, axis=1)
     halvings = np.cumsum(present & (matched == 0), axis=1)
     smoothed = np.where(matched == 0, 0.5**halvings, matched)

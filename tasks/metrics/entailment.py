@@ -22,12 +22,12 @@ _WINDOW = 256
 
 
 class Entailment:
-    """An NLI model that says how each source sentence bears on each predicted one.
+    """An NLI model that classifies each source sentence with each predicted sentence.
 
     Args:
-        checkpoint: of a sequence classifier with labels for entailment and contradiction.
-        device: by default a GPU where there is one.
-        batch_size: sentence pairs that are classified at once, across examples.
+        checkpoint: sequence classifier with labels for entailment and contradiction.
+        device: device of the model; by default a GPU if there is one.
+        batch_size: number of sentence pairs that are classified at once, across examples.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Entailment:
         self._last: tuple[list[str], list[str], list[FloatArray]] | None = None
 
     def missing(self) -> str | None:
-        """Say why it cannot be used and what would mend that, or ``None``."""
+        """Return why the model cannot be used, with the remedy, or ``None``."""
         if missing := self.checkpoint.missing():
             return missing
         assert self.checkpoint.folder is not None
@@ -47,7 +47,7 @@ class Entailment:
         labels = {int(index): label for index, label in config.get("id2label", {}).items()}
         if _columns(labels) is None:
             return (
-                f"{self.checkpoint.name!r} is not an NLI model that can be read: its labels are "
+                f"{self.checkpoint.name!r} is not a supported NLI model: its labels are "
                 f"{sorted(labels.values())}. Name entailment, contradiction and neutral under "
                 f"id2label in its config.json, or set {self.checkpoint.setting} to another model."
             )
@@ -56,12 +56,13 @@ class Entailment:
     def images(self, sources: Sequence[str], predictions: Sequence[str]) -> list[FloatArray]:
         """Return the probabilities of every example's sentence pairs.
 
-        Sentences of ten characters or fewer are left out, and all but the first hundred of a
-        source. The result for the same texts is kept, so that several metrics cost one pass.
+        Sentences with at most ten characters are left out, and so are sentences of a source after
+        the first hundred. The last result is cached, so several metrics need one pass.
 
         Returns:
             For each example an array of shape (3, source sentences, predicted sentences):
-            entailment, contradiction, neutral. Zeros of shape (3, 1, 1) where either has none.
+            entailment, contradiction, neutral. If source or prediction has no sentence, zeros of
+            shape (3, 1, 1).
         """
         texts = (list(sources), list(predictions))
         if self._last is None or self._last[:2] != texts:
@@ -86,7 +87,7 @@ class Entailment:
                     for i, premise in enumerate(premises)
                     for j, hypothesis in enumerate(hypotheses)
                 ]
-            # Neighbours in length waste no padding.
+            # Pairs of similar length need little padding.
             pairs.sort(key=lambda pair: len(pair[0]) + len(pair[1]), reverse=True)
             for first in range(0, len(pairs), self.batch_size):
                 batch = pairs[first : first + self.batch_size]
@@ -137,7 +138,7 @@ def _classify(
 
 
 def _columns(labels: Mapping[int, str]) -> tuple[int, int, int] | None:
-    """Return which outputs stand for entailment, contradiction and neutral."""
+    """Return the outputs for entailment, contradiction and neutral."""
     names = {index: label.lower() for index, label in labels.items()}
     entailment = [i for i, name in names.items() if name.startswith(("entail", "support"))]
     contradiction = [i for i, name in names.items() if name.startswith(("contradict", "refute"))]

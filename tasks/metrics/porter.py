@@ -10,15 +10,15 @@ from types import ModuleType
 from typing import Any
 
 _PACKAGES = ("nltk", "nltk.stem")
-"""Packages whose own code imports what stemming does not need."""
+"""Packages whose code imports modules that stemming does not need."""
 
 
 @functools.cache
 def porter_stemmer() -> Any:
     """Return ``nltk.stem.porter.PorterStemmer()``.
 
-    Its module needs the two packages only to be found in. Where NLTK is imported already, or laid
-    out otherwise, it is imported as usual.
+    The stemmer's module needs nothing from its packages, so they are not executed. If NLTK is
+    already imported, or has another layout, the module is imported as usual.
     """
     if "nltk" not in sys.modules:
         try:
@@ -29,7 +29,7 @@ def porter_stemmer() -> Any:
 
 
 def _load_alone() -> ModuleType:
-    """Import the stemmer's module from empty packages, and leave nothing of these behind."""
+    """Import the stemmer's module with empty parent packages, which are removed afterwards."""
     spec = find_spec("nltk")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("NLTK is not a package.")

@@ -1,4 +1,4 @@
-"""ROUGE: F1 with Porter stemming, the values of the rouge-score package at many times its speed."""
+"""ROUGE: F1 with Porter stemming, equal to the rouge-score package and much faster."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ class RougeOptions(Options):
     """Division of the texts into tokens and sentences."""
 
     tokenizer: Literal["reference", "unicode"] | SacreBleuName = "reference"
-    """reference keeps stemmed runs of a-z and 0-9; unicode runs of letters of any script (single
-    characters where words are not divided); the others are sacreBLEU's, in lower case."""
+    """Tokenizer. reference: stemmed runs of a-z and 0-9; unicode: runs of letters of any script,
+    and single characters in scripts without spaces between words; others: sacreBLEU's, in lower
+    case."""
     sentences: Literal["lines", "split"] = "lines"
-    """What rougeLsum takes as sentences: lines, or what a sentence splitter finds in them, as in
-    transformers' scripts."""
+    """Sentences of rougeLsum. lines: the lines of the text; split: sentences found by a splitter,
+    as in transformers' scripts."""
 
 
 class Rouge(Metric):
     """ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum (Lin 2004).
 
-    The values equal those of ``rouge_score.RougeScorer(..., use_stemmer=True)`` 0.1.2. They come
-    sooner because each distinct word is stemmed once, and because the table of the longest common
-    subsequence is held as one integer a row, so that a row is a handful of integer operations
-    (Hyyrö 2004). ROUGE-Lsum takes lines as sentences, as the package does unless told otherwise. Of
-    several references each of the four takes the best one, as the package's ``score_multi`` does.
+    The values equal those of ``rouge_score.RougeScorer(..., use_stemmer=True)`` 0.1.2. The code is
+    faster because each distinct word is stemmed once, and because each row of the table of the
+    longest common subsequence is one integer, which needs a few integer operations (Hyyrö 2004).
+    ROUGE-Lsum uses lines as sentences, as the package does by default. With several references,
+    each of the four scores uses the best one, as the package's ``score_multi`` does.
     """
 
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -43,22 +44,23 @@ class Rouge(Metric):
     options: RougeOptions
 
     def unavailable(self) -> str | None:
-        """Say what the tokenizer lacks here, or ``None``."""
+        """Return what the tokenizer needs and is missing here, or ``None``."""
         return tokenizers.missing_for(self.options.tokenizer)
 
     def unreadable(self, references: Sequence[str | list[str]]) -> str | None:
-        """Say so where the tokenizer drops most letters, or does not divide most words."""
+        """Return a reason if the tokenizer drops most letters or does not separate most words."""
         texts, tokenize = tokenizers.texts_of(references), self._tokenizer()
         name = self.options.tokenizer
         dropped = tokenizers.dropped_share(texts, tokenize)
         if dropped > 0.5:
             return (
                 f"ROUGE's tokenizer {name!r} drops {100 * dropped:.0f} % of the references' "
-                "letters and digits. Take one for their script: --metrics rouge:tokenizer=unicode"
+                "letters and digits. Use one for their script: --metrics rouge:tokenizer=unicode"
             )
         if tokenizers.undivided_share(texts, tokenize) > 0.5:
             return (
-                f"ROUGE's tokenizer {name!r} does not divide the references into words. Take one "
+                f"ROUGE's tokenizer {name!r} does not separate the words of the references. Use "
+                "one "
                 "that does: --metrics rouge:tokenizer=unicode"
             )
         return None
@@ -118,10 +120,10 @@ def rouge(
     """Return the F1 of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, between 0 and 1.
 
     Args:
-        prediction: of one example.
-        reference: of the same.
-        tokenize: divides a text without line breaks.
-        split: take as sentences what a splitter finds in lines, not the lines.
+        prediction: predicted text.
+        reference: reference text.
+        tokenize: tokenizer of a text without line breaks.
+        split: whether a splitter finds sentences; otherwise lines are sentences.
     """
     predicted_lines = [tokenize(line) for line in _sentences(prediction, split)]
     reference_lines = [tokenize(line) for line in _sentences(reference, split)]
@@ -153,12 +155,12 @@ def _sentences(text: str, split: bool) -> list[str]:
 
 
 def _f1(hits: int, total: int) -> float:
-    """F1 of ``hits`` shared items, where prediction and reference hold ``total`` together."""
+    """Return the F1 of ``hits`` shared items; ``total`` counts prediction and reference."""
     return 2 * hits / total if hits else 0.0
 
 
 def _overlap(left: Iterable[Hashable], right: Iterable[Hashable]) -> int:
-    """Size of the intersection of two multisets."""
+    """Return the size of the intersection of two multisets."""
     counts = Counter(left)
     others = Counter(right)
     return sum(min(count, others[item]) for item, count in counts.items() if item in others)
@@ -194,8 +196,8 @@ def _union_lcs(reference: Tokens, candidates: list[Tokens]) -> Tokens:
     for candidate in candidates:
         rows = _lcs_rows(reference, candidate)
         i, j = len(reference), len(candidate)
-        # There may be several longest subsequences: at a tie this walks back through the
-        # reference first, as the package does, or the union would be another one.
+        # There may be several longest subsequences. At a tie this steps back in the reference
+        # first, as the package does; otherwise the union would differ.
         while i and j:
             if reference[i - 1] == candidate[j - 1]:
                 i, j = i - 1, j - 1

@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 SIGNATURE = "punkt-fixed-lists-2"
-"""Raise the number when the lists change: scores change with them."""
+"""Version of the splitter; raise the number when the lists change, because scores change."""
 
-# Punkt (Kiss and Strunk 2006) learns its lists from text, and nltk's learned ones would have to be
-# downloaded. Its rules work with any list; initials and decimal points they know by themselves.
+# Punkt (Kiss and Strunk 2006) learns its lists from text, and nltk's learned lists need a download.
+# Its rules work with any lists; they handle initials and decimal points without lists.
 _ABBREVIATIONS = (
     "dr mr mrs ms prof rev hon st jr sr messrs e.g i.e cf etc al vs viz approx ca nos fig figs eq "
     "vol pp ed eds a.m p.m u.s u.k u.n inc ltd corp dept univ est jan feb mar apr jun jul aug sep "
@@ -22,14 +22,14 @@ _STARTERS = "the a an this that these there he she it they we i patient in on at
 
 _ENDS = "\u3002\uff01\uff1f\u0964\u0965\u061f"
 _OTHER_ENDS = re.compile(f"(?<=[{_ENDS}])(?![{_ENDS}\u300d\u300f\u201d\u2019)])")
-"""Ends of sentences in other scripts, which need no white space after them."""
+"""Sentence ends in other scripts, which need no white space after them."""
 
 
 def split_sentences(text: str) -> list[str]:
-    """Split text into sentences, white space around them removed.
+    """Split text into sentences and strip white space around them.
 
-    The rules for abbreviations are those of English; Chinese, Japanese, Hindi and Arabic marks end
-    a sentence always.
+    Abbreviations follow English rules. Chinese, Japanese, Hindi and Arabic marks always end a
+    sentence.
     """
     punkt = _punkt()
     return [found for piece in _OTHER_ENDS.split(text) for found in punkt.tokenize(piece.strip())]

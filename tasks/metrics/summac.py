@@ -1,4 +1,4 @@
-"""SummaC: is each predicted sentence entailed by the source? Scoring by the summac package."""
+"""SummaC: entailment of each predicted sentence by the source, with the summac package."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ NLI = "HARNESS_SUMMAC_NLI"
 CONV = "HARNESS_SUMMAC_CONV"
 
 _DEFAULT_NLI = "tals/albert-xlarge-vitaminc-mnli"
-# The published convolution was trained on these; it has one weight for each bin.
+# The published convolution was trained with these settings; it has one weight for each bin.
 _CONV_SETTINGS = {"bins": "percentile", "nli_labels": "e", "agg": "mean"}
 _WINDOW = 256
 
 
 def default_entailment() -> Entailment:
-    """The NLI model of ``$HARNESS_SUMMAC_NLI``, else the package's choice (ViTC)."""
+    """Return the NLI model of ``$HARNESS_SUMMAC_NLI``, by default that of the package (ViTC)."""
     return _entailment(os.environ.get(NLI, _DEFAULT_NLI))
 
 
 @functools.lru_cache(maxsize=1)
 def _entailment(reference: str) -> Entailment:
-    """One for all metrics, which then run the model once between them."""
+    """Return one model for all metrics, so that it runs once for all of them."""
     return Entailment(Checkpoint(reference, NLI))
 
 
 class SummaCZeroShot(Metric):
-    """SummaC-ZS (Laban et al. 2022): no trained part beside the NLI model.
+    """SummaC-ZS (Laban et al. 2022), which has no trained part except the NLI model.
 
-    For each predicted sentence the highest entailment by any source sentence less the highest
-    contradiction; the mean over the predicted sentences, from -100 to 100. As in the package,
-    sentences of at most ten characters do not count, and a prediction of only such scores 0.
+    The value of a predicted sentence is the highest entailment by any source sentence minus the
+    highest contradiction. The score is the mean over the predicted sentences, from -100 to 100. As
+    in the package, sentences with at most ten characters do not count, and a prediction without
+    longer sentences scores 0.
 
     Args:
-        entailment: the NLI model; share one between both variants and it is run once.
+        entailment: NLI model; share it between both variants to run it once.
     """
 
     names = ("summac_zs",)
@@ -76,8 +77,8 @@ class SummaCConv(Metric):
     """SummaC-Conv (Laban et al. 2022): a trained convolution over histograms of entailment.
 
     Args:
-        entailment: the NLI model; the published weights belong to ViTC.
-        weights: the convolution's state dict, as safetensors or in torch's format, which is
+        entailment: NLI model; the published weights were trained with ViTC.
+        weights: state dict of the convolution, as safetensors or in torch's format, which is
             loaded without unpickling objects; by default the file ``$HARNESS_SUMMAC_CONV``.
     """
 
@@ -97,7 +98,7 @@ class SummaCConv(Metric):
         if self.weights is None or not self.weights.is_file():
             what = f"no file {str(self.weights)!r}" if self.weights else "no file"
             return (
-                f"The weights of SummaC's convolution are not at hand: {what}. Fetch "
+                f"The weights of SummaC's convolution are missing: {what}. Download "
                 f"summac_conv_vitc_sent_perc_e.bin from https://github.com/tingofurro/summac "
                 f"and set {CONV} to its path."
             )
@@ -131,7 +132,7 @@ def _require(metric: Metric) -> None:
 def _package_missing() -> str | None:
     if importlib.util.find_spec("summac"):
         return None
-    # Its declared dependencies pin a huggingface-hub that nothing else works with.
+    # Its declared dependencies pin a version of huggingface-hub that other packages do not support.
     return "The package summac is not installed: pip install --no-deps summac==0.0.4"
 
 
@@ -173,7 +174,7 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a malformed file makes the readers raise is not documented
+    except Exception as error:  # the errors of readers of damaged files are not documented
         raise HarnessError(
             f"{path} is not a file of weights that can be loaded safely: {error}",
             f"Set {CONV} to a state dict saved by torch.save or as safetensors.",

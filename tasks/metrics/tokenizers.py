@@ -21,7 +21,7 @@ Tokenizer = Callable[[str], list[str]]
 
 _REFERENCE = re.compile("[a-z0-9]+")
 _UNDIVIDED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-"""Scripts that are written without white space between words."""
+"""Scripts without white space between words."""
 _ANY_SCRIPT = regex.compile(
     rf"(?V1)[{_UNDIVIDED}&&[\p{{L}}\p{{N}}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNDIVIDED}]]+"
 )
@@ -29,7 +29,7 @@ _LETTERS = regex.compile(r"[\p{L}\p{N}]")
 _LONG = regex.compile(
     r"[\p{Han}\p{Hiragana}]{5,}|[\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]{12,}"
 )
-"""A stretch of such a script that is no single word."""
+"""A run of such a script that is longer than one word."""
 
 
 def reference_tokens(text: str) -> list[str]:
@@ -38,10 +38,10 @@ def reference_tokens(text: str) -> list[str]:
 
 
 def any_script_tokens(text: str) -> list[str]:
-    """Return runs of letters, marks and digits of any script, English words stemmed.
+    """Return runs of letters, marks and digits of any script, with English words stemmed.
 
-    Where a script has no white space between words, each character is a token. Of a text in a-z and
-    0-9 the tokens are those of ``reference_tokens``.
+    In scripts without white space between words, each character is a token. For text in a-z and 0-9
+    the tokens equal those of ``reference_tokens``.
     """
     words = _ANY_SCRIPT.findall(text.lower())
     return [stem(word) if _REFERENCE.fullmatch(word) else word for word in words]
@@ -68,7 +68,7 @@ def _sacrebleu(name: str) -> Callable[[str], str]:
 
 
 def missing_for(name: str) -> str | None:
-    """Say what one of sacreBLEU's tokenizers lacks here, or ``None``. Nothing is downloaded."""
+    """Return what a tokenizer of sacreBLEU needs and is missing here, or ``None``."""
     if name in ("ja-mecab", "ko-mecab"):
         package, extra = ("MeCab", "ja") if name == "ja-mecab" else ("mecab_ko", "ko")
         if importlib.util.find_spec(package) is None:
@@ -78,19 +78,20 @@ def missing_for(name: str) -> str | None:
         model = Path(home, "models", f"{name}sacrebleuspm")
         if not model.is_file():
             return (
-                f"The model of the tokenizer {name} is not at hand, and is not fetched unasked. "
-                f"Put sacreBLEU's file there: {model}"
+                f"The model of the tokenizer {name} is missing, and it is not downloaded "
+                "automatically. "
+                f"Copy sacreBLEU's file to {model}"
             )
     return None
 
 
 def texts_of(references: Iterable[str | list[str]]) -> list[str]:
-    """Return all texts of references, of which an example may have several."""
+    """Return all texts of the references; an example may have several."""
     return [text for each in references for text in ([each] if isinstance(each, str) else each)]
 
 
 def dropped_share(texts: Sequence[str], tokenize: Tokenizer) -> float:
-    """Return which share of the texts' letters and digits is in no token, at least."""
+    """Return a lower bound of the share of letters and digits that are in no token."""
     total = kept = 0
     for text in texts:
         total += len(_LETTERS.findall(text))
@@ -99,7 +100,7 @@ def dropped_share(texts: Sequence[str], tokenize: Tokenizer) -> float:
 
 
 def undivided_share(texts: Sequence[str], tokenize: Tokenizer) -> float:
-    """Return which share of the texts' letters is in tokens that must be several words."""
+    """Return the share of letters in tokens that must be several words."""
     total = whole = 0
     for text in texts:
         total += len(_LETTERS.findall(text))
@@ -110,6 +111,6 @@ def undivided_share(texts: Sequence[str], tokenize: Tokenizer) -> float:
 
 @functools.lru_cache(maxsize=1 << 18)
 def stem(word: str) -> str:
-    """Return a word's stem by Porter's rules; up to three characters are left as they are."""
-    # As the original ROUGE script does.
+    """Return a word's stem by Porter's rules; words up to three characters are unchanged."""
+    # The original ROUGE script does the same.
     return str(porter_stemmer().stem(word)) if len(word) > 3 else word

@@ -1,4 +1,4 @@
-"""Reading MIMIC-IV-Note's CSV files as a stream."""
+"""Streaming reader of MIMIC-IV-Note's CSV files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _NEEDED = ("note_id", "subject_id", "text")
 _TICK_EVERY = 500
 
 _LARGEST_CELL = 2**24
-"""Characters. Many times the longest note, and yet a bound on what a quotation mark that is never
-closed can make us hold in memory."""
+"""Largest cell in characters. It is much longer than any note, and it bounds the memory that an
+unclosed quotation mark can use."""
 
 
 class Note(NamedTuple):
@@ -40,8 +40,8 @@ def read_notes(
 
     Args:
         path: the file.
-        left_out: rows that are no notes are counted here, by reason.
-        on_progress: called now and then with the rows read and the share of the file's bytes.
+        left_out: receives the number of unusable rows by reason.
+        on_progress: is called regularly with the rows read and the share of the file's bytes.
 
     Raises:
         HarnessError: the file is missing, cannot be read to its end, or lacks a needed column.
@@ -49,7 +49,7 @@ def read_notes(
     try:
         size = max(1, path.stat().st_size)
         with path.open("rb") as raw:
-            # Bytes that are not UTF-8 become lone surrogates, by which their row is known later.
+            # Bytes that are not UTF-8 become lone surrogates, which mark their row.
             lines = io.TextIOWrapper(
                 cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.name.endswith(".gz") else raw,
                 encoding="utf-8-sig",
@@ -75,7 +75,8 @@ def read_notes(
 
 
 def _rows(rows: Iterator[list[str]], left_out: Counter[str]) -> Iterator[list[str]]:
-    """Yield rows; one that cannot be parsed is counted, and the next line begins another."""
+    """Yield rows; a row that cannot be parsed is counted, and reading continues with the next
+    line."""
     while True:
         try:
             cells = next(rows)
@@ -89,14 +90,14 @@ def _rows(rows: Iterator[list[str]], left_out: Counter[str]) -> Iterator[list[st
 
 
 def _places(path: Path, rows: Iterator[list[str]]) -> tuple[int, list[int]]:
-    """Return how many columns the header names, and where the needed ones are."""
+    """Return the number of columns and the places of the needed ones."""
     try:
         header = next(rows, [])
     except csv.Error:
         header = []
     if missing := [name for name in _NEEDED if name not in header]:
         raise HarnessError(
-            f"{path}: the header names no column {', '.join(missing)}.",
+            f"{path}: the header lacks the column {', '.join(missing)}.",
             f"MIMIC-IV-Note's files begin with: {','.join(COLUMNS)}",
         )
     return len(header), [header.index(name) for name in _NEEDED]

@@ -1,4 +1,4 @@
-"""From a CSV file of notes to a folder with a Parquet file and counts of what became of them."""
+"""Conversion of a CSV file of notes to a folder with a Parquet file and counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNTS = "counts.json"
 SYNTHETIC = "notes.csv.gz"
 
 HASHES = ("hash", "band_1", "band_2")
-"""Columns of ``harness.data.leakage.hash_text``; computed here once rather than in every run."""
+"""Columns of ``harness.data.leakage.hash_text``, computed once here instead of in every run."""
 
 _SCHEMA = pa.schema(
     [
@@ -46,7 +46,7 @@ def prepare(kind: str, preparation: Preparation) -> Prepared:
     reader = SectionReader(read_titles(kind, preparation.sections or BUILT_IN))
     if (preparation.notes is None) == (preparation.synthetic is None):
         raise HarnessError(
-            "Either a file of notes or a number of synthetic ones is needed.",
+            "Either a file of notes or a number of synthetic notes is needed.",
             f"--notes {kind}.csv.gz from MIMIC-IV-Note "
             "(https://physionet.org/content/mimic-iv-note), or --synthetic 1000",
         )
@@ -105,7 +105,7 @@ def _batch(rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
 
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder that takes its final name only if all went well."""
+    """Yield a temporary folder, which is renamed to its final name after success."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise HarnessError(f"{out} exists already.", "Give another --out, or remove it first.")
     work: Path | None = None
@@ -117,7 +117,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         work.replace(out)
-    # pyarrow reports a full disk as an OSError too.
+    # pyarrow also reports a full disk as an OSError.
     except OSError as error:
         raise HarnessError(
             f"{out} cannot be written: {error}.",

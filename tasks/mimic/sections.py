@@ -1,4 +1,4 @@
-"""The titled sections of a clinical note, and which of them are source and target."""
+"""The titled sections of a clinical note, and the choice of source and target sections."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Titles(Options):
     """Section titles of one kind of note, in lower case."""
 
     target: list[str] = Field(min_length=1)
-    """Sections that a model must write."""
+    """Titles of sections that form the target."""
     source: list[str] = Field(min_length=1)
-    """Sections that it reads."""
+    """Titles of sections that form the source."""
     ends: list[str] = Field(default_factory=list)
-    """Sections that are used for neither."""
+    """Titles of other sections, which are not used."""
 
 
 class Pair(NamedTuple):
     """Source and target that the sections of a note make.
 
     Attributes:
-        source: text of the source sections, empty where there is none.
-        target: text of the first target section that holds any; None where no section has such
-            a title.
+        source: text of the source sections; empty if there is none.
+        target: text of the first target section with text; None if no section has a target
+            title.
     """
 
     source: str
@@ -41,16 +41,16 @@ class Pair(NamedTuple):
 
 
 class SectionReader:
-    """Finds titles at the beginnings of lines of the lower-cased note.
+    """Finds titles at the beginnings of lines of a lower-cased note.
 
     Args:
-        titles: what to look for.
+        titles: section titles to find.
     """
 
     def __init__(self, titles: Titles) -> None:
         self._targets = set(titles.target)
         self._sources = set(titles.source)
-        # The longest first: "discharge diagnosis" must not hide a longer title it begins.
+        # Longest first: "discharge diagnosis" must not hide a longer title that begins with it.
         words = sorted({*titles.target, *titles.source, *titles.ends}, key=len, reverse=True)
         choices = "|".join(map(re.escape, words))
         self._title = re.compile(rf"^[ \t]*({choices})[ \t\r]*(?::|$)", re.MULTILINE)
@@ -80,7 +80,7 @@ def read_titles(kind: str, path: Path = BUILT_IN) -> Titles:
     Raises:
         HarnessError: the file is missing or malformed, or a title is given twice.
     """
-    hint = f"Copy and edit the file that comes with the package: {BUILT_IN}"
+    hint = f"Edit a copy of the built-in file: {BUILT_IN}"
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -1,7 +1,7 @@
-"""Made-up notes in the format of MIMIC-IV-Note's CSV files, by the embedded task's generator.
+"""Synthetic notes in the format of MIMIC-IV-Note's CSV files, by the embedded task's generator.
 
-They let the whole path from CSV to report be tried without access to the data. Nothing learned from
-them holds for real notes.
+With them, all steps from CSV to report can be tried without access to the data. Results on them do
+not hold for real notes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEADING = re.compile(r" ?\b(EXAMINATION|INDICATION|COMPARISON|FINDINGS): ")
 _SENTENCE_END = re.compile(r"\. (?=[A-Z])")
 
 _FLAWED = 0.05
-"""Share of notes that lack the section of the target, as some real ones do."""
+"""Share of notes without a target section, as in some real notes."""
 _RADIOLOGY = "{report}\n\nIMPRESSION:\n\n{impression}\n"
 _RADIOLOGY_FLAWED = "{report}\n\nNOTIFICATION: Discussed with the team by telephone.\n"
 _NAME_BLOCK = (
@@ -45,13 +45,13 @@ _DISCHARGE = (
 
 
 def write_notes(kind: str, path: Path, count: int, seed: int) -> None:
-    """Write a CSV file of ``count`` notes, gzipped if its name ends so.
+    """Write a CSV file of ``count`` notes, gzipped if its name ends in .gz.
 
     Args:
         kind: ``discharge`` or ``radiology``.
         path: the file.
-        count: how many notes.
-        seed: other seeds give other notes.
+        count: number of notes.
+        seed: seed of the generator.
     """
     with (
         gzip.open(path, "wt", encoding="utf-8", newline="", compresslevel=6)

@@ -1,4 +1,4 @@
-"""Seeded choices that come out the same on every version of Python."""
+"""Seeded random choices that are equal on every version of Python."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Choices built on ``Random.random`` alone, whose sequence Python promises to keep.
+    """Random choices based on ``Random.random``, whose sequence Python guarantees.
 
     Args:
         key: equal keys give equal choices.
