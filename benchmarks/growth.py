@@ -196,10 +196,10 @@ def main() -> None:
         "batch size": [(n, Point(batch=n, threads=threads)) for n in (1, 2, 4, 8, 16, 32)],
         "layers a stack": [(n, Point(depth=n, threads=threads)) for n in (2, 4, 8, 16)],
     }
-    counts = (1000, 4000, 16_000, 64_000)
+    counts = [1000, 4000, 16_000, 64_000]
     if options.quick:
         steps = {name: points[:2] for name, points in steps.items()}
-        counts = (500, 1000)
+        counts = [500, 1000]
     axes: dict[str, Any] = {}
     for name, points in steps.items():
         rows = []

@@ -17,7 +17,6 @@ import argparse
 import copy
 import json
 import random
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -114,7 +113,8 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
         trainer.model.train()
         _make_state(trainer.trained.values(), trainer.optimizer)
         made = trainer.engine.collate(batch)
-        with LaunchCounter() as counter:
+        counter = LaunchCounter()
+        with counter:
             trainer.step([made], tokens, check=True)
     check_step(counter.launches, [len(e.source) for e in batch])
     return counter.launches
@@ -140,7 +140,8 @@ def count_trainer(shape: str, recipe: str, precision: str) -> Counter[str]:
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
         _make_state(trained, optimizer)
-        with LaunchCounter() as counter:
+        counter = LaunchCounter()
+        with counter:
             tensors = {
                 name: torch.empty(shape, dtype=torch.long).to("cuda", non_blocking=True)
                 for name, shape in shapes.items()
@@ -199,4 +200,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

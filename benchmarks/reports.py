@@ -33,7 +33,8 @@ from harness.records.report import Report
 from harness.records.run_folder import PREDICTIONS, REPORT
 from harness.reporting.paired_comparison import CACHE
 from harness.reporting.summary import Summary
-from tasks.metrics import Bleu, Rouge
+from tasks.metrics.bleu import Bleu
+from tasks.metrics.rouge import Rouge
 
 RECIPES = {"full": 0.8, "lprun": 0.78, "lora_qv": 0.6, "lora_qv+lprun": 0.5, "lora_ff": 0.65}
 RECIPES["lora_ff+lprun"] = 0.63

@@ -197,7 +197,7 @@ def demo_batches(backbone: Backbone, batch: int, steps: int) -> list[list[Exampl
     name = "radiology_demo"
     task = installed().task(name, {"train": batch * steps, "eval": 1, "test": 1})
     examples = tokenize(task.splits(0).train, backbone.tokenizer(), task).examples
-    return _in_batches(examples, batch)
+    return _in_batches(list(examples), batch)
 
 
 def _in_batches(examples: list[Example], size: int) -> list[list[Example]]:

@@ -35,8 +35,8 @@ def load_guard() -> None:
         ctypes.CDLL(str(torch / "lib" / name), mode=ctypes.RTLD_GLOBAL)
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "guard.so"
-        command = ["g++", "-shared", "-fPIC", "-std=c++20", "-I", torch / "include", source]
-        subprocess.run([*command, "-o", library], check=True)
+        command = ["g++", "-shared", "-fPIC", "-std=c++20", "-I", str(torch / "include")]
+        subprocess.run([*command, str(source), "-o", str(library)], check=True)
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 

@@ -81,7 +81,7 @@ def describe(device: str) -> dict[str, Any]:
 
     place = choose_device(device)
     made = fingerprint(place, torch.bfloat16, kernels(place, torch.bfloat16))
-    record = {"name": made.device, "fingerprint": made.model_dump()}
+    record: dict[str, Any] = {"name": made.device, "fingerprint": made.model_dump()}
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         record["memory_bytes"] = properties.total_memory

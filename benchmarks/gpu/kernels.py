@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -61,7 +61,7 @@ def sum_up(kernels: Sequence[Kernel], step_seconds: float) -> dict[str, Any]:
         kernels: of one step.
         step_seconds: of an equal step without the profiler, until the device was done.
     """
-    milliseconds: Counter[str] = Counter()
+    milliseconds: dict[str, float] = defaultdict(float)
     launches: Counter[str] = Counter()
     names: Counter[str] = Counter()
     for kernel in kernels:
@@ -91,7 +91,7 @@ def busy_nanoseconds(kernels: Iterable[Kernel]) -> int:
 
 def device_kernels(profiler: Any) -> list[Kernel]:
     """Return the kernels and copies that ran on the device while a profiler was active."""
-    from torch.autograd import DeviceType
+    from torch._C._autograd import DeviceType
 
     return [
         Kernel(e.name(), e.start_ns(), e.duration_ns())

@@ -61,7 +61,7 @@ class ShapeTensor(Tensor):
         raise RuntimeError(f"{func} was called on a tensor without data.")
 
 
-class ShapesOnly(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ShapesOnly(TorchDispatchMode):
     """While active, operators compute shapes, and new tensors have no data."""
 
     def __init__(self, device: torch.device) -> None:

@@ -46,7 +46,7 @@ def _mark(device: torch.device) -> Any:
     """Return the time, or on CUDA an event that takes the time when the device meets it."""
     if device.type != "cuda":
         return clock.seconds()
-    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event = torch.cuda.Event(enable_timing=True)
     event.record(torch.cuda.current_stream(device))
     return event
 

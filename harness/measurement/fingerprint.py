@@ -67,7 +67,7 @@ def _with_backend(attention: str, device: torch.device) -> str:
     """Add whether PyTorch may choose cuDNN's kernels, which only CUDA has."""
     if device.type != "cuda":
         return attention
-    on = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    on = torch.backends.cuda.cudnn_sdp_enabled()
     return f"{attention}; cuDNN {'on' if on else 'off'}"
 
 
@@ -75,7 +75,7 @@ def _cuda_versions(device: torch.device) -> dict[str, str]:
     """Return the versions of CUDA and cuDNN that torch computes with there, none on a CPU."""
     if device.type != "cuda":
         return {}
-    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    cudnn = torch.backends.cudnn.version()
     found = {"cuda": torch.version.cuda, "cudnn": cudnn}
     return {name: str(version) for name, version in found.items() if version is not None}
 

@@ -17,7 +17,7 @@ StorageOf = Callable[[Tensor], torch.UntypedStorage]
 PARTS = tuple(MemoryParts.model_fields)
 
 
-class TensorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class TensorTracker(TorchDispatchMode):
     """While active, books the storage of every tensor that an operator returns, until it is freed.
 
     It sees what operators return, on any device, and not what a kernel takes for itself.

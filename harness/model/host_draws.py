@@ -24,7 +24,7 @@ def fixed_draw(func: Any, args: tuple[Any, ...]) -> Tensor | None:
     return None
 
 
-class FixedHostDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class FixedHostDraws(TorchDispatchMode):
     """Returns 1 for every single uniform random number while it is active; see ``fixed_draw``."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class ProductCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ProductCounter(TorchDispatchMode):
     """Counts floating-point operations while it is active.
 
     It works like torch's ``FlopCounterMode``, without looking for a decomposition of every

@@ -137,7 +137,7 @@ def compare(
     """
     if (seeds := len(recipe)) != len(baseline):
         raise ValueError(
-            f"Paired comparison of {len(recipe)} and {len(baseline)} seeds: they must be equal."
+            f"A paired comparison needs equal seeds: {seeds} and {len(baseline)} seeds."
         )
     if lead_baseline and not shared_examples:
         raise ValueError(

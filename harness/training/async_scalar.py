@@ -22,7 +22,7 @@ class AsyncScalar:
         self._copied: torch.cuda.Event | None = None
         if scalar.device.type == "cuda":
             self._scalar = scalar.to("cpu", non_blocking=True)
-            self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._copied = torch.cuda.Event(blocking=True)
             self._copied.record(torch.cuda.current_stream(scalar.device))
 
     def __float__(self) -> float:

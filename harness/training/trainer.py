@@ -75,7 +75,7 @@ class Trainer:
         for batch in micro_batches:
             loss = self.engine.loss_sum(self.model, batch.to(self.device)) / target_tokens
             on_pass("forward")
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             on_pass("backward")
             total += loss.detach()
         return total

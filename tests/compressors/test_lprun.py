@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from compressors.lprun import kept_layers
-from harness import STACKS, Backbone, HarnessError
+from harness import STACKS, Backbone, HarnessError, Stack
 from harness.api.plugins import installed
 from harness.api.recipe import parse
 from harness.model.composition import compose
@@ -105,7 +105,8 @@ def test_a_pruned_model_equals_one_built_that_deep_from_the_kept_layers(
 
     config = backbone.config()
     expected: dict[str, torch.Tensor] = dict(weights)
-    for stack, path in paths.items():
+    for stack in STACKS:
+        path = paths[stack]
         kept = [before[stack].index(layer) for layer in backbone.layers(pruned, stack)]
         config_fields = {
             "tiny-t5": {"encoder": "num_layers", "decoder": "num_decoder_layers"},
@@ -165,13 +166,15 @@ def test_the_position_bias_of_a_stack_moves_when_its_first_block_goes(
     make_model: Callable[[], Any], backbone: Backbone
 ) -> None:
     model = make_model()
-    biases = {
-        stack: backbone.layers(model, stack)[0].layer[0].SelfAttention.relative_attention_bias
-        for stack in STACKS
-    }
+
+    def attentions(model: Any, stack: Stack) -> list[Any]:
+        blocks: list[Any] = list(backbone.layers(model, stack))
+        return [block.layer[0].SelfAttention for block in blocks]
+
+    biases = {stack: attentions(model, stack)[0].relative_attention_bias for stack in STACKS}
     pruned = prune(model, backbone, "lprun:strategy=bottom")
     for stack in STACKS:
-        first, *others = [block.layer[0].SelfAttention for block in backbone.layers(pruned, stack)]
+        first, *others = attentions(pruned, stack)
         assert first.relative_attention_bias is biases[stack]
         assert first.has_relative_attention_bias
         assert not any(attention.has_relative_attention_bias for attention in others)

@@ -7,7 +7,9 @@ import inspect
 import re
 import shutil
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +82,12 @@ def test_a_snippet_that_measures_runs(
     for name in ("run", "sweep", "profile"):
         function = getattr(harness, name)
 
-        def small(*words, function=function, settings=None, **named):
+        def small(
+            *words: Any,
+            function: Callable[..., Any] = function,
+            settings: dict[str, Any] | None = None,
+            **named: Any,
+        ) -> Any:
             sizes = {key: value for key, value in TINY.items() if "." in key}
             return function(*words, settings={**(settings or {}), **sizes}, **named)
 

@@ -10,8 +10,8 @@ import re
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -105,17 +105,16 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
             yield getattr(node, "lineno", 1), text
 
 
-def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+def help_texts(command: Any, name: str) -> Iterator[tuple[str, str]]:
     """Yield (command, text) of a command's help, of its options and of its commands."""
     yield name, command.help or ""
     for parameter in command.params:
         yield name, " ".join([*parameter.opts, getattr(parameter, "help", None) or ""])
-    if isinstance(command, click.Group):
-        for inner in command.commands.values():
-            yield from help_texts(inner, f"{name} {inner.name}")
+    for inner in getattr(command, "commands", {}).values():
+        yield from help_texts(inner, f"{name} {inner.name}")
 
 
-def test_code_uses_no_abandoned_name():
+def test_code_uses_no_abandoned_name() -> None:
     wrong = [
         f"{name_of(path)}:{line} {name}"
         for path in modules(CODE)
@@ -126,7 +125,7 @@ def test_code_uses_no_abandoned_name():
     assert not wrong
 
 
-def test_help_uses_no_abandoned_name():
+def test_help_uses_no_abandoned_name() -> None:
     command = typer.main.get_command(app)
     wrong = [
         f"{name}: {word}"
@@ -137,7 +136,7 @@ def test_help_uses_no_abandoned_name():
     assert not wrong
 
 
-def test_docs_use_no_abandoned_name():
+def test_docs_use_no_abandoned_name() -> None:
     wrong = [
         f"{name_of(path)}: {word}"
         for pattern in PAGES
@@ -149,7 +148,7 @@ def test_docs_use_no_abandoned_name():
 
 
 @pytest.mark.parametrize("folder", DOCUMENTED)
-def test_no_docstring_begins_as_a_question(folder: str):
+def test_no_docstring_begins_as_a_question(folder: str) -> None:
     wrong = [
         f"{name_of(path)}:{line} {text.splitlines()[0]}"
         for path in modules([folder])

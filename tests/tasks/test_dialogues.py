@@ -91,7 +91,7 @@ def test_a_place_without_the_file_is_named_beside_each_way(
     with pytest.raises(HarnessError, match="hcm were not found") as caught:
         hcm(**options).splits(0)
     assert str(tmp_path) in caught.value.message
-    assert "task_options.hub=" in caught.value.hint
+    assert "task_options.hub=" in (caught.value.hint or "")
 
 
 def test_two_files_that_fit_are_an_error_that_names_both(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_two_files_that_fit_are_an_error_that_names_both(tmp_path: Path) -> None
 def test_a_hub_that_cannot_be_reached_is_a_clear_error() -> None:
     with pytest.raises(HarnessError, match="nobody/nothing could not be had") as caught:
         hcm(hub="nobody/nothing").splits(0)
-    assert "--task FOLDER" in caught.value.hint
+    assert "--task FOLDER" in (caught.value.hint or "")
 
 
 def test_the_smaller_release_of_icliniq(tmp_path: Path) -> None:

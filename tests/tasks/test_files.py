@@ -245,8 +245,8 @@ def test_column_errors_list_the_columns_and_the_flag(
     with pytest.raises(HarnessError, match=message) as caught:
         task(path, **options).splits(0)
     assert str(path) in caught.value.message
-    assert all(column in caught.value.hint for column in row)
-    assert "-column NAME" in caught.value.hint
+    assert all(column in (caught.value.hint or "") for column in row)
+    assert "-column NAME" in (caught.value.hint or "")
 
 
 # Ids
@@ -264,7 +264,7 @@ def test_named_ids_that_repeat_are_an_error_and_guessed_ones_are_not_used(tmp_pa
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 def test_blank_and_missing_texts_are_skipped_and_counted(tmp_path: Path, suffix: str) -> None:
-    bad = [
+    bad: list[dict[str, Any]] = [
         {"source": "", "target": "x"},
         {"source": " \n\t", "target": "x"},
         {"source": None, "target": "x"},
@@ -272,7 +272,7 @@ def test_blank_and_missing_texts_are_skipped_and_counted(tmp_path: Path, suffix:
         {"source": "x", "target": None},
         {"source": None, "target": None},
     ]
-    splits = task(WRITERS[suffix](tmp_path / f"a{suffix}", ROWS + bad)).splits(0)
+    splits = task(WRITERS[suffix](tmp_path / f"a{suffix}", [*ROWS, *bad])).splits(0)
     assert splits.skipped == {
         "source is empty": 2,
         "source is missing": 2,
@@ -292,7 +292,7 @@ def test_skipped_rows_are_counted_over_all_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [1, 2.5, True, ["x"], {"a": "x"}])
 @pytest.mark.parametrize("column", ["source", "target"])
 def test_values_that_are_not_text_are_errors(tmp_path: Path, column: str, value: object) -> None:
-    rows = [*ROWS, {**ROWS[0], column: value}]
+    rows: list[dict[str, Any]] = [*ROWS, {**ROWS[0], column: value}]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     with pytest.raises(
         HarnessError, match=rf"a\.jsonl: row 21, column '{column}': .* instead of text"
@@ -313,7 +313,7 @@ def test_a_numeric_parquet_column_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_file_or_folder(tmp_path: Path, reference: str) -> None:
     with pytest.raises(HarnessError, match="no file or folder") as caught:
         task(tmp_path / reference).splits(0)
-    assert "--task" in caught.value.hint
+    assert "--task" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

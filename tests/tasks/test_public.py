@@ -28,9 +28,9 @@ def write_split(
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def task(reference: str, **options: Any) -> Task:
-    found = installed().tasks.find(reference).load()
-    return found(reference, validate(found.Options, options, "test"))
+def task(reference: str, **options: Any) -> Task[Any]:
+    kind: type[Task[Any]] = installed().tasks.find(reference).load()
+    return kind(reference, validate(kind.Options, options, "test"))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_error(name: str) -> None:
     with pytest.raises(HarnessError, match="could not be had from the Hugging Face hub") as caught:
         task(name).splits(0)
     for way in ("network", "HF_HOME", "--task FOLDER"):
-        assert way in caught.value.hint
+        assert way in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,7 +99,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     write_split(folder, "train", 20, columns=("a", "b", "c"))
     with pytest.raises(HarnessError, match="no column is obviously the source") as caught:
         HubTask(f"hub:{folder}", HubOptions()).splits(0)
-    assert "a, b, c" in caught.value.hint
+    assert "a, b, c" in (caught.value.hint or "")
     options = HubOptions(source_column="a", target_column="b", id_column="c")
     assert HubTask(f"hub:{folder}", options).splits(0).train[0]["source"].startswith("train text")
 

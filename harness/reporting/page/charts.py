@@ -220,7 +220,7 @@ def breakdown(rows: Sequence[Spec], order: Sequence[str], title: str) -> Spec | 
 
 
 def _data(rows: Sequence[Spec]) -> Any:
-    return alt.Data(values=list(rows))  # type: ignore[no-untyped-call]
+    return alt.Data(values=list(rows))
 
 
 def _tooltip(**titles: str) -> list[alt.Tooltip]:

@@ -54,12 +54,12 @@ class Mask:
 
 # Operators of torch, with an implementation for meta tensors, so that a step can be traced by
 # shapes alone.
-_operators = torch.library.Library("harness", "DEF")  # type: ignore[no-untyped-call]
+_operators = torch.library.Library("harness", "DEF")
 for _signature in (
     "draw_bits(Tensor x, int kept) -> Tensor",
     "apply_bits(Tensor x, Tensor bits, float scale) -> Tensor",
 ):
-    _operators.define(_signature)  # type: ignore[no-untyped-call]
+    _operators.define(_signature)
 
 
 @torch.library.impl(_operators, "draw_bits", "CPU")

@@ -82,8 +82,8 @@ def test_the_script_says_where_wheels_come_from(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_all_wheels_are_fetched_and_small(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "benchmarks" / "gpu" / "wheels.py", tmp_path / "wheels"]
-    subprocess.run(command, check=True)
+    program = ROOT / "benchmarks" / "gpu" / "wheels.py"
+    subprocess.run([sys.executable, program, tmp_path / "wheels"], check=True)
     files = list((tmp_path / "wheels").iterdir())
     assert len(files) > 15
     assert sum(path.stat().st_size for path in files) < 40 * 2**20

@@ -176,6 +176,7 @@ def test_predictions_outlive_a_metric_that_fails(
     report = read_report(folder)
     # The task's own metric still chose the checkpoint.
     assert report.training
+    assert report.training.best_value is not None
     assert report.training.best_value >= 0
     assert report.quality == {}
     again = harness("score", str(folder / "predictions.jsonl"), "--metrics", "chrf", "--json")

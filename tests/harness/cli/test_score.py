@@ -19,7 +19,7 @@ from harness.cli.main import app
 from harness.evaluation.predictions import read_predictions
 from tasks.metrics.rouge import rouge
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"prediction": "the lungs are clear", "reference": "lungs clear", "id": 7},
     {"prediction": "small effusion is seen today", "reference": "a small effusion is seen today"},
     {"prediction": "", "reference": "normal"},

@@ -98,6 +98,7 @@ def test_parts_are_those_that_a_real_step_has(backbone: Backbone, text: str, pac
         model = compose(backbone.skeleton(), backbone, recipe)
         unknown, why = try_to_estimate(resolve_run(spec, backbone, recipe), model, step)
         assert unknown is None
+        assert why
         assert "item() cannot be called on meta tensors" in why
         return
     predicted = predict(spec, backbone, recipe, step)

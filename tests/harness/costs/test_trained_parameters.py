@@ -63,14 +63,14 @@ def of_t5(c: Any, text: str) -> int:
     feed_forward = 3 if c.is_gated_act else 2  # Matrices between d and ffn.
     depth = kept(c.num_layers, text)
     if "lora_ff" in text:
-        return 2 * depth * feed_forward * RANK * (d + ffn)
+        return int(2 * depth * feed_forward * RANK * (d + ffn))
     if "lora_qv" in text:
-        return depth * 6 * RANK * (d + inner)  # Two to an attention, three attentions.
+        return int(depth * 6 * RANK * (d + inner))  # Two to an attention, three attentions.
     encoder = depth * (4 * d * inner + feed_forward * d * ffn + 2 * d)
     decoder = depth * (8 * d * inner + feed_forward * d * ffn + 3 * d)
     embeddings = (2 if c.is_gated_act else 1) * c.vocab_size * d  # Gated ones have an own head.
     positions = 2 * c.relative_attention_num_buckets * c.num_heads
-    return embeddings + positions + encoder + decoder + 2 * d
+    return int(embeddings + positions + encoder + decoder + 2 * d)
 
 
 def of_bart(c: Any, text: str) -> int:
@@ -78,16 +78,16 @@ def of_bart(c: Any, text: str) -> int:
     depth = kept(c.encoder_layers, text)
     # The biases that the adapted layers have are trained with the adapters.
     if "lora_ff" in text:
-        return 2 * depth * (2 * RANK * (d + ffn) + ffn + d)
+        return int(2 * depth * (2 * RANK * (d + ffn) + ffn + d))
     if "lora_qv" in text:
-        return depth * 6 * (RANK * 2 * d + d)
+        return int(depth * 6 * (RANK * 2 * d + d))
     attention, norm = 4 * (d * d + d), 2 * d
     feed_forward = 2 * d * ffn + ffn + d
     encoder = depth * (attention + feed_forward + 2 * norm)
     decoder = depth * (2 * attention + feed_forward + 3 * norm)
     # Positions are counted from 2; each stack has its own, and a norm after its embeddings.
     embeddings = c.vocab_size * d + 2 * ((c.max_position_embeddings + 2) * d + norm)
-    return embeddings + encoder + decoder
+    return int(embeddings + encoder + decoder)
 
 
 def with_gradient(name: str, text: str) -> int:

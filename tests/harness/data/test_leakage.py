@@ -64,7 +64,8 @@ def test_bands_meet_as_often_as_theory_says(changed: int) -> None:
         pairs.append([hash_text(" ".join(one)), hash_text(" ".join(other))])
     first, second = np.array(pairs, dtype=np.uint64).transpose(1, 0, 2)
     met = ((first == second)[:, 1:].any(axis=1)).mean()
-    error = np.sqrt(max(np.mean(expected) * (1 - np.mean(expected)), 1e-3) / len(pairs))
+    variance = float(np.mean(expected) * (1 - np.mean(expected)))
+    error = np.sqrt(max(variance, 1e-3) / len(pairs))
     assert abs(met - np.mean(expected)) < 4 * error
 
 

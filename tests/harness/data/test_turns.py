@@ -104,7 +104,11 @@ def test_every_answer_once_and_a_dialogue_in_one_split(
 
 def test_dialogues_without_an_answer_are_counted(tmp_path: Path) -> None:
     good = [{"messages": messages("hi", "hello")}] * 5
-    bad = [{"messages": []}, {"messages": None}, {"messages": messages("hi")}]
+    bad: list[dict[str, Any]] = [
+        {"messages": []},
+        {"messages": None},
+        {"messages": messages("hi")},
+    ]
     bad.append({"messages": [{"role": "assistant", "content": "unasked"}]})
     found = splits(tmp_path / "a.jsonl", [*good, *bad], answerer="assistant")
     assert found.skipped == {"source is missing": 3, "target is missing": 1}

@@ -114,7 +114,7 @@ def test_greedy_predictions_are_ours(build: Any, tokenizer: PreTrainedTokenizerF
     assert len(set(found)) > 2
     assert [len(made) for made in done] == [2, 2, 1]
     left: list[dict[int, str]] = []
-    kept = {"dtype": torch.float32, "known": done[1], "on_batch": left.append}
+    kept: dict[str, Any] = {"dtype": torch.float32, "known": done[1], "on_batch": left.append}
     assert translate(model, tokenizer, sources, GREEDY, **kept) == found
     assert left == [done[0], done[2]]
     for name, parameter in model.named_parameters():

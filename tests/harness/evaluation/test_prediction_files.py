@@ -121,7 +121,7 @@ def test_mistakes_name_the_remedy(
     monkeypatch.chdir(tmp_path)
     write(Path("p.csv"), ROWS)
     write(Path("p.jsonl"), ROWS)
-    gap = [ROWS[0], {"prediction": "a", "reference": None}]
+    gap: list[dict[str, Any]] = [ROWS[0], {"prediction": "a", "reference": None}]
     write(Path("gap.jsonl"), gap)
     write(Path("gap.parquet"), gap)
     Path("p.txt").write_text("a\nb\nc\n")

@@ -1,5 +1,7 @@
 """Weights folded for prediction, and back bit for bit."""
 
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -9,12 +11,13 @@ from torch import nn
 from harness.evaluation.weights import in_float32, linear_weights_in, merged
 
 
-def _adapted(dtype: torch.dtype = torch.float32) -> nn.Module:
+def _adapted(dtype: torch.dtype = torch.float32) -> nn.Sequential:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
     config = LoraConfig(r=2, target_modules=["0", "2"], init_lora_weights=False, lora_dropout=0.5)
-    model = inject_adapter_in_model(config, model)
-    for layer in (model[0], model[2]):
+    inject_adapter_in_model(config, model)
+    layers: list[Any] = [model[0], model[2]]
+    for layer in layers:
         layer.get_base_layer().weight.data = layer.get_base_layer().weight.data.to(dtype)
     return model.eval()
 
@@ -51,7 +54,7 @@ def test_merged_weights_hold_the_update_and_go_back_bit_for_bit() -> None:
 def test_low_precision_weights_take_the_update_in_float32() -> None:
     model = _adapted(torch.bfloat16)
     before = _state(model)
-    layer = model[0]
+    layer: Any = model[0]
     exact = layer.get_base_layer().weight.float() + layer.get_delta_weight("default")
     with merged(model):
         torch.testing.assert_close(layer.get_base_layer().weight, exact)

@@ -9,7 +9,7 @@ from torch import nn
 from harness import Backbone
 from harness.api.plugins import installed
 from harness.api.recipe import parse
-from harness.model.composition import compose, count_parameters, kept_layers, layers
+from harness.model.composition import Layers, compose, count_parameters, kept_layers, layers
 
 
 def test_kept_layers_are_known_by_identity(
@@ -26,8 +26,8 @@ def test_kept_layers_are_known_by_identity(
 
 def test_a_wrapped_or_shared_layer_is_still_that_layer() -> None:
     one, two, three = (nn.Linear(2, 2) for _ in range(3))
-    before = {"encoder": [one, two, three], "decoder": [one]}
-    after = {"encoder": [nn.Sequential(three), one, one], "decoder": [nn.Linear(2, 2)]}
+    before: Layers = {"encoder": [one, two, three], "decoder": [one]}
+    after: Layers = {"encoder": [nn.Sequential(three), one, one], "decoder": [nn.Linear(2, 2)]}
     assert kept_layers(before, after) == {"encoder": [3, 1, 1], "decoder": []}
 
 

@@ -18,7 +18,7 @@ from harness.reporting.scores import read_scores
 from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.statistics.holm import holm
 from harness.statistics.intervals import compare
-from tasks.metrics import Bleu
+from tasks.metrics.bleu import Bleu
 
 WriteRun = Callable[..., Path]
 RNG = np.random.default_rng

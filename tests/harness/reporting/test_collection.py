@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import Result
@@ -132,7 +133,7 @@ def test_text_of_a_report_is_never_markup(reports: Reports, field: str) -> None:
     evil = run.report.model_copy(update={field: "<script>alert(1)</script>"})
     stored = run._replace(report=evil)
     collection = Reports(reports.folder, (stored,), (HarnessError("<script>"),))
-    shown = [evil, stored, collection, collection.summarize()]
+    shown: list[Any] = [evil, stored, collection, collection.summarize()]
     for html in (each._repr_html_() for each in shown):
         assert "script" not in Cells(html).tags
         assert "<script>" in "".join(Cells(html).texts)

@@ -19,7 +19,8 @@ from harness.reporting.scores import RunScores
 from harness.reporting.summary import RecipeRow, Summary
 from harness.reporting.table import table
 from harness.statistics.intervals import compare
-from tasks.metrics import Bleu, Rouge
+from tasks.metrics.bleu import Bleu
+from tasks.metrics.rouge import Rouge
 
 WriteRun = Callable[..., Path]
 

@@ -10,7 +10,7 @@ from harness.reporting.paper import PaperCell, paper_cell, paper_cells
 
 
 def test_every_table_is_there_with_all_its_rows() -> None:
-    rows = defaultdict(int)
+    rows: defaultdict[tuple[str, str], int] = defaultdict(int)
     for cell in paper_cells():
         rows[cell.table, cell.task] += 1
     assert rows == {

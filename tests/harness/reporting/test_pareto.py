@@ -73,5 +73,5 @@ def test_a_chain_of_ties_does_not_take_the_best_quality_off_the_front() -> None:
 
 def test_what_beats_each_other_in_a_circle_stays() -> None:
     # Two steps apart is a difference, one step is a tie.
-    points = [(0.0, 2.0, 1.0), (1.0, 0.0, 2.0), (2.0, 1.0, 0.0)]
+    points: list[tuple[float, ...]] = [(0.0, 2.0, 1.0), (1.0, 0.0, 2.0), (2.0, 1.0, 0.0)]
     assert front_of(points, half=0.75) == {"0", "1", "2"}

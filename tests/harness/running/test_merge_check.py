@@ -19,7 +19,7 @@ EXAMPLES = [Example([7, 8, 9, 1], [10, 11, 1]), Example([12, 13, 1], [14, 1])]
 
 
 def _trained(backbone: Backbone, text: str, precision: str) -> tuple[Trainer, ResolvedRun]:
-    train = TrainSettings(precision=precision)  # type: ignore[arg-type]
+    train = TrainSettings(precision=precision)
     spec = RunSpec(recipe=text, weights="random", device="cpu", train=train)
     run = resolve_run(spec, backbone, installed().recipe(text))
     trainer = load_trainer(run)

@@ -196,7 +196,7 @@ def test_the_id_is_of_what_is_run_and_not_of_how_it_is_written(
         (moved / file.name).write_bytes(file.read_bytes())
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps({**config, "dropout_rate": 0.2}))
-    others = [
+    others: list[dict[str, Any]] = [
         {"backbone": str(moved)},
         {"sha256": "0" * 64},
         {"seed": 1},

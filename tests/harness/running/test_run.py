@@ -199,8 +199,10 @@ def test_samples_of_eval_and_test_are_the_same_in_every_run(folder: Path) -> Non
 
 
 def test_what_is_skipped_and_cut_is_counted(folder: Path, tmp_path: Path) -> None:
-    rows = [{"source": "short " * n, "target": "word " * n} for n in (1, 2, 40)] * 4
-    rows += [{"source": " ", "target": "x"}, {"source": "x", "target": None}]
+    rows: list[dict[str, str | None]] = [
+        {"source": "short " * n, "target": "word " * n} for n in (1, 2, 40)
+    ]
+    rows = [*rows * 4, {"source": " ", "target": "x"}, {"source": "x", "target": None}]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = {"max_source_length": 20, "max_target_length": 10}

@@ -107,7 +107,7 @@ def test_misuse_of_the_interval_is_loud(
     score: Score, options: dict[str, int], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        bootstrap_interval(score, **options)  # type: ignore[arg-type]
+        bootstrap_interval(score, **options)
 
 
 # --- Two recipes -----------------------------------------------------------------------------

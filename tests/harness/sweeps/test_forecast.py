@@ -62,6 +62,7 @@ def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path:
     first, second, wide = (found[each.cell.id] for each in cell_plans)
     assert first == second
     assert not first.measured
+    assert first.seconds is not None
     assert first.seconds > 0
     assert first.peak_bytes
     assert wide.peak_bytes

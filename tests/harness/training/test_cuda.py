@@ -118,11 +118,12 @@ def test_flash_attention_is_the_loops(kind: str, width: int) -> None:
     upstream = torch.randn(sum(lengths["queries"]), 4, width)
     results = []
     for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
-        leaves = [t.to(device, dtype).requires_grad_() for t in made]
+        q, k, v = (t.to(device, dtype).requires_grad_() for t in made)
         attend = _PerSequence.apply if device == "cpu" else fused_attention
-        scaling = width**-0.5
-        result = attend(*leaves, None, *rows[device], scaling, 0.0, kind == "decoder")
-        found = (result, *torch.autograd.grad(result, leaves, upstream.to(device, dtype)))
+        queries, keys = rows[device]
+        scaling, causal = width**-0.5, kind == "decoder"
+        result = attend(q, k, v, None, queries, keys, scaling, 0.0, causal)
+        found = (result, *torch.autograd.grad(result, (q, k, v), upstream.to(device, dtype)))
         results.append([t.float().cpu() for t in found])
     for expected, actual in zip(*results, strict=True):
         torch.testing.assert_close(actual, expected, rtol=0.05, atol=0.05)
@@ -177,10 +178,10 @@ def test_padded_attention_has_finite_gradients_at_every_length(
     torch.manual_seed(0)
     shape = (sum(row.lengths), heads, width)
     made = [torch.randn(shape, device=DEVICE, dtype=torch.bfloat16) for _ in range(3)]
-    leaves = [tensor.requires_grad_() for tensor in made]
+    q, k, v = (tensor.requires_grad_() for tensor in made)
     bias = torch.randn(1, heads, longest, longest, device=DEVICE, requires_grad=trained_bias)
-    result = padded_within(*leaves, bias, row, row, width**-0.5, 0.1, False)
-    wanted = [*leaves, *([bias] if trained_bias else [])]
+    result = padded_within(q, k, v, bias, row, row, width**-0.5, 0.1, False)
+    wanted = [q, k, v, *([bias] if trained_bias else [])]
     for gradient in torch.autograd.grad(result.float().sum(), wanted):
         assert gradient.isfinite().all()
 
@@ -241,7 +242,8 @@ def test_equal_steps_have_gradients_that_differ_in_their_last_digits_alone(
 def test_weights_can_be_drawn_on_the_device(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, devices = backbone.load, set()
+    load = backbone.load
+    devices: set[str] = set()
 
     def load_and_look(weights: Weights) -> PreTrainedModel:
         model = load(weights)

@@ -120,7 +120,8 @@ def scripted(scores: Sequence[float], made: Trainer, kept: list[Any]) -> Callabl
 @pytest.mark.parametrize("recipe", ["full", "lora_ff"])
 def test_the_best_weights_are_left(tmp_path: Path, recipe: str) -> None:
     chosen = settings(eval_every_epochs=0.3, learning_rate=1e-2)
-    made, kept = trainer(chosen, recipe), []
+    made = trainer(chosen, recipe)
+    kept: list[Any] = []
     result = run(made, chosen, tmp_path, scripted([1, 3, 2, 3], made, kept))
     # Of equal scores the earlier one stays.
     assert (result.best_step, result.best_value, result.steps) == (6, 3, 12)
@@ -147,7 +148,8 @@ def test_the_direction_is_the_metrics_and_no_number_never_wins(
     tmp_path: Path, higher_is_better: bool, scores: list[float], best: int
 ) -> None:
     chosen = settings(eval_every_epochs=0.3, learning_rate=1e-2)
-    made, kept, seen = trainer(chosen), [], Seen()
+    made, seen = trainer(chosen), Seen()
+    kept: list[Any] = []
     evaluate = scripted(scores, made, kept)
     result = run(made, chosen, tmp_path, evaluate, seen=seen, higher_is_better=higher_is_better)
     assert (result.best_step, result.best_value) == ([3, 6, 9, 12][best], scores[best])
@@ -161,7 +163,8 @@ def test_the_direction_is_the_metrics_and_no_number_never_wins(
 
 def test_where_no_value_is_a_number_the_last_weights_are_left(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, learning_rate=1e-2, patience=3)
-    made, kept = trainer(chosen), []
+    made = trainer(chosen)
+    kept: list[Any] = []
     result = run(made, chosen, tmp_path, scripted([NAN] * 6, made, kept))
     assert (result.best_step, result.best_value, result.stopped) == (6, None, "patience")
     assert equal(weights(made), kept[-1])
@@ -229,7 +232,8 @@ def test_the_learning_rate_follows_the_schedule_of_its_name(tmp_path: Path, name
 
 def test_patience_stops(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, patience=2)
-    made, kept = trainer(chosen), []
+    made = trainer(chosen)
+    kept: list[Any] = []
     result = run(made, chosen, tmp_path, scripted([1, 3, 2, 3, 9, 9], made, kept))
     assert (result.stopped, result.steps, result.planned_steps) == ("patience", 8, 12)
     assert result.best_step == 4

@@ -49,7 +49,7 @@ def without_dropout(model: nn.Module) -> None:
 def losses_of_the_trainer(model: Any, batches: Sequence[Sequence[Example]], folder: Path) -> Any:
     losses: list[float] = []
 
-    class Recording(Seq2SeqTrainer):
+    class Recording(Seq2SeqTrainer):  # type: ignore[misc]
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().compute_loss(*args, **kwargs)
             losses.append(loss.item())

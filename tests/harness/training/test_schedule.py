@@ -1,7 +1,7 @@
 """Schedules: permutations that can be resumed, hashes, and batches made ahead of time."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import pytest
 import torch
@@ -122,6 +122,7 @@ def test_batches_are_made_in_another_thread_and_not_far_ahead() -> None:
     before = threading.active_count()
     stream = prefetch(Schedule(numbered(50), 1, 1, 0).steps(0, 50), note)
     next(stream)
+    assert isinstance(stream, Generator)
     stream.close()
     assert 1 <= len(made) <= 3
     assert threading.get_ident() not in made

@@ -21,6 +21,8 @@ from harness.training.resolved_run import choose_device, choose_dtype, resolve_r
 from harness.training.schedule import Schedule
 from harness.training.trainer import Trainer, load_trainer
 
+Settings = dict[str, Any]
+
 rng = random.Random(0)
 EXAMPLES = [
     Example(
@@ -79,8 +81,8 @@ def test_loss_and_gradients_do_not_depend_on_how_a_step_is_cut(
 @pytest.mark.parametrize("recipe", ["full", "lora_qv"])
 def test_a_step_is_that_of_pytorch_by_hand(backbone: Backbone, recipe: str) -> None:
     # With a large epsilon Adam is smooth: rounding cannot turn the sign of an update.
-    settings = {"clip_norm": 0.5, "epsilon": 0.1, "beta1": 0.8, "weight_decay": 0.3}
-    rates = {"learning_rate": 0.02, "adapter_learning_rate": 0.02}
+    settings: Settings = {"clip_norm": 0.5, "epsilon": 0.1, "beta1": 0.8, "weight_decay": 0.3}
+    rates: Settings = {"learning_rate": 0.02, "adapter_learning_rate": 0.02}
     made = trainer(backbone, recipe, packing="off", **settings, **rates)
     made.model.eval()
     move_adapters(made.model)
@@ -125,7 +127,7 @@ def test_counts_and_layers_are_those_of_the_composed_model(backbone: Backbone) -
 
 
 def test_recipes_with_an_adapter_have_their_own_rate(backbone: Backbone) -> None:
-    rates = {"learning_rate": 0.25, "adapter_learning_rate": 0.5}
+    rates: Settings = {"learning_rate": 0.25, "adapter_learning_rate": 0.5}
     for recipe, rate in [("full", 0.25), ("lprun", 0.25), ("lora_ff", 0.5), ("lora_qv+lprun", 0.5)]:
         made = trainer(backbone, recipe, **rates)
         assert made.learning_rate == rate

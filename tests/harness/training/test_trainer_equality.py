@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -159,7 +160,7 @@ def distance(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> flo
     """Return the norm of all differences, relative to that of all weights."""
     difference = sum(float((w.detach() - others[name]).norm() ** 2) for name, w in weights.items())
     size = sum(float(w.detach().norm() ** 2) for w in weights.values())
-    return (difference / size) ** 0.5
+    return math.sqrt(difference / size)
 
 
 # Not T5 in 8 bits: its loss is divided in another order, and 8 bits make a step of the last bit.
@@ -187,7 +188,11 @@ def test_schedules_and_label_smoothing_are_the_trainers(family: str, tmp_path: P
         "warmup_steps": 0.3,
         "label_smoothing_factor": 0.1,
     }
-    settings = {"scheduler": "cosine", "warmup_steps": 0.3, "label_smoothing": 0.1}
+    settings: dict[str, Any] = {
+        "scheduler": "cosine",
+        "warmup_steps": 0.3,
+        "label_smoothing": 0.1,
+    }
     assert ours_and_theirs(family, tmp_path, theirs, **settings) <= 1e-6
 
 
@@ -209,5 +214,6 @@ def test_an_optimizer_whose_library_is_missing_is_an_error_with_the_remedy(
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(HarnessError, match="needs the package bitsandbytes") as raised:
         require_optimizer(TrainSettings(optimizer="adamw_8bit"))
+    assert raised.value.hint
     assert "seq2seq-harness[bitsandbytes]" in raised.value.hint
     require_optimizer(TrainSettings(optimizer="adafactor"))

@@ -91,7 +91,10 @@ def test_dropout_is_the_same_both_ways() -> None:
 
     def run() -> Tensor:
         torch.manual_seed(1)
-        return _PerSequence.apply(query, key, value, None, queries, queries, 1.0, 0.5, False)
+        result: Tensor = _PerSequence.apply(  # type: ignore[no-untyped-call]
+            query, key, value, None, queries, queries, 1.0, 0.5, False
+        )
+        return result
 
     upstream = torch.randn(12, HEADS, WIDTH)
     for leaf in (query, key, value):

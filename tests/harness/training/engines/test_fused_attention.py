@@ -105,10 +105,10 @@ def test_flash_is_called_as_this_torch_has_it(width: int, p: float) -> None:
         )
 
     query, key, value = of_shape(8), of_shape(10), of_shape(10)
-    on_meta = [
+    query_row, key_row = (
         PackedRow(r.lengths, r.positions.to("meta"), r.offsets.to("meta")) for r in (queries, keys)
-    ]
-    result = flash_within(query, key, value, *on_meta, 1.0, p, False)
+    )
+    result = flash_within(query, key, value, query_row, key_row, 1.0, p, False)
     assert result.shape == (8, HEADS, width)
     gradients = torch.autograd.grad(result, (query, key, value), torch.empty_like(result))
     assert [g.shape for g in gradients] == [t.shape for t in (query, key, value)]
@@ -151,10 +151,10 @@ def test_gradients_beside_a_mask_are_finite_and_right_at_odd_multiples_of_64(
     for place, dtype in ((torch.device("cpu"), torch.float32), (device, torch.bfloat16)):
         offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=place)
         own = PackedRow(lengths, torch.cat([torch.arange(n) for n in lengths]).to(place), offsets)
-        made = [leaf.to(place, dtype).detach().requires_grad_() for leaf in leaves]
+        q, k, v = (leaf.to(place, dtype).detach().requires_grad_() for leaf in leaves)
         attend = _PerSequence.apply if dtype == torch.float32 else fused_attention
-        result = attend(*made, bias.to(place, dtype), own, own, width**-0.5, 0.0, False)
-        grads = torch.autograd.grad(result, made, upstream.to(place, dtype))
+        result = attend(q, k, v, bias.to(place, dtype), own, own, width**-0.5, 0.0, False)
+        grads = torch.autograd.grad(result, (q, k, v), upstream.to(place, dtype))
         results.append([t.float().cpu() for t in (result.detach(), *grads)])
     for expected, actual in zip(*results, strict=True):
         assert actual.isfinite().all()

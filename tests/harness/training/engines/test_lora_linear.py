@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from harness.training.engines.dropout import drop, drop_on_device
 from harness.training.engines.lora_linear import lora_linear, patch_lora, scaled_product
 
 
-def adapted(bias: bool, dropout: float = 0.0, **more: object) -> nn.Module:
+def adapted(bias: bool, dropout: float = 0.0, **more: bool) -> nn.Sequential:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 10, bias=bias))
     config = LoraConfig(r=3, lora_alpha=5, lora_dropout=dropout, target_modules=["0"], **more)
@@ -25,6 +26,10 @@ def adapted(bias: bool, dropout: float = 0.0, **more: object) -> nn.Module:
         if name.endswith("bias"):
             parameter.requires_grad_(True)
     return model
+
+
+def layer(model: nn.Sequential) -> Any:
+    return model[0]
 
 
 def outcome(model: nn.Module, x: Tensor) -> list[Tensor]:
@@ -86,11 +91,11 @@ def test_merging_and_disabling_work_meanwhile() -> None:
     x = torch.randn(3, 6)
     with torch.no_grad(), patch_lora(model):
         expected = model(x)
-        model[0].merge()
+        layer(model).merge()
         torch.testing.assert_close(model(x), expected)
-        model[0].unmerge()
-        model[0].enable_adapters(False)
-        assert torch.equal(model(x), model[0].get_base_layer()(x))
+        layer(model).unmerge()
+        layer(model).enable_adapters(False)
+        assert torch.equal(model(x), layer(model).get_base_layer()(x))
 
 
 def test_names_parameters_and_copies_are_pefts() -> None:
@@ -101,13 +106,13 @@ def test_names_parameters_and_copies_are_pefts() -> None:
         assert {name: id(p) for name, p in model.named_parameters()} == before
         twin = copy.deepcopy(model)
         with torch.no_grad():
-            twin[0].lora_B["some_name"].weight.zero_()
+            layer(twin).lora_B["some_name"].weight.zero_()
             assert not torch.equal(twin(x), model(x))
     assert "forward" not in vars(model[0])
 
 
 @pytest.mark.parametrize("more", [{"use_dora": True}, {"lora_bias": True}])
-def test_other_kinds_keep_pefts_forward(more: dict[str, object]) -> None:
+def test_other_kinds_keep_pefts_forward(more: dict[str, bool]) -> None:
     model = adapted(True, **more)
     with patch_lora(model):
         assert "forward" not in vars(model[0])
@@ -115,7 +120,7 @@ def test_other_kinds_keep_pefts_forward(more: dict[str, object]) -> None:
 
 def test_a_trained_base_weight_keeps_pefts_forward() -> None:
     model = adapted(False)
-    model[0].get_base_layer().weight.requires_grad_(True)
+    layer(model).get_base_layer().weight.requires_grad_(True)
     with patch_lora(model):
         assert "forward" not in vars(model[0])
 

@@ -64,7 +64,7 @@ def test_whole_logits_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary, tokens, rows = 1000, 64, 4
     monkeypatch.setattr(module, "_CHUNK_BYTES", rows * vocabulary * 4)
     states = torch.randn(tokens, 3, requires_grad=True)
-    with Watch():
+    with Watch():  # type: ignore[no-untyped-call]
         chunked_cross_entropy(
             states, torch.randn(vocabulary, 3), None, torch.arange(tokens)
         ).backward()

@@ -20,8 +20,8 @@ class Layer(nn.Module):
         self.frozen.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.narrow(self.wide(x).relu()) + x
-        return made + self.frozen(x)
+        made: Tensor = self.narrow(self.wide(x).relu()) + x + self.frozen(x)
+        return made
 
 
 def layers() -> nn.ModuleList:
@@ -51,7 +51,8 @@ def same(actual: list[Tensor | None], expected: list[Tensor | None]) -> bool:
 @pytest.fixture(params=[1, 10**9], ids=["a group a layer", "one group"])
 def elements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr("harness.training.engines.rounded_weights._ELEMENTS", request.param)
-    return request.param
+    elements: int = request.param
+    return elements
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
@@ -125,13 +126,18 @@ class Attention(nn.Module):
         return made
 
 
+def projections(attention: nn.Module) -> tuple[nn.Module, nn.Module, nn.Module]:
+    assert isinstance(attention, Attention)
+    return attention.q, attention.k, attention.v
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
 def test_a_stacked_product_is_that_of_its_parts(bias: bool, again: bool) -> None:
     torch.manual_seed(0)
     model = nn.ModuleList(Attention(bias) for _ in range(3))
     expected = outcome(model, again)
-    groups, undo = round_together(model, torch.bfloat16, [(m.q, m.k, m.v) for m in model])
+    groups, undo = round_together(model, torch.bfloat16, [projections(m) for m in model])
     products: list[torch.Size] = []
 
     def note(t: Tensor) -> Tensor:
@@ -157,7 +163,7 @@ def test_a_stacked_product_is_that_of_its_parts(bias: bool, again: bool) -> None
 def test_modules_with_other_inputs_are_right_all_the_same() -> None:
     model, plain = (nn.ModuleList([Attention(True)]) for _ in range(2))
     plain.load_state_dict(model.state_dict())
-    _, undo = round_together(model, torch.bfloat16, [(model[0].q, model[0].k, model[0].v)])
+    _, undo = round_together(model, torch.bfloat16, [projections(model[0])])
     states = torch.randn(3, 4, WIDTH).unbind()
     with undo, torch.autocast("cpu", torch.bfloat16):
         for name in ("q", "v", "k", "v"):
@@ -168,8 +174,9 @@ def test_modules_with_other_inputs_are_right_all_the_same() -> None:
 
 def test_a_frozen_or_adapted_module_is_not_stacked() -> None:
     model = nn.ModuleList([Attention(False)])
-    model[0].k.requires_grad_(False)
-    groups, undo = round_together(model, torch.bfloat16, [(model[0].q, model[0].k, model[0].v)])
+    _, key, _ = projections(model[0])
+    key.requires_grad_(False)
+    groups, undo = round_together(model, torch.bfloat16, [projections(model[0])])
     with undo:
         assert not groups[0].products
         assert len(groups[0].stacks) == 2
