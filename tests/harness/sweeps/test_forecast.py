@@ -186,7 +186,7 @@ def test_the_table_says_what_is_known_and_why_not() -> None:
     ]
     text = "\n".join(lines)
     assert "6 runs, 2 of them done. 2 of the others take about 2:15 together." in text
-    assert "! more than the 8.00 GiB" in text
+    assert "! is more than the 8.00 GiB" in text
     assert "? time of lprun, seed 0; lprun, seed 1: it does not fit" in text
     assert "? GiB of lprun, seed 1: looks at values" in text
 
