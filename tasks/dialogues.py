@@ -107,8 +107,8 @@ class Dialogues(Task[DialogueOptions]):
     def _within(self, folder: Path) -> Path:
         """Return the task's file in the folder, or in its subfolder with the task's name."""
         for place in (folder, folder / self.reference):
-            if found := find_file(place, self.stems):
-                return found
+            if file := find_file(place, self.stems):
+                return file
         raise self._missing(
             f"no file in {folder} is named {' or '.join(f'{s}*.json' for s in self.stems)}"
         )

@@ -63,19 +63,19 @@ class HubTask(SuiteTask[HubOptions]):
         """Download the data, or take them from the hub library's cache."""
         identity = self.hub_id or self.name
         options = self.options
-        found = load_from_hub(identity, options.config or self.default_config, options.revision)
+        splits = load_from_hub(identity, options.config or self.default_config, options.revision)
         tables = pick_splits(
             {
                 name: Table(
                     Path(f"{identity}/{name}"), {c: list(rows[c]) for c in rows.column_names}
                 )
-                for name, rows in found.items()
+                for name, rows in splits.items()
                 if name in _KNOWN
             }
         )
         if "train" not in tables:
             raise HarnessError(
-                f"{identity} has no train split. Its splits: {', '.join(found)}.",
+                f"{identity} has no train split. Its splits: {', '.join(splits)}.",
                 "Save the splits you want as train.jsonl, eval.jsonl and test.jsonl, "
                 "and name their folder: --task FOLDER",
             )

@@ -65,9 +65,9 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
             # tied.
             warnings.simplefilter("ignore")
             adapted = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
-            found = adapted.load_adapter(str(folder), "default", use_safetensors=True)
-            lacking = [name for name in found.missing_keys if "default" in name]
-            strange = list(found.unexpected_keys)
+            loaded = adapted.load_adapter(str(folder), "default", use_safetensors=True)
+            lacking = [name for name in loaded.missing_keys if "default" in name]
+            strange = list(loaded.unexpected_keys)
             if lacking or strange:
                 names = ", ".join([*lacking, *strange][:3])
                 raise ValueError(

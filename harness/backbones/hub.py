@@ -58,18 +58,18 @@ def snapshot(source: str, local_files_only: bool) -> Path:
     """
     kinds = (weight_files.SAFETENSORS, weight_files.PICKLE)
     for name in [each for kind in kinds for each in (kind, f"{kind}.index.json")]:
-        found = cached_file(
+        cached = cached_file(
             source,
             name,
             local_files_only=local_files_only,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        if found is None:
+        if cached is None:
             continue
-        for shard in weight_files.listed(Path(found)):
+        for shard in weight_files.listed(Path(cached)):
             cached_file(source, shard, local_files_only=local_files_only)
-        return Path(found).parent
+        return Path(cached).parent
     raise OSError(f"no {' or '.join(kinds)}")
 
 

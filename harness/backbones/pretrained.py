@@ -158,8 +158,11 @@ class Pretrained(Backbone):
             )
 
         with quietly():
-            model, found = fetch("weights", self.reference, self._source, read)
-        missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+            model, loading_info = fetch("weights", self.reference, self._source, read)
+        missing, unexpected = (
+            sorted(loading_info["missing_keys"]),
+            sorted(loading_info["unexpected_keys"]),
+        )
         return model, notes_on_weights(self.reference, self.options, missing, unexpected)
 
     def _weights_folder(self, local_files_only: bool) -> Path:
@@ -230,7 +233,7 @@ class Pretrained(Backbone):
 
     def modules(self, model: PreTrainedModel, role: Role) -> dict[str, nn.Module]:
         """Return all modules of a role, encoder first, in order of depth."""
-        found: dict[str, nn.Module] = {}
+        named_modules: dict[str, nn.Module] = {}
         for stack in STACKS:
             for index, layer in enumerate(self.layers(model, stack)):
                 for path in self.role_paths[stack].get(role, ()):
@@ -238,8 +241,8 @@ class Pretrained(Backbone):
                         module = layer.get_submodule(path)
                     except AttributeError:
                         continue
-                    found[f"{self.layer_path[stack]}.{index}.{path}"] = module
-        return found
+                    named_modules[f"{self.layer_path[stack]}.{index}.{path}"] = module
+        return named_modules
 
     def layers(self, model: PreTrainedModel, stack: Stack) -> nn.ModuleList:
         """Return the layers of a stack."""

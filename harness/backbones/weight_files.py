@@ -243,11 +243,11 @@ def _unpickle(path: Path) -> Mapping[str, Tensor]:
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy tensors that share memory, such as tied weights: safetensors needs separate ones."""
-    known: set[int] = set()
-    made = {}
+    storages: set[int] = set()
+    separate = {}
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage().data_ptr()
-        shared = storage in known
-        known.add(storage)
-        made[name] = tensor.clone() if shared else tensor
-    return made
+        shared = storage in storages
+        storages.add(storage)
+        separate[name] = tensor.clone() if shared else tensor
+    return separate

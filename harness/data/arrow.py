@@ -66,8 +66,8 @@ def read_saved(folder: Path) -> dict[str, Table]:
     from datasets import DatasetDict, load_from_disk
 
     try:
-        found = load_from_disk(str(folder))
-        splits = found if isinstance(found, DatasetDict) else {"train": found}
+        saved = load_from_disk(str(folder))
+        splits = saved if isinstance(saved, DatasetDict) else {"train": saved}
         return {
             str(name): Table(folder / str(name), {c: list(rows[c]) for c in rows.column_names})
             for name, rows in splits.items()

@@ -27,16 +27,16 @@ def find_file(folder: Path, stems: Sequence[str]) -> Path | None:
     """
     if not folder.is_dir():
         return None
-    found = sorted(
+    files = sorted(
         path
         for path in folder.iterdir()
         if path.name.lower().startswith(tuple(stems))
         and path.name.endswith(DATA_SUFFIXES)
         and path.is_file()
     )
-    if len(found) > 1:
+    if len(files) > 1:
         raise HarnessError(
-            f"{folder}: more than one file could be the data: {', '.join(p.name for p in found)}.",
-            f"Name one: --set task_options.path={found[0]}",
+            f"{folder}: more than one file could be the data: {', '.join(p.name for p in files)}.",
+            f"Name one: --set task_options.path={files[0]}",
         )
-    return found[0] if found else None
+    return files[0] if files else None

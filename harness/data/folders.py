@@ -35,18 +35,18 @@ def read_folder(folder: Path, dialect: Dialect = _UTF8) -> dict[str, Table]:
     """
     from harness.data.arrow import is_saved, read_saved
 
-    found: Layout = {}
+    layout: Layout = {}
     needed = ["train"]
     if is_saved(folder):
         tables = pick_splits(read_saved(folder))
     else:
-        found = find_split_files(folder)
-        if not found and (folder / "data").is_dir():
-            found = find_split_files(folder / "data")
-        tables = {split: _read_split(paths, dialect) for split, paths in found.items()}
+        layout = find_split_files(folder)
+        if not layout and (folder / "data").is_dir():
+            layout = find_split_files(folder / "data")
+        tables = {split: _read_split(paths, dialect) for split, paths in layout.items()}
         # The hub has data sets without a test split. In other folders the file is a mistake to
         # report.
-        if not any(map(_is_shard, found.get("train", []))):
+        if not any(map(_is_shard, layout.get("train", []))):
             needed.append("test")
     if missing := [split for split in needed if split not in tables]:
         raise HarnessError(
@@ -74,9 +74,9 @@ def find_split_files(folder: Path) -> Layout:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     claims: dict[str, dict[str, list[Path]]] = {split: {} for split in SPLIT_NAMES}
     for path in files:
-        if (found := _split_name(path)) is None:
+        if (name_and_shard := _split_name(path)) is None:
             continue
-        name, shard = found
+        name, shard = name_and_shard
         for split, names in SPLIT_NAMES.items():
             if name in names:
                 claims[split].setdefault(f"{name} shards" if shard else path.name, []).append(path)
@@ -109,8 +109,8 @@ def _is_shard(path: Path) -> bool:
 
 
 def _require_all_shards(paths: list[Path]) -> None:
-    found = [_SHARD.fullmatch(stem(path)) for path in paths]
-    shards = [match for match in found if match is not None]
+    matches = [_SHARD.fullmatch(stem(path)) for path in paths]
+    shards = [match for match in matches if match is not None]
     if not shards:
         return
     count = int(shards[0]["count"])
@@ -147,9 +147,9 @@ def _read_split(paths: list[Path], dialect: Dialect) -> Table:
 
 
 def _hint(folder: Path) -> str:
-    found = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    listed = ", ".join(found[:_LISTED]) + more
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    listed = ", ".join(names[:_LISTED]) + more
     return (
         f"It holds: {listed or 'nothing'}.\n"
         f"What is read: {READ}; a split is a file named train, test, or eval (validation, valid, "

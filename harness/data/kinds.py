@@ -26,6 +26,6 @@ READ = (
 
 def stem(path: Path) -> str:
     """Return the file's name without its data suffix."""
-    known = (*DATA_SUFFIXES, *LINE_PAIRS)
-    longest = max((s for s in known if path.name.endswith(s)), key=len, default="")
+    suffixes = (*DATA_SUFFIXES, *LINE_PAIRS)
+    longest = max((s for s in suffixes if path.name.endswith(s)), key=len, default="")
     return path.name.removesuffix(longest)

@@ -54,7 +54,7 @@ def references_column(table: Table, name: str) -> list[list[str]]:
     Raises:
         HarnessError: a value is neither; the message names the row.
     """
-    found: list[list[str]] = []
+    references: list[list[str]] = []
     for number, value in enumerate(table.columns[name], start=1):
         texts: list[str] = []
         for text in value if isinstance(value, list) else [value]:
@@ -62,8 +62,8 @@ def references_column(table: Table, name: str) -> list[list[str]]:
                 raise not_text(table, name, number, text)
             if text and not text.isspace():
                 texts.append(text)
-        found.append(texts)
-    return found
+        references.append(texts)
+    return references
 
 
 def not_text(table: Table, name: str, number: int, value: object) -> HarnessError:

@@ -158,10 +158,10 @@ class TableTask(Task[OptionsT]):
         each, joining = self.options.every_answer, self._joining()
         columns: dict[str, list[Any]] = {"id": [], "source": [], "target": [], "cluster": []}
         for identity, turns in zip(ids, turn_column(table, column), strict=True):
-            for number, found in enumerate(exchanges(turns or [], joining, each), start=1):
+            for number, exchange in enumerate(exchanges(turns or [], joining, each), start=1):
                 columns["id"].append(f"{identity}/{number}" if each else identity)
-                columns["source"].append(found.source)
-                columns["target"].append(found.answer)
+                columns["source"].append(exchange.source)
+                columns["target"].append(exchange.answer)
                 columns["cluster"].append(identity)
         if not each:
             del columns["cluster"]
@@ -218,10 +218,10 @@ class TableTask(Task[OptionsT]):
 
 def _guesses(table: Table, role: Role, other: str | None) -> list[str]:
     """Return the columns whose names fit a role."""
-    found = [c for c in table.columns if c.lower() in _NAMES[role] and c != other]
-    if not found and role == "source":
-        found = [c for c in table.columns if c.lower() in _TURNS and c != other]
-    return found
+    columns = [c for c in table.columns if c.lower() in _NAMES[role] and c != other]
+    if not columns and role == "source":
+        columns = [c for c in table.columns if c.lower() in _TURNS and c != other]
+    return columns
 
 
 def _carve(rows: Dataset, count: int, seed: int, place: str) -> tuple[Dataset, Dataset]:

@@ -68,16 +68,16 @@ def _key(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]) ->
     return sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def _store(made: TokenizedSplit, folder: Path) -> None:
+def _store(split: TokenizedSplit, folder: Path) -> None:
     """Write to a temporary folder and rename it, because another run may do the same."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    sources, targets = made.examples.sources, made.examples.targets
+    sources, targets = split.examples.sources, split.examples.targets
     try:
         for side, tokens in (("source", sources), ("target", targets)):
             np.save(work / f"{side}_ids.npy", tokens.ids)
             np.save(work / f"{side}_ends.npy", tokens.ends)
-        counts = {"cut_sources": made.truncated_sources, "cut_targets": made.truncated_targets}
+        counts = {"cut_sources": split.truncated_sources, "cut_targets": split.truncated_targets}
         (work / _COUNTS).write_text(json.dumps(counts))
         work.rename(folder)
     except OSError:

@@ -114,7 +114,7 @@ class BertScore(Metric):
         chunk = 16 * self.batch_size
         for start in range(0, len(filled), chunk):
             indices = filled[start : start + chunk]
-            found = bert_cos_score_idf(
+            scores = bert_cos_score_idf(
                 model,
                 [pairs[i][1] for i in indices],
                 [pairs[i][0] for i in indices],
@@ -123,7 +123,7 @@ class BertScore(Metric):
                 batch_size=self.batch_size,
                 device=device,
             )
-            for index, value in zip(indices, found[:, 2].tolist(), strict=True):
+            for index, value in zip(indices, scores[:, 2].tolist(), strict=True):
                 values[index] = value
         return values
 

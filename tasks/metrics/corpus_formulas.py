@@ -37,8 +37,8 @@ def bleu_values(sums: FloatArray, effective_order: bool = False) -> FloatArray:
     orders = np.maximum(present.sum(axis=1), 1) if effective_order else _ORDERS
     length = np.where(predicted > 0, predicted, 1)
     brevity = np.where(predicted < expected, np.exp(1 - expected / length), 1.0)
-    found = (matched > 0).any(axis=1) & (predicted > 0)
-    values: FloatArray = np.where(found, brevity * np.exp(logs.sum(axis=1) / orders), 0.0)
+    any_match = (matched > 0).any(axis=1) & (predicted > 0)
+    values: FloatArray = np.where(any_match, brevity * np.exp(logs.sum(axis=1) / orders), 0.0)
     return values
 
 

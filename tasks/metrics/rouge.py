@@ -78,8 +78,8 @@ class Rouge(Metric):
         rows = []
         for prediction, expected in zip(predictions, references, strict=True):
             several = [expected] if isinstance(expected, str) else expected
-            found = [compute(prediction, reference) for reference in several]
-            rows.append([max(values) for values in zip(*found, strict=True)])
+            per_reference = [compute(prediction, reference) for reference in several]
+            rows.append([max(values) for values in zip(*per_reference, strict=True)])
         best = any(not isinstance(each, str) for each in references)
         return {
             name: Score.mean([100 * row[column] for row in rows], self._signature(name, best))
@@ -151,7 +151,7 @@ def _sentences(text: str, split: bool) -> list[str]:
     lines = text.split("\n")
     if not split:
         return lines
-    return [found for line in lines for found in sentences.split_sentences(line)] or [""]
+    return [sentence for line in lines for sentence in sentences.split_sentences(line)] or [""]
 
 
 def _f1(hits: int, total: int) -> float:
@@ -192,7 +192,7 @@ def _lcs_length(reference: Tokens, candidate: Tokens) -> int:
 
 def _union_lcs(reference: Tokens, candidates: list[Tokens]) -> Tokens:
     """Return the tokens of a sentence that lie on its LCS with any candidate sentence."""
-    found: set[int] = set()
+    indices: set[int] = set()
     for candidate in candidates:
         rows = _lcs_rows(reference, candidate)
         i, j = len(reference), len(candidate)
@@ -201,9 +201,9 @@ def _union_lcs(reference: Tokens, candidates: list[Tokens]) -> Tokens:
         while i and j:
             if reference[i - 1] == candidate[j - 1]:
                 i, j = i - 1, j - 1
-                found.add(i)
+                indices.add(i)
             elif rows[j - 1] >> (i - 1) & 1:
                 i -= 1
             else:
                 j -= 1
-    return [reference[index] for index in sorted(found)]
+    return [reference[index] for index in sorted(indices)]

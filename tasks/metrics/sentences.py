@@ -32,7 +32,9 @@ def split_sentences(text: str) -> list[str]:
     sentence.
     """
     punkt = _punkt()
-    return [found for piece in _OTHER_ENDS.split(text) for found in punkt.tokenize(piece.strip())]
+    return [
+        sentence for piece in _OTHER_ENDS.split(text) for sentence in punkt.tokenize(piece.strip())
+    ]
 
 
 @functools.cache

@@ -63,8 +63,8 @@ def lower_sacrebleu_tokens(name: str) -> Tokenizer:
 def _sacrebleu(name: str) -> Callable[[str], str]:
     from sacrebleu.metrics.bleu import _get_tokenizer
 
-    made: Callable[[str], str] = _get_tokenizer(name)()
-    return made
+    tokenizer: Callable[[str], str] = _get_tokenizer(name)()
+    return tokenizer
 
 
 def missing_for(name: str) -> str | None:
@@ -105,7 +105,7 @@ def undivided_share(texts: Sequence[str], tokenize: Tokenizer) -> float:
     for text in texts:
         total += len(_LETTERS.findall(text))
         for token in tokenize(text):
-            whole += sum(len(_LETTERS.findall(found)) for found in _LONG.findall(token))
+            whole += sum(len(_LETTERS.findall(run)) for run in _LONG.findall(token))
     return whole / total if total else 0.0
 
 
