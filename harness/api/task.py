@@ -40,13 +40,13 @@ class Preparation:
     """Request of ``harness prepare``.
 
     Attributes:
-        out: the folder to make; it appears whole or not at all.
-        notes: the raw file.
-        synthetic: in place of the raw file, write so many made-up notes in its format and use them.
-        seed: of the made-up notes.
-        sections: a file of section titles, in place of the task's own.
-        on_progress: called when reading begins, and now and then, with the notes read so far and
-            the share of the file, 0 to 1.
+        out: folder to create; it is complete or absent.
+        notes: raw file.
+        synthetic: number of synthetic notes to generate in the raw file's format and use instead.
+        seed: seed of the synthetic notes.
+        sections: file of section titles that replaces the task's own.
+        on_progress: is called when reading begins and regularly afterwards, with the number of
+            notes read and the share of the file, 0 to 1.
     """
 
     out: Path
@@ -62,8 +62,8 @@ class Prepared:
     """Result of preparing the notes of a raw file.
 
     Attributes:
-        kept: how many are in the data set.
-        left_out: why others are not -> how many.
+        kept: number of notes in the data set.
+        left_out: reason -> number of notes that were left out.
     """
 
     kept: int

@@ -40,7 +40,7 @@ def load_from_hub(
     # mean that the data set is not available.
     except Exception as error:
         raise HarnessError(
-            f"{reference} could not be had from the Hugging Face hub: {first_line(error)}",
+            f"{reference} is not available from the Hugging Face hub: {first_line(error)}",
             "Check the id and the network. On a machine without one, load it once elsewhere and "
             "copy the cache ($HF_HOME), or save its splits as files and name their folder: "
             "--task FOLDER",

@@ -44,13 +44,13 @@ class Checkpoint:
     def missing(self) -> str | None:
         """Return why the model cannot be used, with the remedy, or ``None``."""
         folder = self.folder
-        mend = (
+        remedy = (
             f"Download it (hf download {self.reference}), or set {self.setting} to a local folder."
         )
         if folder is None:
-            return f"The model {self.reference!r} is not on this machine. {mend}"
+            return f"The model {self.reference!r} is not on this machine. {remedy}"
         if not (folder / "config.json").is_file() or not _weights(folder):
-            return f"The model {self.reference!r} lacks its config.json or its weights. {mend}"
+            return f"The model {self.reference!r} lacks its config.json or its weights. {remedy}"
         return None
 
     def digest(self) -> str:

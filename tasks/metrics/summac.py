@@ -56,7 +56,7 @@ class SummaCZeroShot(Metric):
         self.entailment = entailment or default_entailment()
 
     def unavailable(self) -> str | None:
-        """Say why this metric cannot be computed here and what would mend it, or ``None``."""
+        """Return why this metric cannot be computed here, with the remedy, or ``None``."""
         return _package_missing() or self.entailment.missing()
 
     def score(
@@ -94,7 +94,7 @@ class SummaCConv(Metric):
         self.weights = Path(chosen) if chosen else None
 
     def unavailable(self) -> str | None:
-        """Say why this metric cannot be computed here and what would mend it, or ``None``."""
+        """Return why this metric cannot be computed here, with the remedy, or ``None``."""
         if self.weights is None or not self.weights.is_file():
             what = f"no file {str(self.weights)!r}" if self.weights else "no file"
             return (

@@ -1,4 +1,4 @@
-"""The vocabulary of the synthetic reports: what a modality looks at and can find there."""
+"""The vocabulary of the synthetic reports: modalities, their topics and possible findings."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Kind:
     """One kind of finding.
 
     ``named``, ``seen`` and ``gone`` are templates over the fields ``site``, ``side``, ``grade`` and
-    ``size``; every field of ``named`` is in each of ``seen``, so that the report tells all that its
-    impression says.
+    ``size``. Every field of ``named`` is in each of ``seen``, so that the report contains
+    everything that its impression says.
 
     Attributes:
-        named: how the impression names it.
-        seen: how the findings word it; each is a whole sentence without its full stop.
-        weight: 0 to 100; how much it matters. Light ones never reach the impression.
+        named: name of the finding in the impression.
+        seen: sentences for the findings section, without the full stop.
+        weight: importance, 0 to 100. Findings of low weight are not in the impression.
         sites: values of ``site``.
         grades: values of ``grade``.
         size: least and greatest ``size`` in mm.
-        changes: what the comparison with a prior study can say.
-        gone: how it is called once it has resolved; empty where it cannot.
-        advice: what to do about it, unless it is stable or better.
-        advice_from: the least size in mm for which the advice holds.
+        changes: possible changes since the prior study.
+        gone: name of the finding after it has resolved; empty if it cannot resolve.
+        advice: recommendation, unless the finding is stable or better.
+        advice_from: smallest size in mm for which the advice holds.
     """
 
     named: str
@@ -57,14 +57,15 @@ class Kind:
 
 @dataclass(frozen=True)
 class Topic:
-    """One thing that a modality looks at; it holds one finding or is normal.
+    """One structure that a modality examines; it has one finding or is normal.
 
     Attributes:
-        name: for indications to refer to.
-        kinds: what can be found.
-        absent: noun phrases that a report can deny where the topic is normal.
-        normal: sentences for the normal topic. With neither, a normal topic goes unsaid.
-        answer: the impression's denial, for an indication that asks about the topic.
+        name: name that indications refer to.
+        kinds: possible findings.
+        absent: noun phrases that a report can deny if the topic is normal.
+        normal: sentences for the normal topic. Without ``absent`` and ``normal``, a report does
+            not mention a normal topic.
+        answer: denial in the impression, for an indication that asks about the topic.
     """
 
     name: str
@@ -76,7 +77,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Indication:
-    """Why a study was requested, and the name of the topic that it asks about."""
+    """Reason for a study, and the name of the topic that it asks about."""
 
     text: str
     asks: str
@@ -84,7 +85,7 @@ class Indication:
 
 @dataclass(frozen=True)
 class Modality:
-    """One type of examination; topics are in the order in which a report walks through them."""
+    """One type of examination, with its topics in the order of a report."""
 
     name: str
     exams: tuple[str, ...]

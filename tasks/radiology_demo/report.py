@@ -1,4 +1,4 @@
-"""Words for the facts of a study: the report a model reads and the impression it must write."""
+"""Texts for the facts of a study: the report, which is the source, and the impression."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.radiology_demo.lexicon import Change
 from tasks.radiology_demo.study import NAMED_FROM, Finding, Study, draw_study
 
 MAX_NAMED = 3
-"""An impression names at most so many findings; the lightest are left out."""
+"""Largest number of findings in an impression; those of lowest weight are left out."""
 
 _TRAILS = {
     Change.NEW: (", new since the prior study", ", not present previously", ", a new finding"),
@@ -38,9 +38,9 @@ _PRIORS = ("{} from ___", "Prior {} dated ___", "Most recent {}, ___")
 _NO_PRIORS = ("None", "None available", "No prior studies")
 
 _UNSAID = 0.12
-"""How often a report passes over a normal topic; what the indication asks about is always said."""
+"""Probability that a report omits a normal topic, except the topic of the indication."""
 
-# After the templates are filled, since the word that decides is often a field: "an 8 mm nodule".
+# Applied to filled templates, because the next word is often a field: "an 8 mm nodule".
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeio]|un|8|1[18]\b|L\d)")
 
 
@@ -58,10 +58,11 @@ def write_reports(split: str, count: int, seed: int, seen: set[str]) -> Iterator
     """Yield ``count`` reports.
 
     Args:
-        split: part of the ids and of the random key, so that no split depends on another's size.
-        count: how many.
-        seed: other seeds give other reports.
-        seen: sources that are taken; the new ones are added, so that all are distinct.
+        split: part of the ids and of the random key, so that splits do not depend on each other's
+            sizes.
+        count: number of reports.
+        seed: seed of the generator.
+        seen: sources that exist already; new ones are added, so that all sources are distinct.
     """
     for index in range(count):
         attempt = 0
@@ -77,7 +78,7 @@ def write_reports(split: str, count: int, seed: int, seen: set[str]) -> Iterator
 
 
 def write_source(study: Study, dice: Dice) -> str:
-    """Write the report without its impression; the dice choose the words, never the facts."""
+    """Write the report without its impression; the dice choose only the words."""
     comparison = dice.pick(_PRIORS if study.has_prior else _NO_PRIORS)
     text = " ".join(
         (
@@ -91,10 +92,10 @@ def write_source(study: Study, dice: Dice) -> str:
 
 
 def write_impression(study: Study) -> str:
-    """Write the impression, a function of the facts alone.
+    """Write the impression, which depends only on the facts.
 
-    The findings that matter, the weightiest first; then, if what the indication asks about is
-    normal, its denial; then the advice for the weightiest finding that calls for one.
+    It has the important findings in order of weight. A denial follows if the topic of the
+    indication is normal. The last sentence is the advice for the first finding that has one.
     """
     weighty = [finding for finding in study.findings if finding.weight >= NAMED_FROM]
     named = sorted(weighty, key=lambda finding: -finding.weight)[:MAX_NAMED]
@@ -129,7 +130,7 @@ def _narrate(study: Study, dice: Dice) -> Iterator[str]:
 
 
 def _deny(denied: list[str], dice: Dice) -> Iterator[str]:
-    """Yield one denial of all that has been gathered, and empty the list."""
+    """Yield one denial of all gathered phrases, and empty the list."""
     if denied:
         *rest, last = denied
         yield dice.pick(_DENIALS).format(f"{', '.join(rest)} or {last}" if rest else last)
@@ -155,7 +156,7 @@ def _describe(finding: Finding, dice: Dice) -> Iterator[str]:
 
 
 def _name(finding: Finding) -> str:
-    """Return how the impression names a finding."""
+    """Return the name of a finding in the impression."""
     kind, details = finding.kind, finding.details
     if finding.change is Change.RESOLVED:
         return f"resolved {kind.gone.format(**details)}"

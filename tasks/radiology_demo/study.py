@@ -1,7 +1,7 @@
-"""The facts of one synthetic study, settled before a word of its report is written.
+"""The facts of one synthetic study, which are drawn before its report is written.
 
-Each topic is settled once: it holds one finding or it is normal. So no report can both assert and
-deny a thing.
+Each topic is drawn once: it has one finding or is normal. A report therefore cannot both assert and
+deny something.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from tasks.radiology_demo.modalities import MODALITIES
 SIDES = ("left", "right")
 
 NAMED_FROM = 20
-"""Least weight of a kind that an impression names; lighter ones are mere observations."""
+"""Smallest weight of a finding in an impression."""
 SHIFTS = {Change.NEW: 10, Change.WORSE: 12, Change.STABLE: -18, Change.BETTER: -14}
-"""What is new or grows matters more than what is known."""
+"""Change of a finding -> number added to its weight; new and growing findings gain weight."""
 
 _WEIGHTY_COUNTS = (0,) * 2 + (1,) * 5 + (2,) * 7 + (3,) * 4 + (4,) * 2
 _RESOLVED_WEIGHT = 21
@@ -29,7 +29,7 @@ class Finding:
 
     Attributes:
         details: values for the fields of the kind's templates, and ``prior``, the earlier size.
-        millimetres: the size, 0 where the kind has none.
+        millimetres: size of the finding; 0 if the kind has no size.
     """
 
     topic: Topic
@@ -40,7 +40,7 @@ class Finding:
 
     @property
     def weight(self) -> int:
-        """Weight of the finding, given its change. What an impression names stays named."""
+        """The weight of the finding, including its change."""
         if self.kind.weight < NAMED_FROM:
             return self.kind.weight
         if self.change is Change.RESOLVED:
@@ -63,7 +63,7 @@ class Study:
         return next(t for t in self.modality.topics if t.name == self.indication.asks)
 
     def at(self, topic: Topic) -> Finding | None:
-        """Return the finding of a topic, or None where the topic is normal."""
+        """Return the finding of a topic, or None if the topic is normal."""
         return next((f for f in self.findings if f.topic is topic), None)
 
 

@@ -57,8 +57,8 @@ NEEDS = {
     r"--metrics .*\b(summac)\b": r"{0}.*HARNESS_SUMMAC_NLI",
     r"^harness run .*--task (hcm|mimic_\w+)$": r"The data of {0} were not found",
     r"(?:--task|stats|score) (notes\.csv|FOLDER|out\.csv|hypotheses\.txt)": r"{0}",
-    r"--task (samsum)$": r"{0} could not be had",
-    r"--task hub:(\S+)": r"{0} could not be had",
+    r"--task (samsum)$": r"{0} is not available",
+    r"--task hub:(\S+)": r"{0} is not available",
     r"sweep (paper/\w+)": r"backbone '\S+' is not on this machine|data of \S+ were not found",
     # Of the package of examples, which is not installed here.
     r"\b(bitfit|commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",

@@ -102,7 +102,7 @@ def test_two_files_that_fit_are_an_error_that_names_both(tmp_path: Path) -> None
 
 
 def test_a_hub_that_cannot_be_reached_is_a_clear_error() -> None:
-    with pytest.raises(HarnessError, match="nobody/nothing could not be had") as caught:
+    with pytest.raises(HarnessError, match="nobody/nothing is not available") as caught:
         hcm(hub="nobody/nothing").splits(0)
     assert "--task FOLDER" in (caught.value.hint or "")
 

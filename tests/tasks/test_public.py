@@ -42,7 +42,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", [*NAMES, "hub:some/thing"])
 def test_a_hub_that_cannot_be_reached_is_one_clear_error(name: str) -> None:
-    with pytest.raises(HarnessError, match="could not be had from the Hugging Face hub") as caught:
+    with pytest.raises(HarnessError, match="is not available from the Hugging Face hub") as caught:
         task(name).splits(0)
     for way in ("network", "HF_HOME", "--task FOLDER"):
         assert way in (caught.value.hint or "")
