@@ -33,23 +33,23 @@ class Window:
 
     @property
     def rate(self) -> float:
-        """Tokens a second."""
+        """Tokens per second of wall time."""
         return self.tokens / self.wall
 
     @property
     def rate_by_processor(self) -> float:
-        """Tokens a second of the processor, which other work on the machine leaves nearly alone."""
+        """Tokens per second of processor time, which other work on the machine hardly changes."""
         return self.tokens / self.processor
 
     def record(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the measurements as a dictionary for JSON."""
         return asdict(self)
 
 
 class Clock:
-    """Starts after the warm-up steps; reads time, tokens and the peak of memory.
+    """Measures time, tokens and peak memory after the warm-up steps.
 
-    On CUDA it waits for the device when it starts and when it is read, and never in between.
+    On CUDA it synchronizes with the device when it starts and when it is read, but not in between.
     """
 
     def __init__(self, warmup: int, device: str) -> None:
@@ -60,7 +60,12 @@ class Clock:
         self.before = resident("VmRSS")
 
     def step_done(self, steps: int, tokens: int) -> None:
-        """Note how many steps were taken so far, and how many tokens the last one saw."""
+        """Count a step.
+
+        Args:
+            steps: number of steps so far.
+            tokens: source and target tokens of the last step.
+        """
         self.tokens += tokens
         if steps == self.warmup:
             if self.on_gpu:
@@ -72,7 +77,7 @@ class Clock:
             self.began = time.perf_counter(), time.process_time()
 
     def read(self, losses: list[torch.Tensor]) -> Window:
-        """Return what passed since."""
+        """Return the measurements since the warm-up."""
         assert self.began is not None
         if self.on_gpu:
             torch.cuda.synchronize()
@@ -91,17 +96,17 @@ CLOSE = 0.85
 
 
 def in_the_running(rates: Mapping[str, float]) -> list[str]:
-    """Return the peers of which any may turn out to be the best.
+    """Return the peers that may still be the fastest.
 
     Args:
-        rates: of all peers by name, from one window each.
+        rates: name of a peer -> its tokens per second in one window.
     """
     best = max(rates.values())
     return [name for name, rate in rates.items() if rate > CLOSE * best]
 
 
 def matrix_rate(device: str, threads: int) -> float:
-    """Return what a device reaches in bfloat16 on large square matrices, in operations a second."""
+    """Return a device's rate on large square bfloat16 matrices, in operations per second."""
     torch.set_num_threads(threads)
     size, times = (8192, 50) if device == "cuda" else (2048, 5)
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))

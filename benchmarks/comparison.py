@@ -63,13 +63,13 @@ class Plan:
 
 
 def default(case: Case) -> Contender:
-    """Return the harness in the precision that it chooses by itself."""
+    """Return the harness in its default precision for the case."""
     chosen = choose_dtype("auto", torch.device(case.device), case.backbone)
     return next(c for c in OURS if getattr(torch, c.dtype) == chosen)
 
 
 def compare(case: Case, plan: Plan, measured: Measured) -> dict[str, Any]:
-    """Try the peers, run the fastest beside the harness; return what follows."""
+    """Try the peers, run the fastest ones and the harness in turn; return rates and ratios."""
     case.check()
     ours = default(case)
     rate = measured.once("matrix_rate", lambda: alone(matrix_rate, case.device, case.threads))
@@ -103,7 +103,7 @@ def try_peers(case: Case, plan: Plan, measured: Measured) -> list[Contender]:
     def rate(contender: Contender) -> float:
         return trial_rate(measured, contender, case)
 
-    if case.device == "cuda":  # There nobody would pick float32.
+    if case.device == "cuda":  # Nobody would choose float32 there.
         first = tried([Contender(Settings("bfloat16", "grouped"))])
     else:
         first = tried([Contender(Settings(d, "grouped")) for d in ("bfloat16", "float32")])
@@ -119,7 +119,10 @@ def try_peers(case: Case, plan: Plan, measured: Measured) -> list[Contender]:
 
 
 def trial_rate(measured: Measured, contender: Contender, case: Case) -> float:
-    """Return what decides who goes on: one window alone must not hang on other work there."""
+    """Return a contender's rate in its short window.
+
+    On a CPU it is the rate by processor time, so that other work on the machine does not decide.
+    """
     window = measured.trials[contender.name]
     return window.rate if case.device == "cuda" else window.rate_by_processor
 
@@ -177,12 +180,12 @@ def summary(windows: dict[str, list[Window]], ours: str) -> dict[str, Any]:
 
 
 def set_beside_limits(case: Case, rate: float, speeds: dict[str, float]) -> dict[str, Any]:
-    """Return what the matrix products of a step alone would allow.
+    """Return the limits that the matrix products of a step set.
 
     Args:
-        case: says on what.
-        rate: of matrix products that the machine reaches in bfloat16, operations a second.
-        speeds: tokens a second of all contenders.
+        case: the shape and the recipe.
+        rate: the machine's rate of bfloat16 matrix products, in operations per second.
+        speeds: name of a contender -> its tokens per second.
     """
     record = case.record()
     source, target = round(record["mean_source_tokens"]), round(record["mean_target_tokens"])

@@ -1,4 +1,4 @@
-"""Ways to train the same samples: this harness, and what its users would pick today."""
+"""The contenders of the training benchmark: this harness, and the trainer that users have today."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from harness.training.trainer import load_trainer
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to train.
+    """One implementation of training with its settings.
 
     Attributes:
-        settings: of the trainer.
-        ours: this harness, of which only the precision is set.
+        settings: settings of the trainer.
+        ours: true for this harness, which only uses the precision of the settings.
     """
 
     settings: Settings
@@ -34,7 +34,7 @@ class Contender:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name in tables."""
         if self.ours:
             return f"harness, {'float32' if self.dtype == 'float32' else 'bf16'}"
         return self.settings.name
@@ -47,7 +47,7 @@ class Contender:
 
 OURS = tuple(Contender(Settings(dtype), ours=True) for dtype in ("float32", "bfloat16"))
 DEFAULT = Contender(Settings())
-"""The trainer as it is."""
+"""The trainer with its default settings."""
 
 
 def variants(base: Contender, recipe: Recipe) -> list[Contender]:
@@ -108,7 +108,7 @@ def _run(
     with_dropout: bool,
 ) -> Window:
     clock = Clock(warmup, case.device)
-    choose_device(case.device)  # Every contender attends with the same kernels.
+    choose_device(case.device)  # It selects the same attention kernels for every contender.
     if contender.ours:
         return _harness(contender, case, batches, weights, with_dropout, clock)
     torch.manual_seed(0)
@@ -127,7 +127,7 @@ def _harness(
     with_dropout: bool,
     clock: Clock,
 ) -> Window:
-    """Train as ``harness run`` does: its own preparation, batches made ahead, its own step."""
+    """Train as ``harness run`` does, with prefetched batches."""
     train = {
         "precision": contender.dtype,
         "learning_rate": LEARNING_RATE,
@@ -156,7 +156,7 @@ def _harness(
 
 
 def _draw_adapter(model: nn.Module) -> None:
-    """Start all contenders from equal adapters, whatever was drawn before theirs."""
+    """Initialize adapters with a generator of their own, so that all contenders start equal."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         if ".lora_A." in name:

@@ -43,7 +43,7 @@ Rows = list[list[int]]
 
 
 class _Ids:
-    """Stands for a tokenizer: what is compared are token ids."""
+    """Replaces a tokenizer, since token ids are compared and not texts."""
 
     def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
         """Write ids, without the special ones, which are the lowest in both families."""
@@ -92,7 +92,7 @@ def _peer(
 
 
 def check_sources(sources: Rows, batch: int) -> None:
-    """Fail where there is nothing to sort: one batch, or sources of one length."""
+    """End the program if sorting gains nothing: with one batch, or sources of equal length."""
     demand(len(sources) > batch, f"{len(sources)} examples are one batch of {batch}")
     demand_spread([len(source) for source in sources], "sources")
 

@@ -7,17 +7,22 @@ from collections.abc import Sequence
 
 
 def demand(holds: bool, otherwise: str) -> None:
-    """End the program with a reason, unless something holds."""
+    """End the program with a reason unless a condition holds.
+
+    Args:
+        holds: the condition.
+        otherwise: the reason, printed if the condition does not hold.
+    """
     if not holds:
         raise SystemExit(f"degenerate: {otherwise}")
 
 
 def demand_spread(lengths: Sequence[int], of: str) -> None:
-    """End the program where lengths hardly differ.
+    """End the program if lengths hardly differ: a standard deviation under 20 % of the mean.
 
     Args:
-        lengths: two or more.
-        of: whose they are, for the reason.
+        lengths: two or more lengths.
+        of: name of the things that have these lengths, for the message.
     """
     mean = statistics.mean(lengths)
     spread = statistics.pstdev(lengths) / mean if mean else 0

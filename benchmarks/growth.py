@@ -101,7 +101,7 @@ def measure_step(point: Point) -> tuple[float, int]:
 
 
 def measure_examples(count: int) -> float:
-    """Return the seconds that a run spends on so many examples before it trains."""
+    """Return the seconds that a run spends on ``count`` examples before it trains."""
     name = "radiology_demo"
     task = installed().task(name, {})
     texts = make_texts(count)

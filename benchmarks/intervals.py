@@ -1,4 +1,4 @@
-"""Do a profile's intervals hold when it is run again? python benchmarks/intervals.py --help.
+"""Test whether a profile's intervals hold in a second run: python benchmarks/intervals.py --help.
 
 Runs `harness profile` twice. A cell is a recipe's relative speed; it holds if the second profile's
 value lies within the first's interval, widened by the noise floor: what full fine-tuning differed

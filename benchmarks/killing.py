@@ -1,4 +1,4 @@
-"""A sweep in processes of its own, and its end without warning."""
+"""Starts a sweep in its own processes, and kills them without warning."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from demands import demand
 from harness.records.run_folder import HISTORY, PARTIAL_PREDICTIONS
 
 STEPS_BEFORE = 3
-"""A training is killed after this many steps at least."""
+"""Optimizer steps before a training is killed, at least."""
 PATIENCE = 600.0
-"""Seconds to wait for them."""
+"""Seconds to wait for these steps."""
 
 
 class Sweep:
@@ -104,9 +104,9 @@ class Killer:
     """Decides when a sweep dies: in a phase, once there is something to lose.
 
     Args:
-        phase: of a run.
+        phase: the phase of a run in which the sweep is killed.
         results: the sweep's folder.
-        after: let so many runs end first.
+        after: number of runs that must have ended before.
     """
 
     def __init__(self, phase: str, results: Path, after: int) -> None:
@@ -116,7 +116,7 @@ class Killer:
         self.ended = 0
 
     def __call__(self, line: str) -> bool:
-        """Hear a line of the log; return when it is time, or False at once if it is not."""
+        """Read a line of the log; return True when the sweep should be killed, else False."""
         self.ended += line.endswith(": ok")
         if self.ended < self.after or not line.endswith(f": {self.phase}"):
             return False
@@ -137,5 +137,5 @@ class Killer:
         return True
 
     def work(self, name: str) -> list[Path]:
-        """Return a file of all runs under way."""
+        """Return the files with this name in the folders of all running runs."""
         return sorted(self.results.glob(f".*.partial/{name}"))

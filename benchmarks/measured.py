@@ -14,10 +14,10 @@ from work import Case
 
 
 class Measured:
-    """The windows of one case; what is there is not measured again.
+    """Measurements of one case; each is taken only if the file does not hold it yet.
 
     Args:
-        found: the case's part of the file.
+        found: the case's part of the file; it is changed in place.
         save: writes the file.
     """
 
@@ -38,13 +38,13 @@ class Measured:
         return {n: [Window(**w) for w in stored] for n, stored in self.found["windows"].items()}
 
     def skip(self, name: str, reason: str | None) -> None:
-        """Note why something was not tried."""
+        """Store the reason why a contender was not tried; None stores nothing."""
         if reason is not None:
             self.found["skipped"][name] = reason
             self.save()
 
     def once(self, name: str, measure: Callable[[], float]) -> float:
-        """Return a number, measured if it is not there."""
+        """Return a stored number; measure and store it first if it is missing."""
         if name not in self.found:
             self.found[name] = measure()
             self.save()
@@ -52,18 +52,18 @@ class Measured:
         return number
 
     def trial(self, name: str, measure: Callable[[], Window]) -> None:
-        """Measure a short window, unless it was tried or skipped."""
+        """Measure a contender's short window unless it is stored or the contender was skipped."""
         if name not in self.found["trials"] and name not in self.found["skipped"]:
             self.found["trials"][name] = measure().record()
             self.save()
 
     def window(self, name: str, number: int, measure: Callable[[], Window]) -> None:
-        """Measure a long window.
+        """Measure a contender's long window unless it is stored.
 
         Args:
-            name: of the contender.
-            number: of the pass, from 0.
-            measure: runs it.
+            name: name of the contender.
+            number: number of the pass, from 0.
+            measure: runs the window.
         """
         windows = self.found["windows"].setdefault(name, [])
         if len(windows) == number:
@@ -77,24 +77,24 @@ def is_of(found: dict[str, Any], case: Case) -> bool:
 
 
 def start(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what an earlier call found with the same code in the same way on the same machine."""
+    """Return the measurements of an earlier call with equal settings, code and machine, if any."""
     settings = {**settings, "benchmark": _own_hash()}
     if file.is_file():
         before: dict[str, Any] = json.loads(file.read_text("utf-8"))
         if all(_comparable(before, key) == _comparable(settings, key) for key in settings):
             return before
-        print(f"{file} was measured otherwise (machine, versions, settings) and is replaced.")
+        print(f"{file} is replaced: its machine, versions or settings were different.")
     return {**settings, "cases": []}
 
 
 def _comparable(record: dict[str, Any], key: str) -> Any:
     value = record.get(key)
-    # The commit says nothing that the code's hash does not, and changes with any other file.
+    # The commit is left out: it changes with any file, and the hash already covers the code.
     return {**value, "git": None} if key == "fingerprint" and value else value
 
 
 def _own_hash() -> str:
-    """Hash the code that makes and times the work."""
+    """Hash the code that generates the work and measures it."""
     names = ("clock.py", "contenders.py", "trainer.py", "work.py")
     texts = b"".join(Path(__file__).with_name(name).read_bytes() for name in names)
     return hashlib.sha256(texts).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Work done in a process of its own, which starts with everything imported."""
+"""Runs a function in a new process, forked from a server that has imported all modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from visible_device import VARIABLE, first_visible
 
 os.environ[VARIABLE] = first_visible(os.environ)
-# The server of processes is not told where this module's neighbours are.
+# The fork server does not inherit the path of this folder's modules.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
@@ -21,19 +21,19 @@ _CONTEXT.set_forkserver_preload(["contenders"])
 
 
 class NoResultError(Exception):
-    """The process failed, died, or took too long; says which."""
+    """Raised when the process fails, dies or takes too long; the message says which."""
 
 
 def alone(work: Callable[..., Any], *arguments: object, limit: float | None = None) -> Any:
-    """Return what a function of a module returns in a process of its own.
+    """Call a function in a process of its own, and return its result.
 
     Args:
-        work: the function.
-        arguments: of it.
-        limit: in seconds; then the process is killed.
+        work: a function at the top level of a module.
+        arguments: its arguments.
+        limit: seconds after which the process is killed.
 
     Raises:
-        NoResultError: with the reason.
+        NoResultError: the function raised, or the process died or was killed.
     """
     here, there = _CONTEXT.Pipe(duplex=False)
     process = _CONTEXT.Process(target=_answer, args=(there, work, arguments))

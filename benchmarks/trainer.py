@@ -165,7 +165,7 @@ def with_peft(model: PreTrainedModel, backbone: Backbone, recipe: Recipe) -> Any
 
 @contextmanager
 def _without_deprecations() -> Iterator[None]:
-    """The trainer and PEFT use names of transformers' own that transformers deprecates."""
+    """Silence warnings of deprecated names of transformers that the trainer and PEFT use."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

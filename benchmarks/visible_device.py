@@ -1,7 +1,7 @@
-"""One device for all contenders, where a machine has several.
+"""Restricts all contenders to one device, if a machine has several.
 
-With more than one in sight the trainer would wrap its model in ``DataParallel``, and be another
-contender.
+With several visible devices the trainer would wrap its model in ``DataParallel``, which would be a
+different contender.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ MEGA_BATCH = 50  # batches that the trainer sorts by length at a time, or a quar
 POOL = 4 * MEGA_BATCH
 BATCHINGS = ("random", "grouped", "budget")
 LEAST_SHARE = {"grouped": 0.7, "budget": 0.85}
-"""Of the tokens of a peer's padded batches those that must be real, else it is handicapped."""
+"""Least share of a peer's padded tokens that must not be padding, so that it is not handicapped."""
 SAME_TOKENS = 0.1
-"""By how much the tokens of a step may differ between peers, relatively."""
+"""Largest relative difference in tokens per step between peers."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Case:
     """One comparison.
 
     Attributes:
-        shape: a registered backbone; its weights are random.
-        recipe: as ``harness run --compressor`` reads it.
-        batch: examples to a step.
+        shape: name of a registered backbone; its weights are random.
+        recipe: a recipe as in ``harness run --compressor``.
+        batch: examples per step.
         warmup: steps before the clock starts.
         steps: timed steps.
-        threads: of every contender.
-        full_length: all samples as long as the limits: nothing to gain from packing.
+        threads: threads of every contender.
+        full_length: whether all examples have the maximum length, where packing gains nothing.
         device: ``cpu`` or ``cuda``.
     """
 
@@ -51,12 +51,12 @@ class Case:
 
     @property
     def backbone(self) -> Backbone:
-        """The model, by its shape."""
+        """Backbone with the case's shape."""
         return installed().backbone(self.shape)
 
     @property
     def parsed(self) -> Recipe:
-        """The recipe's compressors."""
+        """Recipe as compressors."""
         return installed().recipe(self.recipe)
 
     def batches(self, batching: str) -> list[list[Example]]:
@@ -94,7 +94,7 @@ class Case:
         return _in_batches([examples[i] for i in order], self.batch)
 
     def record(self) -> dict[str, Any]:
-        """Return what a reader must know of it, with how much of padded batches is real."""
+        """Return the case for the results file, with lengths and the share that is not padding."""
         examples = [e for batch in self.batches("grouped") for e in batch]
         return {
             **asdict(self),
@@ -105,7 +105,7 @@ class Case:
         }
 
     def check(self) -> None:
-        """Fail where a peer is handicapped, or there is nothing to gain by grouping."""
+        """End the program if a peer is handicapped, or grouping by length gains nothing."""
         if self.full_length:
             return
         share = {name: real_share(self.batches(name)) for name in BATCHINGS}
@@ -181,7 +181,10 @@ def _shuffled(batches: list[list[Example]], size: int) -> list[list[Example]]:
 
 
 def make_examples(count: int, vocabulary: int, full_length: bool) -> list[Example]:
-    """Sources of about 130 tokens on average and at most 512, targets of 60 and at most 128."""
+    """Return examples: sources of about 130 tokens and at most 512, targets of 60 and at most 128.
+
+    With ``full_length`` all have the maximum length.
+    """
     rng = random.Random(0)
 
     def text(median: int, limit: int) -> list[int]:
@@ -193,7 +196,7 @@ def make_examples(count: int, vocabulary: int, full_length: bool) -> list[Exampl
 
 
 def demo_batches(backbone: Backbone, batch: int, steps: int) -> list[list[Example]]:
-    """Batches of the embedded task, from which there is something to learn."""
+    """Return batches of the embedded task, on which a model can learn."""
     name = "radiology_demo"
     task = installed().task(name, {"train": batch * steps, "eval": 1, "test": 1})
     examples = tokenize(task.splits(0).train, backbone.tokenizer(), task).examples

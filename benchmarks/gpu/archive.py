@@ -34,7 +34,7 @@ def write_archive(folder: Path, out: Path, most: int = MOST) -> Path:
     left = most
     with tarfile.open(temporary, "w:gz") as file:
         for path, content in sorted(contents.items(), key=lambda pair: len(pair[1])):
-            # As they are, not compressed: what fits so fits for certain.
+            # Counted without compression, so that the archive cannot grow too large.
             if len(content) + 1024 > left:
                 continue
             left -= len(content) + 1024

@@ -21,7 +21,7 @@ Rows = list[list[int]]
 
 
 class Ids:
-    """Stands for a tokenizer: what is compared are token ids."""
+    """Replaces a tokenizer, since token ids are compared and not texts."""
 
     def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
         """Write ids, without the special ones, which are the lowest in both families."""

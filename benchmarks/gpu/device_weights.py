@@ -1,4 +1,4 @@
-"""Random weights that are drawn on the device: a large model is there in a second."""
+"""Draws random weights on the device, which takes a second for a large model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DeviceCase(Case):
 
     @property
     def backbone(self) -> Backbone:
-        """The model, by its shape."""
+        """Backbone with the case's shape, whose random weights are drawn on the device."""
         return on_device(super().backbone, self.device)
 
 

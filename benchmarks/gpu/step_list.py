@@ -1,4 +1,4 @@
-"""The steps of ``make gpu``, in the order of their value."""
+"""List of the steps of ``make gpu``, the most valuable first."""
 
 from __future__ import annotations
 

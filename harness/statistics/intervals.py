@@ -136,9 +136,7 @@ def compare(
             computed in the same way), or there is too little data for an interval.
     """
     if (seeds := len(recipe)) != len(baseline):
-        raise ValueError(
-            f"A paired comparison needs equal seeds: {seeds} and {len(baseline)} seeds."
-        )
+        raise ValueError(f"Different numbers of seeds: {seeds} and {len(baseline)} seeds.")
     if lead_baseline and not shared_examples:
         raise ValueError(
             "A lead baseline needs one set of test examples, but those of the seeds differ."

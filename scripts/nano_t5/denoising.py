@@ -17,7 +17,7 @@ from torch import Tensor
 
 BATCH = 32
 COPY_TOKENS = 2048
-"""Of a batch of copies."""
+"""Tokens in a batch of copies."""
 SPAN = 56
 """Tokens of a span that is rewritten."""
 LEAD = 48

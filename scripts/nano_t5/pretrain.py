@@ -2,8 +2,8 @@
 
     PYTHONPATH=scripts python -m nano_t5.pretrain --corpus corpus.jsonl --work WORK
 
-writes WORK/model, the folder that the package embeds; `corpus.py` makes the corpus. Killed and
-started again it goes on from its last checkpoint.
+writes WORK/model, the folder that the package embeds; `corpus.py` makes the corpus. After an
+interruption the same command resumes from the last checkpoint.
 
 Small budgets go far in this order:
 
@@ -47,7 +47,7 @@ SHAPE: dict[str, Any] = {
     "d_ff": 512,
     "num_heads": 4,
     "vocab_size": VOCABULARY,
-    "dropout_rate": 0.0,  # So thin a model does not survive it.
+    "dropout_rate": 0.0,  # A model this narrow does not train with dropout.
     "decoder_start_token_id": PAD,
     "tie_word_embeddings": True,
 }
@@ -58,9 +58,9 @@ class Stage:
     """A part of the training.
 
     Attributes:
-        layers: of each stack.
-        steps: how many.
-        warm_up: steps over which the rates rise.
+        layers: number of layers in each stack.
+        steps: number of optimizer steps.
+        warm_up: steps over which the learning rates rise.
         copy: length of the rows that are copied; None for the mixture of denoisers.
     """
 
@@ -125,7 +125,7 @@ def train(text: Text, held_out: Text, work: Path) -> T5ForConditionalGeneration:
 
 
 def build(depth: int) -> T5ForConditionalGeneration:
-    """Return a model of so many layers in each stack with random weights."""
+    """Return a model with random weights and ``depth`` layers in each stack."""
     torch.manual_seed(0)
     config = T5Config(
         **SHAPE,

@@ -1,4 +1,4 @@
-"""The text that nano-t5 is pre-trained on: its tokenizer, and where documents and sentences are."""
+"""The pre-training text of nano-t5: its tokenizer, and the bounds of documents and sentences."""
 
 from __future__ import annotations
 
