@@ -14,15 +14,15 @@ from harness.measurement.memory import reset_peak, resident
 
 @dataclass
 class Window:
-    """Time of one contender's timed steps.
+    """Measurements of one contender's timed steps.
 
     Attributes:
-        tokens: of the sources and targets that it saw; grouping by length changes which.
-        wall: seconds.
-        processor: seconds, of all threads.
-        memory: bytes at the peak: on a CPU those by which the process grew from before the model
-            was built, on CUDA those that tensors took.
-        losses: of all steps, the warm-up's too.
+        tokens: tokens of the sources and targets of the timed steps; they depend on the batching.
+        wall: wall time in seconds.
+        processor: processor time of all threads in seconds.
+        memory: peak memory in bytes. On a CPU it is the growth of the process since before the
+            model was built, on CUDA the memory of all tensors.
+        losses: loss of each step, including the warm-up.
     """
 
     tokens: int

@@ -51,9 +51,9 @@ class Plan:
 
     Attributes:
         trial_steps: timed steps of a short window.
-        rounds: passes of long windows, each there and back.
-        compiled: try ``torch_compile``, which takes minutes.
-        excluded: peers that are not compared with -> why.
+        rounds: rounds of long windows; each round runs all contenders, then again in reverse.
+        compiled: whether ``torch_compile`` is tried, which takes minutes.
+        excluded: name of a peer that is not compared with -> the reason.
     """
 
     trial_steps: int

@@ -43,15 +43,15 @@ _KERNELS = {
     "aten::repeat_interleave": 2,
 }
 _LIST_LIMITS = (110, 64, 48, 36, 30)
-"""Tensors to a kernel of a foreach operator that walks 1, 2, ... lists together."""
+"""Tensors per kernel of a foreach operator that takes 1, 2, ... lists."""
 _BLOCKS = 320
 _CHUNK = 65_536
-"""Elements to a block of such a kernel, and blocks to a kernel."""
+"""Elements per block of such a kernel; ``_BLOCKS`` is the number of blocks per kernel."""
 _LISTS = {
     "aten::_fused_adamw_": (0, 1, 2, 3),
     "aten::_foreach_copy_": (0, 1),
 }
-"""Which arguments of an operator are walked together; by default every list of tensors."""
+"""Arguments of an operator that its kernels take together; by default every list of tensors."""
 PARTS = {
     "products": ("mm", "linear"),
     "attention": ("attention", "softmax"),
@@ -59,11 +59,11 @@ PARTS = {
     "clipping": ("norm",),
     "optimizer": ("adam",),
 }
-"""Part of a step -> words of which one is in an operator's name."""
+"""Part of a step -> words, one of which is in the names of its operators."""
 
 
 class LaunchCounter(TorchDispatchMode):
-    """While active, counts kernels by operator.
+    """Counts kernels by operator while it is active.
 
     Attributes:
         launches: operator -> kernels.

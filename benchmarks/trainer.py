@@ -38,12 +38,12 @@ class Settings:
     """Settings of the trainer that a user chooses.
 
     Attributes:
-        dtype: what matrix products are computed in.
+        dtype: the precision of matrix products.
         batching: ``random``, ``grouped`` by the trainer's own sampler, or a ``budget`` of tokens.
-        attention: transformers' name of it; ``sdpa`` is what it chooses by itself.
-        optimizer: the trainer's name of it; fused is what it chooses by itself.
-        low_weights: frozen weights are stored in bfloat16.
-        compiled: by ``torch_compile``.
+        attention: transformers' name of the attention; ``sdpa`` is its default.
+        optimizer: the trainer's name of the optimizer; the fused one is its default.
+        low_weights: whether frozen weights are stored in bfloat16.
+        compiled: whether ``torch_compile`` is used.
     """
 
     dtype: str = "float32"

@@ -14,13 +14,13 @@ from gpu.step import StepResult, run_step
 
 RECIPES = ("lora_ff+lprun", "full", "lprun", "lora_ff", "lora_qv", "lora_qv+lprun")
 CLOSE = {"loss": 1e-4, "gradients": 1e-3}
-"""In float32: relative distances that rounding explains."""
+"""Largest relative distances in float32, which rounding explains."""
 ALLOWED = {"loss": 2e-3, "gradients": 2e-2}
-"""In bfloat16: what is allowed in any case, ..."""
+"""Relative distances in bfloat16 that are always allowed."""
 FACTOR = 2.0
-"""... and how much further from float32 ours may be than the library's."""
+"""Largest ratio of the harness's distance from float32 to the library's."""
 SECONDS = 5.0
-"""What must be left for a comparison to be begun."""
+"""Seconds that must be left to begin a comparison."""
 
 
 def run(result: StepResult) -> str:

@@ -58,8 +58,8 @@ def sum_up(kernels: Sequence[Kernel], step_seconds: float) -> dict[str, Any]:
     """Return launches and milliseconds by kind.
 
     Args:
-        kernels: of one step.
-        step_seconds: of an equal step without the profiler, until the device was done.
+        kernels: the kernels of one step.
+        step_seconds: seconds of an equal step without the profiler, until the device had finished.
     """
     milliseconds: dict[str, float] = defaultdict(float)
     launches: Counter[str] = Counter()
@@ -80,7 +80,7 @@ def sum_up(kernels: Sequence[Kernel], step_seconds: float) -> dict[str, Any]:
 
 
 def busy_nanoseconds(kernels: Iterable[Kernel]) -> int:
-    """Return for how long at least one of the kernels ran."""
+    """Return the nanoseconds in which at least one of the kernels ran."""
     busy = end = 0
     for kernel in sorted(kernels, key=lambda k: k.start):
         stop = kernel.start + kernel.duration
@@ -103,7 +103,7 @@ def device_kernels(profiler: Any) -> list[Kernel]:
 
 
 class ProfilingClock:
-    """Stands for the benchmark's clock: lets one step pass under the profiler.
+    """Replaces the benchmark's clock: records one step with the profiler.
 
     Args:
         device: ``cuda`` or ``cpu``.
@@ -119,7 +119,12 @@ class ProfilingClock:
         self._seconds = 0.0
 
     def step_done(self, steps: int, tokens: int) -> None:
-        """Note that so many steps are queued; the last warm one is timed without the profiler."""
+        """Count a step; the last warm-up step is timed without the profiler.
+
+        Args:
+            steps: number of steps that are queued so far.
+            tokens: source and target tokens of the last one.
+        """
         if steps == self.warm - 1:
             self._wait()
             self._began = time.perf_counter()
@@ -135,7 +140,7 @@ class ProfilingClock:
             self.found |= sum_up(self._kernels(), self._seconds) | {"tokens": tokens}
 
     def read(self, losses: list[Any]) -> dict[str, Any]:
-        """Return what was found."""
+        """Return the measurements of the profiled step, and its loss."""
         return {**self.found, "loss": float(losses[-1])}
 
     def _start(self) -> None:
@@ -148,7 +153,7 @@ class ProfilingClock:
         self._profiler.start()
 
     def _kernels(self) -> list[Kernel]:
-        """Return what ran on the device; on a CPU the operators, without those within others."""
+        """Return the kernels of the device; on a CPU the operators with their own time only."""
         if self.device == "cuda":
             return device_kernels(self._profiler)
         return [

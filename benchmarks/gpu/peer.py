@@ -16,7 +16,7 @@ from typing import Any
 from gpu.step import StepResult, run_step
 
 COMPILE_SECONDS = 100.0
-"""What must be left to try torch_compile, whose first steps take minutes."""
+"""Seconds that must be left to try torch_compile, whose first steps take minutes."""
 CASE_SECONDS = 25.0
 WORK = (
     ("t5-large", "lora_ff+lprun"),

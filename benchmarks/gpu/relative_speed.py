@@ -14,7 +14,7 @@ from typing import Any
 from gpu.step import StepResult, run_step
 
 RECIPES = ("lora_ff+lprun", "full", "lora_ff", "lprun", "lora_qv+lprun")
-"""The most telling first, for a run that is cut off."""
+"""The most informative first, in case the time runs out."""
 FULL_LENGTH = "512/128"
 """Every source and target has this many tokens."""
 OWN_LENGTHS = "mimic_radiology"
@@ -54,7 +54,7 @@ FULL = tuple(
 )
 TINY = (Workload("nano-t5", OWN_LENGTHS, 1, RECIPES[:1], 1, 2),)
 SECONDS = 45.0
-"""What must be left for a workload to be begun."""
+"""Seconds that must be left to begin a workload."""
 
 
 def run(result: StepResult) -> str:

@@ -38,7 +38,7 @@ class Request:
 
 
 class StepResult:
-    """The cases of a step; a case that is there is not measured again.
+    """Measurements of the cases of a step; a stored case is not measured again.
 
     Args:
         request: what was requested.
