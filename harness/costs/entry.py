@@ -15,7 +15,9 @@ from harness.costs.plan import Plan, plan_recipes
 from harness.costs.profile import profile_recipes
 from harness.errors import HarnessError
 from harness.measurement.fingerprint import explain_no_driver, fingerprint
-from harness.records.profile import Profile
+from harness.records.measurements import Fingerprint
+from harness.records.profile import Profile, ProfiledRecipe
+from harness.spec.run_spec import RunSpec
 from harness.training.resolved_run import choose_device, choose_dtype
 
 
@@ -60,24 +62,16 @@ def plan(
         >>> [plan] = harness.plan("t5-large", "lora_ff+lprun")
         >>> plan.memory.peak_bytes
     """
-    choice = _data_choice(data)
+    choice = _data_choice(data, task)
     plugins = installed()
     recipes = plugins.recipes(compressor)
     chosen = plugins.backbone(backbone)
     spec = profile_spec(backbone, task, {"device": device, **(settings or {})}, task_options)
-    batches: Batches | None = None
     _measure_process(choose_device(spec.device))
+    batches = None
     if task is not None:
-        batches = choose_batches(
-            spec,
-            chosen,
-            plugins.task(spec.task, spec.task_options),
-            choice,
-            source_tokens,
-            target_tokens,
-        )
-    elif choice is DataChoice.OWN:
-        raise HarnessError("--data own needs a task.", "Add --task NAME")
+        chosen_task = plugins.task(spec.task, spec.task_options)
+        batches = choose_batches(spec, chosen, chosen_task, choice, source_tokens, target_tokens)
     return plan_recipes(
         chosen,
         recipes,
@@ -130,7 +124,7 @@ def profile(
         >>> profile = harness.profile("nano-t5", ["full", "lora_ff+lprun"])
         >>> profile.recipes[1].speed.relative
     """
-    choice = _data_choice(data)
+    choice = _data_choice(data, task)
     plugins = installed()
     spec = profile_spec(backbone, task, {"device": device, **(settings or {})}, task_options)
     recipes = plugins.recipes(compressor)
@@ -141,19 +135,29 @@ def profile(
     _measure_process(chosen_device)
     on_progress("reading data")
     batches = choose_batches(spec, chosen, chosen_task, choice, source_tokens, target_tokens)
-    frozen = batches.frozen
-    rows = profile_recipes(spec, chosen, recipes, frozen, on_progress)
+    rows = profile_recipes(spec, chosen, recipes, batches.frozen, on_progress)
     attentions = sorted({row.attention for row in rows if row.attention})
     measured_on = fingerprint(chosen_device, dtype, ", ".join(attentions) or "no recipe fitted")
+    return _record(spec, chosen.name, chosen_task.name, batches, measured_on, rows)
+
+
+def _record(
+    spec: RunSpec,
+    backbone: str,
+    task: str,
+    batches: Batches,
+    measured_on: Fingerprint,
+    rows: list[ProfiledRecipe],
+) -> Profile:
     record = Profile(
-        backbone=chosen.name,
-        task=chosen_task.name,
+        backbone=backbone,
+        task=task,
         batches=batches.of,
         why_no_data=batches.why_no_data,
         batch_size=spec.train.batch_size,
         accumulation=spec.train.accumulation,
-        mean_source_tokens=frozen.mean_source_tokens,
-        mean_target_tokens=frozen.mean_target_tokens,
+        mean_source_tokens=batches.frozen.mean_source_tokens,
+        mean_target_tokens=batches.frozen.mean_target_tokens,
         fingerprint=measured_on,
         recipes=rows,
     )
@@ -161,13 +165,16 @@ def profile(
     return record
 
 
-def _data_choice(data: str) -> DataChoice:
+def _data_choice(data: str, task: str | None) -> DataChoice:
     try:
-        return DataChoice(data)
+        choice = DataChoice(data)
     except ValueError as error:
         raise HarnessError(
             f"Unknown choice of data {data!r}.", f"Known: {', '.join(DataChoice)}."
         ) from error
+    if choice is DataChoice.OWN and task is None:
+        raise HarnessError("--data own needs a task.", "Add --task NAME")
+    return choice
 
 
 def _measure_process(device: torch.device) -> None:

@@ -51,8 +51,6 @@ TOO_LARGE = {
     "harness/cli/run.py run",
     "harness/cli/score.py score",
     "harness/cli/sweep.py sweep",
-    "harness/costs/entry.py plan",
-    "harness/costs/entry.py profile",
     "harness/reporting/page/charts.py tradeoff",
     "harness/reporting/page/render.py page",
     "harness/running/entry.py run",
