@@ -1,4 +1,4 @@
-"""Each benchmark fails where the hard part of its work is not there."""
+"""Each benchmark fails if the hard part of its work is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison of training refuses an input that handicaps the peer, and goes on where it was."""
+"""The comparison of training refuses an input that handicaps the peer, and resumes."""
 
 from __future__ import annotations
 

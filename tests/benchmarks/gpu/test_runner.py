@@ -1,4 +1,4 @@
-"""The steps of ``make gpu``: each ends, is written down at once, and is not run twice."""
+"""The steps of ``make gpu``: each ends, is saved at once, and is not run twice."""
 
 from __future__ import annotations
 

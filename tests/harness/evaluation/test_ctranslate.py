@@ -70,7 +70,7 @@ def bart() -> PreTrainedModel:
 
 
 def sharpened(model: PreTrainedModel, factor: float) -> PreTrainedModel:
-    """Larger weights make it decided."""
+    """Enlarge the weights, so that hypotheses have clearly different scores."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

@@ -43,7 +43,7 @@ BART_SHAPE = {
 
 
 def _build(family: str, sharpness: float, seed: int = 0, **config: object) -> PreTrainedModel:
-    """Draw a model; larger weights make it decided, so that beams move and some end early."""
+    """Draw a model with large weights, so that beams are reordered and some end early."""
     shape = T5_SHAPE if "T5" in family else BART_SHAPE
     torch.manual_seed(seed)
     model_config = getattr(transformers, f"{family}Config")(**{**shape, **config})
@@ -182,7 +182,7 @@ def _expected(
 
 
 class TokenIds:
-    """Stands for a tokenizer: writes every id up to the one that ends the prediction."""
+    """Replaces a tokenizer: writes every id up to the end of the prediction."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.end = model.generation_config.eos_token_id
@@ -330,7 +330,7 @@ def test_greedy_search_ignores_what_belongs_to_beams(shared_beams: bool, caplog:
 
 
 @pytest.mark.parametrize("build", [_t5, _t5_gated, _bart])
-def test_the_compared_models_move_their_beams_and_end_at_unlike_lengths(
+def test_the_compared_models_reorder_beams_and_end_at_different_lengths(
     build: Callable[[], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """Otherwise the comparisons above would show nothing."""

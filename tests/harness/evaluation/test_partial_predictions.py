@@ -1,4 +1,4 @@
-"""Predictions on disk as they are made: each batch whole, or not at all."""
+"""The file of partial predictions: a batch is in it completely, or not at all."""
 
 from pathlib import Path
 

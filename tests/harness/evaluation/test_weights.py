@@ -1,4 +1,4 @@
-"""Weights folded for prediction, and back bit for bit."""
+"""Weights merged or rounded for decoding, and restored bit for bit."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is left of a model after a recipe."""
+"""Layers and parameters of a model after a recipe."""
 
 from collections.abc import Callable
 from typing import Any

@@ -103,7 +103,7 @@ def test_blocks_of_draws_do_not_change_the_result(monkeypatch: pytest.MonkeyPatc
         (mean_score(np.array([1.0, 2.0])), {"resamples": 10}, "too few"),
     ],
 )
-def test_misuse_of_the_interval_is_loud(
+def test_misuse_of_the_interval_is_an_error(
     score: Score, options: dict[str, int], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
@@ -226,7 +226,7 @@ def test_no_ratio_is_invented_where_the_baseline_is_not_above_the_lead_baseline(
     assert compare([recipe], [mean_score(np.zeros(50))]).retention is None
 
 
-def test_misuse_of_the_comparison_is_loud() -> None:
+def test_misuse_of_the_comparison_is_an_error() -> None:
     one, two = mean_score(np.array([1.0, 2.0, 4.0])), mean_score(np.array([1.0, 2.0]))
     other = Score.mean([1, 2, 3], "another implementation")
     with pytest.raises(ValueError, match="1 and 2 seeds"):
@@ -284,13 +284,13 @@ def test_geometric_mean_against_scipy(ratios: list[float], level: float) -> None
         assert [low, high] == pytest.approx(np.exp([expected.low, expected.high]))
 
 
-def test_geometric_mean_treats_a_ratio_and_its_inverse_alike() -> None:
+def test_the_geometric_mean_of_inverse_ratios_is_the_inverse() -> None:
     value, low, high = geometric_mean_interval([1.3, 1.5, 1.45])
     inverse = geometric_mean_interval([1 / 1.3, 1 / 1.5, 1 / 1.45])
     assert inverse == pytest.approx((1 / value, 1 / high, 1 / low))
 
 
 @pytest.mark.parametrize("ratios", [[], [1.2], [1.0, 0.0], [1.0, -2.0], [1.0, math.inf]])
-def test_geometric_mean_misuse_is_loud(ratios: list[float]) -> None:
+def test_misuse_of_the_geometric_mean_is_an_error(ratios: list[float]) -> None:
     with pytest.raises(ValueError, match=r"two ratios|positive and finite"):
         geometric_mean_interval(ratios)

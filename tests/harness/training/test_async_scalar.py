@@ -1,4 +1,4 @@
-"""Numbers on their way from the device."""
+"""Scalars that are copied from the device without synchronizing."""
 
 import pytest
 import torch

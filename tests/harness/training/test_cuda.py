@@ -154,7 +154,7 @@ def row_of(*lengths: int) -> PackedRow:
 
 @pytest.mark.usefixtures("_as_in_training")
 @pytest.mark.parametrize("p", [0.1, 0.3])
-def test_padded_attention_drops_as_many_probabilities_as_it_is_told(p: float) -> None:
+def test_padded_attention_drops_the_requested_share_of_probabilities(p: float) -> None:
     """With equal scores and the identity as values, a result is the probabilities themselves."""
     heads, length, count = 8, 64, 16
     row = row_of(*[length] * count)
@@ -187,7 +187,7 @@ def test_padded_attention_has_finite_gradients_at_every_length(
 
 
 class Ids:
-    """Stands for a tokenizer."""
+    """Replaces a tokenizer."""
 
     def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
         return [" ".join(map(str, row)) for row in rows.tolist()]

@@ -1,4 +1,4 @@
-"""The loop: which weights it leaves, when it stops, and that a seed decides it."""
+"""The training loop: the weights that it leaves, its end, and its dependence on the seed."""
 
 import json
 import math
@@ -107,7 +107,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def scripted(scores: Sequence[float], made: Trainer, kept: list[Any]) -> Callable[[], float]:
-    """Return an evaluation that gives these scores, and notes the weights that it saw."""
+    """Return an evaluation that gives these scores and records the weights at each call."""
     left: Iterator[float] = iter(scores)
 
     def evaluate() -> float:
@@ -264,7 +264,7 @@ def test_it_learns(tmp_path: Path) -> None:
     assert sum(losses[-10:]) / 10 < 0.5 * math.log(48) + 1
 
 
-def test_training_goes_on_in_training_mode_after_an_evaluation(tmp_path: Path) -> None:
+def test_training_mode_is_restored_after_an_evaluation(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, max_steps=6)
     made = trainer(chosen)
     modes: list[bool] = []

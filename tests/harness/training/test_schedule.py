@@ -1,4 +1,4 @@
-"""Schedules: permutations that can be resumed, hashes, and batches made ahead of time."""
+"""Schedules: permutations that can be resumed, hashes, and batches prepared ahead of time."""
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -112,7 +112,7 @@ def test_prefetching_keeps_the_order(count: int, batch_size: int) -> None:
         assert labels == order([step])
 
 
-def test_batches_are_made_in_another_thread_and_not_far_ahead() -> None:
+def test_batches_are_prepared_in_another_thread_and_at_most_three_ahead() -> None:
     made: list[int] = []
 
     def note(examples: Sequence[Example]) -> Batch:

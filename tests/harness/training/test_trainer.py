@@ -1,4 +1,4 @@
-"""Trainees: what is trained, and one optimizer step against PyTorch by hand."""
+"""The trainer: the trained parameters, and one optimizer step against PyTorch by hand."""
 
 import copy
 import random
@@ -50,7 +50,7 @@ def move_adapters(model: nn.Module) -> None:
 
 
 def backward(made: Trainer, batch_size: int, accumulation: int) -> tuple[float, dict[str, Tensor]]:
-    """Loss and gradients of the same eight examples, cut into micro-batches."""
+    """Return loss and gradients of the same eight examples, divided into micro-batches."""
     (step,) = Schedule(EXAMPLES, batch_size, accumulation, seed=0).steps(0, 1)
     assert len(step.micro_batches) == accumulation
     batches = [made.engine.collate(batch) for batch in step.micro_batches]

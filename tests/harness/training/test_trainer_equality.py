@@ -130,7 +130,7 @@ def of_the_trainer(
 def ours_and_theirs(
     family: str, folder: Path, theirs: dict[str, Any], recipe: str = "full", **settings: Any
 ) -> float:
-    """Train the same start both ways; return how far the trained weights are apart."""
+    """Train equal models with the harness and the trainer; return the weights' distance."""
     backbone: Backbone = FAMILIES[family]("tiny")
     train = TrainSettings(
         precision="float32",
@@ -200,7 +200,7 @@ def test_schedules_and_label_smoothing_are_the_trainers(family: str, tmp_path: P
 def test_without_the_trainers_exceptions_norms_and_biases_decay_too(
     family: str, tmp_path: Path
 ) -> None:
-    """The comparison is tight enough to see it."""
+    """Check that the comparison is tight enough to detect a difference in decay."""
     assert ours_and_theirs(family, tmp_path, THEIRS["adamw"], decay="all") > 1e-4
 
 

@@ -1,4 +1,4 @@
-"""From CSV to Parquet: what is kept, what is counted, and what is left when it goes wrong."""
+"""Preparation of notes from CSV to Parquet: kept and counted rows, and errors."""
 
 import csv
 import gzip

@@ -117,7 +117,7 @@ def test_what_is_lacking(note: str, pair: tuple[str, str | None]) -> None:
     assert reader("radiology").read(note) == pair
 
 
-def test_of_titles_that_begin_alike_the_longest_counts() -> None:
+def test_of_titles_with_a_common_beginning_the_longest_is_used() -> None:
     titles = Titles(target=["plan"], source=["exam", "exam on discharge"])
     assert SectionReader(titles).read("Exam on discharge: x\nPlan: y").source == (
         "exam on discharge: x"

@@ -243,7 +243,7 @@ def test_topics_with_a_finding_are_not_called_normal(reports: list[Report]) -> N
             )
 
 
-def test_what_the_indication_asks_about_is_always_told(reports: list[Report]) -> None:
+def test_the_report_answers_what_the_indication_asks(reports: list[Report]) -> None:
     for report in reports:
         asked = report.study.asked
         if report.study.at(asked) is None:

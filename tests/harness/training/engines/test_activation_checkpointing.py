@@ -1,4 +1,4 @@
-"""Recomputed activations: the same loss and gradients, with dropout on, in less memory."""
+"""Activation checkpointing: the same loss and gradients, with dropout, in less memory."""
 
 from __future__ import annotations
 

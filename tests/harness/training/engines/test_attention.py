@@ -73,7 +73,7 @@ def test_result_and_gradients_are_those_of_each_sequence_alone(
 
 @WAYS
 def test_dropout_falls_on_the_probabilities(attend: Attend) -> None:
-    """With equal scores and values of one, a result is the share kept, over its expectation."""
+    """With equal scores and values of 1, a result is the kept share over its expectation."""
     torch.manual_seed(0)
     queries = row(100, 300)
     zeros, ones = torch.zeros(HEADS, 400, WIDTH), torch.ones(HEADS, 400, WIDTH)
@@ -84,8 +84,8 @@ def test_dropout_falls_on_the_probabilities(attend: Attend) -> None:
         assert measured == pytest.approx((0.2 / 0.8 / length) ** 0.5, rel=0.15)
 
 
-def test_dropout_is_the_same_both_ways() -> None:
-    """The gradient of the values is the transpose of what multiplied them."""
+def test_forward_and_backward_pass_drop_the_same_probabilities() -> None:
+    """Check that the gradient of the values uses the transpose of the probabilities."""
     queries = row(5, 7)
     query, key, value = tensors(queries, queries, False)
 

@@ -1,4 +1,4 @@
-"""Cheap dropout: the right share, the right scale, the same mask both ways."""
+"""Dropout with packed masks: the dropped share, the scale, and one mask for both passes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The attention of accelerators: padding for the while on the CPU, flash by its shapes."""
+"""The attention of accelerators: padded attention on the CPU, flash attention by its shapes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_rows_are_padded_and_packed_again(lengths: list[int]) -> None:
 @pytest.mark.parametrize("p", [0.0, 0.1])
 @pytest.mark.parametrize("width", [64, 20])
 def test_flash_is_called_as_this_torch_has_it(width: int, p: float) -> None:
-    """On shapes alone: the arguments, what comes back, and that all three get a gradient."""
+    """Check arguments, result and gradients on meta tensors."""
     queries, keys = row((3, 5)), row((9, 1))
 
     def of_shape(tokens: int) -> Tensor:
@@ -116,8 +116,10 @@ def test_flash_is_called_as_this_torch_has_it(width: int, p: float) -> None:
 
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("asked", ["cpu", CUDA])
-def test_beside_a_bias_a_tenth_of_the_probabilities_is_dropped(asked: str, trained: bool) -> None:
-    """Values of one at a key each show every probability by itself: 0, or kept and scaled."""
+def test_attention_with_a_bias_drops_a_tenth_of_the_probabilities(
+    asked: str, trained: bool
+) -> None:
+    """With one-hot values every element of the result is one probability: dropped, or scaled."""
     device = choose_device(asked)
     lengths, heads, width = (64,) * 8, 8, 64
     offsets = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
@@ -138,7 +140,7 @@ def test_beside_a_bias_a_tenth_of_the_probabilities_is_dropped(asked: str, train
 
 @pytest.mark.parametrize("longest", [64, 192, 320])
 @pytest.mark.parametrize("asked", ["cpu", CUDA])
-def test_gradients_beside_a_mask_are_finite_and_right_at_odd_multiples_of_64(
+def test_gradients_with_a_mask_are_finite_and_correct_at_odd_multiples_of_64(
     asked: str, longest: int
 ) -> None:
     device = choose_device(asked)

@@ -86,7 +86,7 @@ def test_dropout_only_while_training() -> None:
         assert not torch.equal(model.train()(x), model(x))
 
 
-def test_merging_and_disabling_work_meanwhile() -> None:
+def test_merging_and_disabling_adapters_work_while_patched() -> None:
     model = adapted(True)
     x = torch.randn(3, 6)
     with torch.no_grad(), patch_lora(model):

@@ -1,4 +1,4 @@
-"""The lean norm against transformers' own."""
+"""The patched norm against transformers' own."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Weights rounded together against autocast, which rounds each by itself."""
+"""Weights rounded in groups against autocast, which rounds them one by one."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_stacked_product_is_that_of_its_parts(bias: bool, again: bool) -> None
         assert float((ours - theirs).norm()) < 0.01 * largest
 
 
-def test_modules_with_other_inputs_are_right_all_the_same() -> None:
+def test_stacked_modules_with_different_inputs_give_correct_results() -> None:
     model, plain = (nn.ModuleList([Attention(True)]) for _ in range(2))
     plain.load_state_dict(model.state_dict())
     _, undo = round_together(model, torch.bfloat16, [projections(model[0])])
