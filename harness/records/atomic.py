@@ -1,4 +1,4 @@
-"""Writing files so that they appear whole or not at all."""
+"""Atomic writing of files: they appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSONL file whole."""
+    """Write a JSONL file atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row to a JSONL file that grows while a run goes on."""
+    """Append a row to a JSONL file that grows during a run."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")

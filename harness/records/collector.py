@@ -1,4 +1,4 @@
-"""Python's search for cycles, which costs much where millions of objects hold none."""
+"""Control of Python's garbage collector, whose search for cycles is slow on many objects."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def without_collector() -> Iterator[None]:
-    """Spare what is made inside the search for cycles, then and later.
+    """Exclude the objects that the block creates from the search for cycles, now and later.
 
-    Thousands of reports hold none, and to search them takes longer than to make them. They are
-    freed when nothing refers to them, as ever.
+    Thousands of reports have no cycles, and searching them takes longer than reading them. They
+    are still freed when nothing refers to them.
     """
     enabled = gc.isenabled()
     gc.disable()

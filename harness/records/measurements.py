@@ -10,61 +10,61 @@ from harness.records.record import Record
 
 
 class TimeParts(Record):
-    """Seconds of a training step by part, in a window of their own that no speed is taken from."""
+    """Seconds of each part of a training step, timed in a window that speed does not use."""
 
     data: float
-    """Waiting for the batch, which another thread makes."""
+    """Waiting for the batch, which another thread collates."""
     forward: float
     """Forward pass and loss."""
     backward: float
     """Backward pass."""
     optimizer: float
-    """Clipping, optimizer, dropping the gradients."""
+    """Gradient clipping, optimizer step, and freeing the gradients."""
 
 
 class MemoryParts(Record):
-    """Bytes in tensors at the peak of a step on the longest batch, by what they are for."""
+    """Bytes in tensors at the peak of a step on the longest batch, by purpose."""
 
     weights: int
-    """Weights and buffers, and copies of them that live on."""
+    """Weights and buffers, and lasting copies of them."""
     gradients: int
-    """Of the trained weights."""
+    """Gradients of the trained weights."""
     optimizer: int
-    """The optimizer's state."""
+    """State of the optimizer."""
     activations: int
-    """What the forward pass made and still holds, low-precision copies of weights included."""
+    """Tensors of the forward pass that are still held, low-precision copies of weights included."""
     logits: int
-    """Scores over the vocabulary, what is computed from them, and their gradients."""
+    """Logits, what is computed from them, and their gradients."""
     other: int
-    """The batch, and what the backward pass holds for a moment."""
+    """The batch, and temporary tensors of the backward pass."""
 
     @property
     def total(self) -> int:
-        """Their sum."""
+        """Sum of all parts."""
         return sum(getattr(self, part) for part in MemoryParts.model_fields)
 
 
 class Energy(Record):
-    """Energy of the timed windows of speed, by counters of the device, less idle power.
+    """Energy of the windows that speed is timed in, by counters of the device, above idle power.
 
-    The counters are those of the whole device, whoever uses it: NVML's of the GPU with its memory,
-    or RAPL's of all processor packages, without memory.
+    The counters are those of the whole device, including all other programs that use it: NVML's of
+    the GPU with its memory, or RAPL's of all processor packages, without memory.
     """
 
     source: Literal["nvml", "rapl", "none"]
-    """Whose counters; none where there are none that can be read."""
+    """Source of the counters; none if no counter can be read."""
     joules: float | None = None
-    """Over all windows, less what ``idle_watts`` would have used in that time."""
+    """Joules of all windows, minus those that ``idle_watts`` uses in the same time."""
     joules_per_1000_tokens: float | None = None
-    """The same for each 1000 of the tokens that speed counts."""
+    """``joules`` per 1000 of the tokens that speed counts."""
     idle_watts: float | None = None
-    """Power before the windows, while the model waits in memory."""
+    """Power before the windows, while the model is in memory and idle."""
     not_measured: dict[str, str] = Field(default_factory=dict)
-    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
+    """Field that is null -> reason; nested fields are joined by dots. Empty in older reports."""
 
 
 class Speed(Record):
-    """Training speed, measured in a window of its own on a frozen schedule of batches."""
+    """Training speed, measured in windows of its own on a fixed schedule of batches."""
 
     tokens_per_s: float
     """Source tokens and target tokens that carry loss, without padding, per second."""
@@ -75,59 +75,60 @@ class Speed(Record):
     relative_ci: tuple[float, float] | None = None
     """95 % interval of ``relative`` (Student's t over the logarithms of the matched ratios)."""
     noise_floor: float | None = None
-    """What full against full showed in the same windows, as a ratio of at least 1: a ``relative``
-    that is no further from 1 than this is not significant."""
+    """Ratio, at least 1, of full fine-tuning against itself in the same windows. A ``relative``
+    that is not further from 1 is not significant."""
     baseline: str
-    """Where the baseline's numbers come from, or why there are none."""
+    """Source of the baseline's numbers, or the reason why there are none."""
     engine: str
-    """How batches went through the model: packed or padded."""
+    """Engine of the batches: packed or padded."""
     schedule_sha256: str
-    """Hash of the token ids and the order of the schedule; equal where speeds are comparable."""
+    """Hash of the schedule's token ids and their order; comparable speeds have equal hashes."""
     window_seconds: list[float]
-    """Seconds of each timed window of the recipe, in the order measured."""
+    """Seconds of each timed window of the recipe, in the order of measurement."""
     warmup_extra_seconds: float | None = None
-    """What the warm-up took beyond as many warm steps: allocation, choice of kernels, and compiling
-    them where a recipe or the device does. It is in no other number; null in older reports."""
+    """Seconds of the warm-up beyond those of as many warm steps: allocation, choice of kernels, and
+    compilation where a recipe or the device needs it. No other number includes them. Null in older
+    reports."""
     flop_limit_relative: float | None = None
-    """What ``relative`` would be if only matrix products took time; null if a compressor cannot be
+    """FLOP limit: ``relative`` if only matrix products took time. Null if a compressor cannot be
     traced by shapes alone."""
     share_of_limit: float | None = None
     """relative / flop_limit_relative; null if one of them is."""
     parts: TimeParts | None = None
-    """Where the time goes; null if it was not looked at."""
+    """Time of each part of a step; null if it was not measured."""
     energy: Energy | None = None
-    """What the windows used; null in older reports."""
+    """Energy of the windows; null in older reports."""
     not_measured: dict[str, str] = Field(default_factory=dict)
-    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
+    """Field that is null -> reason; nested fields are joined by dots. Empty in older reports."""
 
 
 class Memory(Record):
     """Peak memory over optimizer steps on the longest batch, in a process of its own."""
 
     peak_bytes: int
-    """CUDA: most bytes allocated by tensors. CPU: most resident bytes of the process, whose C
-    allocator returns what is freed at once; by its default rules it may keep some more."""
+    """CUDA: most bytes allocated by tensors. CPU: most resident bytes of the process. Its C
+    allocator is set to return freed memory at once; by default it may keep some."""
     static_bytes: int
     """Bytes held between steps, once the optimizer's state exists."""
     reserved_bytes: int | None = None
-    """CUDA: most bytes that the allocator held; null on a CPU."""
+    """CUDA: most bytes that the allocator reserved; null on a CPU."""
     process_bytes: int | None = None
-    """CUDA: bytes of the device that NVML books to the process when the window ends: what the
-    allocator holds, CUDA's context and libraries."""
+    """CUDA: bytes of the device that NVML assigns to the process at the end of the window: the
+    allocator's reserved memory, CUDA's context and libraries."""
     allocation_retries: int | None = None
-    """CUDA: how often in the window the allocator had to give back what it held and ask again; if
-    it is not 0, memory was so short that it cost speed."""
+    """CUDA: number of times in the window that the allocator had to free its cache and retry. If it
+    is not 0, too little memory was free and training was slower."""
     workspace_bytes: int | None = None
-    """CUDA: of ``peak_bytes``, what cuBLAS keeps to work in, whatever the recipe; null on a CPU and
-    in older reports."""
+    """CUDA: part of ``peak_bytes`` that is cuBLAS's workspace, which is the same for all recipes.
+    Null on a CPU and in older reports."""
     tensor_bytes: int | None = None
-    """CPU: most bytes in live tensors, which unlike resident bytes is deterministic."""
+    """CPU: most bytes in live tensors; deterministic, unlike resident bytes."""
     relative: float | None = None
-    """peak_bytes / those of full fine-tuning; null without a baseline."""
+    """peak_bytes / peak_bytes of full fine-tuning; null without a baseline."""
     parts: MemoryParts | None = None
-    """What the tensors are for; null if it was not looked at."""
+    """Bytes of tensors by purpose; null if they were not counted."""
     not_measured: dict[str, str] = Field(default_factory=dict)
-    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
+    """Field that is null -> reason; nested fields are joined by dots. Empty in older reports."""
 
 
 class Fingerprint(Record):
@@ -136,21 +137,21 @@ class Fingerprint(Record):
     device: str
     """Name of the accelerator, or cpu."""
     driver: str | None
-    """Of the accelerator; null on a CPU."""
+    """Version of the accelerator's driver; null on a CPU."""
     cpu: str
     """Model of the processor."""
     threads: int
-    """Threads that torch computes with."""
+    """Number of threads that torch computes with."""
     versions: dict[str, str]
     """Versions of python, torch, transformers, peft and the harness; on CUDA of CUDA and cuDNN."""
     dtype: str
-    """What matrix products are computed in."""
+    """Type that matrix products are computed in."""
     matmul_precision: str
     """torch's float32 matmul precision."""
     attention: str
     """Attention implementation."""
     environment: dict[str, str] = Field(default_factory=dict)
-    """Variables of the environment that make libraries compute or allocate otherwise."""
+    """Environment variables that change how libraries compute or allocate."""
     git: str | None
-    """Commit of the harness's checkout, with +dirty and a hash of the changes if it was changed;
-    null outside of one."""
+    """Commit of the harness's checkout; +dirty and a hash are appended if it has changes. Null
+    outside of a checkout."""

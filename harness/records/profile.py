@@ -11,110 +11,110 @@ from harness.records.record import Record
 from harness.records.report import Failure, LayersKept, Parameters
 
 BatchesOf = Literal["drawn from the task's length profile", "the task's own data"]
-"""Where batches come from."""
+"""Source of the batches."""
 
 
 class MemoryEstimate(Record):
-    """Peak memory worked out from shapes, for the longest batch."""
+    """Estimate of the peak memory on the longest batch, computed from shapes."""
 
     peak_bytes: int
-    """CUDA: bytes in tensors. CPU: these and the process."""
+    """Peak bytes. CUDA: those in tensors. CPU: those in tensors and of the process."""
     tensor_bytes: int
     """Bytes in tensors."""
     process_bytes: int | None
-    """CPU: what is resident beside tensors: interpreter, libraries and their buffers, as of the
-    process that predicted after a step of a small model. Null on CUDA."""
+    """CPU: resident bytes beside tensors (interpreter, libraries, buffers), measured in the
+    estimating process after a step of a small model. Null on CUDA."""
     parts: MemoryParts
-    """What the tensors are for."""
+    """Bytes of tensors by purpose."""
     engine: str
-    """How batches go through the model: packed or padded."""
+    """Engine of the batches: packed or padded."""
     dtype: str
-    """What matrix products are computed in."""
+    """Type that matrix products are computed in."""
     batch_size: int
-    """Examples in a batch."""
+    """Examples in a micro-batch."""
     source_tokens: int
-    """Of the longest optimizer step."""
+    """Source tokens of the longest optimizer step."""
     target_tokens: int
-    """Of the longest optimizer step."""
+    """Target tokens of the longest optimizer step."""
 
 
 class ProfiledRecipe(Record):
-    """One recipe."""
+    """Profile of one recipe."""
 
     recipe: str
-    """In canonical form."""
+    """Recipe in canonical form."""
     status: Literal["ok", "oom", "error"]
-    """How it ended."""
+    """Status at the end of the measurement."""
     failure: Failure | None = None
     """Set unless the status is ok."""
     memory_reached: int | None = None
-    """Bytes that the process (CPU) or its tensors (CUDA) held when memory ran out, at the most;
-    null unless the status is oom, or where it could not say."""
+    """Most bytes that the process (CPU) or its tensors (CUDA) held before memory ran out; null
+    unless the status is oom, or if the process could not report it."""
     attention: str | None = None
-    """Attention implementation of the recipe's model; null if it could not be built."""
+    """Attention implementation of the model; null if the model could not be built."""
     layers_kept: LayersKept | None = None
-    """Null if it could not be built."""
+    """Null if the model could not be built."""
     parameters: Parameters | None = None
-    """Null if it could not be built."""
+    """Null if the model could not be built."""
     speed: Speed | None = None
-    """Null if it did not fit."""
+    """Null if training did not fit into memory."""
     memory: Memory | None = None
-    """Null if it did not fit."""
+    """Null if training did not fit into memory."""
     predicted_memory: MemoryEstimate | None = None
-    """What ``harness plan`` says for the same batches; null if it cannot be predicted."""
+    """Estimate of ``harness plan`` for the same batches; null if memory cannot be estimated."""
     not_measured: dict[str, str] = Field(default_factory=dict)
-    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
+    """Field that is null -> reason; nested fields are joined by dots. Empty in older reports."""
 
 
 class PaperComparison(Record):
     """Numbers that the paper prints for a recipe, beside those of this profile."""
 
     recipe: str
-    """In canonical form."""
+    """Recipe in canonical form."""
     table: str | None
-    """Number of the paper's table; null where the paper has no such cell."""
+    """Number of the paper's table; null if the paper has no such cell."""
     paper_speed_pct: float | None = None
-    """Percent of full fine-tuning."""
+    """The paper's speed in percent of full fine-tuning."""
     own_speed_pct: float | None = None
-    """Likewise; null if it was not measured."""
+    """Measured speed in percent of full fine-tuning; null if it was not measured."""
     paper_trained_params: int | None = None
-    """Printed in millions, cut to one decimal."""
+    """The paper's trained parameters, which it prints in millions with one decimal, truncated."""
     own_trained_params: int | None = None
-    """Null if it could not be built."""
+    """Null if the model could not be built."""
     paper_mem_gb: float | None = None
-    """GB of 1e9 bytes, in tensors on CUDA."""
+    """The paper's memory in GB of 1e9 bytes: tensors on CUDA."""
     own_mem_gb: float | None = None
-    """Peak in GB of 1e9 bytes; null if it was not measured."""
+    """Measured peak memory in GB of 1e9 bytes; null if it was not measured."""
     not_measured: dict[str, str] = Field(default_factory=dict)
-    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
+    """Field that is null -> reason; nested fields are joined by dots. Empty in older reports."""
 
 
 class Profile(Record):
-    """Recipes on one backbone and one device."""
+    """Profile of recipes on one backbone and one device."""
 
     schema_version: int = 1
-    """Version of this record's form."""
+    """Version of this record's schema."""
     backbone: str
-    """Its name."""
+    """Name of the backbone."""
     task: str
-    """Whose lengths the batches have."""
+    """Name of the task, whose data or lengths the batches have."""
     batches: BatchesOf
-    """Where the batches come from."""
+    """Source of the batches."""
     why_no_data: str | None = None
-    """Why the task's own data were not used; null if they were."""
+    """Reason why the task's own data were not used; null if they were used."""
     batch_size: int
     """Examples in a micro-batch."""
     accumulation: int
     """Micro-batches in an optimizer step."""
     mean_source_tokens: float
-    """Of the timed batches."""
+    """Mean source length in the timed batches."""
     mean_target_tokens: float
-    """Of the timed batches."""
+    """Mean target length in the timed batches."""
     fingerprint: Fingerprint
-    """What the numbers depend on."""
+    """Machine and software that the numbers depend on."""
     recipes: list[ProfiledRecipe] = Field(default_factory=list)
-    """In the order requested."""
+    """Profiles of the recipes, in the requested order."""
     paper: list[PaperComparison] | None = None
     """Null unless ``--compare paper`` was requested."""
     not_measured: dict[str, str] = Field(default_factory=dict)
-    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
+    """Field that is null -> reason; nested fields are joined by dots. Empty in older reports."""

@@ -1,4 +1,4 @@
-"""The report of a run: one typed record, whatever became of the run."""
+"""Report of a run: one typed record, also for a run that failed."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Status = Literal["ok", "oom", "nan", "timeout", "interrupted", "error"]
 
 
 class LayersKept(Record):
-    """Transformer layers that are left, 1-indexed by where they were in the backbone."""
+    """Transformer layers that are kept, numbered from 1 by their position in the backbone."""
 
     encoder: list[int]
-    """Of the encoder."""
+    """Layers of the encoder."""
     decoder: list[int]
-    """Of the decoder."""
+    """Layers of the decoder."""
 
 
 class Parameters(Record):
     """Numbers of parameters, tied weights counted once."""
 
     original: int
-    """Of the backbone as published."""
+    """Parameters of the backbone as published."""
     total: int
-    """Of the compressed model, adapters included."""
+    """Parameters of the compressed model, adapters included."""
     trainable: int
-    """Trained ones: they require a gradient, are in the optimizer, and got a gradient."""
+    """Trained parameters: they require a gradient, are in the optimizer, and got a gradient."""
     trainable_pct_of_original: float
     """100 x trainable / original."""
     trainable_pct_of_total: float
@@ -42,15 +42,15 @@ class Value(Record):
     """One metric of the test split."""
 
     value: float
-    """Corpus value."""
+    """Value on the whole test split."""
     ci: tuple[float, float] | None
     """95 % interval over test examples (seeded bootstrap); null for fewer than two examples."""
     signature: str
-    """Pins the implementation; values of unlike signatures are never compared."""
+    """Identifies the implementation; values with different signatures are never compared."""
     higher_is_better: bool
-    """The direction."""
+    """Whether a higher value is better."""
     metric: str | None = None
-    """The metric and its options, as ``--metrics`` takes them; null where none were chosen."""
+    """The metric and its options, as ``--metrics`` takes them; null if no options were chosen."""
 
 
 class Training(Record):
@@ -61,118 +61,119 @@ class Training(Record):
     planned_steps: int
     """Optimizer steps planned."""
     best_step: int
-    """Steps after which the weights that were kept were reached."""
+    """Step of the best weights, which are those that the run saves."""
     best_metric: str | None = None
-    """Chose these weights. None in reports from before it was noted: the task's primary metric."""
+    """Metric that chose the best weights; null in older reports: the task's primary metric."""
     best_value: float | None
-    """Of that metric on the eval split at that step; None where it never was a number."""
+    """Value of that metric on the eval split at that step; null if it never was a number."""
     learning_rate: float
-    """Highest learning rate of a step."""
+    """Highest learning rate of all steps."""
     notes: list[str] = Field(default_factory=list)
-    """What a reader should know of the training, in sentences."""
+    """Sentences that a reader of the training should know."""
     stopped: Literal["finished", "patience"]
-    """Why it ended."""
+    """Reason why the training ended."""
     seconds: float
-    """Wall time of the whole phase, evaluation included; never a measure of speed. Of a run that
-    was resumed, only the time whose work was kept."""
+    """Wall time of the whole phase, evaluation included; not a measure of speed. For a resumed run
+    it counts only the time of work that was kept."""
     processes: int = 1
-    """That shared each step's examples, each on a device of its own. Speed and memory are always
-    those of one process on one device, measured before."""
+    """Number of processes that shared the examples of each step, each on its own device. Speed and
+    memory are always measured before, with one process on one device."""
 
 
 class Data(Record):
     """Data that the task supplied."""
 
     train: int
-    """Examples."""
+    """Examples of the train split."""
     eval: int
-    """Examples."""
+    """Examples of the eval split."""
     test: int
-    """Examples that were scored."""
+    """Examples of the test split that were scored."""
     skipped: dict[str, int]
-    """Why rows were left out -> how many."""
+    """Reason why rows were left out -> number of rows."""
     leakage: dict[str, int] = Field(default_factory=dict)
-    """Likeness of sources -> pairs in different splits that are so alike, over all rows: exact, and
-    near; empty where the task does not count them."""
+    """Kind of duplicate (exact, near) -> number of pairs of sources in different splits, over all
+    rows; empty if the task does not count them."""
     cut_sources: int
-    """Sources longer than the task's limit, over all splits; they lost their end."""
+    """Sources of all splits that were longer than the task's limit and were truncated."""
     cut_targets: int
-    """Targets longer than the limit; training saw them cut, scores never do."""
+    """Targets longer than the limit; they are truncated for training and never for scores."""
     sha256: str
     """Hash of the texts of all splits."""
     rows: int | None = None
-    """Usable rows of all splits, scored or not; null in older reports."""
+    """Usable rows of all splits, whether scored or not; null in older reports."""
     notes: list[str] = Field(default_factory=list)
-    """What was guessed while reading, and the option that decides it."""
+    """Sentences about what was guessed while reading, with the option that decides it."""
 
 
 class MergeCheck(Record):
     """Check that the model which the run saves behaves like the one that it trained."""
 
     largest_logit_difference: float
-    """Between the trained model and the same with its adapters folded into plain layers, on one
-    batch in float32."""
+    """Largest difference between logits of the trained model and of the same model with its
+    adapters merged into plain layers, on one batch in float32."""
     float32_logit_difference: float | None = None
-    """Between the model as it was evaluated and the backbone in float32 with the saved weights, on
-    one batch. Null where it was evaluated in float32, and in older reports."""
+    """Largest difference between logits of the model as it was evaluated and of the backbone in
+    float32 with the saved weights, on one batch; null if it was evaluated in float32, and in older
+    reports."""
 
 
 class Failure(Record):
-    """Why a run did not end well."""
+    """Failure of a run."""
 
     phase: str
-    """One of the phases."""
+    """Phase in which the run failed."""
     message: str
-    """What went wrong, in a line or two; holds no text of the data."""
+    """Description of the failure in a line or two; contains no text of the data."""
     memory_bytes: int | None = None
-    """If memory ran out: what the process held at most until then."""
+    """Most bytes that the process held, if memory ran out; null otherwise."""
 
 
 class Resumption(Record):
-    """A new start of a run that had been stopped."""
+    """Resumption of a run that had been stopped."""
 
     phase: str
-    """The phase that it went on with; what the phases before it had found was kept."""
+    """Phase at which the run resumed; the results of earlier phases were kept."""
     step: int | None = None
-    """Optimizer steps that were already done, if that phase is training."""
+    """Optimizer steps that were already done, if the phase is training."""
 
 
 class Report(Record):
-    """Everything a run found."""
+    """Everything that a run found."""
 
     schema_version: int = SCHEMA_VERSION
-    """Version of this record's form."""
+    """Version of this record's schema."""
     id: str
-    """Derived from all that could change the result."""
+    """Identity of the run, derived from everything that can change its result."""
     status: Status
-    """How it ended."""
+    """Status at the end of the run."""
     failure: Failure | None = None
     """Set unless the status is ok."""
     backbone: str
     """Name of the backbone."""
     recipe: str
-    """The recipe in canonical form."""
+    """Recipe in canonical form."""
     task: str
     """Name of the task."""
     seed: int
-    """Its seed."""
+    """Seed of the run."""
     settings: str | None = None
-    """Hash of the settings that runs must share to be averaged or compared: those of training and
-    decoding, not backbone, recipe, task, seed, device or probe."""
+    """Hash of the settings of training and decoding, which runs must share to be averaged or
+    compared. Backbone, recipe, task, seed, device and probe are not part of it."""
     started: str
-    """ISO 8601, UTC."""
+    """Start of the run: ISO 8601, UTC."""
     seconds: float
-    """Wall time of the whole run; if it was resumed, only the time whose work was kept."""
+    """Wall time of the whole run; for a resumed run, only the time of work that was kept."""
     resumed: list[Resumption] = Field(default_factory=list)
-    """Every time the run was taken up again; empty for one that went through in one go."""
+    """Every resumption of the run; empty if it was never stopped."""
     micro_batch: int | None = None
-    """Examples that went through the model at a time, if fewer than the settings say because they
-    did not fit; more accumulation kept the optimizer step the same."""
+    """Examples per forward pass, if fewer than the settings say because those did not fit. More
+    gradient accumulation kept the optimizer step the same."""
     data: Data | None = None
     """Null until the data were read."""
     checkpoint_notes: list[str] = Field(default_factory=list)
-    """What is unusual about the backbone's checkpoint: weights that were missing and are random,
-    some without use, converted files, a grown embedding, an adapter merged. Empty in older
+    """Sentences about what is unusual in the backbone's checkpoint: missing weights, which are
+    random; unused weights; converted files; an extended embedding; a merged adapter. Empty in older
     reports."""
     layers_kept: LayersKept | None = None
     """Null until the model was composed."""
@@ -185,17 +186,17 @@ class Report(Record):
     training: Training | None = None
     """Null until trained."""
     quality: dict[str, Value] = Field(default_factory=dict)
-    """Metric -> its value on the test split."""
+    """Metric -> value on the test split."""
     not_computed: dict[str, str] = Field(default_factory=dict)
-    """Metric of the suite that could not be computed -> why, and what would mend it."""
+    """Metric of the suite that could not be computed -> the reason and the remedy."""
     decoding: str | None = None
-    """Signature of the decoder; values of unlike decoders are never compared."""
+    """Signature of the decoder; values of different decoders are never compared."""
     handover: MergeCheck | None = None
     """Null until checked."""
     fingerprint: Fingerprint | None = None
-    """What the measurements depend on."""
+    """Machine and software that the measurements depend on."""
     not_measured: dict[str, str] = Field(default_factory=dict)
-    """Number that is null -> why; a dot leads into a record within. Empty in older reports."""
+    """Field that is null -> reason; nested fields are joined by dots. Empty in older reports."""
 
     def _repr_html_(self) -> str:
         from harness.records.display import report_html

@@ -1,4 +1,4 @@
-"""The folder of a run: written aside by one process at a time, moved into place when whole."""
+"""Folder of a run: one process writes it under a hidden name and moves it into place at the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PARTIAL_PREDICTIONS = "predictions.partial.jsonl"
 
 
 def run_id(backbone: str, recipe: str, task: str, seed: int, digest: str) -> str:
-    """Return the name of a run's folder: readable, and unique by the digest."""
+    """Return the name of a run's folder: readable, and unique because of the digest."""
     text = f"{backbone}-{recipe}-{task}-s{seed}-{digest}"
     # Never hidden: a backbone in the folder "." must not hide its runs from ``find_runs``.
     return re.sub(r"[^\w.+=-]+", "-", text).lstrip(".-")
@@ -40,14 +40,14 @@ def run_id(backbone: str, recipe: str, task: str, seed: int, digest: str) -> str
 class RunFolder:
     """Folder that a run writes; reports read only folders that ``finish`` moved into place.
 
-    Its owner holds a lock, which the system takes from it when it dies, however it does.
+    The process that writes it holds a lock, which the system releases if the process dies.
 
     Args:
-        results: the folder of all runs; made if need be.
-        run: the run's id.
+        results: the folder of all runs; created if it does not exist.
+        run: id of the run.
 
     Raises:
-        BusyError: another process holds it.
+        BusyError: another process holds the lock.
         HarnessError: the folder cannot be written.
     """
 
@@ -67,11 +67,11 @@ class RunFolder:
             ) from error
 
     def resume(self) -> Report | None:
-        """Go on with an earlier attempt that was stopped.
+        """Resume an earlier attempt that was stopped.
 
         Returns:
-            Its report as far as it came, and ``work`` holds its files; None if there is nothing to
-            go on with, and ``work`` is empty.
+            The report of that attempt so far, and ``work`` has its files; None if there is no such
+            attempt, and ``work`` is empty.
         """
         stopped = (self.final / PROGRESS).exists() and not is_done(self.final)
         if stopped and not (self.work / PROGRESS).exists():
@@ -91,21 +91,21 @@ class RunFolder:
         return history.exists() and history.stat().st_size > 0
 
     def save(self, report: Report) -> None:
-        """Note what was found so far, for ``resume``."""
+        """Save the report so far, for ``resume``."""
         write_text(self.work / PROGRESS, report.model_dump_json(indent=2) + "\n")
 
     def delete(self) -> None:
-        """Leave nothing behind, nor a results folder that holds nothing."""
+        """Delete the folder, and the results folder if that is empty then."""
         shutil.rmtree(self.work, ignore_errors=True)
         self.release()
         with contextlib.suppress(OSError):
             self.work.parent.rmdir()
 
     def finish(self, report: Report) -> Path:
-        """Add the report, move the folder into place and let go of it; return where it is.
+        """Write the report, move the folder into place and release it; return its path.
 
-        An earlier result of the same run is replaced, but never a good one by a failure. What is
-        only needed to go on is deleted when all went well.
+        An earlier result of the same run is replaced, but a failure never replaces a good one. The
+        files that only ``resume`` needs are deleted if the run ended well.
         """
         write_text(self.work / REPORT, report.model_dump_json(indent=2) + "\n")
         if report.status != "ok" and is_done(self.final):
@@ -117,23 +117,23 @@ class RunFolder:
         self.work.rename(self.final)
         shutil.rmtree(replaced, ignore_errors=True)
         if report.status == "ok":
-            # Only now: killed before, the run would go on from them and find that all is done.
+            # Only now: if the process is killed before this, the run can still resume from them.
             for name in (TRAINING_STATE, PARTIAL_PREDICTIONS, PROGRESS):
                 (self.final / name).unlink(missing_ok=True)
         self.release()
         return self.final
 
     def release(self) -> None:
-        """Let others have the folder."""
+        """Release the folder, so that other processes can write it."""
         if self._lock.is_locked:
-            # While it is still held: whoever waits for this very file finds that it is gone.
+            # While the lock is held: a process that waits for this file then finds it gone.
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
 
     def _acquire(self) -> None:
         path = Path(self._lock.lock_file)
         try:
-            # Not at once: whoever tidies up holds a lock for a moment.
+            # With a timeout: ``remove_stale_locks`` holds a lock for a moment.
             self._lock.acquire(timeout=0.2, poll_interval=0.02)
         except Timeout as error:
             owner = path.read_text("utf-8") if path.exists() else ""
@@ -147,7 +147,7 @@ class RunFolder:
 
 @contextlib.contextmanager
 def lock(results: Path, run: str) -> Iterator[None]:
-    """Hold a run on behalf of a sweep, wherever its process is.
+    """Hold a run for a sweep, on whatever machine its process is.
 
     Raises:
         BusyError: another sweep holds it.
@@ -176,8 +176,8 @@ def wait_for(results: Path, run: str) -> None:
 def remove_stale_locks(results: Path) -> None:
     """Remove the lock files of processes that died; those that are held stay.
 
-    A lock file is only ever removed by who holds it, and who was waiting for that very file gets
-    a new one: filelock looks whether what it has locked is still there.
+    Only the holder of a lock removes its file. A process that was waiting for the file gets a new
+    one, because filelock checks whether the file that it has locked still exists.
     """
     for path in results.glob(".*"):
         if path.suffix in (".claim", ".lock"):
@@ -197,7 +197,7 @@ def read_report(folder: Path) -> Report:
     """Read the report of a run's folder.
 
     Raises:
-        HarnessError: there is none, or it is not of this version's form.
+        HarnessError: there is none, or it does not have this version's schema.
     """
     path = folder / REPORT
     try:
@@ -222,10 +222,10 @@ def find_runs(
 
     Args:
         results: the folder of all runs, or a run itself.
-        on_unreadable: is called for each folder that cannot be listed.
+        on_unreadable: called with an error for each folder that cannot be listed.
 
     Raises:
-        HarnessError: there is no such folder, or it is far too large to be one of results.
+        HarnessError: there is no such folder, or it is too large to be a results folder.
     """
     if not results.is_dir():
         raise HarnessError(
@@ -257,7 +257,7 @@ class StoredRun(NamedTuple):
 def read_runs(
     results: Path, on_progress: Callable[[], None] = lambda: None
 ) -> tuple[list[StoredRun], list[HarnessError]]:
-    """Read all finished runs of a folder, and say which could not be read.
+    """Read all finished runs of a folder; also return an error for each that cannot be read.
 
     Args:
         results: the folder of all runs.

@@ -1,4 +1,4 @@
-"""Safetensors files that appear whole or not at all."""
+"""Atomic writing of safetensors files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, which appears whole or not at all.
+    """Write a safetensors file atomically: it appears whole or not at all.
 
     Args:
-        path: of the file.
+        path: path of the file.
         tensors: name -> tensor, on any device; no two of them share memory.
-        metadata: goes into the file's header.
+        metadata: entries of the file's header.
     """
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     temporary = path.with_name(f"{path.name}.tmp")

@@ -1,4 +1,4 @@
-"""The search for runs in a folder, at any depth."""
+"""Search for runs in a folder, at any depth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import HarnessError
 
 MOST_FOLDERS = 100_000
-"""Folders without a run beyond which a tree is not taken for one of results."""
+"""Number of folders without a run above which a tree is not searched further."""
 
 
 def walk(
@@ -17,14 +17,14 @@ def walk(
 ) -> Iterator[Path]:
     """Yield the folders that hold a report, in the order of their names, each once.
 
-    Hidden folders are left out: they hold unfinished runs and caches. A run's folder holds no other
-    runs. Links are followed after the folders beside them, so that a link to a run, or a loop of
-    links, adds nothing.
+    Hidden folders are skipped: they contain unfinished runs and caches. The folder of a run is not
+    searched further. Links are followed after the folders beside them, so that a link to a run, or
+    a loop of links, yields no run twice.
 
     Args:
-        results: where to begin; may be a run itself.
+        results: the folder to search; may be a run itself.
         report: name of the file that makes a folder a run.
-        on_unreadable: is called for each folder that cannot be listed.
+        on_unreadable: called with an error for each folder that cannot be listed.
 
     Raises:
         HarnessError: there are too many folders without a run.
