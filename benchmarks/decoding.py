@@ -199,7 +199,7 @@ def _speed(seconds: list[float], peer_seconds: list[float], examples: int) -> di
 
 
 def main() -> None:
-    """Compare, print each shape as it is done, and write all to a file."""
+    """Compare; print each shape as it is done, and write all that are done to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--quick", action="store_true", help="a smoke test: its numbers say little")
@@ -220,14 +220,14 @@ def main() -> None:
         "quick": options.quick,
         "cases": [],
     }
+    options.out.mkdir(parents=True, exist_ok=True)
     for shape in options.shapes:
-        found = compare(shape, options.examples, options.rounds, settings)
-        record["cases"].append(found)
-        for name, one in found["contenders"].items():
+        case = compare(shape, options.examples, options.rounds, settings)
+        record["cases"].append(case)
+        for name, one in case["contenders"].items():
             same = f"{one['same_outputs']} of {options.examples} outputs the same"
             print(f"{shape:10} {name:22} {one['ratio']:.2f}x, {same}", flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_text(options.out / FILE, json.dumps(record, indent=1) + "\n")
+        write_text(options.out / FILE, json.dumps(record, indent=1) + "\n")
     print(f"Written: {options.out / FILE}")
 
 
