@@ -102,7 +102,7 @@ class BertScore(Metric):
         from bert_score.utils import bert_cos_score_idf
 
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model, tokenizer = self._load(layer, device)
+        model, tokenizer = _load_encoder(self.checkpoint, layer, device)
         weights: defaultdict[int | None, float] = defaultdict(lambda: 1.0)
         weights[tokenizer.cls_token_id] = weights[tokenizer.sep_token_id] = 0.0
 
@@ -127,40 +127,6 @@ class BertScore(Metric):
                 values[index] = value
         return values
 
-    def _load(self, layer: int, device: str) -> tuple[Any, Any]:
-        """Load the encoder up to ``layer``, and its tokenizer.
-
-        The package's own loader is not used: it takes any path that contains "t5" for a T5, and
-        depends on an option of the tokenizer's ``encode`` that transformers 5 ignores.
-        """
-        from transformers import (
-            AutoConfig,
-            AutoModel,
-            AutoTokenizer,
-            GPT2Tokenizer,
-            RobertaTokenizer,
-        )
-
-        folder = str(self.checkpoint.folder)
-        config = AutoConfig.from_pretrained(folder)
-        if not 1 <= layer <= config.num_hidden_layers:
-            raise HarnessError(
-                f"{self.checkpoint.name!r} has {config.num_hidden_layers} layers, not {layer}.",
-                f"Set {LAYERS} to one of its layers.",
-            )
-        config.num_hidden_layers = layer
-        model = AutoModel.from_pretrained(folder, config=config)
-        if config.is_encoder_decoder:
-            model = model.get_encoder()
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        if isinstance(tokenizer, RobertaTokenizer | GPT2Tokenizer):
-            tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
-        positions = getattr(config, "max_position_embeddings", None)
-        if positions and tokenizer.model_max_length > positions:
-            # RoBERTa's positions begin after two that stand for padding.
-            tokenizer.model_max_length = positions - 2
-        return model.to(device).eval(), tokenizer
-
     def _layer(self) -> int | None:
         if self.num_layers is not None:
             return self.num_layers
@@ -177,6 +143,41 @@ class BertScore(Metric):
         folder = Path(spec.origin).parent / "rescale_baseline" / "en"
         table = folder / f"{self.checkpoint.name}.tsv"
         return table if table.is_file() else None
+
+
+def _load_encoder(checkpoint: Checkpoint, layer: int, device: str) -> tuple[Any, Any]:
+    """Load the encoder up to ``layer``, and its tokenizer.
+
+    The package's own loader is not used: it takes any path that contains "t5" for a T5, and
+    depends on an option of the tokenizer's ``encode`` that transformers 5 ignores.
+    """
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoTokenizer,
+        GPT2Tokenizer,
+        RobertaTokenizer,
+    )
+
+    folder = str(checkpoint.folder)
+    config = AutoConfig.from_pretrained(folder)
+    if not 1 <= layer <= config.num_hidden_layers:
+        raise HarnessError(
+            f"{checkpoint.name!r} has {config.num_hidden_layers} layers, not {layer}.",
+            f"Set {LAYERS} to one of its layers.",
+        )
+    config.num_hidden_layers = layer
+    model = AutoModel.from_pretrained(folder, config=config)
+    if config.is_encoder_decoder:
+        model = model.get_encoder()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if isinstance(tokenizer, RobertaTokenizer | GPT2Tokenizer):
+        tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and tokenizer.model_max_length > positions:
+        # RoBERTa's positions begin after two that stand for padding.
+        tokenizer.model_max_length = positions - 2
+    return model.to(device).eval(), tokenizer
 
 
 def _layers_setting() -> int | None:

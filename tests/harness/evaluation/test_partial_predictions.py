@@ -17,7 +17,7 @@ BATCHES = st.lists(st.dictionaries(st.integers(0, 50), TEXTS, min_size=1, max_si
 def test_of_what_was_written_only_whole_batches_count(
     tmp_path_factory: pytest.TempPathFactory, batches: list[dict[int, str]], lost: int
 ) -> None:
-    path = tmp_path_factory.mktemp("journal") / "predictions.partial.jsonl"
+    path = tmp_path_factory.mktemp("partial") / "predictions.partial.jsonl"
     partial = PartialPredictions(path)
     ends, whole = [0], [dict[int, str]()]
     for batch in batches:
@@ -37,7 +37,7 @@ def test_of_what_was_written_only_whole_batches_count(
 
 
 def test_a_damaged_line_ends_it(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
+    path = tmp_path / "partial.jsonl"
     PartialPredictions(path).add({0: "first"})
     with path.open("ab") as file:
         file.write(b"\0\0\0\n")
@@ -45,7 +45,7 @@ def test_a_damaged_line_ends_it(tmp_path: Path) -> None:
 
 
 def test_its_time_is_that_of_what_it_holds(tmp_path: Path, manual_clock: ManualClock) -> None:
-    path = tmp_path / "journal"
+    path = tmp_path / "partial.jsonl"
     partial = PartialPredictions(path)
     assert partial.seconds == 0
     manual_clock.sleep(0.1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import HarnessError
-from tasks.metrics.bertscore import LAYERS, MODEL, BertScore
+from tasks.metrics.bertscore import LAYERS, MODEL, BertScore, _load_encoder
 
 PREDICTIONS = [
     "The lungs are clear.",
@@ -125,7 +125,7 @@ def test_identical_texts_score_one_hundred_at_any_length(roberta: Path) -> None:
 
 def test_the_first_word_is_tokenized_like_any_other(roberta: Path) -> None:
     # As in the package with transformers 4, which its published baselines were computed with.
-    _, tokenizer = BertScore(str(roberta), num_layers=1)._load(1, "cpu")
+    _, tokenizer = _load_encoder(BertScore(str(roberta)).checkpoint, 1, "cpu")
     assert tokenizer("lungs").tokens()[1].startswith("Ġ")
 
 
