@@ -31,7 +31,7 @@ class ShapeTensor(Tensor):
     @staticmethod
     def __new__(cls, meta: Tensor, device: torch.device) -> ShapeTensor:
         """Wrap a meta tensor."""
-        made: ShapeTensor = Tensor._make_wrapper_subclass(
+        wrapper: ShapeTensor = Tensor._make_wrapper_subclass(
             cls,
             meta.shape,
             strides=meta.stride(),
@@ -39,8 +39,8 @@ class ShapeTensor(Tensor):
             dtype=meta.dtype,
             device=device,
         )
-        made.meta = meta
-        return made
+        wrapper.meta = meta
+        return wrapper
 
     @property
     def data(self) -> Tensor:
@@ -91,14 +91,15 @@ class ShapesOnly(TorchDispatchMode):
 
         Tied weights stay tied.
         """
-        made: dict[int, Tensor] = {}
+        stand_ins: dict[int, Tensor] = {}
 
         def stand_in(tensor: Tensor) -> Tensor:
-            if id(tensor) not in made:
+            if id(tensor) not in stand_ins:
                 shape = tensor.detach()  # Under this mode.
-                parameter = isinstance(tensor, nn.Parameter)
-                made[id(tensor)] = nn.Parameter(shape, tensor.requires_grad) if parameter else shape
-            return made[id(tensor)]
+                if isinstance(tensor, nn.Parameter):
+                    shape = nn.Parameter(shape, tensor.requires_grad)
+                stand_ins[id(tensor)] = shape
+            return stand_ins[id(tensor)]
 
         with self:
             for module in model.modules():
@@ -110,8 +111,8 @@ class ShapesOnly(TorchDispatchMode):
     def _up(self, value: Any, given: Mapping[int, Tensor]) -> Any:
         if isinstance(value, Tensor):
             # In place and with out=, an operator returns an argument.
-            known = given.get(id(value))
-            return ShapeTensor(value, self.device) if known is None else known
+            argument = given.get(id(value))
+            return ShapeTensor(value, self.device) if argument is None else argument
         if isinstance(value, (list, tuple)):
             return type(value)(self._up(item, given) for item in value)
         return value

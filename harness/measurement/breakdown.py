@@ -18,10 +18,10 @@ from harness.training.trainer import Trainer
 
 
 def time_parts(trainer: Trainer, steps: Sequence[Step]) -> TimeParts:
-    """Time the parts of a step, over a window of their own.
+    """Time the parts of a step, in a window of their own.
 
-    On CUDA the device itself notes when it has come to the end of a part (an event in its queue),
-    and nothing waits for it in between: the parts are those of an undisturbed step.
+    On CUDA an event in the device's queue records the end of each part. Nothing waits for the
+    device in between, so the step is not disturbed.
     """
     marks = [("", _mark(trainer.device))]
 
@@ -43,7 +43,7 @@ def time_parts(trainer: Trainer, steps: Sequence[Step]) -> TimeParts:
 
 
 def _mark(device: torch.device) -> Any:
-    """Return the time, or on CUDA an event that takes the time when the device meets it."""
+    """Return the time, or on CUDA an event that records the time when the device reaches it."""
     if device.type != "cuda":
         return clock.seconds()
     event = torch.cuda.Event(enable_timing=True)
@@ -60,7 +60,7 @@ def memory_parts(
     batches: Sequence[Batch],
     storage_of: StorageOf = torch.Tensor.untyped_storage,
 ) -> MemoryParts:
-    """Take a step, once the optimizer's state exists, and say what tensors are for at its peak.
+    """Take a step, once the optimizer's state exists, and return its peak bytes by purpose.
 
     Args:
         trainer: real, or of shapes alone.

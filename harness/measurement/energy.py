@@ -1,4 +1,4 @@
-"""Energy by counters, or not at all: nothing is worked out from what a device might draw."""
+"""Energy read from counters of the device; it is never estimated from a nominal power."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ POWERCAP = Path("/sys/class/powercap")
 """Where Linux shows RAPL, the energy counters of x86 processors."""
 
 IDLE_SECONDS = 2.0
-"""For how long idle power is sampled; a GPU's counter moves ten times a second."""
+"""Time for which idle power is sampled; a GPU's counter is updated ten times a second."""
 
 _LARGEST_PACKAGE_WATTS = 600
-"""No processor package draws as much. No energy is worked out from it: it says after how long a
-counter may have gone round more than once."""
+"""Upper bound of a processor package's power. It is used only for the time after which a counter
+may have wrapped more than once."""
 
 
 class Counter(Protocol):
@@ -38,7 +38,7 @@ class Counter(Protocol):
     source: ClassVar[Source]
 
     def start(self) -> None:
-        """Look at the counter.
+        """Read the counter.
 
         Raises:
             NotMeasurableError: it cannot be read.
@@ -74,7 +74,7 @@ class Rapl:
         self.start()
 
     def start(self) -> None:
-        """Look at all counters."""
+        """Read all counters."""
         self._before = self._read()
         self._began = clock.seconds()
 
@@ -110,7 +110,7 @@ class Nvml:
         self.start()
 
     def start(self) -> None:
-        """Look at the counter."""
+        """Read the counter."""
         self._before = self._read()
 
     def stop(self) -> float:
@@ -133,13 +133,13 @@ def open_counter(device: torch.device) -> Counter:
 
 
 class Meter:
-    """Adds up the energy of windows above what is drawn while nothing is done.
+    """Adds up the energy of windows, above idle power.
 
-    The counters are the machine's: whatever else runs on it is counted.
+    The counters are those of the machine, so other programs are counted as well.
 
     Args:
-        counter: what to read; idle power is sampled at once.
-        idle_seconds: for how long.
+        counter: counter to read; idle power is sampled at once.
+        idle_seconds: seconds for which idle power is sampled.
 
     Raises:
         NotMeasurableError: the counter cannot be read, or stands still.
@@ -160,7 +160,7 @@ class Meter:
 
     @contextmanager
     def window(self) -> Iterator[None]:
-        """Count what is used within; a counter that fails spoils the energy, not the window."""
+        """Count the energy used within the block; if the counter fails, the block still runs."""
         began = clock.seconds()
         with self._reason():
             self._counter.start()
@@ -173,7 +173,7 @@ class Meter:
         """Return the energy of all windows.
 
         Args:
-            tokens: how many went through in them.
+            tokens: number of tokens in the windows.
         """
         above_idle = self._joules - self.idle_watts * self._seconds
         if self._why is None and above_idle <= 0:

@@ -76,8 +76,8 @@ def _cuda_versions(device: torch.device) -> dict[str, str]:
     if device.type != "cuda":
         return {}
     cudnn = torch.backends.cudnn.version()
-    found = {"cuda": torch.version.cuda, "cudnn": cudnn}
-    return {name: str(version) for name, version in found.items() if version is not None}
+    versions = {"cuda": torch.version.cuda, "cudnn": cudnn}
+    return {name: str(version) for name, version in versions.items() if version is not None}
 
 
 class HasFingerprint(HasReasons, Protocol):

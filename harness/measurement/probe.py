@@ -1,4 +1,4 @@
-"""The short probe of a run: speed and memory of the recipe, beside full fine-tuning."""
+"""Short probe of a run: speed and memory of the recipe, compared with full fine-tuning."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOT_TOGETHER = f"{BASELINE} and this recipe do not fit into memory together"
 
 @dataclass(frozen=True)
 class FrozenSchedule:
-    """The steps that every arm of a probe takes.
+    """Steps that every measured process of a probe takes.
 
     Attributes:
         warmup: steps before the clock starts.
@@ -52,7 +52,7 @@ class FrozenSchedule:
 
     @property
     def mean_target_tokens(self) -> float:
-        """Tokens of a target, likewise."""
+        """Tokens of a target, on average over the steps."""
         return sum(s.target_tokens for s in self.steps) / sum(s.examples for s in self.steps)
 
 
@@ -82,13 +82,13 @@ def probe_speed(
 ) -> Speed:
     """Time a recipe, beside its baseline if there is one, each in a process of its own.
 
-    Each keeps its memory while the other has its turn. Where the two do not fit together the recipe
-    is timed alone.
+    Each process keeps its memory while the other one is timed. If the two do not fit into memory
+    together, the recipe is timed alone.
 
     Args:
-        spec: the recipe's.
-        frozen: the steps.
-        baseline_spec: full fine-tuning's, or None to measure the recipe alone.
+        spec: spec of the recipe.
+        frozen: steps to time.
+        baseline_spec: spec of full fine-tuning; None measures the recipe alone.
         on_progress: called after every window.
     """
     try:
@@ -121,42 +121,42 @@ def measure_speed_of(
     frozen: FrozenSchedule,
     on_progress: OnProgress,
 ) -> Speed:
-    """Time an arm, in windows interleaved A B B A with those of a warm baseline.
+    """Time a process in windows interleaved A B B A with those of a warm baseline.
 
     Every round times the same steps four times, so that each ratio compares equal work, and a
     machine that slows down or speeds up while it is measured favours neither side.
     """
     extra_seconds = warm_up(process, frozen)
     process.start_meter()
-    ours: list[float] = []
-    theirs: list[float] = []
+    recipe_seconds: list[float] = []
+    baseline_seconds: list[float] = []
     for index in range(frozen.rounds):
         order = [process, process] if baseline is None else [baseline, process, process, baseline]
-        for each in order:
-            seconds = each.window(frozen.warmup + index * frozen.window, frozen.window)
-            (ours if each is process else theirs).append(seconds)
+        for timed_process in order:
+            seconds = timed_process.window(frozen.warmup + index * frozen.window, frozen.window)
+            (recipe_seconds if timed_process is process else baseline_seconds).append(seconds)
             on_progress()
     timed = frozen.steps[frozen.warmup :]
     tokens = 2 * sum(step.source_tokens + step.target_tokens for step in timed)
     samples = 2 * sum(step.examples for step in timed)
     speed = Speed(
-        tokens_per_s=tokens / sum(ours),
-        samples_per_s=samples / sum(ours),
+        tokens_per_s=tokens / sum(recipe_seconds),
+        samples_per_s=samples / sum(recipe_seconds),
         baseline="",
         engine=process.engine,
         schedule_sha256=schedule_hash(frozen.steps),
-        window_seconds=ours,
+        window_seconds=recipe_seconds,
         warmup_extra_seconds=extra_seconds,
         energy=process.energy(tokens),
     )
     if baseline is None:
         without_baseline(speed, "off")
     else:
-        ratios = [full / mine for full, mine in zip(theirs, ours, strict=True)]
+        ratios = [full / own for full, own in zip(baseline_seconds, recipe_seconds, strict=True)]
         interval = geometric_mean_interval(ratios)
         speed.relative = interval.value
         speed.relative_ci = (interval.low, interval.high)
-        speed.noise_floor = noise_floor(theirs)
+        speed.noise_floor = noise_floor(baseline_seconds)
         speed.baseline = f"{baseline.recipe} on the same batches, interleaved"
     speed.parts = process.time_parts(frozen.warmup, frozen.window)
     return speed
@@ -172,13 +172,13 @@ def without_baseline(measured: Speed | Memory, why: str) -> None:
 
 
 def warm_up(process: MeasuredProcess, frozen: FrozenSchedule) -> float:
-    """Repeat the same steps until they take no less time than the time before.
+    """Repeat the same steps until a repetition is not faster than the one before.
 
-    First steps allocate, choose kernels and may compile. The rule ends at the first repetition
-    that gains less than 5 %, and at the latest after five.
+    First steps allocate, choose kernels and may compile. The warm-up ends at the first repetition
+    that is less than 5 % faster, and at the latest after five repetitions.
 
     Returns:
-        The seconds that all repetitions took beyond as many of the fastest.
+        Seconds of all repetitions beyond those of as many repetitions of the fastest one.
     """
     seconds = [process.window(0, frozen.warmup)]
     for _ in range(5):
@@ -189,10 +189,10 @@ def warm_up(process: MeasuredProcess, frozen: FrozenSchedule) -> float:
 
 
 def noise_floor(windows: Sequence[float]) -> float:
-    """Return how far equal work on equal code was apart, as a ratio of at least 1.
+    """Return the mean ratio, at least 1, between times of equal work on equal code.
 
     Args:
-        windows: seconds of the baseline's windows; each two in a row timed the same steps.
+        windows: seconds of the baseline's windows; consecutive pairs timed the same steps.
     """
     pairs = zip(windows[::2], windows[1::2], strict=True)
     distances = [abs(math.log(first / second)) for first, second in pairs]
@@ -235,7 +235,7 @@ def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
 def add_flop_limit(
     speed: Speed, backbone: Backbone, recipe: Recipe, frozen: FrozenSchedule
 ) -> None:
-    """Note the FLOP limit of a recipe's relative speed, and what share of it was reached.
+    """Record the FLOP limit of a recipe's relative speed, and the share of it that was reached.
 
     Args:
         speed: relative to full fine-tuning, if that could be measured.

@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 
 class MeasuredProcess:
-    """A recipe in its own fresh process; a context manager.
+    """Trains a recipe in a fresh process of its own; a context manager.
 
     Two of them can take turns on the same steps (A B B A) without sharing an allocator, a thread
     pool or a cache; the one that waits is blocked in a read and takes no processor time.
 
     Args:
-        spec: says which recipe, on which backbone, with which settings.
-        steps: the frozen schedule that windows refer to.
-        longest: the step that memory is measured on.
+        spec: recipe, backbone and settings.
+        steps: fixed schedule of steps, which windows are taken from.
+        longest: step that memory is measured on.
 
     Raises:
-        OutOfMemoryError: also by every method.
-        HarnessError: also by every method; what the process itself complained about.
+        OutOfMemoryError: the process ran out of memory; also raised by every method.
+        HarnessError: raised in the process; also raised by every method.
     """
 
     def __init__(self, spec: RunSpec, steps: Sequence[Step], longest: Step) -> None:
@@ -64,11 +64,11 @@ class MeasuredProcess:
         return seconds
 
     def start_meter(self) -> None:
-        """Sample idle power, where there is a counter, and count the energy of windows from now."""
+        """Sample idle power, if there is a counter, and count the energy of windows from now on."""
         self._ask("start_meter")
 
     def energy(self, tokens: int) -> Energy:
-        """Return the energy of the windows since ``start_meter``, in which so many tokens went."""
+        """Return the energy of the windows since ``start_meter``, which had ``tokens`` tokens."""
         energy: Energy = self._ask("energy", tokens)
         return energy
 
@@ -78,12 +78,12 @@ class MeasuredProcess:
         return reading
 
     def time_parts(self, first: int, count: int) -> TimeParts:
-        """Return where the time of ``count`` steps goes, from step ``first`` on."""
+        """Return the time of each part of a step, over ``count`` steps from step ``first`` on."""
         parts: TimeParts = self._ask("time_parts", first, count)
         return parts
 
     def memory_parts(self) -> MemoryParts:
-        """Return what the tensors of the longest step are for; after ``memory``."""
+        """Return the tensor bytes of the longest step by purpose; call it after ``memory``."""
         parts: MemoryParts = self._ask("memory_parts")
         return parts
 
@@ -109,7 +109,7 @@ class MeasuredProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None:  # It may be at work, and nobody will read the answer.
+        if error is not None:  # It may still be at work, and nobody reads its answer.
             self.kill()
         self.close()
 

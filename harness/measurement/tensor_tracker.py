@@ -1,4 +1,4 @@
-"""A ledger of tensors: what is alive at the peak of a training step, by what it is for."""
+"""Tracker of tensors: bytes that are alive at the peak of a training step, by purpose."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PARTS = tuple(MemoryParts.model_fields)
 
 
 class TensorTracker(TorchDispatchMode):
-    """While active, books the storage of every tensor that an operator returns, until it is freed.
+    """Records, while active, the storage of each tensor that operators return, until it is freed.
 
-    It sees what operators return, on any device, and not what a kernel takes for itself.
+    It sees the tensors that operators return, on any device, and not a kernel's own workspace.
 
     Args:
-        held: part -> tensors that live already. Others that turn up count as weights where they
-            hold floating-point numbers: a copy of weights in another precision.
-        vocabulary: entries of the LM head; floating-point tensors as wide are logits, or their
-            gradient.
+        held: part -> tensors that exist already. Other arguments of operators count as weights if
+            they are floating-point: they are copies of weights in another precision.
+        vocabulary: number of outputs of the LM head; floating-point tensors of this width are
+            logits or their gradient.
         storage_of: returns the storage behind a tensor.
     """
 
@@ -54,7 +54,7 @@ class TensorTracker(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Book what went in and is not known, and what comes out."""
+        """Record unknown arguments of an operator, and its results."""
         for tensor in tensors_in(args):
             self._book(tensor, "weights" if tensor.is_floating_point() else "other")
         result = func(*args, **(kwargs or {}))
@@ -64,14 +64,14 @@ class TensorTracker(TorchDispatchMode):
         return result
 
     def are_gradients(self, gradients: Iterable[Tensor]) -> None:
-        """Say which tensors turned out to be gradients of weights."""
+        """Mark tensors as gradients of weights."""
         for gradient in gradients:
             key = self._known.get(id(self._storage_of(gradient)))
             if key is not None:
                 self._parts[key] = "gradients"
 
     def peak(self) -> dict[str, int]:
-        """Return bytes by part at the moment when they were most; their sum is the peak."""
+        """Return bytes by part at the moment of the largest sum, which is the peak."""
         keys, changes = np.array(self._events, dtype=np.int64).reshape(-1, 2).T
         index = {part: number for number, part in enumerate(PARTS)}
         part_of = np.array([index[part] for part in self._parts], dtype=np.int64)[keys]

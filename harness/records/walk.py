@@ -58,12 +58,12 @@ def walk(
 def _folders(folder: Path) -> list[Path]:
     """Return the visible folders in a folder, links last."""
     with os.scandir(folder) as entries:
-        found = [
+        folders = [
             (entry.is_symlink(), entry.name)
             for entry in entries
             if not entry.name.startswith(".") and _is_folder(entry)
         ]
-    return [folder / name for _, name in sorted(found)]
+    return [folder / name for _, name in sorted(folders)]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

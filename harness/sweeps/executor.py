@@ -25,7 +25,7 @@ Event: TypeAlias = dict[str, Any]
 """What a worker says: ``event`` names its kind; see ``harness.sweeps.worker``."""
 
 _GRACE_SECONDS = 60.0
-"""How much later than its timeout a worker that does not end by itself is killed."""
+"""Time after its timeout at which a worker that has not ended by itself is killed."""
 _LAST_LINES = 20
 _VMSTAT = Path("/proc/vmstat")
 
@@ -36,9 +36,9 @@ class Job(BaseModel):
     spec: RunSpec
     """The run."""
     results: Path
-    """Where its folder goes."""
+    """Results folder, in which the run's folder is created."""
     timeout: float | None = None
-    """Seconds it may take."""
+    """Seconds that the run may take."""
     micro_batch: int | None = None
     """See ``harness.running.run.Run``."""
     save_state_seconds: float = 300
@@ -85,7 +85,7 @@ class Executor(ABC, Generic[OptionsT]):
         """
 
     def stop(self) -> None:
-        """Let all workers end soon: they save what they have. May be called from any thread."""
+        """Ask all workers to save their state and end. May be called from any thread."""
 
 
 class ProcessExecutor(Executor[OptionsT]):

@@ -76,10 +76,10 @@ def specs(sweep: SweepFile, settings: Mapping[str, Any], plugins: Plugins) -> li
     Raises:
         HarnessError: an unknown name, option or setting.
     """
-    found: dict[str, RunSpec] = {}
+    unique: dict[str, RunSpec] = {}
     for spec in _resolved(sweep, settings, plugins):
-        found.setdefault(spec.digest(), spec)
-    return list(found.values())
+        unique.setdefault(spec.digest(), spec)
+    return list(unique.values())
 
 
 def _resolved(sweep: SweepFile, settings: Mapping[str, Any], plugins: Plugins) -> Iterator[RunSpec]:

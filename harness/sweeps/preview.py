@@ -52,7 +52,7 @@ def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> lis
     hashes: dict[tuple[str, int], str] = {}
     first_splits: dict[str, Splits] = {}
     backbones: dict[str, Backbone] = {}
-    found = []
+    plans = []
     for spec in specs:
         if spec.backbone not in backbones:
             backbones[spec.backbone] = plugins.backbone(spec.backbone)
@@ -72,8 +72,8 @@ def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> lis
             spec.train.epochs, spec.train.max_steps
         )
         cell = SweepCell(spec, run, str(recipe), steps, is_done(results / run))
-        found.append(CellPlan(cell, backbone, recipe, task, splits))
-    return found
+        plans.append(CellPlan(cell, backbone, recipe, task, splits))
+    return plans
 
 
 def counted(spec: RunSpec, examples: int) -> Schedule:
@@ -88,7 +88,7 @@ def earlier_seconds(cell_plans: Iterable[CellPlan], results: Path) -> Mapping[st
 
     Runs count that were planned for as many steps and settings; of several the last.
     """
-    took: dict[tuple[str, str, str, str | None, int], float] = {}
+    seconds_by_key: dict[tuple[str, str, str, str | None, int], float] = {}
     if results.is_dir():
         for folder in find_runs(results):
             try:
@@ -97,10 +97,10 @@ def earlier_seconds(cell_plans: Iterable[CellPlan], results: Path) -> Mapping[st
                 continue
             if report.status == "ok" and report.training:
                 key = (report.backbone, report.recipe, report.task, report.settings)
-                took[*key, report.training.planned_steps] = report.seconds
-    known = {}
+                seconds_by_key[*key, report.training.planned_steps] = report.seconds
+    seconds_by_id = {}
     for cell, backbone, recipe, task, _ in cell_plans:
         key = (backbone.name, str(recipe), task.name, cell.spec.settings_digest())
-        if seconds := took.get((*key, cell.steps)):
-            known[cell.id] = seconds
-    return known
+        if seconds := seconds_by_key.get((*key, cell.steps)):
+            seconds_by_id[cell.id] = seconds
+    return seconds_by_id

@@ -21,7 +21,7 @@ from harness.sweeps.preview import CellPlan, counted
 from harness.training.schedule import Schedule, Step
 
 LIMIT_SECONDS = 60.0
-"""After so many what does not answer is given up."""
+"""Timeout of one probe, in seconds."""
 _WINDOW_SECONDS = 1.0
 _WINDOW_STEPS = 2
 _CANDIDATES = 256
@@ -39,12 +39,12 @@ class ProbeBatches(NamedTuple):
     longest: Step
 
 
-def batches_of(each: CellPlan) -> ProbeBatches:
+def batches_of(plan: CellPlan) -> ProbeBatches:
     """Return some steps of a run's training data, and the step with its longest examples.
 
     Only these are turned into tokens: a large split would take longer than all the rest.
     """
-    spec, rows = each.cell.spec, each.splits.train
+    spec, rows = plan.cell.spec, plan.splits.train
     size = spec.train.batch_size * spec.train.accumulation
     count = (1 + _WINDOW_STEPS) * size
     some = Random(spec.seed).sample(range(len(rows)), min(count, len(rows)))
@@ -54,7 +54,7 @@ def batches_of(each: CellPlan) -> ProbeBatches:
     long = heapq.nlargest(candidates, range(len(rows)), key=characters.__getitem__)
 
     def schedule(places: Sequence[int]) -> Schedule:
-        examples = tokenize(rows.select(places), each.backbone.tokenizer(), each.task).examples
+        examples = tokenize(rows.select(places), plan.backbone.tokenizer(), plan.task).examples
         return Schedule(examples, spec.train.batch_size, spec.train.accumulation, spec.seed)
 
     steps = list(schedule(some).steps(0, 1 + _WINDOW_STEPS))
@@ -147,12 +147,12 @@ def _limited(process: MeasuredProcess) -> Iterator[None]:
 
 
 def run_seconds(
-    each: CellPlan, spec: RunSpec, batches: ProbeBatches, costs: Costs, baseline: Costs | None
+    plan: CellPlan, spec: RunSpec, batches: ProbeBatches, costs: Costs, baseline: Costs | None
 ) -> float:
     """Add up what a run takes: starts, its own probe, training to its last step, predictions.
 
     Args:
-        each: says how many steps and examples there are.
+        plan: says how many steps and examples there are.
         spec: the cell's.
         batches: those probed.
         costs: of its recipe.
@@ -169,9 +169,9 @@ def run_seconds(
         for process in (costs, baseline)
         if process
     )
-    schedule = counted(spec, len(each.splits.train))
+    schedule = counted(spec, len(plan.splits.train))
     interval = schedule.steps_between_evaluations(spec.train.eval_every_epochs)
-    evaluations = math.ceil(each.cell.steps / interval)
-    greedy, test = scored_counts(spec, each.task, each.splits)
-    training = each.cell.steps * costs.step + evaluations * greedy * costs.greedy
+    evaluations = math.ceil(plan.cell.steps / interval)
+    greedy, test = scored_counts(spec, plan.task, plan.splits)
+    training = plan.cell.steps * costs.step + evaluations * greedy * costs.greedy
     return costs.start + probing + training + test * costs.test

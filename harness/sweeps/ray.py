@@ -26,7 +26,7 @@ from harness.records.run_folder import RunFolder, is_done
 from harness.sweeps.executor import Event, Executor, Job, Local, LocalOptions, WorkerExit
 
 _ANSWER_SECONDS = 10.0
-"""A cluster that takes longer to take a connection is not there."""
+"""Timeout of connecting to a cluster."""
 
 
 class RayOptions(Options):
@@ -47,8 +47,8 @@ class RayOptions(Options):
 class Ray(Executor[RayOptions]):
     """Runs workers wherever the cluster has room.
 
-    A node that sees the results folder works in it, so that a run goes on from its snapshot when
-    its node dies. Any other works in a folder of its own and sends it back when the run is over.
+    A node that shares the results folder works in it, so that a run resumes from its training state
+    if the node dies. Any other node works in a folder of its own and sends it back at the end.
     """
 
     Options = RayOptions
@@ -179,7 +179,7 @@ def packed(results: Path) -> bytes:
 
 
 def bring_home(files: bytes, results: Path) -> None:
-    """Put the runs of an archive where they belong, each whole or not at all."""
+    """Move the runs of an archive into the results folder, each atomically."""
     with (
         tempfile.TemporaryDirectory(dir=results, prefix=".arrived-") as arrived,
         tarfile.open(fileobj=io.BytesIO(files)) as archive,
@@ -197,7 +197,7 @@ def bring_home(files: bytes, results: Path) -> None:
 
 @contextlib.contextmanager
 def _marker(results: Path) -> Iterator[Path]:
-    """Make a file by which a node can tell that it sees the same folder."""
+    """Create a file by which a node detects that it shares the folder."""
     results.mkdir(parents=True, exist_ok=True)
     path = results / f".shared-{uuid.uuid4().hex}"
     path.touch()

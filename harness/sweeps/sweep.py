@@ -1,4 +1,4 @@
-"""A sweep: every cell to its end, whatever becomes of the others."""
+"""Runs every cell of a sweep; a failure does not stop the rest."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Sweep:
     Args:
         results: folder of all runs.
         executor: where they run.
-        on_event: told what happens in each cell, from several threads.
+        on_event: called with the events of each cell, from several threads.
         timeout: seconds that a run may take.
         on_oom: ``shrink`` runs a cell that ran out of memory again, with smaller micro-batches.
         save_state_seconds: see ``harness.running.run.Run``.
@@ -191,7 +191,7 @@ class Sweep:
 
 
 def crash(worker_exit: WorkerExit, timeout: float | None) -> tuple[Status, str]:
-    """Say what became of a worker that ended without a word."""
+    """Return the status and message of a worker that ended without reporting."""
     if worker_exit.code == -9 and worker_exit.out_of_memory:
         return "oom", "The system killed the process because memory ran out."
     if worker_exit.code == -9 and timeout:

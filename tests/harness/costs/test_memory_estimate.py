@@ -30,8 +30,8 @@ RECIPES = ["full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lpru
 
 
 def backbone_of(name: str) -> Backbone:
-    found: Backbone = installed().backbone(name)
-    return found
+    backbone: Backbone = installed().backbone(name)
+    return backbone
 
 
 def longest_step(name: str, batch_size: int = 2) -> tuple[Any, Step]:
@@ -77,10 +77,10 @@ def test_the_check_compares_whole_processes_and_fails_where_they_differ(tmp_path
     command += ["--recipes", "lora_ff+lprun", "--out", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, check=False, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    made = json.loads((tmp_path / "prediction.json").read_text())
-    (row,) = made["rows"]
+    record = json.loads((tmp_path / "prediction.json").read_text())
+    (row,) = record["rows"]
     assert row["peak_bytes"]["measured"] > row["tensor_bytes"]["measured"] > 0
-    assert 0 < made["worst"] <= 0.2
+    assert 0 < record["worst"] <= 0.2
 
 
 @pytest.mark.parametrize("packing", ["on", "off"])

@@ -1,7 +1,8 @@
 """Trained parameters: `plan` and `profile` against each other, and against formulas by hand.
 
-`profile` counts in an arm what its real model trains. Models that fit no test are trained on shapes
-alone: the code is the same, and which parameters get a gradient does not depend on values.
+`profile` counts in a measured process what its real model trains. Models that are too large for a
+test are trained on shapes alone: the code is the same, and which parameters get a gradient does not
+depend on values.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ SMALL = {"device": "cpu", "train.batch_size": 2}
 
 
 def backbone_of(name: str) -> Backbone:
-    found: Backbone = installed().backbone(name)
-    return found
+    backbone: Backbone = installed().backbone(name)
+    return backbone
 
 
 def recipe_of(text: str) -> Recipe:
@@ -104,13 +105,13 @@ def with_gradient(name: str, text: str) -> int:
     shapes.adopt(model)
     with shapes:
         kept_layers = LayersKept(encoder=[], decoder=[])
-        made = build_trainer(model, resolve_run(spec, backbone, recipe), kept_layers, parameters)
-    made.model.train()
-    batches = [made.engine.collate(batch) for batch in step.micro_batches]
+        trainer = build_trainer(model, resolve_run(spec, backbone, recipe), kept_layers, parameters)
+    trainer.model.train()
+    batches = [trainer.engine.collate(batch) for batch in step.micro_batches]
     with shapes:
-        made.backward(batches, step.target_tokens)
-        made.check_trained()
-    gradients = {id(p): p.grad for p in made.model.parameters() if p.grad is not None}
+        trainer.backward(batches, step.target_tokens)
+        trainer.check_trained()
+    gradients = {id(p): p.grad for p in trainer.model.parameters() if p.grad is not None}
     return sum(gradient.numel() for gradient in gradients.values())
 
 
@@ -145,11 +146,11 @@ def test_large_shapes_train_what_is_planned(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", RECIPES)
 def test_a_real_model_trains_what_is_planned(text: str) -> None:
-    """In this process; an arm prepares its model by the same call."""
+    """In this process; a measured process builds its model by the same call."""
     spec = profile_spec("nano-t5", "radiology_demo", SMALL)
-    made = load_trainer(resolve_run(spec, backbone_of("nano-t5"), recipe_of(text)))
-    assert made.parameters.trainable == planned("nano-t5", text)
-    assert made.parameters.trainable == sum(p.numel() for p in made.trained.values())
+    trainer = load_trainer(resolve_run(spec, backbone_of("nano-t5"), recipe_of(text)))
+    assert trainer.parameters.trainable == planned("nano-t5", text)
+    assert trainer.parameters.trainable == sum(p.numel() for p in trainer.trained.values())
 
 
 @pytest.mark.slow
@@ -174,12 +175,12 @@ def test_the_commands_say_the_same(harness: Callable[..., Result]) -> None:
     plan = json.loads(harness("plan", *asked).stdout)
     profile = harness("profile", *asked, "--steps", "1", "--repeats", "2")
     assert profile.exit_code == 0, profile.stderr
-    made = json.loads(profile.stdout)
-    (row,) = made["recipes"]
+    record = json.loads(profile.stdout)
+    (row,) = record["recipes"]
     for name in ("parameters", "layers_kept"):
         assert row[name] == plan[name]
     assert row["predicted_memory"] == plan["memory"]
-    assert made["batches"] == plan["batches"]
+    assert record["batches"] == plan["batches"]
     # Of the steps that are timed, which here are fewer.
     limit = pytest.approx(plan["flop_limit_relative_speed"], rel=0.05)
     assert row["speed"]["flop_limit_relative"] == limit

@@ -147,8 +147,8 @@ def test_a_known_allocation_of_a_recipe_reads_as_the_right_peak(
     frozen = freeze(schedule, large.probe)
     memory = probe_memory(large, frozen, plain)
     assert memory.relative
-    theirs = memory.peak_bytes / memory.relative
-    assert memory.peak_bytes - theirs == pytest.approx(384 * MIB, rel=0.05)
+    baseline_bytes = memory.peak_bytes / memory.relative
+    assert memory.peak_bytes - baseline_bytes == pytest.approx(384 * MIB, rel=0.05)
     with MeasuredProcess(large, frozen.steps, frozen.longest) as process:
         assert process.memory(3).peak == pytest.approx(memory.peak_bytes, rel=0.01)
 

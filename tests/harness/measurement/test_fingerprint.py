@@ -14,15 +14,15 @@ from harness.measurement.fingerprint import fingerprint, git_state, package_vers
 
 
 def test_it_names_what_computes() -> None:
-    made = fingerprint(torch.device("cpu"), torch.bfloat16, "sdpa")
-    assert (made.device, made.driver) == ("cpu", None)
-    assert (made.dtype, made.attention) == ("bfloat16", "sdpa")
-    assert made.threads == torch.get_num_threads()
-    assert made.matmul_precision == torch.get_float32_matmul_precision()
-    assert made.cpu
-    assert made.versions["python"] == platform.python_version()
-    assert made.versions["harness"] == harness.__version__
-    assert made.versions.items() > package_versions().items()
+    record = fingerprint(torch.device("cpu"), torch.bfloat16, "sdpa")
+    assert (record.device, record.driver) == ("cpu", None)
+    assert (record.dtype, record.attention) == ("bfloat16", "sdpa")
+    assert record.threads == torch.get_num_threads()
+    assert record.matmul_precision == torch.get_float32_matmul_precision()
+    assert record.cpu
+    assert record.versions["python"] == platform.python_version()
+    assert record.versions["harness"] == harness.__version__
+    assert record.versions.items() > package_versions().items()
 
 
 @pytest.mark.parametrize("state", ["on", "off"])
@@ -31,8 +31,8 @@ def test_on_cuda_the_attention_says_whether_cudnn_may_compute_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
     monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: state == "on")
-    made = fingerprint(torch.device("cuda"), torch.bfloat16, "sdpa")
-    assert made.attention == f"sdpa; cuDNN {state}"
+    record = fingerprint(torch.device("cuda"), torch.bfloat16, "sdpa")
+    assert record.attention == f"sdpa; cuDNN {state}"
 
 
 def test_on_cuda_the_versions_of_cuda_cudnn_and_driver_are_named(
@@ -45,12 +45,12 @@ def test_on_cuda_the_versions_of_cuda_cudnn_and_driver_are_named(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91300)
-    made = fingerprint(torch.device("cuda"), torch.bfloat16, "sdpa")
-    assert made.driver == "580.65.06"
-    assert (made.versions["cuda"], made.versions["cudnn"]) == ("13.0", "91300")
+    record = fingerprint(torch.device("cuda"), torch.bfloat16, "sdpa")
+    assert record.driver == "580.65.06"
+    assert (record.versions["cuda"], record.versions["cudnn"]) == ("13.0", "91300")
     # On the same machine's CPU they make no difference.
     on_cpu = fingerprint(torch.device("cpu"), torch.bfloat16, "sdpa")
-    assert on_cpu.versions.keys() == made.versions.keys() - {"cuda", "cudnn"}
+    assert on_cpu.versions.keys() == record.versions.keys() - {"cuda", "cudnn"}
 
 
 def test_versions_are_those_installed() -> None:

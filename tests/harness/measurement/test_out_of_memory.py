@@ -23,11 +23,11 @@ LENGTHS = LengthProfile(source_mean=8, target_mean=4)
 
 
 def address_space_of_small_recipe() -> int:
-    """Return the most bytes of address space that an arm of the small recipe takes."""
+    """Return the most bytes of address space that a process of the small recipe takes."""
     settings = {"device": "cpu", "train.batch_size": 1, "probe.steps": 1, "probe.rounds": 2}
     spec = profile_spec(BACKBONE, TASK, settings)
-    found = installed().backbone(BACKBONE)
-    frozen = drawn_batches(spec, found, installed().task(spec.task, spec.task_options), LENGTHS)
+    backbone = installed().backbone(BACKBONE)
+    frozen = drawn_batches(spec, backbone, installed().task(spec.task, spec.task_options), LENGTHS)
     spec = spec.model_copy(update={"recipe": SMALL})
     with MeasuredProcess(spec, frozen.steps, frozen.longest) as process:
         process.window(0, 1)
@@ -55,8 +55,8 @@ def test_what_does_not_fit_is_a_row_and_the_next_one_follows(tmp_path: Path, sit
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    made = Profile.model_validate(json.loads((tmp_path / "profile.json").read_text()))
-    full, killed, small = made.recipes
+    profile = Profile.model_validate(json.loads((tmp_path / "profile.json").read_text()))
+    full, killed, small = profile.recipes
 
     assert (full.status, full.speed, full.memory) == ("oom", None, None)
     assert full.failure

@@ -94,7 +94,8 @@ def test_slow_evaluations_and_a_slow_disk_leave_the_speed_as_it_is(
     report, _ = Run(spec, plugins, tmp_path / "results").execute()
     assert report.status == "ok", report.failure
     assert report.training
-    # It was slow: two evaluations, with a snapshot each, and the weights of at least the first.
+    # It was slow: two evaluations, each with a saved training state, and the weights of at least
+    # the first.
     assert slow_disk.files.count("weights.safetensors") >= 1
     assert len(slow_disk.files) >= 3
     assert report.training.seconds == 2 * SLEPT + 2 * SCORING + len(slow_disk.files) * WRITING

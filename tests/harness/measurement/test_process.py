@@ -29,7 +29,7 @@ GOOD, TOO_LARGE, RAISED, OTHER = 0, 1, 2, 3
 
 
 @pytest.mark.usefixtures("fresh_processes")
-def test_an_arm_answers_fails_as_told_and_is_killed(make_spec: MakeSpec) -> None:
+def test_a_process_answers_fails_on_request_and_is_killed(make_spec: MakeSpec) -> None:
     with MeasuredProcess(make_spec("failing"), STEPS, STEPS[GOOD]) as process:
         assert process.engine == "padded"
         assert process.layers_kept.encoder == [1]
@@ -96,7 +96,7 @@ def test_closing_ends_what_is_at_work(make_spec: MakeSpec) -> None:
 
 
 @pytest.mark.usefixtures("fresh_processes")
-def test_an_interrupt_of_the_whole_terminal_does_not_reach_an_arm(make_spec: MakeSpec) -> None:
+def test_an_interrupt_of_the_whole_terminal_does_not_reach_a_process(make_spec: MakeSpec) -> None:
     ready = threading.Event()
 
     def interrupt_children() -> None:

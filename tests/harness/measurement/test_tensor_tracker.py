@@ -1,4 +1,4 @@
-"""The ledger against hand-made allocations and against the allocator's own events."""
+"""The tensor tracker against hand-made allocations and against the allocator's own events."""
 
 import pytest
 import torch

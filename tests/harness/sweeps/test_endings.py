@@ -68,8 +68,8 @@ def sweep(mishaps: Path, short_run: list[str], results: Path) -> Sweep:
 
 
 def reports(results: Path) -> dict[str, Report]:
-    found = [read_report(folder) for folder in results.glob("[!.]*")]
-    return {report.recipe: report for report in found}
+    stored = [read_report(folder) for folder in results.glob("[!.]*")]
+    return {report.recipe: report for report in stored}
 
 
 def left_over(results: Path) -> list[str]:
@@ -79,14 +79,14 @@ def left_over(results: Path) -> list[str]:
 def test_each_ends_as_what_it_is_and_the_sweep_goes_on(sweep: Sweep, results: Path) -> None:
     done = sweep(full=1e30, crash=None, hungry=None, lprun=None)
     assert done.returncode == 1, done.stderr
-    found = reports(results)
-    assert {recipe: report.status for recipe, report in found.items()} == {
+    stored = reports(results)
+    assert {recipe: report.status for recipe, report in stored.items()} == {
         "full": "nan",
         "crash": "error",
         "hungry": "oom",
         "lprun": "ok",
     }
-    nan, crash, hungry = (found[recipe].failure for recipe in ("full", "crash", "hungry"))
+    nan, crash, hungry = (stored[recipe].failure for recipe in ("full", "crash", "hungry"))
     assert nan
     assert nan.phase == "train"
     assert nan.message.startswith("The loss of step ")
@@ -125,9 +125,9 @@ def test_what_does_not_fit_is_cut_until_it_does(sweep: Sweep, results: Path) -> 
 def test_what_takes_too_long_is_ended_and_reported(sweep: Sweep, results: Path) -> None:
     done = sweep("--timeout", "12", stall=None, **{"stall+lprun": None})
     assert done.returncode == 1, done.stderr
-    found = reports(results)
+    stored = reports(results)
     for recipe in ("stall", "lprun+stall"):
-        report = found[recipe]
+        report = stored[recipe]
         assert report.status == "timeout"
         assert report.failure
         assert report.failure.phase in list(Phase)

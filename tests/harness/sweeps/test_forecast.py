@@ -52,14 +52,16 @@ def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path:
     specs = [*seeds_of(spec, "lprun", 0, 1), *seeds_of(spec, "lora_ff:r=1000", 0)]
     cell_plans = plan_cells(specs, installed(), tmp_path)
     messages: list[str] = []
-    found = forecast(cell_plans, tmp_path, here=True, unprobed=None, on_progress=messages.append)
+    forecasts = forecast(
+        cell_plans, tmp_path, here=True, unprobed=None, on_progress=messages.append
+    )
     assert [line.split(" on ")[0] for line in messages] == [
         "predicting the memory of lprun",
         "predicting the memory of lora_ff:r=1000",
         "probing lprun",
         "probing lora_ff:r=1000",
     ]
-    first, second, wide = (found[each.cell.id] for each in cell_plans)
+    first, second, wide = (forecasts[plan.cell.id] for plan in cell_plans)
     assert first == second
     assert not first.measured
     assert first.seconds is not None
@@ -75,11 +77,11 @@ def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path:
 
 
 def test_no_probe_is_started_too_late(spec: RunSpec, tmp_path: Path) -> None:
-    (each,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
+    (plan,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
     messages: list[str] = []
     late = Probes(clock.seconds() - 1, messages.append)
     with pytest.raises(TimeoutError, match="the time for probes was over"):
-        late.costs(each.cell.spec, batches_of(each))
+        late.costs(plan.cell.spec, batches_of(plan))
     assert messages == []
 
 
@@ -88,25 +90,27 @@ def test_an_earlier_run_is_better_than_a_probe(
 ) -> None:
     results = finished_run.folder.parent
     cell_plans = plan_cells(seeds_of(spec, spec.recipe, 0, 1), installed(), results)
-    assert [each.cell.done for each in cell_plans] == [True, False]
+    assert [plan.cell.done for plan in cell_plans] == [True, False]
     messages: list[str] = []
-    found = forecast(cell_plans, results, here=False, unprobed=None, on_progress=messages.append)
+    forecasts = forecast(
+        cell_plans, results, here=False, unprobed=None, on_progress=messages.append
+    )
     assert [line.split(" on ")[0] for line in messages] == [
         f"predicting the memory of {spec.recipe}"
     ]
-    (known,) = found.values()
-    assert cell_plans[1].cell.id in found
-    assert known.measured
+    (earlier,) = forecasts.values()
+    assert cell_plans[1].cell.id in forecasts
+    assert earlier.measured
     report = Report.model_validate_json((finished_run.folder / "report.json").read_text())
-    assert known.seconds == report.seconds
-    assert known.available is None
+    assert earlier.seconds == report.seconds
+    assert earlier.available is None
     # The same on another task does not count.
     other = report.model_copy(update={"task": "another"})
     RunFolder(tmp_path, other.id).finish(other)
-    found = forecast(
+    forecasts = forecast(
         cell_plans, tmp_path, here=True, unprobed="asked not to", on_progress=messages.append
     )
-    assert [(f.seconds, f.no_time) for f in found.values()] == [(None, "asked not to")]
+    assert [(f.seconds, f.no_time) for f in forecasts.values()] == [(None, "asked not to")]
 
 
 def test_the_longest_step_is_that_of_all_the_data(spec: RunSpec, tmp_path: Path) -> None:
@@ -115,11 +119,11 @@ def test_the_longest_step_is_that_of_all_the_data(spec: RunSpec, tmp_path: Path)
     file = tmp_path / "long.jsonl"
     rows = [json.dumps({"source": text, "target": text[:9]}) + "\n" for text in set(texts)]
     file.write_text("".join(rows))
-    (each,) = plan_cells([spec.model_copy(update={"task": str(file)})], installed(), tmp_path)
-    everything = tokenize(each.splits.train, each.backbone.tokenizer(), each.task).examples
+    (plan,) = plan_cells([spec.model_copy(update={"task": str(file)})], installed(), tmp_path)
+    everything = tokenize(plan.splits.train, plan.backbone.tokenizer(), plan.task).examples
     assert len(everything) > 500
     by_length = sorted(len(e.source) + len(e.target) for e in everything)
-    longest = batches_of(each).longest
+    longest = batches_of(plan).longest
     assert longest.examples == 4
     assert longest.source_tokens + longest.target_tokens == sum(by_length[-4:])
 
@@ -131,13 +135,13 @@ COSTS = Costs(start=5.0, step=0.5, greedy=0.1, test=2.0)
 def test_a_run_takes_the_sum_of_its_parts(
     spec: RunSpec, tmp_path: Path, baseline: Costs | None
 ) -> None:
-    (each,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
-    batches = batches_of(each)
+    (plan,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
+    batches = batches_of(plan)
     equal = ProbeBatches([batches.longest], batches.longest)
 
     def seconds(steps: int) -> float:
-        cell = replace(each.cell, steps=steps)
-        return run_seconds(each._replace(cell=cell), spec, equal, COSTS, baseline)
+        cell = replace(plan.cell, steps=steps)
+        return run_seconds(plan._replace(cell=cell), spec, equal, COSTS, baseline)
 
     evals, tests = 6, 6
     # Every third of twelve steps an epoch is an evaluation.
@@ -215,7 +219,7 @@ def test_notes_say_nothing_of_what_is_not_there() -> None:
 def test_a_kind_is_all_but_the_seed(spec: RunSpec, tmp_path: Path) -> None:
     texts = ["lprun", "lora_ff + lprun", "lprun+lora_ff"]
     specs = [s for text in texts for s in seeds_of(spec, text, 0, 3)]
-    kinds = [each.kind for each in plan_cells(specs, installed(), tmp_path)]
+    kinds = [plan.kind for plan in plan_cells(specs, installed(), tmp_path)]
     assert len(set(kinds)) == 2
     assert kinds[0] == kinds[1]
     assert kinds[2] == kinds[3] == kinds[4] == kinds[5]
@@ -225,26 +229,26 @@ def test_a_kind_is_all_but_the_seed(spec: RunSpec, tmp_path: Path) -> None:
 def test_what_does_not_answer_or_dies_is_unknown(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (each,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
-    longest = batches_of(each).longest
+    (plan,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
+    longest = batches_of(plan).longest
     with MemoryEstimator(timeout=0.01) as estimate:  # No process starts as fast.
-        late = estimate(each.cell.spec, longest)
+        late = estimate(plan.cell.spec, longest)
         assert (late.peak_bytes, late.reason) == (
             None,
             "predicting it took longer than 0.01 seconds",
         )
         estimate.timeout = LIMIT_SECONDS
-        whole = estimate(each.cell.spec, longest)
+        whole = estimate(plan.cell.spec, longest)
         assert whole.peak_bytes
         assert multiprocessing.active_children()
         for child in multiprocessing.active_children():
             child.kill()
             child.join()
-        dead = estimate(each.cell.spec, longest)
+        dead = estimate(plan.cell.spec, longest)
         assert (dead.peak_bytes, dead.reason) == (None, "the process that predicted it died")
-        again = estimate(each.cell.spec, longest)
+        again = estimate(plan.cell.spec, longest)
         assert again.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.05)
     assert multiprocessing.active_children() == []
     monkeypatch.setattr("harness.sweeps.probes.LIMIT_SECONDS", 0.001)
     with pytest.raises(TimeoutError, match=r"a probe took longer than 0\.001 seconds"):
-        probe(each.cell.spec, batches_of(each))
+        probe(plan.cell.spec, batches_of(plan))

@@ -17,15 +17,15 @@ from harness.sweeps.sweep import smaller
 
 @pytest.mark.parametrize("table", ["3", "4a", "4b", "5a", "5b", "6"])
 def test_each_table_of_the_paper_is_there_cell_by_cell(table: str) -> None:
-    found = specs(read_sweep(f"paper/table{table}"), {}, installed())
+    resolved = specs(read_sweep(f"paper/table{table}"), {}, installed())
     printed = [(c.backbone, c.recipe, c.task) for c in paper_cells() if c.table == table]
-    ours = [(s.backbone, s.recipe, s.task) for s in found]
+    cells = [(s.backbone, s.recipe, s.task) for s in resolved]
     # Rank 16 is the default, which a canonical recipe leaves out.
-    assert sorted((b, r.replace(":r=16", ""), t) for b, r, t in ours) == sorted(
+    assert sorted((b, r.replace(":r=16", ""), t) for b, r, t in cells) == sorted(
         (b, r.replace(":r=16", ""), t) for b, r, t in printed
     )
-    assert {s.train.batch_size * s.train.accumulation for s in found} == {8}
-    assert {s.preset for s in found} == {"paper"}
+    assert {s.train.batch_size * s.train.accumulation for s in resolved} == {8}
+    assert {s.preset for s in resolved} == {"paper"}
 
 
 def test_settings_lie_over_one_another_and_equal_runs_are_one() -> None:
@@ -33,14 +33,14 @@ def test_settings_lie_over_one_another_and_equal_runs_are_one() -> None:
     sweep = SweepFile(
         seeds=2, settings={"train": {"epochs": 1.0, "batch_size": 2}}, grid=[grid, grid]
     )
-    found = specs(sweep, {"train": {"batch_size": 4}}, installed())
-    assert [(s.recipe, s.seed) for s in found] == [
+    resolved = specs(sweep, {"train": {"batch_size": 4}}, installed())
+    assert [(s.recipe, s.seed) for s in resolved] == [
         ("full", 0),
         ("lprun", 0),
         ("full", 1),
         ("lprun", 1),
     ]
-    assert {(s.train.epochs, s.train.batch_size) for s in found} == {(2.0, 4)}
+    assert {(s.train.epochs, s.train.batch_size) for s in resolved} == {(2.0, 4)}
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_cutting_a_batch_keeps_the_optimizer_step(size: int, accumulation: int) 
     part = smaller(size)
     assert 1 <= part <= size // 2
     spec = RunSpec.model_validate({"train": {"batch_size": size, "accumulation": accumulation}})
-    made = spec.with_micro_batch(part)
-    assert made.train.batch_size == part
-    assert made.train.batch_size * made.train.accumulation == size * accumulation
+    divided = spec.with_micro_batch(part)
+    assert divided.train.batch_size == part
+    assert divided.train.batch_size * divided.train.accumulation == size * accumulation
     rest = {"train": {"batch_size", "accumulation"}}
-    assert json.dumps(made.model_dump(exclude=rest)) == json.dumps(spec.model_dump(exclude=rest))
+    assert json.dumps(divided.model_dump(exclude=rest)) == json.dumps(spec.model_dump(exclude=rest))

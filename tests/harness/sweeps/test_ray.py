@@ -157,9 +157,9 @@ def start_node(results: Path) -> Iterator[Callable[[], psutil.Process]]:
 
 def kill_tree(process: psutil.Process) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        for each in [process, *process.children(recursive=True)]:
+        for member in [process, *process.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
+                member.kill()
     process.wait()
 
 
