@@ -153,7 +153,9 @@ def _training(cases: list[dict[str, Any]]) -> Iterator[str]:
 
 def _over_own_samplers(case: dict[str, Any]) -> float:
     """Return the speed over the fastest trainer without a token budget, by short windows."""
-    rates = {name: trial["tokens"] / trial["wall"] for name, trial in case["trials"].items()}
+    rates: dict[str, float] = {
+        name: trial["tokens"] / trial["wall"] for name, trial in case["trials"].items()
+    }
     own = [
         r for name, r in rates.items() if "budget" not in name and not name.startswith("harness")
     ]
