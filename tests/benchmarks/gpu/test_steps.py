@@ -62,8 +62,8 @@ def test_a_failed_test_fails_the_step(
 def test_all_files_with_marked_tests_are_found(module: Import) -> None:
     step = module("gpu.marked_tests")
     names = {path.name for path in step.marked_files(step.ROOT / "tests" / "harness")}
-    assert {"test_cuda.py", "test_fused_attention.py", "test_reading.py"} <= names
-    assert "test_packing.py" not in names
+    assert {"test_cuda.py", "test_fused_attention.py", "test_async_scalar.py"} <= names
+    assert "test_packed.py" not in names
 
 
 def test_device_time_is_summed_by_kind(module: Import) -> None:

@@ -228,7 +228,7 @@ def test_a_mistake_is_explained_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("", "there are no rows"),
+        ("", "the file has no rows"),
         ('{"source": "a", "target": "b"}\n', "too few usable rows"),
         ('{"source": 3, "target": "b"}\n' * 20, "a number instead of text"),
         ('{"text": "a", "other": "b"}\n' * 20, "no column is obviously the target"),
