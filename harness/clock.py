@@ -1,4 +1,4 @@
-"""The clock that everything timed is read from; a test can put one of its own in its place."""
+"""The clock that all durations are read from; a test can replace it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time, and lets it pass."""
+    """A source of time."""
 
     def seconds(self) -> float:
         """Return the seconds since some fixed moment."""
 
     def sleep(self, seconds: float) -> None:
-        """Return when so much time has passed."""
+        """Return after ``seconds`` seconds."""
 
 
 class SystemClock:
-    """The clock of the machine, at its finest."""
+    """The clock of the machine, at its highest resolution."""
 
     def seconds(self) -> float:
         """Return the seconds since some fixed moment."""
@@ -29,7 +29,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that stands still but for who sleeps on it: what is timed with it is known."""
+    """A clock that advances only by sleeping, so that a test knows every duration."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -39,7 +39,7 @@ class ManualClock:
         return self._now
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, without waiting."""
+        """Advance the time without waiting."""
         self._now += seconds
 
 

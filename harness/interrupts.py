@@ -1,4 +1,4 @@
-"""Ctrl-C reaches every process that a terminal shows; only the first is to heed it."""
+"""Start child processes that ignore Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from multiprocessing import resource_tracker
 
 @contextlib.contextmanager
 def ignore_sigint_in_children() -> Iterator[None]:
-    """Within the context: processes that multiprocessing starts never hear of Ctrl-C.
+    """Block SIGINT in the processes that multiprocessing starts within the context.
 
-    An interrupt would end them wherever they are, even in an import, with a traceback each. The
-    process that started them does hear it, and decides.
+    A terminal sends Ctrl-C to all of them. Each would end wherever it is, even in an import, with a
+    traceback. The process that started them receives the signal too, and ends them.
     """
-    # Its start, on the first occasion, would unblock the signal before the child is there.
+    # The tracker starts with the first child, and would unblock the signal before the child exists.
     resource_tracker.ensure_running()
-    # A blocked signal stays blocked in what a thread starts, over fork and exec.
+    # A child inherits the blocked signals of the thread that starts it, over fork and exec.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
