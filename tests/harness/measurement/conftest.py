@@ -34,13 +34,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def known_costs(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let fresh processes, which inherit the search path, discover the package."""
-    installed()  # This process remembers its plugins from here on, without these.
+    installed()  # This process has discovered its plugins before, so it does not see these.
     monkeypatch.syspath_prepend(site)
 
 
 @pytest.fixture(scope="session")
 def make_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunSpec]:
-    """Build the spec of a recipe on a model whose own step takes a few milliseconds."""
+    """Build specs of a recipe on a model whose own training step takes a few milliseconds."""
     folder = tmp_path_factory.mktemp("backbones") / "tiny"
     T5Config(
         vocab_size=48,

@@ -1,4 +1,4 @@
-"""A third party's plugin that costs what it says, to calibrate the instruments with."""
+"""A plugin whose recipes cost known amounts of time and memory: it calibrates the measurements."""
 
 from __future__ import annotations
 
@@ -33,38 +33,38 @@ if TYPE_CHECKING:
 
 
 class Costs(Options):
-    """What every micro-batch costs beside the model itself."""
+    """Costs of every micro-batch beside those of the model."""
 
     seconds: float = 0
-    """Slept, on a clock on which all else takes no time."""
+    """Seconds to sleep, on a manual clock: nothing else takes time."""
     jitter: float = Field(0, ge=0)
     """Spread of the sleeps: the standard deviation of their logarithms."""
     seed: int = 0
-    """Of the jitter."""
+    """Seeds the jitter."""
     mebibytes: int = Field(0, ge=0)
-    """Allocated where the model is, touched and freed."""
+    """Memory to allocate on the model's device, to write and to free."""
     cycles: int = Field(0, ge=0)
-    """For so many a CUDA kernel spins."""
+    """Cycles that a CUDA kernel spins."""
 
     def slept(self, token: int, visit: int) -> float:
-        """Return the seconds that a batch costs at a visit.
+        """Return the seconds of sleep for a batch at a visit.
 
         Args:
-            token: the batch's first one, by which it is known.
-            visit: 1 when it comes for the first time.
+            token: the first token of the batch, which identifies it.
+            visit: how often the batch was seen, this visit included.
         """
-        drawn = random.Random(f"{self.seed} {token} {visit}")
-        return self.seconds * drawn.lognormvariate(0, self.jitter)
+        generator = random.Random(f"{self.seed} {token} {visit}")
+        return self.seconds * generator.lognormvariate(0, self.jitter)
 
 
 class Costly(Compressor[Costs]):
-    """Trains everything, and costs what its options say."""
+    """Trains all weights; its options say what a batch costs."""
 
     stage: ClassVar[Stage] = Stage.OBJECTIVE
     Options = Costs
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Cost it before every forward pass of training."""
+        """Sleep and allocate before every forward pass of training."""
         visits: Counter[int] = Counter()
         if self.options.seconds:
             clock.use(clock.ManualClock())
@@ -86,24 +86,24 @@ class Costly(Compressor[Costs]):
 
 
 class Refusing(Compressor[Options]):
-    """Complains of what only the user can mend."""
+    """Raises an error that only the user can mend."""
 
     stage: ClassVar[Stage] = Stage.STRUCTURE
     Options = Options
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Refuse."""
+        """Raise the error."""
         raise HarnessError("It has no such layers.", "Choose others.")
 
 
 class Failing(Compressor[Options]):
-    """Fails in a way that the first token of the first source chooses."""
+    """Fails in one of three ways, by the first token of the first source."""
 
     stage: ClassVar[Stage] = Stage.OBJECTIVE
     Options = Options
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Fail before the forward pass, or not."""
+        """Fail before the forward pass, where the first token says so."""
 
         def fail(module: torch.nn.Module, args: Any, kwargs: dict[str, torch.Tensor]) -> None:
             first = int(kwargs["input_ids"][0, 0])
@@ -119,7 +119,7 @@ class Failing(Compressor[Options]):
 
 
 class Stuck(Compressor[Options]):
-    """Never comes to the end of a step."""
+    """Never finishes a step."""
 
     stage: ClassVar[Stage] = Stage.OBJECTIVE
     Options = Options
@@ -136,16 +136,16 @@ class Stuck(Compressor[Options]):
 
 
 class Killed(Compressor[Options]):
-    """Has its process killed, as the kernel does where a machine's memory is gone."""
+    """Kills its process, as the kernel does when a machine runs out of memory."""
 
     stage: ClassVar[Stage] = Stage.OBJECTIVE
     Options = Options
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Kill it before the first forward pass on real weights."""
+        """Kill the process before the first forward pass on real weights."""
 
         def kill(module: torch.nn.Module, args: Any) -> None:
-            # To read a value fails on shapes alone: whoever only predicts goes on living.
+            # Reading a value fails on shapes alone: a memory estimate is not killed.
             float(next(module.parameters()).flatten()[0])
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -157,17 +157,17 @@ class Slowness(Options):
     """Options of the task."""
 
     seconds: float = 0
-    """Slept whenever predictions are scored."""
+    """Seconds to sleep whenever predictions are scored."""
 
 
 class SlowToScore(Task[Slowness]):
-    """Six rows, which take as long to score as they are told to."""
+    """Six rows; scoring takes as long as the options say."""
 
     Options = Slowness
     primary_metric: ClassVar[str] = "length"
 
     def splits(self, seed: int) -> Splits:
-        """Make four rows to train on and one for each of the others."""
+        """Return four rows to train on, and one for each other split."""
         from datasets import Dataset
 
         def rows(*numbers: int) -> Dataset:
@@ -177,12 +177,12 @@ class SlowToScore(Task[Slowness]):
         return Splits(train=rows(1, 2, 3, 4), eval=rows(5), test=rows(6))
 
     def metrics(self) -> Sequence[Metric]:
-        """Return the one."""
+        """Return the one metric, which sleeps."""
         return [SleepyLength(self.options.seconds)]
 
 
 class SleepyLength(Metric):
-    """The length of predictions in characters; it takes its time."""
+    """Length of predictions in characters; scoring sleeps first."""
 
     names = ("length",)
 
@@ -192,14 +192,14 @@ class SleepyLength(Metric):
     def score(
         self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[str]
     ) -> dict[str, Score]:
-        """Sleep, and count."""
+        """Sleep, then count characters."""
         clock.sleep(self.seconds)
         return {"length": Score.mean([float(len(p)) for p in predictions], "length")}
 
 
 @hookimpl
 def register_compressors(register: Register) -> None:
-    """Register them."""
+    """Register the compressors."""
     register("costly", Costly, "sleeps and allocates")
     register("refusing", Refusing, "complains")
     register("failing", Failing, "fails")
@@ -209,5 +209,5 @@ def register_compressors(register: Register) -> None:
 
 @hookimpl
 def register_tasks(register: Register) -> None:
-    """Register it."""
+    """Register the task."""
     register("slow-to-score", SlowToScore, "six rows and a slow metric")

@@ -1,4 +1,4 @@
-"""The instruments on CUDA against allocations, kernels and loads of known size."""
+"""Measurements on CUDA against allocations, kernels and loads of known size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MakeSpec = Callable[..., RunSpec]
 MIB = 2**20
 KNOWN = 256 * MIB
 TOKENS = 40
-"""Of a step; see the schedule."""
+"""Tokens of a step of the fixture ``schedule``."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def make_cuda_spec(make_spec: MakeSpec) -> MakeSpec:
 
 
 def measure(device: torch.device, *mebibytes: int) -> MemoryReading:
-    """Measure steps that allocate and free so much; the first one is not looked at."""
+    """Measure steps that allocate and free this much memory; the first one is warm-up."""
     sizes = iter(mebibytes)
 
     def step() -> None:
@@ -61,7 +61,7 @@ def test_a_known_allocation_reads_as_its_size(device: torch.device) -> None:
     assert "tensor_bytes" in reading.not_measured
 
 
-def test_the_workspaces_of_cublas_are_told_from_the_rest(device: torch.device) -> None:
+def test_workspaces_of_cublas_are_reported_apart(device: torch.device) -> None:
     left = torch.ones(512, 512, device=device)
     torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.synchronize(device)
@@ -72,13 +72,13 @@ def test_the_workspaces_of_cublas_are_told_from_the_rest(device: torch.device) -
     assert reading.peak == pytest.approx(reading.static + left.nbytes, rel=0.05)
 
 
-def test_what_was_before_the_window_is_not_seen(device: torch.device) -> None:
+def test_memory_freed_before_the_window_does_not_count(device: torch.device) -> None:
     torch.ones(2 * KNOWN, dtype=torch.uint8, device=device)
     reading = measure(device, 512, 64, 128, 64)
     assert reading.peak - reading.static == pytest.approx(128 * MIB, rel=0.05)
 
 
-def test_the_process_holds_no_less_than_the_allocator(device: torch.device) -> None:
+def test_the_process_holds_at_least_what_the_allocator_holds(device: torch.device) -> None:
     reading = measure(device, *[256] * 4)
     if reading.process is None:
         pytest.skip(f"NVML's account: {reading.not_measured['process_bytes']}")
@@ -89,7 +89,7 @@ def test_the_process_holds_no_less_than_the_allocator(device: torch.device) -> N
     assert "process_bytes" not in reading.not_measured
 
 
-def test_allocations_that_had_to_be_tried_again_are_counted(device: torch.device) -> None:
+def test_retried_allocations_are_counted(device: torch.device) -> None:
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
     limit = torch.cuda.memory_reserved(device) + min(free, 8 * KNOWN)
@@ -110,10 +110,10 @@ def test_allocations_that_had_to_be_tried_again_are_counted(device: torch.device
 
 
 def cycles_and_seconds(device: torch.device) -> tuple[int, float]:
-    """Return for how many cycles a kernel must spin for about half a second, and how long it is."""
+    """Return the cycles of a kernel that spins for about half a second, and its measured seconds."""
     began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     cycles = 10**9
-    for _ in range(3):  # The last time the clock has risen to where it stays under load.
+    for _ in range(3):  # By the third time the clock has reached its rate under load.
         began.record()
         torch.cuda._sleep(cycles)
         ended.record()
@@ -132,7 +132,7 @@ def test_a_known_kernel_reads_as_the_right_speed_ratio_and_parts(
     speed = probe_speed(slow, frozen, fast, lambda: None)
     assert speed.tokens_per_s == pytest.approx(TOKENS / (2 * seconds), rel=0.05)
     assert speed.relative == pytest.approx(0.5, rel=0.05)
-    # The kernel is queued before the forward pass, and that part of the device's time is its.
+    # The kernel is queued before the forward pass and counts as its time.
     assert speed.parts
     assert speed.parts.forward == pytest.approx(2 * seconds, rel=0.05)
     parts = speed.parts.model_dump().values()
@@ -158,11 +158,11 @@ def test_the_energy_counter_moves_under_load(device: torch.device) -> None:
         meter = Meter(Nvml(device))
     except NotMeasurableError as error:
         pytest.skip(f"this device's energy cannot be measured: {error}")
-    left = torch.randn(4096, 4096, device=device)
+    matrix = torch.randn(4096, 4096, device=device)
     began = time.perf_counter()
     with meter.window():
         while time.perf_counter() - began < 2:
-            left @ left
+            matrix @ matrix
             torch.cuda.synchronize(device)
     energy = meter.energy(tokens=1000)
     assert energy.source == "nvml"
@@ -172,7 +172,7 @@ def test_the_energy_counter_moves_under_load(device: torch.device) -> None:
     assert 1 < energy.joules / 2 < 3000
 
 
-def test_the_driver_is_named_or_missed_with_a_reason(
+def test_the_driver_is_named_or_has_a_reason(
     device: torch.device, make_report: Callable[..., Report]
 ) -> None:
     report = make_report(fingerprint=fingerprint(device, torch.bfloat16, "sdpa"))

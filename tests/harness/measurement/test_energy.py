@@ -1,4 +1,4 @@
-"""Energy against counters that move by known amounts, in files laid out as Linux lays them out."""
+"""Energy, measured on files like those of Linux, whose counters move by known amounts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from harness.errors import NotMeasurableError
 from harness.measurement.energy import Meter, Rapl, no_energy, open_counter
 
 RANGE = 65_532_610_987
-"""Microjoules at which the counter of many processors starts again."""
+"""Microjoules at which the counter of many processors wraps around to zero."""
 
 
 def set_counter(zone: Path, microjoules: int) -> None:
-    """Move a counter; a reader sees the value before or the one after."""
+    """Set a counter by an atomic rename: a reader sees the old value or the new one."""
     aside = zone / "aside"
     aside.write_text(f"{microjoules}\n")
     aside.replace(zone / "energy_uj")
@@ -38,9 +38,9 @@ def add_zone(powercap: Path, number: str, name: str, microjoules: int = 0) -> Pa
     return zone
 
 
-def test_packages_are_added_up_and_what_is_within_or_around_them_is_not(tmp_path: Path) -> None:
-    one = add_zone(tmp_path, "0", "package-0", 7_000_000)
-    two = add_zone(tmp_path, "1", "package-1", 90_000_000)
+def test_only_packages_are_added_up_not_their_parts_nor_the_platform(tmp_path: Path) -> None:
+    first = add_zone(tmp_path, "0", "package-0", 7_000_000)
+    second = add_zone(tmp_path, "1", "package-1", 90_000_000)
     others = [
         add_zone(tmp_path, "0:0", "core"),
         add_zone(tmp_path, "0:1", "dram"),
@@ -48,8 +48,8 @@ def test_packages_are_added_up_and_what_is_within_or_around_them_is_not(tmp_path
     ]
     counter = Rapl(tmp_path)
     counter.start()
-    set_counter(one, 9_500_000)
-    set_counter(two, 90_250_000)
+    set_counter(first, 9_500_000)
+    set_counter(second, 90_250_000)
     for zone in others:
         set_counter(zone, 1_000_000_000)
     assert counter.stop() == pytest.approx(2.75)
@@ -58,17 +58,17 @@ def test_packages_are_added_up_and_what_is_within_or_around_them_is_not(tmp_path
 
 
 @given(st.integers(0, RANGE), st.integers(0, RANGE - 1))
-def test_a_counter_that_starts_again_loses_nothing(before: int, passed: int) -> None:
+def test_a_counter_that_wraps_around_loses_nothing(before: int, used: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         zone = add_zone(Path(folder), "0", "package-0", before)
         counter = Rapl(Path(folder))
         counter.start()
-        after = before + passed
+        after = before + used
         set_counter(zone, after if after <= RANGE else after - RANGE)
-        assert counter.stop() == pytest.approx(passed / 1e6)
+        assert counter.stop() == pytest.approx(used / 1e6)
 
 
-def test_a_window_in_which_it_may_start_again_twice_has_no_energy(
+def test_a_window_in_which_the_counter_may_wrap_around_twice_has_no_energy(
     tmp_path: Path, manual_clock: ManualClock
 ) -> None:
     zone = add_zone(tmp_path, "0", "package-0")
@@ -94,7 +94,7 @@ def test_a_machine_without_counters_of_packages_says_so(
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Give up the rights of root, which may read anything."""
+    """Drop the rights of root, who may read any file."""
     if os.geteuid() != 0:
         yield
         return
@@ -115,7 +115,7 @@ def test_a_counter_that_may_not_be_read_names_the_command_that_mends_it() -> Non
 
 
 class Package(ManualClock):
-    """A clock, and beside it the counter of a processor that draws ``watts`` while time passes."""
+    """A manual clock that also moves a processor's counter, at ``watts``."""
 
     def __init__(self, zone: Path, watts: float) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Package(ManualClock):
         self._joules = 0.0
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, and the counter move."""
+        """Advance the clock and the counter."""
         super().sleep(seconds)
         self._joules += self.watts * seconds
         if (self.zone / "energy_uj").exists():
@@ -133,10 +133,10 @@ class Package(ManualClock):
 
 @pytest.fixture
 def package(tmp_path: Path) -> Iterator[Package]:
-    made = Package(add_zone(tmp_path, "0", "package-0"), watts=20)
-    before = clock.use(made)
-    yield made
-    clock.use(before)
+    package_clock = Package(add_zone(tmp_path, "0", "package-0"), watts=20)
+    previous = clock.use(package_clock)
+    yield package_clock
+    clock.use(previous)
 
 
 def test_windows_are_added_up_less_idle_power(tmp_path: Path, package: Package) -> None:
@@ -146,7 +146,7 @@ def test_windows_are_added_up_less_idle_power(tmp_path: Path, package: Package) 
         package.watts = 120
         with meter.window():
             package.sleep(0.4)
-        package.watts = 1000  # Between windows it does not count.
+        package.watts = 1000  # Energy between windows does not count.
         package.sleep(0.1)
     energy = meter.energy(tokens=500)
     assert energy.source == "rapl"
@@ -167,7 +167,7 @@ def test_no_more_than_idle_power_is_no_energy(tmp_path: Path, package: Package) 
     assert set(energy.not_measured) == {"joules", "joules_per_1000_tokens", "idle_watts"}
 
 
-def test_a_counter_that_stands_still_is_none(tmp_path: Path) -> None:
+def test_a_counter_that_stands_still_is_not_used(tmp_path: Path) -> None:
     add_zone(tmp_path, "0", "package-0", 42)
     with pytest.raises(NotMeasurableError, match="stands still"):
         Meter(Rapl(tmp_path), idle_seconds=0)
@@ -178,13 +178,13 @@ def test_a_counter_that_fails_spoils_the_energy_and_not_the_window(
     tmp_path: Path, package: Package, when: str
 ) -> None:
     meter = Meter(Rapl(tmp_path), idle_seconds=0.1)
-    done = False
+    window_finished = False
     if when == "before":
         (package.zone / "energy_uj").unlink()
     with meter.window():
         (package.zone / "energy_uj").unlink(missing_ok=True)
-        done = True
-    assert done
+        window_finished = True
+    assert window_finished
     energy = meter.energy(tokens=1)
     assert energy.source == "none"
     assert "energy_uj cannot be read: No such file" in energy.not_measured["joules"]

@@ -1,4 +1,4 @@
-"""What measurements depend on, read from this machine."""
+"""The fingerprint: all of this machine that measurements depend on."""
 
 import importlib.metadata
 import os
@@ -13,7 +13,7 @@ import harness
 from harness.measurement.fingerprint import fingerprint, git_state, package_versions
 
 
-def test_it_names_what_computes() -> None:
+def test_it_names_device_precision_and_attention() -> None:
     record = fingerprint(torch.device("cpu"), torch.bfloat16, "sdpa")
     assert (record.device, record.driver) == ("cpu", None)
     assert (record.dtype, record.attention) == ("bfloat16", "sdpa")
@@ -48,7 +48,7 @@ def test_on_cuda_the_versions_of_cuda_cudnn_and_driver_are_named(
     record = fingerprint(torch.device("cuda"), torch.bfloat16, "sdpa")
     assert record.driver == "580.65.06"
     assert (record.versions["cuda"], record.versions["cudnn"]) == ("13.0", "91300")
-    # On the same machine's CPU they make no difference.
+    # On the CPU of the same machine these versions make no difference.
     on_cpu = fingerprint(torch.device("cpu"), torch.bfloat16, "sdpa")
     assert on_cpu.versions.keys() == record.versions.keys() - {"cuda", "cudnn"}
 
@@ -58,33 +58,33 @@ def test_versions_are_those_installed() -> None:
     assert package_versions() == {name: importlib.metadata.version(name) for name in names}
 
 
-def test_threads_and_precision_are_read_anew() -> None:
-    before = torch.get_num_threads()
-    one = fingerprint(torch.device("cpu"), torch.float32, "sdpa")
-    torch.set_num_threads(before + 1)
+def test_threads_are_read_at_every_call() -> None:
+    threads = torch.get_num_threads()
+    earlier = fingerprint(torch.device("cpu"), torch.float32, "sdpa")
+    torch.set_num_threads(threads + 1)
     try:
-        assert fingerprint(torch.device("cpu"), torch.float32, "sdpa") != one
+        assert fingerprint(torch.device("cpu"), torch.float32, "sdpa") != earlier
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
-def test_variables_that_change_how_libraries_compute_are_named(
+def test_environment_variables_that_change_computation_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def found() -> dict[str, str]:
+    def environment() -> dict[str, str]:
         return fingerprint(torch.device("cpu"), torch.float32, "sdpa").environment
 
-    before = found()
+    before = environment()
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     monkeypatch.setenv("PATIENT", "not the fingerprint's affair")
     changed = {"NVIDIA_TF32_OVERRIDE": "1", "ATEN_CPU_CAPABILITY": "avx2"}
-    assert found() == {**before, **changed}
+    assert environment() == {**before, **changed}
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout in which the harness lies, not yet committed."""
+    """A folder that holds the harness, not yet under git."""
     module = tmp_path / "harness" / "__init__.py"
     module.parent.mkdir()
     module.write_text("")
@@ -104,7 +104,7 @@ def test_the_git_state_is_the_harness_own(checkout: Path) -> None:
     git(checkout, "init", "--quiet")
     assert git_state() is None
     git(checkout, "commit", "--quiet", "--allow-empty", "-m", "another project")
-    # An installed package within a checkout of something else.
+    # A package installed inside the checkout of another project.
     assert git_state() is None
     git(checkout, "add", "harness")
     git(checkout, "commit", "--quiet", "-m", "harness")
@@ -113,14 +113,14 @@ def test_the_git_state_is_the_harness_own(checkout: Path) -> None:
     (checkout / "untracked").touch()
     assert git_state() == commit
     (checkout / "harness" / "__init__.py").write_text("changed = True")
-    one = git_state()
+    first = git_state()
     (checkout / "harness" / "__init__.py").write_text("changed = 2")
-    two = git_state()
-    # Two unlike changes of one commit are two states.
-    for state in (one, two):
+    second = git_state()
+    # Two different changes of one commit are two states.
+    for state in (first, second):
         assert state
         assert state.startswith(f"{commit}+dirty.")
-    assert one != two
+    assert first != second
 
 
 def test_without_git_there_is_no_state(

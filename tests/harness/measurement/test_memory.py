@@ -1,4 +1,4 @@
-"""The memory instruments against allocations of known size."""
+"""Measurements of memory against allocations of known size."""
 
 from pathlib import Path
 
@@ -41,7 +41,9 @@ def test_twice_the_allocation_reads_as_twice_and_more_steps_as_the_same() -> Non
 
 
 def test_the_peak_is_that_of_the_largest_step_of_the_window() -> None:
-    sizes = iter([1, KNOWN // MIB, 1, 1, 1])  # The step before the window, three in it, one more.
+    sizes = iter(
+        [1, KNOWN // MIB, 1, 1, 1]
+    )  # One step before the window, three in it, one after it.
     order: list[int] = []
 
     def step() -> None:
@@ -52,14 +54,16 @@ def test_the_peak_is_that_of_the_largest_step_of_the_window() -> None:
     assert reading.peak - reading.static == pytest.approx(KNOWN, rel=0.05)
 
 
-def test_what_was_before_the_window_is_not_seen() -> None:
+def test_memory_freed_before_the_window_does_not_count() -> None:
     allocate(2 * KNOWN)
-    sizes = iter([2 * KNOWN // MIB, 64, 64, 64, 64])  # The first step is not looked at.
+    sizes = iter(
+        [2 * KNOWN // MIB, 64, 64, 64, 64]
+    )  # The first step is warm-up and does not count.
     reading = measure_memory(lambda: allocate(next(sizes) * MIB), 3, CPU, lambda: 0)
     assert reading.peak - reading.static == pytest.approx(64 * MIB, rel=0.1)
 
 
-def test_static_bytes_hold_what_lives_on() -> None:
+def test_static_bytes_count_what_outlives_the_step() -> None:
     before = resident("VmRSS")
     kept: list[torch.Tensor] = []
 
@@ -73,7 +77,7 @@ def test_static_bytes_hold_what_lives_on() -> None:
 
 
 class Allocator:
-    """That of a CUDA device, in which cuBLAS keeps a workspace from its first product on."""
+    """The allocator of a CUDA device; cuBLAS keeps a workspace there from its first product on."""
 
     workspace = 32 * MIB
 
@@ -105,7 +109,7 @@ class Allocator:
         self.peak = max(self.peak, self.kept + self.in_workspace + 8 * MIB)
 
 
-def test_on_cuda_the_workspaces_of_cublas_are_told_from_the_rest(
+def test_on_cuda_workspaces_of_cublas_are_reported_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = torch.device("cuda")

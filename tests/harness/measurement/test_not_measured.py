@@ -1,4 +1,4 @@
-"""Whatever was not measured is null and has a reason; whatever has a number has none."""
+"""Fields that were not measured: each is null and has a reason; a number has none."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Harness = Callable[..., Result]
 RESULTS = Path(__file__).parents[3] / "results"
 
 EVENTS = ("failure", "failure.memory_bytes", "memory_reached", "micro_batch", "paper")
-"""What is null because nothing of the kind happened or was requested; it may have a reason."""
+"""Fields that are null where the event did not happen; a reason is optional."""
 
 
 def measured_fields(record: type[BaseModel]) -> Iterator[str]:
-    """Yield the fields that hold a number, or a record of numbers, or null; and the driver."""
+    """Yield the fields that hold a number or a record, or null; the driver too."""
     for name, info in record.model_fields.items():
         kinds = get_args(info.annotation)
         numeric = any(
@@ -48,7 +48,7 @@ def measured_fields(record: type[BaseModel]) -> Iterator[str]:
 
 
 def nulls(record: BaseModel) -> Iterator[str]:
-    """Yield the paths of fields without a measurement."""
+    """Yield the paths of measured fields that are null."""
     for name in measured_fields(type(record)):
         if getattr(record, name) is None:
             yield name
@@ -57,7 +57,7 @@ def nulls(record: BaseModel) -> Iterator[str]:
 
 
 def reasons(record: BaseModel) -> Iterator[str]:
-    """Yield the paths for which any record gives a reason."""
+    """Yield the paths of all fields with a reason, in any record."""
     for name, reason in getattr(record, "not_measured", {}).items():
         assert reason.strip()
         yield name
@@ -77,7 +77,7 @@ def within(record: BaseModel) -> Iterator[tuple[str, BaseModel]]:
 
 
 def check(record: BaseModel) -> None:
-    """Assert that null and reason go together, and that no zero stands for a measurement."""
+    """Assert that exactly the null fields have a reason, and that no measurement is zero."""
     missing, explained = set(nulls(record)), set(reasons(record))
     happened = {path for path in missing if not path.endswith(EVENTS)}
     assert happened <= explained <= missing
@@ -117,7 +117,7 @@ def test_a_run_without_a_baseline(alone: Report, finished_run: Any, harness: Har
     check(alone)
     assert alone.speed
     assert alone.speed.not_measured["relative"] == "no baseline: off"
-    # Where the number would be, the reason is.
+    # The reason stands in place of the number.
     lines = list(breakdown_lines(alone))
     assert "speed beside full fine-tuning's: not measured (no baseline: off)" in lines
     assert any(line.startswith("energy: ") for line in lines)
@@ -130,7 +130,7 @@ def test_a_run_without_a_baseline(alone: Report, finished_run: Any, harness: Har
     assert row["not_measured"]["speed"] == "no baseline: off"
 
 
-def test_a_run_beside_an_earlier_one(alone: Report, tmp_path: Path) -> None:
+def test_a_run_with_an_earlier_run_as_baseline(alone: Report, tmp_path: Path) -> None:
     earlier = alone.model_copy(update={"recipe": "full", "id": "earlier"})
     apply_baseline(alone, RunFolder(tmp_path, "earlier").finish(earlier))
     check(alone)
@@ -140,7 +140,7 @@ def test_a_run_beside_an_earlier_one(alone: Report, tmp_path: Path) -> None:
 
 
 class OutOfMemory:
-    """An observer that lets memory run out as the test split is to be predicted."""
+    """An observer that raises an out-of-memory error when prediction of the test split begins."""
 
     @hookimpl
     def phase_started(self, event: PhaseStarted) -> None:
@@ -148,7 +148,7 @@ class OutOfMemory:
             raise MemoryError("no memory")
 
 
-def test_a_run_beside_full_that_fails(
+def test_a_run_that_runs_out_of_memory(
     harness: Harness, short_run: list[str], tmp_path: Path
 ) -> None:
     plugin = OutOfMemory()
@@ -186,7 +186,7 @@ def test_profiles_of_recipes_that_fit_and_do_not(
 
 @pytest.fixture(scope="module")
 def profile() -> Profile:
-    """A profile on nano-t5, with the paper's numbers beside it."""
+    """A profile on nano-t5, with the paper's numbers."""
     from typer.testing import CliRunner
 
     from harness.cli.main import app
@@ -231,7 +231,7 @@ def test_the_page_shows_reasons_in_the_cells(
 
 
 @pytest.mark.skipif(not RESULTS.exists(), reason="there is no checkout around the tests")
-def test_reports_of_before_reasons_were_kept_are_read_and_shown(harness: Harness) -> None:
+def test_reports_that_hold_no_reasons_yet_are_read_and_shown(harness: Harness) -> None:
     places = [place for place in RESULTS.iterdir() if place.is_dir()]
     reports = [read_report(folder) for place in places for folder in find_runs(place)]
     assert reports

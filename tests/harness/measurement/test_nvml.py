@@ -1,4 +1,4 @@
-"""What a machine without NVIDIA's driver, or without its binding, answers."""
+"""NVML on a machine without NVIDIA's driver, or without its Python binding."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``harness profile`` under a real limit: what does not fit is a row, and the next one follows."""
+"""``harness profile`` under a real limit: a recipe that does not fit gets a row of its own."""
 
 import json
 import multiprocessing
@@ -18,12 +18,12 @@ from harness.records.profile import Profile
 
 BACKBONE, TASK, SMALL = "t5-small", "radiology_demo", "lora_ff:r=4"
 SIZE = 60_506_624
-"""Parameters; trained all, they take 16 bytes each: weight, gradient, two moments."""
+"""Number of parameters; each takes 16 bytes: weight, gradient and two moments."""
 LENGTHS = LengthProfile(source_mean=8, target_mean=4)
 
 
 def address_space_of_small_recipe() -> int:
-    """Return the most bytes of address space that a process of the small recipe takes."""
+    """Return the peak address space of a process that trains the small recipe, in bytes."""
     settings = {"device": "cpu", "train.batch_size": 1, "probe.steps": 1, "probe.rounds": 2}
     spec = profile_spec(BACKBONE, TASK, settings)
     backbone = installed().backbone(BACKBONE)
@@ -39,7 +39,9 @@ def address_space_of_small_recipe() -> int:
 
 @pytest.mark.usefixtures("fresh_processes")
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs Linux' prlimit and /proc")
-def test_what_does_not_fit_is_a_row_and_the_next_one_follows(tmp_path: Path, site: Path) -> None:
+def test_a_recipe_that_does_not_fit_is_a_row_and_the_next_is_measured(
+    tmp_path: Path, site: Path
+) -> None:
     # The small recipe fits with a quarter of what full fine-tuning needs on top of it.
     limit = address_space_of_small_recipe() + 4 * SIZE
     command = ["profile", "--backbone", BACKBONE, "--compressor", f"full,killed,{SMALL}"]

@@ -1,4 +1,4 @@
-"""What a run does between training steps is in no number of speed: a run slowed on purpose."""
+"""Work between training steps does not count as training speed: a run slowed on purpose."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from harness.running.run import Run
 from harness.spec.run_spec import RunSpec
 
 SLEPT = 0.5
-"""Seconds of a training step, on a clock on which all else takes no time."""
+"""Seconds of a training step, on a manual clock: nothing else takes time."""
 SCORING, WRITING = 2.0, 1.0
-"""Seconds for the eval split, and for each file of weights."""
+"""Seconds to score the eval split, and to write each file of weights."""
 
 
 class SlowDisk:
-    """Delays, by Python's own audit hook, each file that takes its final name by a rename.
+    """Delays each file that is renamed to its final name, by Python's audit hook.
 
-    A hook cannot be taken away again: it is told when to be slow.
+    A hook cannot be removed: ``seconds`` switches the delay on and off.
     """
 
     def __init__(self, suffix: str) -> None:
@@ -67,7 +67,7 @@ def backbone(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("known_costs", "manual_clock")
-def test_slow_evaluations_and_a_slow_disk_leave_the_speed_as_it_is(
+def test_slow_evaluations_and_a_slow_disk_do_not_change_the_speed(
     backbone: Path, slow_disk: SlowDisk, tmp_path: Path
 ) -> None:
     spec = RunSpec.model_validate(

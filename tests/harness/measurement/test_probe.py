@@ -1,4 +1,4 @@
-"""The probe against known sleeps, known allocations and closed forms; nothing is mocked."""
+"""The probe against known sleeps, known allocations and formulas; nothing is mocked."""
 
 import importlib
 import math
@@ -19,7 +19,7 @@ from harness.training.schedule import Schedule, schedule_hash
 MakeSpec = Callable[..., RunSpec]
 MIB = 2**20
 TOKENS, EXAMPLES = 40, 4
-"""Of a step; see the schedule."""
+"""Tokens and examples of a step of the fixture ``schedule``."""
 
 
 @pytest.mark.usefixtures("known_costs")
@@ -43,7 +43,9 @@ def test_known_sleeps_read_as_the_right_speed_and_ratio(
 
 
 @pytest.mark.usefixtures("known_costs")
-def test_twice_the_steps_are_the_same_speed(make_spec: MakeSpec, schedule: Schedule) -> None:
+def test_windows_of_twice_the_steps_give_the_same_speed(
+    make_spec: MakeSpec, schedule: Schedule
+) -> None:
     def speed_of(steps: int) -> float:
         spec = make_spec("costly:seconds=0.6", steps=steps)
         frozen = freeze(schedule, spec.probe)
@@ -58,36 +60,43 @@ A_AND_A = "costly:seconds=0.2,jitter=0.1,seed={}"
 
 
 @pytest.mark.usefixtures("known_costs")
-def test_the_interval_of_equals_covers_1(make_spec: MakeSpec, schedule: Schedule) -> None:
-    """The same costs under two seeds: what each window takes is known, and so is its noise."""
-    ours, theirs = (make_spec(A_AND_A.format(seed), rounds=6) for seed in (0, 1))
-    frozen = freeze(schedule, ours.probe)
-    speed = probe_speed(ours, frozen, theirs, lambda: None)
+def test_the_interval_of_equal_recipes_covers_1(make_spec: MakeSpec, schedule: Schedule) -> None:
+    """Equal costs under two seeds: the seconds of each window are known."""
+    recipe, baseline = (make_spec(A_AND_A.format(seed), rounds=6) for seed in (0, 1))
+    frozen = freeze(schedule, recipe.probe)
+    speed = probe_speed(recipe, frozen, baseline, lambda: None)
     tokens = [step.micro_batches[0][0].source[0] for step in frozen.steps[1:]]
-    assert len(set(tokens)) == 6  # So that each step is seen by two windows, and by no warm-up.
-    mine, full = known_windows(0, tokens), known_windows(1, tokens)
-    known = geometric_mean_interval([b / a for a, b in zip(mine, full, strict=True)])
+    assert len(set(tokens)) == 6  # Each step is then run by two windows, and by no warm-up.
+    recipe_seconds, baseline_seconds = known_windows(0, tokens), known_windows(1, tokens)
+    interval = geometric_mean_interval(
+        [b / a for a, b in zip(recipe_seconds, baseline_seconds, strict=True)]
+    )
     assert speed.relative_ci
     low, high = speed.relative_ci
     assert low <= 1 <= high
-    assert (speed.relative, low, high) == pytest.approx((known.value, known.low, known.high))
-    assert speed.noise_floor == pytest.approx(noise_floor(full))
+    expected = (interval.value, interval.low, interval.high)
+    assert (speed.relative, low, high) == pytest.approx(expected)
+    assert speed.noise_floor == pytest.approx(noise_floor(baseline_seconds))
 
 
 @pytest.mark.usefixtures("known_costs")
-def test_the_interval_of_equals_covers_1_as_often_as_it_says() -> None:
-    """The arithmetic of the test above over many pairs of seeds, without the sleeping."""
+def test_the_interval_of_equal_recipes_covers_1_at_its_nominal_rate() -> None:
+    """The intervals of the test above, for many pairs of seeds and without sleeping."""
     covered = 0
     for pair in range(400):
-        mine, full = (known_windows(2 * pair + which, range(6)) for which in (0, 1))
-        made = geometric_mean_interval([b / a for a, b in zip(mine, full, strict=True)])
-        covered += made.low <= 1 <= made.high
+        recipe_seconds, baseline_seconds = (
+            known_windows(2 * pair + which, range(6)) for which in (0, 1)
+        )
+        interval = geometric_mean_interval(
+            [b / a for a, b in zip(recipe_seconds, baseline_seconds, strict=True)]
+        )
+        covered += interval.low <= 1 <= interval.high
     # Four standard errors of a share of 95 % in 400.
     assert covered / 400 == pytest.approx(0.95, abs=0.044)
 
 
 def known_windows(seed: int, tokens: Any) -> list[float]:
-    """Return what windows of one step take: those of each round see the same step, twice."""
+    """Return the seconds of windows of one step; the two windows of a round run the same step."""
     costs = importlib.import_module("known_costs").Costs(seconds=0.2, jitter=0.1, seed=seed)
     return [costs.slept(token, visit) for token in tokens for visit in (1, 2)]
 
@@ -99,8 +108,8 @@ def test_a_known_allocation_reads_as_the_right_peak(
     large, plain = make_spec("costly:mebibytes=384"), make_spec("costly")
     memory = probe_memory(large, freeze(schedule, large.probe), plain)
     assert memory.relative
-    theirs = memory.peak_bytes / memory.relative
-    assert memory.peak_bytes - theirs == pytest.approx(384 * MIB, rel=0.05)
+    baseline_bytes = memory.peak_bytes / memory.relative
+    assert memory.peak_bytes - baseline_bytes == pytest.approx(384 * MIB, rel=0.05)
     assert memory.tensor_bytes == pytest.approx(384 * MIB, rel=0.05)
     assert memory.static_bytes < memory.peak_bytes - 300 * MIB
 
@@ -121,8 +130,8 @@ def test_the_longest_step_holds_the_longest_examples(
     lengths: list[tuple[int, int]], batch_size: int, accumulation: int
 ) -> None:
     examples = [Example([5] * source, [6] * target) for source, target in lengths]
-    made = Schedule(examples, batch_size, accumulation, seed=0)
-    longest = freeze(made, ProbeSettings()).longest
+    schedule = Schedule(examples, batch_size, accumulation, seed=0)
+    longest = freeze(schedule, ProbeSettings()).longest
     sizes = sorted((s + t for s, t in lengths), reverse=True)[: batch_size * accumulation]
     chosen = [len(e.source) + len(e.target) for batch in longest.micro_batches for e in batch]
     assert chosen == sizes
@@ -134,7 +143,7 @@ def test_the_noise_floor_is_the_mean_distance_of_equal_work(
     seconds: float, ratio: float, pairs: int
 ) -> None:
     assert noise_floor([seconds] * 2 * pairs) == 1
-    # Which of the two was slower does not matter; distances are averaged as logarithms.
+    # The order of the two does not matter; distances are averaged as logarithms.
     assert noise_floor([seconds, seconds * ratio] * pairs) == pytest.approx(ratio)
     windows = [seconds * ratio, seconds, seconds, seconds]
     assert noise_floor(windows) == pytest.approx(math.sqrt(ratio))

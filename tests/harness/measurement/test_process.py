@@ -1,4 +1,4 @@
-"""Measured processes: they answer, fail in ways a parent can tell apart, and go away."""
+"""Measured processes: their answers, their failures, and that none is left behind."""
 
 import multiprocessing
 import os
@@ -43,14 +43,14 @@ def test_a_process_answers_fails_on_request_and_is_killed(make_spec: MakeSpec) -
         with pytest.raises(RuntimeError, match="ValueError: nothing to do with memory"):
             process.window(OTHER, 1)
 
-        # It lives on, and measures.
+        # The process still runs and measures.
         reading = process.memory(3)
         assert reading.peak >= reading.static > 0
         assert reading.tensors
         assert 0 < reading.tensors < reading.peak
 
         (child,) = multiprocessing.active_children()
-        # Stopped first, so that it is killed with the request unread.
+        # The process is stopped first, so that it is killed before it reads the request.
         os.kill(child.pid or 0, signal.SIGSTOP)
         killer = threading.Timer(0.3, os.kill, [child.pid, signal.SIGKILL])
         killer.start()
@@ -61,7 +61,7 @@ def test_a_process_answers_fails_on_request_and_is_killed(make_spec: MakeSpec) -
     assert multiprocessing.active_children() == []
 
 
-def test_a_users_mistake_comes_through_and_no_process_is_left(make_spec: MakeSpec) -> None:
+def test_a_users_mistake_is_raised_here_and_no_process_is_left(make_spec: MakeSpec) -> None:
     with pytest.raises(HarnessError) as raised:
         MeasuredProcess(make_spec("refusing"), STEPS, STEPS[GOOD])
     assert (raised.value.message, raised.value.hint) == ("It has no such layers.", "Choose others.")
@@ -76,14 +76,14 @@ def test_twice_the_steps_take_twice_the_time(make_spec: MakeSpec) -> None:
 
 @pytest.fixture
 def _interruptible() -> Iterator[None]:
-    """Interrupts raise, also where the tests run in the background and ignore them."""
+    """Let SIGINT raise, also where the tests run in the background, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("_interruptible")
-def test_closing_ends_what_is_at_work(make_spec: MakeSpec) -> None:
+def test_closing_kills_a_process_that_is_busy(make_spec: MakeSpec) -> None:
     def interrupted() -> None:
         here = threading.get_ident()
         with MeasuredProcess(make_spec("stuck"), STEPS, STEPS[GOOD]) as process:
@@ -96,7 +96,7 @@ def test_closing_ends_what_is_at_work(make_spec: MakeSpec) -> None:
 
 
 @pytest.mark.usefixtures("fresh_processes")
-def test_an_interrupt_of_the_whole_terminal_does_not_reach_a_process(make_spec: MakeSpec) -> None:
+def test_ctrl_c_in_the_terminal_does_not_reach_a_measured_process(make_spec: MakeSpec) -> None:
     ready = threading.Event()
 
     def interrupt_children() -> None:

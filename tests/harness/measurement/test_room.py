@@ -1,4 +1,4 @@
-"""Recipes that fit on a device alone, but not beside the idle process of full fine-tuning."""
+"""Recipes that fit on a device alone, but not together with the process of full fine-tuning."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TOGETHER = "full and this recipe do not fit into memory together"
 
 
 class Card:
-    """A device with little memory, which processes share.
+    """A device whose memory processes share.
 
     Args:
-        capacity: of it.
-        needs: recipe -> what its process keeps as long as it lives.
-        peaks: recipe -> what it takes for a moment, in the longest batch.
+        capacity: the memory of the device.
+        needs: recipe -> memory that its process holds from start to end.
+        peaks: recipe -> peak memory of its process, reached in the longest batch.
     """
 
     def __init__(self, capacity: int, needs: dict[str, int], peaks: dict[str, int]) -> None:
@@ -49,7 +49,7 @@ class Card:
 
 
 class Process:
-    """Stands for the process of a recipe; its memory is the card's, and its speed 1."""
+    """Replaces a measured process; its memory is the card's, and its speed is 1."""
 
     engine, attention = "packed", "flash"
     layers_kept = LayersKept(encoder=[1], decoder=[1])
@@ -98,11 +98,11 @@ class Process:
 
 @pytest.fixture
 def make_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Card]]:
-    made: list[Card] = []
+    cards: list[Card] = []
 
     def make(capacity: int, peaks: dict[str, int] | None = None, **needs: int) -> Card:
         card = Card(capacity, needs, peaks or {})
-        made.append(card)
+        cards.append(card)
 
         def start(spec: RunSpec, steps: list[Step], longest: Step) -> Process:
             return Process(card, spec)
@@ -112,7 +112,7 @@ def make_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Card]]:
         return card
 
     yield make
-    assert [card.held for card in made] == [{}]  # Every process was ended.
+    assert [card.held for card in cards] == [{}]  # Every process has ended.
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def profiled(spec: RunSpec, frozen: FrozenSchedule, *recipes: str) -> list[Profi
     return profiling.profile_recipes(spec, backbone, parsed, frozen, lambda message: None)
 
 
-def test_a_profile_measures_alone_what_does_not_fit_beside_full(
+def test_a_profile_measures_a_recipe_alone_that_does_not_fit_beside_full(
     make_card: Callable[..., Card], spec: RunSpec, frozen: FrozenSchedule
 ) -> None:
     card = make_card(capacity=8, full=6, lora_ff=3, lora_qv=1)
@@ -142,10 +142,10 @@ def test_a_profile_measures_alone_what_does_not_fit_beside_full(
         assert alone.speed.relative is None
         assert alone.speed.baseline == TOGETHER
         assert alone.speed.not_measured["relative"] == f"no baseline: {TOGETHER}"
-    # Peaks are measured one process at a time, so that they can be compared all the same.
+    # Peaks are measured one process at a time, so they can still be compared.
     assert medium.memory
     assert medium.memory.relative == 3 / 6
-    # The next one fits beside it, and is compared again.
+    # The next recipe fits beside full, and is compared again.
     assert small.speed
     assert small.speed.relative == 1
     assert small.memory
@@ -153,7 +153,7 @@ def test_a_profile_measures_alone_what_does_not_fit_beside_full(
     assert card.started.count("full") > 1
 
 
-def test_a_profile_goes_on_after_a_recipe_that_fits_nowhere(
+def test_a_profile_continues_after_a_recipe_that_does_not_fit_at_all(
     make_card: Callable[..., Card], spec: RunSpec, frozen: FrozenSchedule
 ) -> None:
     card = make_card(capacity=8, full=6, lora_ff=9, lora_qv=1)
@@ -191,7 +191,7 @@ def test_where_full_does_not_fit_at_all_recipes_are_measured_once(
 @pytest.mark.parametrize(
     ("full", "reason", "ratio"), [(6, None, 0.5), (9, "no baseline: full ran out of memory", None)]
 )
-def test_a_run_measures_alone_what_does_not_fit_beside_full(
+def test_a_run_is_measured_alone_where_it_does_not_fit_beside_full(
     make_card: Callable[..., Card],
     make_spec: MakeSpec,
     frozen: FrozenSchedule,

@@ -1,4 +1,4 @@
-"""The tensor tracker against hand-made allocations and against the allocator's own events."""
+"""The tensor tracker against known allocations and against the allocator's own events."""
 
 import pytest
 import torch
@@ -14,17 +14,17 @@ def kibibytes(count: int) -> Tensor:
     return torch.zeros(count * KIB // 4)
 
 
-def test_parts_are_those_at_the_peak_and_add_up_to_it() -> None:
+def test_parts_are_taken_at_the_peak_and_add_up_to_it() -> None:
     weights, state = kibibytes(8), kibibytes(16)
     tracker = TensorTracker({"weights": [weights, weights[3:]], "optimizer": [state]}, vocabulary=7)
     with tracker:
         kept = weights + 1
         logits = torch.zeros(KIB, 7)
         tracker.part = "other"
-        passing = kept * 2  # 8 KiB, and then the same again: the peak.
+        passing = kept * 2  # 8 KiB, then 8 KiB more: the peak.
         gradient = kept * 3
         del passing, logits
-        kept.view(2, -1).mul_(2)  # Nothing new.
+        kept.view(2, -1).mul_(2)  # A view allocates nothing.
         tracker.are_gradients([gradient])
     assert tracker.peak() == {
         "weights": 8 * KIB,
