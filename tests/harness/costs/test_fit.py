@@ -1,4 +1,4 @@
-"""Recomputation is switched on where the predicted peak does not fit, and only there."""
+"""Activation checkpointing is switched on only where the estimated peak does not fit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PREDICTED = MemoryEstimate(
 LONGEST = Step(((Example([5] * 512, [7] * 128),) * 8,))
 
 
-def settled(checkpointing: str, free: int, monkeypatch: pytest.MonkeyPatch) -> str:
+def resolved_setting(checkpointing: str, free: int, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(fit, "free_bytes", lambda device: free)
     train = {"checkpointing": checkpointing, "precision": "float32"}
     spec = RunSpec.model_validate(
@@ -46,29 +46,29 @@ def settled(checkpointing: str, free: int, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.mark.parametrize(
-    ("asked", "free", "expected"),
+    ("requested", "free", "expected"),
     [
-        # Its weights alone are 0.24 GB, eight long sequences several times that.
+        # The weights alone take 0.24 GB, and eight long sequences several times as much.
         ("auto", 2**38, "off"),
         ("auto", 2**28, "on"),
         ("on", 2**38, "on"),
         ("off", 2**28, "off"),
     ],
 )
-def test_auto_depends_on_what_fits(
-    asked: str, free: int, expected: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_depends_on_free_memory(
+    requested: str, free: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert settled(asked, free, monkeypatch) == expected
+    assert resolved_setting(requested, free, monkeypatch) == expected
 
 
-@pytest.mark.parametrize(("room", "expected"), [(2**30, "on"), (2 * 2**30, "off")])
-def test_on_cuda_more_must_be_free_than_tensors_take(
-    room: int, expected: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("margin", "expected"), [(2**30, "on"), (2 * 2**30, "off")])
+def test_on_cuda_more_must_be_free_than_the_tensors_take(
+    margin: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Contexts and libraries take of a device as well, and the allocator leaves pieces unused."""
+    """Contexts and libraries also take memory, and the allocator leaves fragments unused."""
     peak = 4 * 2**30
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (peak + room, 2**40))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (peak + margin, 2**40))
     memory = PREDICTED.model_copy(update={"peak_bytes": peak})
     monkeypatch.setattr(fit, "try_to_estimate", lambda *_: (memory, None))
     spec = RunSpec.model_validate(
@@ -80,11 +80,11 @@ def test_on_cuda_more_must_be_free_than_tensors_take(
         }
     )
     recipe = parse(spec.recipe, installed().compressors)
-    settled = resolve_checkpointing(resolve_run(spec, T5("t5-small"), recipe), LONGEST)
-    assert settled.spec.train.checkpointing == expected
+    resolved = resolve_checkpointing(resolve_run(spec, T5("t5-small"), recipe), LONGEST)
+    assert resolved.spec.train.checkpointing == expected
 
 
-def test_on_cuda_a_sweep_counts_on_less_than_the_device_has(
+def test_on_cuda_a_sweep_plans_with_less_than_the_total_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     properties = SimpleNamespace(total_memory=16 * 2**30)

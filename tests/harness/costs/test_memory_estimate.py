@@ -1,4 +1,4 @@
-"""Predicted memory against what real training steps take."""
+"""Estimated memory against measurements of real training steps."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def longest_step(name: str, batch_size: int = 2) -> tuple[Any, Step]:
     return spec, drawn_batches(spec, backbone_of(name), task, lengths_of(task, None, None)).longest
 
 
-def predict(spec: RunSpec, backbone: Backbone, recipe: Recipe, step: Step) -> MemoryEstimate:
+def estimate(spec: RunSpec, backbone: Backbone, recipe: Recipe, step: Step) -> MemoryEstimate:
     return estimate_memory(
         resolve_run(spec, backbone, recipe), compose(backbone.skeleton(), backbone, recipe), step
     )
@@ -48,10 +48,10 @@ def predict(spec: RunSpec, backbone: Backbone, recipe: Recipe, step: Step) -> Me
 
 @pytest.mark.parametrize("text", RECIPES)
 @pytest.mark.parametrize("name", ["nano-t5", "t5-small"])
-def test_tensor_bytes_are_within_a_fifth_of_those_measured(name: str, text: str) -> None:
+def test_estimated_tensor_bytes_are_within_20_percent_of_the_measured(name: str, text: str) -> None:
     spec, longest = longest_step(name)
     recipe = parse(text, installed().compressors)
-    predicted = predict(spec, backbone_of(name), recipe, longest)
+    estimated = estimate(spec, backbone_of(name), recipe, longest)
     before = bytes_alive()
     trainer = load_trainer(resolve_run(spec, backbone_of(name), recipe))
     trainer.model.train()
@@ -63,15 +63,15 @@ def test_tensor_bytes_are_within_a_fifth_of_those_measured(name: str, text: str)
     step()
     measured = bytes_alive() - before + peak_of_allocations(step)
     trainer.engine.unpatch(trainer.model)
-    assert predicted.tensor_bytes == pytest.approx(measured, rel=0.2)
-    assert predicted.parts.total == predicted.tensor_bytes
-    assert predicted.engine == trainer.engine.name
+    assert estimated.tensor_bytes == pytest.approx(measured, rel=0.2)
+    assert estimated.parts.total == estimated.tensor_bytes
+    assert estimated.engine == trainer.engine.name
     weights = sum(p.nbytes for p in trainer.model.parameters())
-    assert predicted.parts.weights <= 1.6 * weights
+    assert estimated.parts.weights <= 1.6 * weights
 
 
 def test_the_check_compares_whole_processes_and_fails_where_they_differ(tmp_path: Path) -> None:
-    """The shortest form of `make check-prediction`; what is resident is predicted too."""
+    """The shortest form of `make check-prediction`; it also estimates resident memory."""
     script = Path(__file__).parents[3] / "benchmarks" / "prediction.py"
     command = [sys.executable, str(script), "--backbones", "nano-t5", "--batch", "2"]
     command += ["--recipes", "lora_ff+lprun", "--out", str(tmp_path)]
@@ -85,7 +85,7 @@ def test_the_check_compares_whole_processes_and_fails_where_they_differ(tmp_path
 
 @pytest.mark.parametrize("packing", ["on", "off"])
 @pytest.mark.parametrize("text", ["full", "lora_ff:r=2+lprun"])
-def test_parts_are_those_that_a_real_step_has(backbone: Backbone, text: str, packing: str) -> None:
+def test_parts_are_those_of_a_real_step(backbone: Backbone, text: str, packing: str) -> None:
     spec, _ = longest_step("nano-t5")
     spec = spec.model_copy(
         update={"train": spec.train.model_copy(update={"packing": packing, "precision": "float32"})}
@@ -94,43 +94,43 @@ def test_parts_are_those_that_a_real_step_has(backbone: Backbone, text: str, pac
     step = Step((tuple(Example(ids, ids[1:]) for ids in examples),))
     recipe = parse(text, installed().compressors)
     if packing == "off" and "bart" in backbone.name:
-        # It looks at the values of its mask.
+        # BART reads the values of its mask.
         model = compose(backbone.skeleton(), backbone, recipe)
-        unknown, why = try_to_estimate(resolve_run(spec, backbone, recipe), model, step)
-        assert unknown is None
-        assert why
-        assert "item() cannot be called on meta tensors" in why
+        estimated, reason = try_to_estimate(resolve_run(spec, backbone, recipe), model, step)
+        assert estimated is None
+        assert reason
+        assert "item() cannot be called on meta tensors" in reason
         return
-    predicted = predict(spec, backbone, recipe, step)
+    estimated = estimate(spec, backbone, recipe, step)
     trainer = load_trainer(resolve_run(spec, backbone, recipe))
     batches = [trainer.engine.collate(batch) for batch in step.micro_batches]
     trainer.step(batches, step.target_tokens)
     real = memory_parts(trainer, batches)
     trainer.engine.unpatch(trainer.model)
-    assert predicted.parts.weights == real.weights
-    assert predicted.parts.optimizer == real.optimizer
-    assert predicted.parts.total == pytest.approx(real.total, rel=0.1)
+    assert estimated.parts.weights == real.weights
+    assert estimated.parts.optimizer == real.optimizer
+    assert estimated.parts.total == pytest.approx(real.total, rel=0.1)
 
 
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw_8bit"])
 @pytest.mark.usefixtures("eight_bits")
-def test_the_state_of_every_optimizer_is_predicted(optimizer: str) -> None:
+def test_the_state_of_every_optimizer_is_estimated(optimizer: str) -> None:
     spec, longest = longest_step("t5-small")
     train = spec.train.model_copy(update={"optimizer": optimizer})
     spec = spec.model_copy(update={"train": train})
     recipe = parse("lora_ff+lprun", installed().compressors)
-    predicted = predict(spec, backbone_of("t5-small"), recipe, longest)
+    estimated = estimate(spec, backbone_of("t5-small"), recipe, longest)
     trainer = load_trainer(resolve_run(spec, backbone_of("t5-small"), recipe))
     batches = [trainer.engine.collate(batch) for batch in longest.micro_batches]
     trainer.step(batches, longest.target_tokens)
     real = memory_parts(trainer, batches)
     trainer.engine.unpatch(trainer.model)
     assert 0 < real.optimizer < 8 * trainer.parameters.trainable
-    assert predicted.parts.optimizer == real.optimizer
+    assert estimated.parts.optimizer == real.optimizer
 
 
-class Looking(Compressor[Options]):
-    """Reads the values of weights, as pruning by magnitude would."""
+class ReadsValues(Compressor[Options]):
+    """Reads the values of weights, as magnitude pruning does."""
 
     stage = Stage.STRUCTURE
     Options = Options
@@ -145,16 +145,16 @@ class Looking(Compressor[Options]):
         return model
 
 
-def test_what_needs_values_is_unknown_with_a_reason() -> None:
+def test_a_recipe_that_reads_values_has_no_estimate_but_a_reason() -> None:
     spec, longest = longest_step("nano-t5")
-    recipe = Recipe((Looking("looking", Options()),))
+    recipe = Recipe((ReadsValues("looking", Options()),))
     backbone = backbone_of("nano-t5")
-    predicted, why = try_to_estimate(
+    estimated, reason = try_to_estimate(
         resolve_run(spec, backbone, recipe), compose(backbone.skeleton(), backbone, recipe), longest
     )
-    assert predicted is None
-    assert why
-    assert "meta" in why
+    assert estimated is None
+    assert reason
+    assert "meta" in reason
 
 
 PEAK = """
@@ -163,21 +163,21 @@ from harness.cli.main import main
 try:
     main()
 finally:
-    # Since this program began; the kernel's other count is at least the parent's at the fork.
+    # This peak counts from the start of the program; ru_maxrss includes the parent's at the fork.
     status = open("/proc/self/status").read()
     print(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1], file=sys.stderr)
 """
 
 
-def test_the_largest_shape_holds_no_weights() -> None:
+def test_a_plan_of_the_largest_model_allocates_no_weights() -> None:
     command = [sys.executable, "-c", PEAK, "plan", "--backbone", "t5-11b", "--json"]
     result = subprocess.run(
         [*command, "--compressor", "lora_ff+lprun"], capture_output=True, check=True, text=True
     )
-    # Its weights alone would be thirteen times as much.
+    # The weights alone would take thirteen times as much.
     assert int(result.stderr.split()[-1]) < 2**20  # KiB
     memory = json.loads(result.stdout)["memory"]
-    # Some 6.5 billion frozen weights are left; they are held in bfloat16 or in float32.
+    # About 6.5 billion frozen weights remain, in bfloat16 or in float32.
     assert memory["parts"]["weights"] > 12 * 2**30
     assert memory["parts"]["optimizer"] < 2**30
     assert sum(memory["parts"].values()) == memory["tensor_bytes"]
@@ -206,5 +206,5 @@ def test_tied_weights_stay_tied(backbone: Backbone) -> None:
     ShapesOnly(torch.device("cpu")).adopt(model)
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     assert all(isinstance(p, ShapeTensor) for p in parameters.values())
-    still = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert still == tied
+    still_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert still_tied == tied

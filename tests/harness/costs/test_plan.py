@@ -1,4 +1,4 @@
-"""Counts, layers, FLOPs and storage, against published numbers and formulas worked by hand."""
+"""Parameters, layers, FLOPs and storage against published numbers and formulas by hand."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ def flops(reference: str, text: str) -> StepFlops:
 @pytest.mark.parametrize(
     ("reference", "text", "trainable"),
     [
-        # Zhu et al. 2023, tables 3 and 6, where they are printed in millions with one decimal.
+        # Zhu et al. 2023, tables 3 and 6, which print them in millions with one decimal.
         ("bart-large", "full", 406_291_456),
         ("bart-large", "lprun", 288_719_872),
         ("bart-large", "lora_qv", 2_433_024),
@@ -49,8 +49,8 @@ def flops(reference: str, text: str) -> StepFlops:
         ("t5-large", "lprun:paper_compat=true", 443_986_944),
         ("t5-large", "lora_ff:paper_compat=true", 8_110_080),
         ("t5-large", "lora_ff:paper_compat=true+lprun", 4_730_880),
-        # Without the biases that the paper's own LoRA layer adds to T5: 2 matrices of rank 16
-        # between 1,024 and 4,096 to a layer, in 48 and in 28 layers.
+        # Without the biases that the paper's own LoRA layer adds to T5. Each layer has 2 adapted
+        # matrices of rank 16 between 1,024 and 4,096; there are 48 layers, or 28 with lprun.
         ("t5-large", "lora_ff", 48 * 2 * 16 * (1024 + 4096)),
         ("t5-large", "lora_ff+lprun", 28 * 2 * 16 * (1024 + 4096)),
     ],
@@ -66,7 +66,7 @@ def test_trained_parameters_of_the_paper_to_the_last_digit(
 @pytest.mark.parametrize(
     ("reference", "kept"),
     [
-        # Zhu et al. 2023, table 2: the same in encoder and decoder.
+        # Zhu et al. 2023, table 2; encoder and decoder keep the same layers.
         ("bart-large", [1, 2, 3, 5, 7, 9, 11, 12]),
         ("t5-large", [1, 2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 24]),
     ],
@@ -82,7 +82,7 @@ def test_kept_layers_of_the_paper(reference: str, kept: list[int]) -> None:
 @pytest.mark.parametrize(
     ("reference", "text", "tera"),
     [
-        # Worked out independently, matrix by matrix, for 8 pairs of 512 and 128 tokens.
+        # Computed by hand, matrix by matrix, for 8 pairs of 512 and 128 tokens.
         ("t5-large", "full", 11.84),
         ("t5-large", "lora_ff+lprun", 4.80),
         ("bart-large", "full", 6.13),
@@ -127,8 +127,8 @@ def test_frozen_weights_cost_no_weight_gradient(backbone: Backbone) -> None:
         parameter.requires_grad_(parameter is head)
     head_only = training_flops(model, 10, 6)
     assert head_only.forward == full.forward
-    # A head of its own needs one product, for its own gradient; a tied one is the embedding too,
-    # whose gradient needs all layers'.
+    # An untied head needs one product, for its own gradient. A tied head is also the embedding,
+    # whose gradient passes through all layers.
     if head is model.get_input_embeddings().weight:
         assert 2 * 6 * 16 * 48 < head_only.backward < full.backward
     else:
@@ -140,12 +140,12 @@ def test_flops_are_never_counted_on_real_weights(make_model: Callable[[], Any]) 
         training_flops(make_model(), 10, 6)
 
 
-def test_a_plan_holds_together(backbone: Backbone) -> None:
-    # Rank 1: at a width of 16 the usual 16 would cost as much as the layers themselves.
+def test_the_numbers_of_a_plan_are_consistent(backbone: Backbone) -> None:
+    # Rank 1, since at a width of 16 the default rank of 16 would cost as much as the layers.
     texts = ["full", "lprun", "lora_ff:r=1+lprun"]
     recipes = [recipe(text) for text in texts]
     full, pruned, both = plan_recipes(backbone, recipes, source_tokens=20, target_tokens=8, tasks=3)
-    assert [made.recipe for made in (full, pruned, both)] == texts
+    assert [plan.recipe for plan in (full, pruned, both)] == texts
     assert full.flop_limit_relative_speed == 1
     assert 1 < pruned.flop_limit_relative_speed < both.flop_limit_relative_speed
     assert full.layers_kept.encoder == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -158,9 +158,9 @@ def test_a_plan_holds_together(backbone: Backbone) -> None:
     assert both.parameters.original == full.parameters.original == full.parameters.total
 
 
-def test_storage_is_one_base_and_an_adapter_to_each_task(backbone: Backbone) -> None:
+def test_storage_is_one_base_and_one_adapter_per_task(backbone: Backbone) -> None:
     full, both = plan_recipes(backbone, [recipe("full"), recipe("lora_ff+lprun")], 20, 8, tasks=5)
-    # Four bytes to a float32; full fine-tuning shares nothing.
+    # A float32 takes four bytes; tasks of full fine-tuning share nothing.
     assert full.storage.base_bytes == 0
     assert full.storage.total_bytes == 5 * 4 * full.parameters.original
     assert full.storage.relative_to_full == 1

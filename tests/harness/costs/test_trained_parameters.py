@@ -1,8 +1,8 @@
 """Trained parameters: `plan` and `profile` against each other, and against formulas by hand.
 
-`profile` counts in a measured process what its real model trains. Models that are too large for a
-test are trained on shapes alone: the code is the same, and which parameters get a gradient does not
-depend on values.
+`profile` counts the trained parameters of a real model in a measured process. Models that are too
+large for a test train on shapes alone. The code is the same, and whether a parameter gets a
+gradient does not depend on values.
 """
 
 from __future__ import annotations
@@ -43,13 +43,16 @@ def recipe_of(text: str) -> Recipe:
 
 
 def planned(name: str, text: str) -> int:
-    """Return what `harness plan` counts."""
+    """Return the number of trained parameters that `harness plan` counts."""
     backbone = backbone_of(name)
     return count_parameters(compose(backbone.skeleton(), backbone, recipe_of(text))).trainable
 
 
-def kept(depth: int, text: str) -> int:
-    """Return the layers left of a stack: of every second one, from the 4th to the last but two."""
+def remaining_depth(depth: int, text: str) -> int:
+    """Return the depth of a stack after the recipe.
+
+    lprun drops every second layer, from the 4th to the last but two.
+    """
     return depth - len(range(4, depth - 1, 2)) if "lprun" in text else depth
 
 
@@ -61,23 +64,25 @@ def by_hand(config: Any, text: str) -> int:
 
 def of_t5(c: Any, text: str) -> int:
     d, inner, ffn = c.d_model, c.d_kv * c.num_heads, c.d_ff
-    feed_forward = 3 if c.is_gated_act else 2  # Matrices between d and ffn.
-    depth = kept(c.num_layers, text)
+    feed_forward = 3 if c.is_gated_act else 2  # Matrices between d and ffn in a layer.
+    depth = remaining_depth(c.num_layers, text)
     if "lora_ff" in text:
         return int(2 * depth * feed_forward * RANK * (d + ffn))
     if "lora_qv" in text:
-        return int(depth * 6 * RANK * (d + inner))  # Two to an attention, three attentions.
+        return int(depth * 6 * RANK * (d + inner))  # Two matrices per attention, three attentions.
     encoder = depth * (4 * d * inner + feed_forward * d * ffn + 2 * d)
     decoder = depth * (8 * d * inner + feed_forward * d * ffn + 3 * d)
-    embeddings = (2 if c.is_gated_act else 1) * c.vocab_size * d  # Gated ones have an own head.
+    embeddings = (
+        (2 if c.is_gated_act else 1) * c.vocab_size * d
+    )  # Gated variants have an untied head.
     positions = 2 * c.relative_attention_num_buckets * c.num_heads
     return int(embeddings + positions + encoder + decoder + 2 * d)
 
 
 def of_bart(c: Any, text: str) -> int:
     d, ffn = c.d_model, c.encoder_ffn_dim
-    depth = kept(c.encoder_layers, text)
-    # The biases that the adapted layers have are trained with the adapters.
+    depth = remaining_depth(c.encoder_layers, text)
+    # The biases of adapted layers are trained with the adapters.
     if "lora_ff" in text:
         return int(2 * depth * (2 * RANK * (d + ffn) + ffn + d))
     if "lora_qv" in text:
@@ -86,13 +91,13 @@ def of_bart(c: Any, text: str) -> int:
     feed_forward = 2 * d * ffn + ffn + d
     encoder = depth * (attention + feed_forward + 2 * norm)
     decoder = depth * (2 * attention + feed_forward + 3 * norm)
-    # Positions are counted from 2; each stack has its own, and a norm after its embeddings.
+    # Positions start at 2; each stack has its own, and a norm after its embeddings.
     embeddings = c.vocab_size * d + 2 * ((c.max_position_embeddings + 2) * d + norm)
     return int(embeddings + encoder + decoder)
 
 
-def with_gradient(name: str, text: str) -> int:
-    """Return how many numbers get a gradient and are in the optimizer, in a step on shapes."""
+def count_with_gradient(name: str, text: str) -> int:
+    """Return the number of parameters that get a gradient in a training step on shapes."""
     backbone, recipe = backbone_of(name), recipe_of(text)
     spec = profile_spec(name, "radiology_demo", SMALL)
     lengths = LengthProfile(source_mean=8, target_mean=4)
@@ -116,7 +121,7 @@ def with_gradient(name: str, text: str) -> int:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_a_plan_counts_what_the_arithmetic_says(name: str) -> None:
+def test_a_plan_counts_what_the_formulas_give(name: str) -> None:
     config = backbone_of(name).config()
     for text in ("full", "lora_qv+lprun", "lora_ff+lprun"):
         assert planned(name, text) == by_hand(config, text), text
@@ -128,7 +133,7 @@ def test_a_plan_counts_what_the_arithmetic_says(name: str) -> None:
 def test_every_recipe_trains_on_every_shape_what_is_planned(name: str, text: str) -> None:
     count = planned(name, text)
     assert count == by_hand(backbone_of(name).config(), text)
-    assert count == with_gradient(name, text)
+    assert count == count_with_gradient(name, text)
 
 
 @pytest.mark.parametrize(
@@ -141,12 +146,12 @@ def test_every_recipe_trains_on_every_shape_what_is_planned(name: str, text: str
     ],
 )
 def test_large_shapes_train_what_is_planned(name: str, text: str) -> None:
-    assert with_gradient(name, text) == planned(name, text)
+    assert count_with_gradient(name, text) == planned(name, text)
 
 
 @pytest.mark.parametrize("text", RECIPES)
 def test_a_real_model_trains_what_is_planned(text: str) -> None:
-    """In this process; a measured process builds its model by the same call."""
+    """A measured process builds its model by the same call."""
     spec = profile_spec("nano-t5", "radiology_demo", SMALL)
     trainer = load_trainer(resolve_run(spec, backbone_of("nano-t5"), recipe_of(text)))
     assert trainer.parameters.trainable == planned("nano-t5", text)
@@ -156,7 +161,7 @@ def test_a_real_model_trains_what_is_planned(text: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("text", RECIPES)
 @pytest.mark.parametrize("name", ["nano-t5", "t5-small", "t5-v1_1-small", "bart-base"])
-def test_an_arm_trains_what_is_planned(name: str, text: str) -> None:
+def test_a_measured_process_trains_what_is_planned(name: str, text: str) -> None:
     spec = profile_spec(name, "radiology_demo", {**SMALL, "probe.steps": 1, "probe.rounds": 2})
     lengths = LengthProfile(source_mean=8, target_mean=4)
     frozen = drawn_batches(
@@ -169,11 +174,11 @@ def test_an_arm_trains_what_is_planned(name: str, text: str) -> None:
         assert process.window(0, 1) > 0
 
 
-def test_the_commands_say_the_same(harness: Callable[..., Result]) -> None:
-    asked = ["--backbone", "nano-t5", "--compressor", "lora_ff+lprun", "--task", "radiology_demo"]
-    asked += ["--batch-size", "1", "--device", "cpu", "--data", "lengths", "--json"]
-    plan = json.loads(harness("plan", *asked).stdout)
-    profile = harness("profile", *asked, "--steps", "1", "--repeats", "2")
+def test_plan_and_profile_report_the_same_parameters(harness: Callable[..., Result]) -> None:
+    options = ["--backbone", "nano-t5", "--compressor", "lora_ff+lprun", "--task", "radiology_demo"]
+    options += ["--batch-size", "1", "--device", "cpu", "--data", "lengths", "--json"]
+    plan = json.loads(harness("plan", *options).stdout)
+    profile = harness("profile", *options, "--steps", "1", "--repeats", "2")
     assert profile.exit_code == 0, profile.stderr
     record = json.loads(profile.stdout)
     (row,) = record["recipes"]
@@ -181,6 +186,6 @@ def test_the_commands_say_the_same(harness: Callable[..., Result]) -> None:
         assert row[name] == plan[name]
     assert row["predicted_memory"] == plan["memory"]
     assert record["batches"] == plan["batches"]
-    # Of the steps that are timed, which here are fewer.
+    # The profile counts the timed steps only, which are fewer than those of the plan.
     limit = pytest.approx(plan["flop_limit_relative_speed"], rel=0.05)
     assert row["speed"]["flop_limit_relative"] == limit

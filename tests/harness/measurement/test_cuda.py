@@ -110,7 +110,7 @@ def test_retried_allocations_are_counted(device: torch.device) -> None:
 
 
 def cycles_and_seconds(device: torch.device) -> tuple[int, float]:
-    """Return the cycles of a kernel that spins for about half a second, and its measured seconds."""
+    """Return the cycles of a kernel that spins for about half a second, and its seconds."""
     began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     cycles = 10**9
     for _ in range(3):  # By the third time the clock has reached its rate under load.

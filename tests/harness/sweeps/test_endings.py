@@ -1,4 +1,4 @@
-"""Runs that end badly for real, in a sweep from the command line."""
+"""Sweeps from the command line with runs that crash, run out of memory or take too long."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def mishaps(install_package: Callable[[Path], Path]) -> Path:
-    """The folder that pip installed the plugin into."""
+    """The folder into which pip installed the plugin ``mishaps``."""
     return install_package(PACKAGE)
 
 
@@ -37,13 +37,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sweep(mishaps: Path, short_run: list[str], results: Path) -> Sweep:
-    """Run a sweep of grids, written as in its file, into the results folder."""
+    """Return a function that runs a sweep of grids from a file, into the results folder."""
     _, _, backbone, _, task, *settings = short_run
     batch = ["--set", f"train.batch_size={BATCH}", "--set", "train.max_steps=4"]
     path = os.pathsep.join([str(mishaps), os.environ.get("PYTHONPATH", "")])
 
     def run(*options: str, **grids: float | None) -> subprocess.CompletedProcess[str]:
-        """Run recipes, each with a learning rate or the usual one."""
+        """Run each recipe with its learning rate; None is the default rate."""
         written = [
             {
                 "backbone": [backbone],
@@ -76,9 +76,9 @@ def left_over(results: Path) -> list[str]:
     return [path.name for path in results.glob(".*")]
 
 
-def test_each_ends_as_what_it_is_and_the_sweep_goes_on(sweep: Sweep, results: Path) -> None:
-    done = sweep(full=1e30, crash=None, hungry=None, lprun=None)
-    assert done.returncode == 1, done.stderr
+def test_each_failure_has_its_status_and_the_sweep_goes_on(sweep: Sweep, results: Path) -> None:
+    process = sweep(full=1e30, crash=None, hungry=None, lprun=None)
+    assert process.returncode == 1, process.stderr
     stored = reports(results)
     assert {recipe: report.status for recipe, report in stored.items()} == {
         "full": "nan",
@@ -95,26 +95,26 @@ def test_each_ends_as_what_it_is_and_the_sweep_goes_on(sweep: Sweep, results: Pa
     assert hungry
     assert hungry.phase == "probe speed"
     assert "can't allocate memory" in hungry.message
-    # What the process held: at least an interpreter with torch, and less than what it requested.
+    # The process held at least an interpreter with torch, and less than it requested.
     assert hungry.memory_bytes
     assert 100 * 2**20 < hungry.memory_bytes < 4 * 2**30
     for status, recipe in [("nan", "full"), ("error", "crash"), ("oom", "hungry")]:
-        assert f"\n{status}: tiny-t5 x {recipe} on notes.jsonl, seed 0: " in done.stderr
-    assert "1 of 4 runs are done." in done.stderr
+        assert f"\n{status}: tiny-t5 x {recipe} on notes.jsonl, seed 0: " in process.stderr
+    assert "1 of 4 runs are done." in process.stderr
     assert left_over(results) == []
-    assert "\x1b" not in done.stdout + done.stderr
+    assert "\x1b" not in process.stdout + process.stderr
 
 
-def test_what_does_not_fit_is_cut_until_it_does(sweep: Sweep, results: Path) -> None:
+def test_the_micro_batch_is_halved_until_the_run_fits(sweep: Sweep, results: Path) -> None:
     hungrier = f"hungry:bytes_per_token={6 * 2**20}"
-    done = sweep("--on-oom", "shrink", **{hungrier: None})
-    assert done.returncode == 0, done.stderr
-    assert f"seed 0: fitted with a micro-batch of {BATCH // 4}." in done.stderr
+    process = sweep("--on-oom", "shrink", **{hungrier: None})
+    assert process.returncode == 0, process.stderr
+    assert f"seed 0: fitted with a micro-batch of {BATCH // 4}." in process.stderr
     (folder,) = results.glob("*hungry-bytes*")
     report = read_report(folder)
     assert (report.status, report.failure) == ("ok", None)
     assert report.micro_batch == BATCH // 4
-    # The settings are what was requested, and so are the steps.
+    # Settings and optimizer steps are as requested.
     assert read_toml(folder / "spec.toml")["train"]["batch_size"] == BATCH
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
@@ -122,9 +122,9 @@ def test_what_does_not_fit_is_cut_until_it_does(sweep: Sweep, results: Path) -> 
     assert report.training.planned_steps == 4
 
 
-def test_what_takes_too_long_is_ended_and_reported(sweep: Sweep, results: Path) -> None:
-    done = sweep("--timeout", "12", stall=None, **{"stall+lprun": None})
-    assert done.returncode == 1, done.stderr
+def test_a_run_that_takes_too_long_is_ended_and_reported(sweep: Sweep, results: Path) -> None:
+    process = sweep("--timeout", "12", stall=None, **{"stall+lprun": None})
+    assert process.returncode == 1, process.stderr
     stored = reports(results)
     for recipe in ("stall", "lprun+stall"):
         report = stored[recipe]
@@ -132,6 +132,6 @@ def test_what_takes_too_long_is_ended_and_reported(sweep: Sweep, results: Path) 
         assert report.failure
         assert report.failure.phase in list(Phase)
         assert "longer than 12 seconds" in report.failure.message
-        assert f"timeout: tiny-t5 x {recipe} on notes.jsonl, seed 0: It took" in done.stderr
-    assert "0 of 2 runs are done." in done.stderr
+        assert f"timeout: tiny-t5 x {recipe} on notes.jsonl, seed 0: It took" in process.stderr
+    assert "0 of 2 runs are done." in process.stderr
     assert left_over(results) == []

@@ -1,4 +1,4 @@
-"""What is known of a sweep before it starts: memory, time, and where they come from."""
+"""The forecast of a sweep: memory and time of each run, and how they are known."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def seeds_of(spec: RunSpec, recipe: str, *seeds: int) -> list[RunSpec]:
     return [spec.model_copy(update={"recipe": recipe, "seed": seed}) for seed in seeds]
 
 
-def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path: Path) -> None:
+def test_each_kind_of_cell_is_estimated_and_probed_once(spec: RunSpec, tmp_path: Path) -> None:
     specs = [*seeds_of(spec, "lprun", 0, 1), *seeds_of(spec, "lora_ff:r=1000", 0)]
     cell_plans = plan_cells(specs, installed(), tmp_path)
     messages: list[str] = []
@@ -68,15 +68,15 @@ def test_each_kind_of_cell_is_predicted_and_probed_once(spec: RunSpec, tmp_path:
     assert first.seconds > 0
     assert first.peak_bytes
     assert wide.peak_bytes
-    # 1,000 columns for each of 24 pairs of matrices, with gradients and the optimizer's state; on
-    # the other side, all weights of a model with four layers less are trained.
+    # The wide adapter has 1,000 columns in each of 24 pairs of matrices, with gradients and
+    # optimizer state. The other recipe trains all weights of a model with four layers less.
     assert wide.peak_bytes - first.peak_bytes > 16 * 1_000 * (32 + 48) * 12
     assert first.available
     assert first.peak_bytes < first.available
     assert not first.too_large
 
 
-def test_no_probe_is_started_too_late(spec: RunSpec, tmp_path: Path) -> None:
+def test_no_probe_starts_after_the_time_for_probes(spec: RunSpec, tmp_path: Path) -> None:
     (plan,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
     messages: list[str] = []
     late = Probes(clock.seconds() - 1, messages.append)
@@ -85,7 +85,7 @@ def test_no_probe_is_started_too_late(spec: RunSpec, tmp_path: Path) -> None:
     assert messages == []
 
 
-def test_an_earlier_run_is_better_than_a_probe(
+def test_an_earlier_run_is_used_instead_of_a_probe(
     finished_run: Any, spec: RunSpec, tmp_path: Path, make_report: Callable[..., Report]
 ) -> None:
     results = finished_run.folder.parent
@@ -104,25 +104,25 @@ def test_an_earlier_run_is_better_than_a_probe(
     report = Report.model_validate_json((finished_run.folder / "report.json").read_text())
     assert earlier.seconds == report.seconds
     assert earlier.available is None
-    # The same on another task does not count.
-    other = report.model_copy(update={"task": "another"})
-    RunFolder(tmp_path, other.id).finish(other)
+    # A run of another task does not count.
+    of_another_task = report.model_copy(update={"task": "another"})
+    RunFolder(tmp_path, of_another_task.id).finish(of_another_task)
     forecasts = forecast(
         cell_plans, tmp_path, here=True, unprobed="asked not to", on_progress=messages.append
     )
     assert [(f.seconds, f.no_time) for f in forecasts.values()] == [(None, "asked not to")]
 
 
-def test_the_longest_step_is_that_of_all_the_data(spec: RunSpec, tmp_path: Path) -> None:
+def test_the_longest_step_is_searched_in_all_the_data(spec: RunSpec, tmp_path: Path) -> None:
     random, words = Random(0), ["cyst", "liver", "normal", "a", "hepatobiliary", "7.5"]
     texts = [" ".join(random.choices(words, k=random.randint(1, 60))) for _ in range(1000)]
     file = tmp_path / "long.jsonl"
     rows = [json.dumps({"source": text, "target": text[:9]}) + "\n" for text in set(texts)]
     file.write_text("".join(rows))
     (plan,) = plan_cells([spec.model_copy(update={"task": str(file)})], installed(), tmp_path)
-    everything = tokenize(plan.splits.train, plan.backbone.tokenizer(), plan.task).examples
-    assert len(everything) > 500
-    by_length = sorted(len(e.source) + len(e.target) for e in everything)
+    examples = tokenize(plan.splits.train, plan.backbone.tokenizer(), plan.task).examples
+    assert len(examples) > 500
+    by_length = sorted(len(e.source) + len(e.target) for e in examples)
     longest = batches_of(plan).longest
     assert longest.examples == 4
     assert longest.source_tokens + longest.target_tokens == sum(by_length[-4:])
@@ -144,7 +144,7 @@ def test_a_run_takes_the_sum_of_its_parts(
         return run_seconds(plan._replace(cell=cell), spec, equal, COSTS, baseline)
 
     evals, tests = 6, 6
-    # Every third of twelve steps an epoch is an evaluation.
+    # An epoch has twelve steps and four evaluations.
     assert seconds(24) - seconds(12) == pytest.approx(12 * 0.5 + 4 * evals * 0.1)
     # Speed: 3 warm-ups of 1 step, 2 rounds of 2 windows of 1 step. Memory: 1 + 3 + 2 steps.
     probed = (3 + 4) + 6
@@ -163,9 +163,9 @@ def cells(*recipes: str) -> list[SweepCell]:
     ]
 
 
-def printed(width: int, some: list[SweepCell], forecasts: dict[str, Forecast]) -> list[str]:
+def printed(width: int, shown_cells: list[SweepCell], forecasts: dict[str, Forecast]) -> list[str]:
     file = io.StringIO()
-    show(Console(file=file, width=width, highlight=False), some, forecasts)
+    show(Console(file=file, width=width, highlight=False), shown_cells, forecasts)
     return file.getvalue().splitlines()
 
 
@@ -177,7 +177,7 @@ FORECASTS = {
 }
 
 
-def test_the_table_says_what_is_known_and_why_not() -> None:
+def test_the_table_shows_forecasts_and_reasons_for_missing_ones() -> None:
     lines = printed(80, cells("full", "lora_ff+lprun", "lprun"), FORECASTS)
     assert [line.split() for line in lines[:7]] == [
         ["nano-t5", "on", "radiology_demo", "steps", "time", "GiB"],
@@ -200,23 +200,23 @@ NAMES = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_
 
 @given(st.integers(40, 120), NAMES)
 def test_no_line_of_the_table_is_wider_than_the_terminal(width: int, name: str) -> None:
-    some = [
+    renamed = [
         replace(cell, recipe=name) if cell.recipe == "lprun" else cell
         for cell in cells("full", "lora_ff+lprun", "lprun")
     ]
-    lines = printed(width, some, FORECASTS)
+    lines = printed(width, renamed, FORECASTS)
     table = lines[: next(i for i, line in enumerate(lines) if line.startswith("6 runs, "))]
     assert all(cell_len(line) <= width for line in table)
     assert "".join(lines).count("120") >= 6
 
 
-def test_notes_say_nothing_of_what_is_not_there() -> None:
+def test_notes_appear_only_where_they_apply() -> None:
     lines = printed(80, cells("full"), {})
     assert lines[-1] == "2 runs, 2 of them done."
     assert len(lines) == 4
 
 
-def test_a_kind_is_all_but_the_seed(spec: RunSpec, tmp_path: Path) -> None:
+def test_cells_that_differ_in_the_seed_only_are_of_one_kind(spec: RunSpec, tmp_path: Path) -> None:
     texts = ["lprun", "lora_ff + lprun", "lprun+lora_ff"]
     specs = [s for text in texts for s in seeds_of(spec, text, 0, 3)]
     kinds = [plan.kind for plan in plan_cells(specs, installed(), tmp_path)]
@@ -226,20 +226,20 @@ def test_a_kind_is_all_but_the_seed(spec: RunSpec, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("fresh_processes")
-def test_what_does_not_answer_or_dies_is_unknown(
+def test_an_estimate_or_probe_that_times_out_or_dies_has_a_reason(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (plan,) = plan_cells(seeds_of(spec, "lprun", 0), installed(), tmp_path)
     longest = batches_of(plan).longest
-    with MemoryEstimator(timeout=0.01) as estimate:  # No process starts as fast.
+    with MemoryEstimator(timeout=0.01) as estimate:  # No process starts this fast.
         late = estimate(plan.cell.spec, longest)
         assert (late.peak_bytes, late.reason) == (
             None,
             "predicting it took longer than 0.01 seconds",
         )
         estimate.timeout = LIMIT_SECONDS
-        whole = estimate(plan.cell.spec, longest)
-        assert whole.peak_bytes
+        finished = estimate(plan.cell.spec, longest)
+        assert finished.peak_bytes
         assert multiprocessing.active_children()
         for child in multiprocessing.active_children():
             child.kill()
@@ -247,7 +247,7 @@ def test_what_does_not_answer_or_dies_is_unknown(
         dead = estimate(plan.cell.spec, longest)
         assert (dead.peak_bytes, dead.reason) == (None, "the process that predicted it died")
         again = estimate(plan.cell.spec, longest)
-        assert again.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.05)
+        assert again.peak_bytes == pytest.approx(finished.peak_bytes, rel=0.05)
     assert multiprocessing.active_children() == []
     monkeypatch.setattr("harness.sweeps.probes.LIMIT_SECONDS", 0.001)
     with pytest.raises(TimeoutError, match=r"a probe took longer than 0\.001 seconds"):

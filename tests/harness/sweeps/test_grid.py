@@ -1,4 +1,4 @@
-"""Which runs a sweep's file or options stand for."""
+"""The runs that a sweep's file or options describe."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,11 @@ from harness.sweeps.sweep import smaller
 
 
 @pytest.mark.parametrize("table", ["3", "4a", "4b", "5a", "5b", "6"])
-def test_each_table_of_the_paper_is_there_cell_by_cell(table: str) -> None:
+def test_each_table_of_the_paper_is_reproduced_cell_by_cell(table: str) -> None:
     resolved = specs(read_sweep(f"paper/table{table}"), {}, installed())
     printed = [(c.backbone, c.recipe, c.task) for c in paper_cells() if c.table == table]
     cells = [(s.backbone, s.recipe, s.task) for s in resolved]
-    # Rank 16 is the default, which a canonical recipe leaves out.
+    # Rank 16 is the default; canonical recipes omit defaults.
     assert sorted((b, r.replace(":r=16", ""), t) for b, r, t in cells) == sorted(
         (b, r.replace(":r=16", ""), t) for b, r, t in printed
     )
@@ -28,7 +28,7 @@ def test_each_table_of_the_paper_is_there_cell_by_cell(table: str) -> None:
     assert {s.preset for s in resolved} == {"paper"}
 
 
-def test_settings_lie_over_one_another_and_equal_runs_are_one() -> None:
+def test_settings_override_by_level_and_equal_runs_are_merged() -> None:
     grid = Grid(compressor=["full", "full", "lprun"], settings={"train": {"epochs": 2.0}})
     sweep = SweepFile(
         seeds=2, settings={"train": {"epochs": 1.0, "batch_size": 2}}, grid=[grid, grid]
@@ -61,7 +61,7 @@ def test_mistakes_in_a_file_are_named(tmp_path: Path, text: str | None, complain
 
 
 @given(st.integers(2, 96), st.integers(1, 4))
-def test_cutting_a_batch_keeps_the_optimizer_step(size: int, accumulation: int) -> None:
+def test_a_smaller_micro_batch_keeps_the_optimizer_step(size: int, accumulation: int) -> None:
     part = smaller(size)
     assert 1 <= part <= size // 2
     spec = RunSpec.model_validate({"train": {"batch_size": size, "accumulation": accumulation}})

@@ -32,7 +32,7 @@ from ray._common.usage.usage_lib import usage_stats_enabled
 from harness.sweeps.ray import Ray, RayOptions, bring_home, connect, packed
 
 
-def test_files_arrive_whole_and_never_a_failure_over_a_good_result(
+def test_files_arrive_complete_and_a_failure_never_replaces_a_good_result(
     tmp_path: Path, make_report: Callable[..., Report]
 ) -> None:
     there, here = tmp_path / "there", tmp_path / "here"
@@ -48,13 +48,13 @@ def test_files_arrive_whole_and_never_a_failure_over_a_good_result(
 
 
 @pytest.mark.parametrize("prefix", ["", "ray://"])
-def test_an_address_where_nobody_answers_is_said_at_once(prefix: str) -> None:
-    with socket.socket() as taken:  # Bound, but nobody listens.
+def test_an_address_that_does_not_answer_is_an_error_at_once(prefix: str) -> None:
+    with socket.socket() as taken:  # The port is bound, but nobody accepts connections.
         taken.bind(("127.0.0.1", 0))
         address = f"{prefix}127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(HarnessError, match=f"No Ray cluster answers at {address}") as raised:
             connect(address)
-    # The port was knocked at; Ray itself, which would try for minutes, was not asked.
+    # The port was tried first; Ray itself, which retries for minutes, was not called.
     assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 
 
@@ -68,7 +68,7 @@ def cluster() -> Iterator[Ray]:
 
 
 @pytest.mark.slow
-def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
+def test_a_run_whose_task_is_killed_starts_again_and_resumes(
     cluster: Ray, finished_run: Any, tmp_path: Path
 ) -> None:
     spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
@@ -83,7 +83,7 @@ def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
                 if process.name().startswith("ray::work"):
                     process.kill()
 
-    # Ray would otherwise report to its makers how it is used.
+    # Ray must not report usage to its makers.
     assert not usage_stats_enabled()
     cell = SweepCell(spec, finished_run.folder.name, spec.recipe, 6, done=False)
     (outcome,) = Sweep(tmp_path, cluster, on_event, save_state_seconds=0).run([cell])
@@ -91,9 +91,9 @@ def test_a_run_whose_task_is_killed_starts_again_and_goes_on(
     assert "lost" in [event["event"] for event in events]
     assert outcome.status == "ok", outcome.message
     (folder,) = tmp_path.iterdir()
-    whole = finished_run.folder
+    uninterrupted = finished_run.folder
     for name in ("predictions.jsonl", "history.jsonl"):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+        assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes()
     assert read_report(folder).resumed
 
 
@@ -120,7 +120,7 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start_node(results: Path) -> Iterator[Callable[[], psutil.Process]]:
-    """Add a node of one processor, which does not see the results folder, to a cluster of none."""
+    """Start a cluster without CPUs; add nodes of one CPU that do not see the results folder."""
     import ray
 
     ray.shutdown()
@@ -172,7 +172,7 @@ def _until(ready: Callable[[], bool], seconds: float = 120) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(cannot_hide_folders(), reason="this user cannot unshare mounts")
-def test_a_run_on_a_node_that_dies_starts_on_another_and_its_files_come_home(
+def test_a_run_on_a_node_that_dies_restarts_on_another_and_its_files_are_fetched(
     start_node: Callable[[], psutil.Process], finished_run: Any, results: Path
 ) -> None:
     spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
@@ -182,7 +182,7 @@ def test_a_run_on_a_node_that_dies_starts_on_another_and_its_files_come_home(
     def on_event(cell: SweepCell, event: Event) -> None:
         events.append(event)
         if event == {"event": "step", "step": 5} and len(nodes) == 1:
-            assert not list(results.glob(".*.partial"))  # It works in a folder of its own.
+            assert not list(results.glob(".*.partial"))  # The run works in a folder of its own.
             kill_tree(nodes[0])
             nodes.append(start_node())
 
@@ -193,7 +193,7 @@ def test_a_run_on_a_node_that_dies_starts_on_another_and_its_files_come_home(
     assert "lost" in [event["event"] for event in events]
     assert outcome.status == "ok", outcome.message
     (folder,) = results.iterdir()
-    whole = finished_run.folder
+    uninterrupted = finished_run.folder
     for name in ("predictions.jsonl", "history.jsonl"):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+        assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes()
     assert not read_report(folder).resumed

@@ -1,4 +1,4 @@
-"""The order of a sweep, its outcomes, and what several at once do to each other."""
+"""The order of a sweep, its outcomes, and several sweeps of one folder at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakeReport = Callable[..., Report]
 
 
 class Script(Executor[Options]):
-    """An executor whose runs end well, or as told without a report; it counts them."""
+    """An executor that records its runs; each ends well, or as ``ends`` says, without a report."""
 
     Options = Options
     slots = 2
@@ -56,7 +56,7 @@ def cells(count: int) -> list[SweepCell]:
     ]
 
 
-def test_of_a_run_that_wrote_no_report_the_sweep_writes_one(
+def test_the_sweep_writes_the_report_that_a_run_did_not_write(
     tmp_path: Path, make_report: MakeReport
 ) -> None:
     ends = {
@@ -66,12 +66,12 @@ def test_of_a_run_that_wrote_no_report_the_sweep_writes_one(
     }
     executor = Script(tmp_path, make_report, ends)
     outcomes = Sweep(tmp_path, executor, lambda cell, event: None).run(cells(5))
-    wanted = ["ok", "error", "oom", "timeout", "ok"]
-    assert [o.status for o in outcomes] == wanted
+    expected = ["ok", "error", "oom", "timeout", "ok"]
+    assert [o.status for o in outcomes] == expected
     assert [o.cell.spec.seed for o in outcomes] == list(range(5))
     assert sorted(executor.started) == [(seed, None) for seed in range(5)]
     reports = [read_report(tmp_path / f"run-{seed}") for seed in range(5)]
-    assert [r.status for r in reports] == wanted
+    assert [r.status for r in reports] == expected
     assert reports[1].failure
     assert "signal 11: Segmentation fault" in reports[1].failure.message
     assert reports[1].failure.phase == "train"
@@ -80,7 +80,7 @@ def test_of_a_run_that_wrote_no_report_the_sweep_writes_one(
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"run-{seed}" for seed in range(5)]
 
 
-def test_lock_files_of_an_earlier_sweep_that_died_are_gone_in_the_end(
+def test_lock_files_of_an_earlier_sweep_that_died_are_removed(
     tmp_path: Path, make_report: MakeReport
 ) -> None:
     for name in (".run-0.claim", ".run-0.lock", ".another.claim"):
@@ -89,12 +89,14 @@ def test_lock_files_of_an_earlier_sweep_that_died_are_gone_in_the_end(
     assert [path.name for path in tmp_path.iterdir()] == ["run-0"]
 
 
-def test_two_sweeps_at_once_run_each_cell_once(tmp_path: Path, make_report: MakeReport) -> None:
+def test_sweeps_at_once_run_each_cell_once(tmp_path: Path, make_report: MakeReport) -> None:
     executor = Script(tmp_path, make_report, {})
-    found: list[list[Any]] = []
+    outcomes_of_sweeps: list[list[Any]] = []
 
     def sweep() -> None:
-        found.append(Sweep(tmp_path, executor, lambda cell, event: None).run(cells(12)))
+        outcomes_of_sweeps.append(
+            Sweep(tmp_path, executor, lambda cell, event: None).run(cells(12))
+        )
 
     threads = [threading.Thread(target=sweep) for _ in range(3)]
     for thread in threads:
@@ -102,26 +104,26 @@ def test_two_sweeps_at_once_run_each_cell_once(tmp_path: Path, make_report: Make
     for thread in threads:
         thread.join()
     assert sorted(seed for seed, _ in executor.started) == list(range(12))
-    assert [[o.status for o in outcomes] for outcomes in found] == [["ok"] * 12] * 3
+    assert [[o.status for o in outcomes] for outcomes in outcomes_of_sweeps] == [["ok"] * 12] * 3
     assert len(list(tmp_path.iterdir())) == 12
 
 
-def test_a_cell_that_another_sweep_holds_is_left_for_the_end(
+def test_a_cell_that_another_sweep_runs_is_tried_again_last(
     tmp_path: Path, make_report: MakeReport
 ) -> None:
     executor = Script(tmp_path, make_report, {})
     events: list[tuple[int, str]] = []
-    held, let_go = threading.Event(), threading.Event()
+    held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
         with lock(tmp_path, "run-0"):
             held.set()
-            let_go.wait(30)
+            release.wait(30)
 
     def on_event(cell: SweepCell, event: Event) -> None:
         events.append((cell.spec.seed, event["event"]))
         if events[-1] == (1, "finished"):
-            let_go.set()
+            release.set()
 
     threading.Thread(target=hold).start()
     assert held.wait(30)
@@ -141,7 +143,7 @@ def test_a_cell_that_another_sweep_holds_is_left_for_the_end(
         (WorkerExit(code=1, stderr_tail="Traceback\nValueError: no\n\n"), None, "error"),
     ],
 )
-def test_what_a_process_did_not_say_is_read_from_how_it_ended(
+def test_the_status_follows_from_how_a_process_ended(
     worker_exit: WorkerExit, timeout: float | None, status: str
 ) -> None:
     assert crash(worker_exit, timeout)[0] == status

@@ -42,44 +42,44 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def in_terminal(columns: int) -> str:
-    """Run the view in a terminal of so many columns; return all that it wrote."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    plain = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    """Run the view in a terminal of this width; return its whole output."""
+    own_end, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
     with subprocess.Popen(
         [sys.executable, "-c", VIEW],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**plain, "TERM": "xterm-256color"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={**environment, "TERM": "xterm-256color"},
         close_fds=True,
     ) as process:
-        os.close(theirs)
-        said = b""
+        os.close(terminal)
+        output = b""
         while True:
             try:
-                more = os.read(ours, 65536)
-            except OSError:  # The other end is closed.
+                more = os.read(own_end, 65536)
+            except OSError:  # The program has closed its end.
                 break
             if not more:
                 break
-            said += more
-    os.close(ours)
-    assert process.returncode == 0, said.decode()
-    return said.decode()
+            output += more
+    os.close(own_end)
+    assert process.returncode == 0, output.decode()
+    return output.decode()
 
 
-def last_frame(said: str) -> list[str]:
-    """Return what the terminal shows in the end: what follows the last move upwards."""
-    frame = re.split(r"\x1b\[\d*A", said)[-1]
+def last_frame(output: str) -> list[str]:
+    """Return the lines that the terminal shows at the end, after the last move of the cursor up."""
+    frame = re.split(r"\x1b\[\d*A", output)[-1]
     return [line.rstrip() for line in CONTROL.sub("", frame).replace("\r", "").split("\n")]
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-def test_each_cell_is_told_apart_with_its_phase_and_time_left(columns: int) -> None:
-    said = in_terminal(columns)
-    assert said.count("\x1b[?25l") == said.count("\x1b[?25h") == 1  # The cursor comes back.
-    lines = [line for line in last_frame(said) if line]
+def test_each_cell_has_a_line_with_its_phase_and_time_left(columns: int) -> None:
+    output = in_terminal(columns)
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 1  # It ends visible.
+    lines = [line for line in last_frame(output) if line]
     assert len(lines) == 7
     assert all(cell_len(line) <= columns for line in lines)
     heading, *rows = lines
@@ -89,7 +89,7 @@ def test_each_cell_is_told_apart_with_its_phase_and_time_left(columns: int) -> N
         assert row.startswith(name)
         assert phase in row
     running = rows[3].split()
-    # Twenty steps a second, so that the other hundred take five seconds.
+    # At twenty steps per second the other hundred take five seconds.
     assert running[-1] == "0:05"
     if columns == 80:
         assert heading.split()[-4:] == ["steps", "per", "second", "left"]
@@ -100,9 +100,11 @@ def test_each_cell_is_told_apart_with_its_phase_and_time_left(columns: int) -> N
 
 
 def test_a_log_has_a_line_for_each_change_and_no_control_characters(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", VIEW], capture_output=True, check=True, text=True)
-    assert done.stdout == ""
-    assert done.stderr.splitlines() == [
+    process = subprocess.run(
+        [sys.executable, "-c", VIEW], capture_output=True, check=True, text=True
+    )
+    assert process.stdout == ""
+    assert process.stderr.splitlines() == [
         "nano-t5 x lora_ff+lprun on radiology_demo, seed 1: probe memory",
         "nano-t5 x lora_ff+lprun on radiology_demo, seed 1: oom",
         "nano-t5 x lprun on radiology_demo, seed 1: waiting, micro-batch 4",
