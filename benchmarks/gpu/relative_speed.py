@@ -129,7 +129,7 @@ def profile(workload: Workload, recipes: list[str], device: str) -> Iterator[dic
             spec, backbone, plugins.task(spec.task, spec.task_options), DataChoice.LENGTHS
         ).frozen
     parsed = [plugins.recipe(recipe) for recipe in recipes]
-    for row in each_recipe(spec, backbone, parsed, frozen, print, predicting=False):
+    for row in each_recipe(spec, backbone, parsed, frozen, print, estimate_memory=False):
         yield {
             "workload": workload.name,
             "mean_source_tokens": frozen.mean_source_tokens,

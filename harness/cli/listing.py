@@ -48,14 +48,14 @@ def list_plugins(
         return
     shown = {kind.value: registries[kind]} if kind else registries
     if as_json:
-        found = {
+        records = {
             plural: {
                 "names": [_record(entry) for entry in registry],
                 "families": [_record(entry) for entry in registry.families],
             }
             for plural, registry in shown.items()
         }
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(records, indent=2))
         return
     console = Console()
     for plural, registry in shown.items():
@@ -75,7 +75,7 @@ def _table(plural: str, registry: Registry) -> Table:
 
 
 def _show_one(kind: Kind, entry: Entry, as_json: bool) -> None:
-    # The others are not loaded: a backbone's module would import torch for nothing.
+    # A backbone has no options, and loading its module would import torch.
     model = getattr(entry.load(), "Options", None) if kind in _WITH_OPTIONS else None
     options = describe(model) if model is not None else []
     if as_json:
@@ -94,9 +94,15 @@ def _show_one(kind: Kind, entry: Entry, as_json: bool) -> None:
     table.add_column("type", max_width=26)
     table.add_column("default")
     table.add_column("what it does", ratio=1)
-    for option in options:
-        table.add_row(*option)
+    for option, kind_of_value, default, doc in options:
+        table.add_row(option, kind_of_value, _visible(default), doc)
     console.print(table)
+
+
+def _visible(default: str) -> str:
+    """Return a default as it is, or quoted and escaped if some of it could not be seen."""
+    plain = default.isprintable() and default == default.strip() != ""
+    return default if plain else repr(default)
 
 
 def _record(entry: Entry) -> dict[str, Any]:

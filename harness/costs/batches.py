@@ -1,4 +1,4 @@
-"""The batches that recipes are measured on, from a task's own data or from its typical lengths."""
+"""Batches that recipes are measured on, from a task's own data or from its typical lengths."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _ROUNDS = 4
 """Rounds of timed windows of a profile, one more than a run's own probe takes."""
 
 _STEPS = 35
-"""Number of steps whose examples the longest batch is chosen from, at least. They are those of the
-default profile, so that memory does not depend on how long speed is measured."""
+"""Smallest number of steps whose examples the longest batch is chosen from. The default profile has
+as many, so that memory does not depend on how long speed is measured."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ def profile_spec(
     Args:
         backbone: a registered name, a hub id or a folder.
         task: a registered name, a file or a folder; None takes the default task.
-        settings: are laid over the defaults, by dotted or nested names.
+        settings: settings that replace the defaults, by dotted or nested names.
         task_options: options of the task.
 
     Raises:
-        HarnessError: a value that does not fit.
+        HarnessError: an unknown setting, or a value that is not valid.
     """
     base: dict[str, Any] = {"weights": "random", "probe": {"rounds": _ROUNDS}}
     named = {"backbone": backbone, "task_options": dict(task_options or {})}
@@ -79,15 +79,15 @@ def choose_batches(
     """Return batches of a task's own data or of its typical lengths.
 
     Args:
-        spec: the settings.
-        backbone: the spec's.
-        task: the spec's.
-        data: the origin of the batches.
+        spec: the settings of the measurement.
+        backbone: the backbone that the spec names.
+        task: the task that the spec names.
+        data: the source of the batches.
         source_tokens: mean source length in place of the task's; implies lengths.
         target_tokens: mean target length in place of the task's; implies lengths.
 
     Raises:
-        HarnessError: own data were requested, and they or the tokenizer are not on this machine.
+        HarnessError: own data were requested, but the data or the tokenizer are missing here.
     """
     if data is DataChoice.LENGTHS or source_tokens or target_tokens:
         why = "lengths were requested"
@@ -108,7 +108,7 @@ def choose_batches(
 def lengths_of(
     task: Task[Any], source_tokens: int | None, target_tokens: int | None
 ) -> LengthProfile:
-    """Return a task's typical lengths, or the user's in their place."""
+    """Return the mean lengths that the user gives, and the task's where none is given."""
     return LengthProfile(
         source_tokens or task.length_profile.source_mean,
         target_tokens or task.length_profile.target_mean,
@@ -118,7 +118,7 @@ def lengths_of(
 def drawn_batches(
     spec: RunSpec, backbone: Backbone, task: Task[Any], lengths: LengthProfile
 ) -> FrozenSchedule:
-    """Draw batches around mean lengths, cut at the task's limits, without any data."""
+    """Draw random batches of given mean lengths, cut at the task's limits; needs no data."""
     examples = draw_examples(
         lengths,
         task.max_source_length,
@@ -134,7 +134,7 @@ def own_batches(spec: RunSpec, backbone: Backbone, task: Task[Any]) -> FrozenSch
     """Return batches of the task's training data, or of a seeded sample of a large set.
 
     Raises:
-        HarnessError: the data or the tokenizer are not on this machine.
+        HarnessError: the data or the tokenizer are missing on this machine.
     """
     tokenizer = backbone.tokenizer()
     rows = task.splits(spec.seed).train
@@ -157,7 +157,7 @@ def offline() -> Iterator[None]:
 
 
 def _count(spec: RunSpec) -> int:
-    """Return the number of examples: those of the probe, or ``_STEPS`` steps if it is shorter."""
+    """Return the number of examples in the steps of the probe, or in ``_STEPS`` if it has fewer."""
     steps = spec.probe.warmup_steps + spec.probe.rounds * spec.probe.steps
     return max(steps, _STEPS) * spec.train.batch_size * spec.train.accumulation
 

@@ -16,12 +16,12 @@ from harness.training.schedule import Step
 
 
 class RunMemory(NamedTuple):
-    """Peak memory of a run's training, as far as it could be estimated."""
+    """Estimate of the peak memory of a run's training."""
 
     peak_bytes: int | None
-    """Null where it could not be estimated."""
+    """Estimated peak; None if it could not be estimated."""
     reason: str | None
-    """Reason why it could not be estimated."""
+    """Reason why it could not be estimated; None if it could."""
     spec: RunSpec
     """The run's spec, with ``auto`` settings resolved."""
 
@@ -30,7 +30,7 @@ class MemoryEstimator:
     """Estimates the memory of runs in a process of its own; a context manager.
 
     A third-party compressor may end the process, and code that trains on a GPU would keep some of
-    its memory, which the runs would then lack. A process that died or did not answer is replaced.
+    its memory, which the runs would then lack. A process that dies or does not answer is replaced.
 
     Args:
         timeout: seconds after which an estimate is given up.
@@ -56,9 +56,9 @@ class MemoryEstimator:
             )
             return memory
         except TimeoutError:
-            reason = f"predicting it took longer than {self.timeout:g} seconds"
+            reason = f"estimating it took longer than {self.timeout:g} seconds"
         except ProcessEndedError:
-            reason = "the process that predicted it died"
+            reason = "the process that estimated it died"
         self._end()
         return RunMemory(None, reason, spec)
 

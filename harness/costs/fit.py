@@ -20,14 +20,14 @@ _CGROUP_LIMITS = (
 
 HEADROOM = 3 * 2**29
 """Bytes of a CUDA device that stay free beside the estimated tensors: for the contexts of two
-processes, kernels, workspaces of libraries, and pieces that are too small to be used."""
+processes, kernels, workspaces of libraries, and fragments that are too small to use."""
 
 
 def resolve_checkpointing(run: ResolvedRun, longest: Step) -> ResolvedRun:
     """Return the run with ``train.checkpointing=auto`` resolved to on or off.
 
-    It is on only if the estimated peak is more than the memory that is free. It is off if there is
-    no estimate.
+    It is on only if the estimated peak is larger than the free memory. It is off if there is no
+    estimate.
 
     Args:
         run: the run to train.
@@ -43,7 +43,7 @@ def resolve_checkpointing(run: ResolvedRun, longest: Step) -> ResolvedRun:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the memory that is free for training, or None where the system does not say."""
+    """Return the memory that is free for training, or None if the system does not report it."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return max(free - HEADROOM, 0)

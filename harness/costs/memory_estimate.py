@@ -1,4 +1,4 @@
-"""Peak memory of a recipe before anything is loaded: the training step itself, on shapes alone."""
+"""Estimate of a recipe's peak memory: runs its training step on shapes, before loading anything."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def try_to_estimate(
     except HarnessError:
         raise
     except Exception as error:
-        # A compressor may be anyone's, and may do what only real tensors can.
+        # A third-party compressor may do what only real tensors allow.
         return None, f"{type(error).__name__}: {first_line(error)}"
 
 
 def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> MemoryEstimate:
     """Compute the peak over a step with the code that trains: its engine and its optimizer.
 
-    Everything that a compressor adds or changes is counted, also a third-party one's, as long as it
-    does not read the values of tensors.
+    Everything that a compressor adds or changes is counted, also by a third-party compressor. It
+    must not read the values of tensors.
 
     Args:
         run: the run to estimate.
@@ -57,7 +57,7 @@ def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> 
     trainer.model.train()
     batches = [trainer.engine.collate(batch) for batch in longest.micro_batches]
     with shapes:
-        # So that the optimizer has its state, as after the first step.
+        # This creates the optimizer's state, as the first step does.
         for parameter in trainer.trained.values():
             parameter.grad = torch.empty_like(parameter)
         trainer.update()
@@ -80,9 +80,9 @@ def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> 
 def process_bytes() -> int:
     """Return the bytes that a training process on a CPU holds beside tensors.
 
-    They are measured in this process, which loads the same libraries: after a step of a small model
-    the kernels are loaded, the threads run and the libraries have their buffers. Call it before
-    anything large is read.
+    They are measured in this process, which loads the same libraries. After a step of a small model
+    the kernels are loaded, the threads run and the libraries have their buffers. Call this function
+    before anything large is read.
     """
     with torch.random.fork_rng(devices=[]):
         for low in (False, True):

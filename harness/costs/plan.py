@@ -1,4 +1,4 @@
-"""The plan of a recipe: what it does to a backbone, computed before any weight is loaded."""
+"""Plan of a recipe: its effect on a backbone, computed before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -24,48 +24,48 @@ if TYPE_CHECKING:
 
 
 class Storage(Record):
-    """Bytes on disk for several tasks: what is trained once a task, what is frozen once."""
+    """Bytes on disk for several tasks: trained weights once for each task, frozen weights once."""
 
     tasks: int
-    """How many tasks."""
+    """Number of tasks."""
     base_bytes: int
-    """Weights that all tasks share; none if every weight is trained."""
+    """Bytes of the frozen weights, which all tasks share; 0 if every weight is trained."""
     bytes_per_task: int
-    """Weights that each task has of its own."""
+    """Bytes of the trained weights, which each task has of its own."""
     total_bytes: int
     """tasks x bytes_per_task + base_bytes."""
     relative_to_full: float
-    """total_bytes / those of full fine-tuning, which stores the whole backbone once a task."""
+    """total_bytes / that of full fine-tuning, which stores the whole backbone for each task."""
 
 
 class Plan(Record):
     """Effect of a recipe on a backbone."""
 
     backbone: str
-    """Its name."""
+    """Name of the backbone."""
     recipe: str
-    """In canonical form."""
+    """Recipe in canonical form."""
     layers_kept: LayersKept
-    """Transformer layers that are left."""
+    """Transformer layers that the recipe keeps."""
     parameters: Parameters
     """Numbers of parameters, in total and trained."""
     batches: BatchesOf | None
-    """Batches that memory is planned for; null: all sources and targets of the lengths below."""
+    """Origin of the batches; null if all sources and targets have the lengths below."""
     why_no_data: str | None = None
     """Reason why the task's own data were not used; null if they were, or if there is no task."""
     source_tokens: int
-    """Mean length of the sources for which the limit holds."""
+    """Mean length of the sources in tokens, for which the FLOP limit is computed."""
     target_tokens: int
-    """Mean length of the targets for which the limit holds."""
+    """Mean length of the targets in tokens, for which the FLOP limit is computed."""
     flop_limit_relative_speed: float
-    """FLOPs of a training step of full fine-tuning / those of the recipe: the relative speed if
-    matrix products were all that takes time."""
+    """FLOPs of a training step of full fine-tuning / FLOPs of one of the recipe. The relative speed
+    would reach it if only matrix products took time."""
     memory: MemoryEstimate | None
-    """Peak memory in training; null if it cannot be estimated."""
+    """Estimated peak memory of training; null if it cannot be estimated."""
     memory_unknown: str | None = None
-    """Reason why it cannot be estimated; null if it can."""
+    """Reason why memory cannot be estimated; null if it can."""
     storage: Storage
-    """What several tasks need on disk."""
+    """Bytes on disk for several tasks."""
 
 
 def plan_recipes(
@@ -77,14 +77,14 @@ def plan_recipes(
     spec: RunSpec | None = None,
     batches: Batches | None = None,
 ) -> list[Plan]:
-    """Compose each recipe on a skeleton and count, without weights or a network.
+    """Apply each recipe to a skeleton and compute its costs, without weights or a network.
 
     Args:
-        backbone: the backbone.
+        backbone: the backbone that the recipes are applied to.
         recipes: the recipes, each planned by itself.
-        source_tokens: length of all sources, unless there are batches.
-        target_tokens: length of all targets, unless there are batches.
-        tasks: number of tasks that the storage is for.
+        source_tokens: length of all sources; not read if there are batches.
+        target_tokens: length of all targets; not read if there are batches.
+        tasks: number of tasks that storage is computed for.
         spec: the settings that memory depends on; its backbone and recipe are not read.
         batches: the batches that ``harness profile`` would measure on.
     """
@@ -99,11 +99,11 @@ def plan_recipes(
     original = count_parameters(skeleton)
     full_flops = training_flops(skeleton, source_tokens, target_tokens).total
 
-    def one(recipe: Recipe) -> Plan:
+    def plan_one(recipe: Recipe) -> Plan:
         model = backbone.skeleton()
-        before = layers(model, backbone)
+        all_layers = layers(model, backbone)
         model = compose(model, backbone, recipe)
-        kept = kept_layers(before, layers(model, backbone))
+        kept = kept_layers(all_layers, layers(model, backbone))
         storage = _storage(count_parameters(model), tasks, tasks * original.total_bytes)
         flops = training_flops(model, source_tokens, target_tokens).total
         memory, unknown = try_to_estimate(resolve_run(spec, backbone, recipe), model, longest)
@@ -122,7 +122,7 @@ def plan_recipes(
             storage=storage,
         )
 
-    return [one(recipe) for recipe in recipes]
+    return [plan_one(recipe) for recipe in recipes]
 
 
 def _step(spec: RunSpec, source_tokens: int, target_tokens: int) -> Step:

@@ -1,4 +1,4 @@
-"""Speed and memory of recipes on this device, without weights, data or training."""
+"""Speed and memory of recipes, measured on this device without weights, data or training."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ def each_recipe(
     frozen: FrozenSchedule,
     on_progress: OnProgress,
     *,
-    predicting: bool = True,
+    estimate_memory: bool = True,
 ) -> Iterator[ProfiledRecipe]:
-    """Measure each recipe beside full fine-tuning, whose process stays alive over all recipes.
+    """Measure each recipe beside full fine-tuning, whose process stays alive for all recipes.
 
     A recipe that does not fit into memory is a result, and the next recipe follows. A recipe that
     does not fit beside full fine-tuning is measured alone. If full fine-tuning itself does not fit,
     all recipes are measured alone.
 
     Args:
-        spec: the settings; its recipe is not read.
-        backbone: the spec's.
+        spec: the settings of the measurement; its recipe is not read.
+        backbone: the backbone that the spec names.
         recipes: the recipes to measure.
-        frozen: the batches.
-        on_progress: is called with the name of what is measured next.
-        predicting: also estimate memory from shapes, which takes seconds for a large model.
+        frozen: the batches to measure on.
+        on_progress: is called with the name of each recipe before it is measured.
+        estimate_memory: also estimate memory from shapes, which takes seconds for a large model.
 
     Yields:
         The row of each recipe, as soon as it is measured.
@@ -79,8 +79,8 @@ def each_recipe(
         for recipe in recipes:
             on_progress(str(recipe))
             row = ProfiledRecipe(recipe=str(recipe), status="ok")
-            if predicting:
-                _predict(row, spec, backbone, recipe, frozen)
+            if estimate_memory:
+                _add_estimate(row, spec, backbone, recipe, frozen)
             else:
                 explain_nulls(row, "it was not requested", "predicted_memory")
             try:
@@ -88,31 +88,31 @@ def each_recipe(
             except HarnessError:
                 raise
             except Exception as error:
-                _failed(row, error)
+                _record_failure(row, error)
             if row.speed:
                 add_flop_limit(row.speed, backbone, recipe, frozen)
             yield row
 
 
-def _predict(
+def _add_estimate(
     row: ProfiledRecipe,
     spec: RunSpec,
     backbone: Backbone,
     recipe: Recipe,
     frozen: FrozenSchedule,
 ) -> None:
-    """Note the memory estimate of ``harness plan``, or the reason why there is none."""
+    """Record the memory estimate of ``harness plan``, or the reason why there is none."""
     skeleton = compose(backbone.skeleton(), backbone, recipe)
     run = resolve_run(spec, backbone, recipe)
-    row.predicted_memory, why = try_to_estimate(run, skeleton, frozen.longest)
-    if why is not None:
-        explain_nulls(row, why, "predicted_memory")
-    beside_tensors = "what a process takes of a CUDA device beside tensors is not estimated"
-    explain_nulls(row, beside_tensors, "predicted_memory.process_bytes")
+    row.predicted_memory, reason = try_to_estimate(run, skeleton, frozen.longest)
+    if reason is not None:
+        explain_nulls(row, reason, "predicted_memory")
+    process_reason = "memory of a CUDA device beside tensors is not estimated"
+    explain_nulls(row, process_reason, "predicted_memory.process_bytes")
 
 
-def _failed(row: ProfiledRecipe, error: Exception) -> None:
-    """Note how a recipe ended, and that this is why its row lacks what it lacks."""
+def _record_failure(row: ProfiledRecipe, error: Exception) -> None:
+    """Record a recipe's failure, and give it as the reason for each number that is missing."""
     phase = (Phase.PROBE_SPEED if row.speed is None else Phase.PROBE_MEMORY).value
     row.status = "oom" if is_out_of_memory(error) else "error"
     row.failure = Failure(phase=phase, message=str(error))
@@ -126,8 +126,8 @@ def _failed(row: ProfiledRecipe, error: Exception) -> None:
 class _Baseline:
     """Full fine-tuning in a warm process that waits while recipes are measured; a context manager.
 
-    The process keeps its memory meanwhile. It ends for a recipe that does not fit beside it, and
-    another one is started for the next recipe.
+    The waiting process keeps its memory. It ends for a recipe that does not fit beside it, and
+    another process is started for the next recipe.
 
     Attributes:
         memory: the peak memory of full fine-tuning; None if it does not fit.
@@ -146,7 +146,7 @@ class _Baseline:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self._process is not None:
-            self._process.kill()  # It may be at work.
+            self._process.kill()  # It may still be measuring.
         self.make_room()
 
     def start(self) -> bool:
@@ -166,8 +166,8 @@ class _Baseline:
             self._process.close()
             self._process = None
 
-    def beside(self, work: Callable[[MeasuredProcess | None], T]) -> T:
-        """Call ``work`` beside the process; if memory runs out, call it again without it."""
+    def run_beside(self, work: Callable[[MeasuredProcess | None], T]) -> T:
+        """Call ``work`` beside the process; if memory runs out, end it and call ``work`` alone."""
         with _unless_out_of_memory(self._process is not None):
             return work(self._process)
         self.make_room()
@@ -187,21 +187,21 @@ def _unless_out_of_memory(suppress: bool = True) -> Iterator[None]:
 def _measure(
     spec: RunSpec, frozen: FrozenSchedule, baseline: _Baseline, row: ProfiledRecipe
 ) -> None:
-    """Fill in a row; what was measured before an error stays in it."""
+    """Fill in a row; if an error ends the measurement, the numbers so far stay in the row."""
 
-    def time(beside: MeasuredProcess | None) -> Speed:
+    def time(baseline_process: MeasuredProcess | None) -> Speed:
         with MeasuredProcess(spec, frozen.steps, frozen.longest) as process:
             row.attention = process.attention
             row.layers_kept = process.layers_kept
             row.parameters = process.parameters
-            speed = measure_speed_of(process, beside, frozen, lambda: None)
-        if beside is None:
+            speed = measure_speed_of(process, baseline_process, frozen, lambda: None)
+        if baseline_process is None:
             without_baseline(speed, NOT_TOGETHER if fits else NO_BASELINE)
         return speed
 
     fits = baseline.start()
-    row.speed = baseline.beside(time)
-    row.memory = baseline.beside(lambda beside: measure_memory_of(spec, frozen))
+    row.speed = baseline.run_beside(time)
+    row.memory = baseline.run_beside(lambda _: measure_memory_of(spec, frozen))
     if baseline.memory:
         row.memory.relative = row.memory.peak_bytes / baseline.memory.peak_bytes
     else:

@@ -8,7 +8,7 @@ from harness.api.task import LengthProfile
 from harness.data.examples import Example
 
 _SPREAD = 0.6
-"""Standard deviation of the logarithm of a length; what texts of one kind commonly show."""
+"""Standard deviation of the logarithm of a length, as texts of one kind commonly have it."""
 
 
 def draw_examples(
@@ -23,11 +23,12 @@ def draw_examples(
 
     Args:
         profile: mean lengths in tokens, before they are cut.
-        max_source: limit of a source.
-        max_target: limit of a target.
-        vocabulary: token ids are below it; they are random, which costs what text costs.
-        count: how many.
-        seed: equal seeds give equal examples.
+        max_source: largest number of tokens in a source.
+        max_target: largest number of tokens in a target.
+        vocabulary: number of token ids. Ids are drawn at random; random tokens cost as much to
+            train on as real text.
+        count: number of examples.
+        seed: seeds the generator; equal seeds give equal examples.
     """
     random = np.random.default_rng(seed)
 
@@ -37,7 +38,7 @@ def draw_examples(
         return [int(length) for length in np.clip(np.rint(drawn), 2, limit)]
 
     def tokens(length: int) -> list[int]:
-        # The lowest ids are special ones in every family.
+        # The lowest ids are special tokens in every model family.
         return [int(token) for token in random.integers(10, vocabulary, length)]
 
     sources = lengths(profile.source_mean, max_source)

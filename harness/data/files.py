@@ -53,7 +53,7 @@ def read_table(path: Path, dialect: Dialect = _UTF8) -> Table:
             columns, notes = _read_text(path, dialect)
         else:
             raise HarnessError(
-                f"{path}: this format of data file is not supported.", f"What is read: {READ}."
+                f"{path}: this format of data file is not supported.", f"Supported formats: {READ}."
             )
     # zlib.error and EOFError: a damaged or truncated gzip file.
     except (OSError, EOFError, zlib.error) as error:

@@ -152,6 +152,6 @@ def _hint(folder: Path) -> str:
     listed = ", ".join(names[:_LISTED]) + more
     return (
         f"It holds: {listed or 'nothing'}.\n"
-        f"What is read: {READ}; a split is a file named train, test, or eval (validation, valid, "
-        "val, dev). Or give one file, which is split 80/10/10."
+        f"Supported formats: {READ}; a split is a file named train, test, or eval (validation, "
+        "valid, val, dev). Or give one file, which is split 80/10/10."
     )

@@ -123,7 +123,7 @@ def _estimate_memory(
     memory = {}
     with MemoryEstimator(LIMIT_SECONDS) as estimate:
         for kind, (spec, longest) in kinds.items():
-            on_progress(f"predicting the memory of {spec.recipe} on {spec.backbone}")
+            on_progress(f"estimating the memory of {spec.recipe} on {spec.backbone}")
             memory[kind] = estimate(spec, longest)
     return memory
 

@@ -76,6 +76,13 @@ def test_a_compressor_is_shown_with_its_options(harness: Harness) -> None:
     assert rank == ["r", "int,", ">=", "1", "16", "Rank", "of", "the", "update."]
 
 
+def test_a_default_that_could_not_be_seen_is_quoted_and_escaped(harness: Harness) -> None:
+    lines = harness("list", "tasks", "samsum").stdout.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.strip()}
+    assert r"  '\n'  " in rows["turn_separator"]
+    assert "  ': '  " in rows["speaker_separator"]
+
+
 def test_json_is_the_same_in_machine_form(harness: Harness) -> None:
     found = json.loads(harness("list", "--json").stdout)
     names = {kind: [entry["name"] for entry in found[kind]["names"]] for kind in found}

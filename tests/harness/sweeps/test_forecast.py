@@ -56,8 +56,8 @@ def test_each_kind_of_cell_is_estimated_and_probed_once(spec: RunSpec, tmp_path:
         cell_plans, tmp_path, here=True, unprobed=None, on_progress=messages.append
     )
     assert [line.split(" on ")[0] for line in messages] == [
-        "predicting the memory of lprun",
-        "predicting the memory of lora_ff:r=1000",
+        "estimating the memory of lprun",
+        "estimating the memory of lora_ff:r=1000",
         "probing lprun",
         "probing lora_ff:r=1000",
     ]
@@ -96,7 +96,7 @@ def test_an_earlier_run_is_used_instead_of_a_probe(
         cell_plans, results, here=False, unprobed=None, on_progress=messages.append
     )
     assert [line.split(" on ")[0] for line in messages] == [
-        f"predicting the memory of {spec.recipe}"
+        f"estimating the memory of {spec.recipe}"
     ]
     (earlier,) = forecasts.values()
     assert cell_plans[1].cell.id in forecasts
@@ -235,7 +235,7 @@ def test_an_estimate_or_probe_that_times_out_or_dies_has_a_reason(
         late = estimate(plan.cell.spec, longest)
         assert (late.peak_bytes, late.reason) == (
             None,
-            "predicting it took longer than 0.01 seconds",
+            "estimating it took longer than 0.01 seconds",
         )
         estimate.timeout = LIMIT_SECONDS
         finished = estimate(plan.cell.spec, longest)
@@ -245,7 +245,7 @@ def test_an_estimate_or_probe_that_times_out_or_dies_has_a_reason(
             child.kill()
             child.join()
         dead = estimate(plan.cell.spec, longest)
-        assert (dead.peak_bytes, dead.reason) == (None, "the process that predicted it died")
+        assert (dead.peak_bytes, dead.reason) == (None, "the process that estimated it died")
         again = estimate(plan.cell.spec, longest)
         assert again.peak_bytes == pytest.approx(finished.peak_bytes, rel=0.05)
     assert multiprocessing.active_children() == []
