@@ -1,4 +1,4 @@
-"""Many runs: which ones, in fresh processes, to the end whatever becomes of each."""
+"""Sweeps: many runs, each in a fresh process; a failed run does not stop the others."""
 
 from harness.api.hookspecs import hookimpl
 from harness.api.registry import Register
@@ -6,6 +6,6 @@ from harness.api.registry import Register
 
 @hookimpl
 def register_executors(register: Register) -> None:
-    """Register where a sweep can run."""
+    """Register the executors that can run a sweep."""
     register("local", "harness.sweeps.executor:Local", "this machine")
     register("ray", "harness.sweeps.ray:Ray", "a Ray cluster; needs the package's extra: ray")

@@ -96,8 +96,7 @@ def sweep(
         fails does not stop the others.
 
     Raises:
-        HarnessError: a mistake in the settings, or data that are missing, found before anything
-            runs.
+        HarnessError: a mistake in the settings, or missing data; nothing has run yet.
         KeyboardInterrupt: the sweep was interrupted; its runs saved their states.
 
     Example:
@@ -152,8 +151,7 @@ def _sweep_file(
         return validate(SweepFile, {"seeds": seeds or 1, "grid": [grid]}, "A sweep")
     if grid:
         raise HarnessError(
-            f"The sweep {str(file)!r} says itself what is run: --{next(iter(grid))} cannot be "
-            "added.",
+            f"The sweep {str(file)!r} lists its own runs: --{next(iter(grid))} cannot be added.",
             "Copy the file and edit it, or leave it out.",
         )
     read = read_sweep(str(file))

@@ -22,10 +22,10 @@ from harness.api.plugins import Plugins
 from harness.spec.run_spec import RunSpec
 
 Event: TypeAlias = dict[str, Any]
-"""What a worker says: ``event`` names its kind; see ``harness.sweeps.worker``."""
+"""Message of a worker; its field ``event`` names the kind. See ``harness.sweeps.worker``."""
 
 _GRACE_SECONDS = 60.0
-"""Time after its timeout at which a worker that has not ended by itself is killed."""
+"""Seconds after its timeout at which a worker that has not ended by itself is killed."""
 _LAST_LINES = 20
 _VMSTAT = Path("/proc/vmstat")
 
@@ -34,7 +34,7 @@ class Job(BaseModel):
     """Job of a worker: one run."""
 
     spec: RunSpec
-    """The run."""
+    """Spec of the run."""
     results: Path
     """Results folder, in which the run's folder is created."""
     timeout: float | None = None
@@ -49,23 +49,23 @@ class WorkerExit(BaseModel):
     """Exit of a worker's process."""
 
     code: int
-    """Exit status; negative is the number of the signal that killed it."""
+    """Exit status; if a signal killed the process, minus the number of the signal."""
     stderr_tail: str = ""
-    """The end of what it wrote to standard error."""
+    """Last lines of the process's standard error."""
     out_of_memory: bool = False
-    """Whether the kernel killed a process for memory while this one was running."""
+    """True if the kernel killed a process for memory while this one was running."""
 
 
 class Executor(ABC, Generic[OptionsT]):
     """Runs workers, each in a fresh process.
 
     Args:
-        options: validated, of the class's own ``Options``.
+        options: the validated options, an instance of the class's own ``Options``.
     """
 
     Options: type[OptionsT]
     here: ClassVar[bool] = False
-    """Whether its workers run on this machine, so that what is measured here holds for them."""
+    """True if the workers run on this machine, so that measurements made here hold for them."""
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
@@ -73,26 +73,26 @@ class Executor(ABC, Generic[OptionsT]):
     @property
     @abstractmethod
     def slots(self) -> int:
-        """Number of workers at once; for measurements one per machine, or one per device."""
+        """Number of workers at once. To measure undisturbed, one per machine or one per device."""
 
     @abstractmethod
     def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
         """Run one worker to its end; called in a thread of its own, in which it may block.
 
         Args:
-            job: for the worker.
-            on_event: called with every event, as it happens.
+            job: the worker's job.
+            on_event: is called with every event as soon as it arrives.
         """
 
     def stop(self) -> None:
-        """Ask all workers to save their state and end. May be called from any thread."""
+        """Tell all workers to save their states and end. May be called from any thread."""
 
 
 class ProcessExecutor(Executor[OptionsT]):
     """Runs each worker as a child process, which a command starts on this machine or another.
 
-    A subclass names its options and slots, and puts its own command before that of the worker. The
-    command must pass standard input and output through.
+    A subclass defines its options and slots, and puts its own command before that of the worker.
+    The command must pass standard input and output through.
     """
 
     def __init__(self, options: OptionsT) -> None:
@@ -109,19 +109,19 @@ class ProcessExecutor(Executor[OptionsT]):
         return [sys.executable, "-P", "-m", "harness.sweeps.worker"]
 
     def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
-        """Start the command, and block in reading what the worker says."""
+        """Start the command, and read the worker's events until it ends."""
         killed_before = _kills()
-        words: deque[str] = deque(maxlen=_LAST_LINES)
+        stderr_lines: deque[str] = deque(maxlen=_LAST_LINES)
         with _worker(self.command(job)) as process:
             self._running.add(process)
             assert process.stdin
             assert process.stdout
             assert process.stderr
             stderr = process.stderr
-            listener = threading.Thread(target=lambda: words.extend(stderr), daemon=True)
-            listener.start()
+            reader = threading.Thread(target=lambda: stderr_lines.extend(stderr), daemon=True)
+            reader.start()
             limit = threading.Timer((job.timeout or 0) + _GRACE_SECONDS, process.kill)
-            # Elsewhere a worker may first wait in a queue. It keeps to its timeout by itself.
+            # On another machine a worker may wait in a queue; it enforces its own timeout.
             if job.timeout and self.here:
                 limit.start()
             try:
@@ -134,15 +134,15 @@ class ProcessExecutor(Executor[OptionsT]):
             finally:
                 limit.cancel()
                 self._running.discard(process)
-            listener.join(1)
+            reader.join(1)
         return WorkerExit(
             code=code,
-            stderr_tail="".join(words),
+            stderr_tail="".join(stderr_lines),
             out_of_memory=self.here and _kills() > killed_before,
         )
 
     def stop(self) -> None:
-        """Close what the workers read from: it is how they notice that nobody waits for them."""
+        """Close the workers' standard input, at which they save their states and end."""
         for process in tuple(self._running):
             with contextlib.suppress(OSError):
                 assert process.stdin
@@ -153,7 +153,7 @@ class LocalOptions(Options):
     """Options of ``local``."""
 
     jobs: int = Field(1, ge=1)
-    """Runs at once; more than one disturb each other's measurements."""
+    """Runs at once; several runs disturb each other's measurements."""
 
 
 class Local(ProcessExecutor[LocalOptions]):
@@ -164,12 +164,12 @@ class Local(ProcessExecutor[LocalOptions]):
 
     @property
     def slots(self) -> int:
-        """As the options say."""
+        """Number of workers at once, from the options."""
         return self.options.jobs
 
 
 def open_executor(reference: str, plugins: Plugins) -> Executor[Any]:
-    """Return the executor that is written like a compressor, as in ``local:jobs=2``.
+    """Return the executor of a reference, which is written like a compressor: ``local:jobs=2``.
 
     Raises:
         HarnessError: an unknown name or option.
@@ -189,7 +189,7 @@ def _worker(command: list[str]) -> Iterator[subprocess.Popen[str]]:
         text=True,
         encoding="utf-8",
         errors="replace",
-        # The terminal's interrupt is for the sweep, which then stops its workers in order.
+        # Ctrl-C in the terminal reaches only the sweep, which then stops its workers.
         start_new_session=True,
     )
     try:
@@ -205,7 +205,7 @@ def _worker(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def _kills() -> int:
-    """Return how many processes the kernel has killed for memory (Linux), 0 if it does not say."""
+    """Return the number of processes that the kernel killed for memory (Linux); 0 if unknown."""
     with contextlib.suppress(OSError):
         for line in _VMSTAT.read_text().splitlines():
             if line.startswith("oom_kill "):

@@ -1,4 +1,4 @@
-"""Forecast of a sweep's runs: memory from shapes, time from earlier runs or from probes."""
+"""Forecast of a sweep: memory of runs from shapes, time from earlier runs or from probes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.training.resolved_run import choose_device
 from harness.training.schedule import Step
 
 _PROBING_SECONDS = 75.0
-"""Time in which probes are started; a later one is left out."""
+"""Seconds during which probes are started; later ones are left out."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Forecast:
 
     Attributes:
         seconds: time of the whole run; None if unknown.
-        measured: whether the time is an earlier run's, with another seed, and not an estimate.
+        measured: true if an earlier run with another seed took that time; false if it is estimated.
         no_time: reason why the time is unknown.
         peak_bytes: estimated peak memory of training; None if unknown.
         no_memory: reason why the memory is unknown.
-        available: bytes that the device has for training; None if unknown.
+        available: bytes of the device that training can use; None if unknown.
     """
 
     seconds: float | None = None
@@ -49,7 +49,7 @@ class Forecast:
 
     @property
     def too_large(self) -> bool:
-        """Return whether it is known that the run will not fit."""
+        """Return whether the run is known not to fit into memory."""
         if self.peak_bytes is None or self.available is None:
             return False
         return self.peak_bytes > self.available
@@ -63,17 +63,17 @@ def forecast(
     unprobed: str | None,
     on_progress: OnProgress,
 ) -> dict[str, Forecast]:
-    """Return cell's id -> its forecast; cells that are done are left out.
+    """Return the forecasts by cell id; cells that are done are left out.
 
     Cells that differ only in their seed are estimated and probed once.
 
     Args:
         cell_plans: all cells.
-        results: folder of all runs. The time of a run with as many steps is taken from there, and
-            its recipe is not probed.
-        here: whether the runs will be on this machine.
-        unprobed: reason why nothing is to be probed; None to probe.
-        on_progress: called with the name of each step before it starts.
+        results: folder of all runs. If it holds a run of the recipe with as many steps, that run's
+            time is taken and the recipe is not probed.
+        here: true if the runs will be on this machine.
+        unprobed: reason why nothing is probed; None to probe.
+        on_progress: is called with the name of each step before it starts.
     """
     deadline = clock.seconds() + _PROBING_SECONDS
     earlier = earlier_seconds(cell_plans, results)
@@ -104,7 +104,7 @@ def forecast(
 
 
 def _batches(kinds: Mapping[str, CellPlan]) -> dict[str, ProbeBatches]:
-    """Return kind -> batches of its data; recipes on equal data share them."""
+    """Return the batches by kind of cell; recipes on equal data share them."""
     shared: dict[tuple[object, ...], ProbeBatches] = {}
     batches = {}
     for kind, plan in kinds.items():
@@ -119,7 +119,7 @@ def _batches(kinds: Mapping[str, CellPlan]) -> dict[str, ProbeBatches]:
 def _estimate_memory(
     kinds: Mapping[str, tuple[RunSpec, Step]], on_progress: OnProgress
 ) -> dict[str, RunMemory]:
-    """Return kind -> the memory of its training."""
+    """Return the estimated memory of training by kind of cell."""
     memory = {}
     with MemoryEstimator(LIMIT_SECONDS) as estimate:
         for kind, (spec, longest) in kinds.items():
@@ -136,7 +136,7 @@ def _timed(
     probes: Probes,
     unprobed: str | None,
 ) -> Forecast:
-    """Add the time that probes give, or the reason why there is none."""
+    """Add the time estimated from probes, or the reason why there is none."""
     if unprobed:
         return replace(untimed, no_time=unprobed)
     try:

@@ -1,4 +1,4 @@
-"""Runs of a sweep: the product of backbones, recipes, tasks and seeds."""
+"""Grids of a sweep: products of backbones, recipes, tasks and seeds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Grid(Options):
     """One product of backbones, recipes and tasks."""
 
     backbone: list[str] = Field(["nano-t5"], min_length=1)
-    """Names, hub ids or folders."""
+    """Backbones: names, hub ids or folders."""
     compressor: list[str] = Field(["lora_ff+lprun"], min_length=1)
-    """Recipes."""
+    """Recipes: compressors joined by ``+``."""
     task: list[str] = Field(["radiology_demo"], min_length=1)
-    """Names, files or folders."""
+    """Tasks: names, files or folders."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the runs, as in a spec file."""
 
@@ -34,21 +34,21 @@ class SweepFile(Options):
     """Contents of a sweep's TOML file."""
 
     seeds: int = Field(1, ge=1)
-    """How often each cell is repeated, with the seeds 0, 1, ..."""
+    """Number of seeds: 3 runs each cell with the seeds 0, 1 and 2."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings of all runs; a grid's own lie over them."""
+    """Settings of all runs; the settings of a grid replace them."""
     grid: list[Grid] = Field(min_length=1)
-    """The products; their runs are done in this order."""
+    """Grids; their runs are executed in this order."""
 
 
 def read_sweep(reference: str) -> SweepFile:
-    """Read a sweep's file, or one that ships with the package.
+    """Read a sweep file, or one that ships with the package.
 
     Args:
         reference: a path, or a name such as ``paper/table3``.
 
     Raises:
-        HarnessError: there is no such file, or it says something that a sweep does not know.
+        HarnessError: there is no such file, or a field in it is unknown or not valid.
     """
     path = Path(reference)
     if not path.exists() and path.suffix != ".toml":
@@ -65,13 +65,12 @@ def read_sweep(reference: str) -> SweepFile:
 
 
 def specs(sweep: SweepFile, settings: Mapping[str, Any], plugins: Plugins) -> list[RunSpec]:
-    """Resolve every run of a sweep, each once.
-
+    """Return the spec of each run of a sweep; equal specs are returned once.
 
     Args:
-        sweep: the products.
-        settings: lie over the file's.
-        plugins: what there is.
+        sweep: the contents of the sweep file.
+        settings: settings that replace those of the file.
+        plugins: the plugins of this environment.
 
     Raises:
         HarnessError: an unknown name, option or setting.

@@ -1,4 +1,4 @@
-"""The cells of a sweep, and what is known of them before it starts."""
+"""Plans of a sweep's cells: ids, steps and earlier times, before anything runs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from harness.training.schedule import Schedule
 
 
 class CellPlan(NamedTuple):
-    """A cell and what it is made of."""
+    """A cell with its backbone, recipe, task and data."""
 
     cell: SweepCell
     backbone: Backbone
     recipe: Recipe
     task: Task[Any]
     splits: Splits
-    """Those of the first seed: each seed's are as large."""
+    """Splits of the first seed; those of other seeds have the same sizes."""
 
     @property
     def kind(self) -> str:
@@ -39,15 +39,15 @@ class CellPlan(NamedTuple):
 
 
 def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> list[CellPlan]:
-    """Find out what each run is, and whether it is done.
+    """Plan each run: read its data, compute its id, and check whether it is done.
 
     Args:
-        specs: of the runs.
-        plugins: what there is.
-        results: folder of all runs.
+        specs: the specs of the runs.
+        plugins: the plugins of this environment.
+        results: the folder of all runs.
 
     Raises:
-        HarnessError: data or tokenizers that are not there; better now than in the middle.
+        HarnessError: data or a tokenizer are missing; no run has started yet.
     """
     hashes: dict[tuple[str, int], str] = {}
     first_splits: dict[str, Splits] = {}
@@ -68,7 +68,7 @@ def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> lis
         recipe = plugins.recipe(spec.recipe)
         resolved = resolve_run(spec, backbone, recipe)
         run = identity(resolved, task, hashes[data, spec.seed], plugins)
-        steps = counted(spec, len(splits.train)).planned_steps(
+        steps = empty_schedule(spec, len(splits.train)).planned_steps(
             spec.train.epochs, spec.train.max_steps
         )
         cell = SweepCell(spec, run, str(recipe), steps, is_done(results / run))
@@ -76,17 +76,18 @@ def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> lis
     return plans
 
 
-def counted(spec: RunSpec, examples: int) -> Schedule:
-    """Return a run's schedule as far as the number of examples decides it."""
+def empty_schedule(spec: RunSpec, examples: int) -> Schedule:
+    """Return a run's schedule over a number of empty examples, which is enough to count steps."""
     return Schedule(
         [Example([], [])] * examples, spec.train.batch_size, spec.train.accumulation, spec.seed
     )
 
 
 def earlier_seconds(cell_plans: Iterable[CellPlan], results: Path) -> Mapping[str, float]:
-    """Return cell's id -> seconds that the same took before, with another seed.
+    """Return, by cell id, the seconds of an earlier run that differs only in its seed.
 
-    Runs count that were planned for as many steps and settings; of several the last.
+    The settings and the number of planned steps must be equal. Of several such runs the last one
+    counts.
     """
     seconds_by_key: dict[tuple[str, str, str, str | None, int], float] = {}
     if results.is_dir():

@@ -1,4 +1,4 @@
-"""Short probes of recipes, and what a whole run takes by them."""
+"""Short probes of recipes, and the time of a whole run that they predict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.measurement.process import MeasuredProcess
 from harness.running.inputs import scored_counts
 from harness.spec.decoding import DecodingSettings
 from harness.spec.run_spec import RunSpec
-from harness.sweeps.preview import CellPlan, counted
+from harness.sweeps.preview import CellPlan, empty_schedule
 from harness.training.schedule import Schedule, Step
 
 LIMIT_SECONDS = 60.0
@@ -27,13 +27,13 @@ _WINDOW_STEPS = 2
 _CANDIDATES = 256
 _DECODED = 4
 _WARM_UPS = 3
-"""How often a run's own probe repeats its first steps, as a rule; see ``probe.warm_up``."""
+"""Usual number of times that a run's own probe repeats its first steps; see ``probe.warm_up``."""
 
 OnProgress = Callable[[str], None]
 
 
 class ProbeBatches(NamedTuple):
-    """Batches that runs are probed and their memory is estimated on."""
+    """Batches on which runs are probed and their memory is estimated."""
 
     steps: Sequence[Step]
     longest: Step
@@ -42,67 +42,67 @@ class ProbeBatches(NamedTuple):
 def batches_of(plan: CellPlan) -> ProbeBatches:
     """Return some steps of a run's training data, and the step with its longest examples.
 
-    Only these are turned into tokens: a large split would take longer than all the rest.
+    Only these examples are tokenized: a large split would take longer than the whole forecast.
     """
     spec, rows = plan.cell.spec, plan.splits.train
     size = spec.train.batch_size * spec.train.accumulation
     count = (1 + _WINDOW_STEPS) * size
-    some = Random(spec.seed).sample(range(len(rows)), min(count, len(rows)))
-    # Characters stand for tokens: the longest in these are among the longest in those.
+    sampled = Random(spec.seed).sample(range(len(rows)), min(count, len(rows)))
+    # The examples with the most tokens are among those with the most characters.
     characters = [len(s) + len(t) for s, t in zip(rows["source"], rows["target"], strict=True)]
     candidates = max(_CANDIDATES, 4 * size)
-    long = heapq.nlargest(candidates, range(len(rows)), key=characters.__getitem__)
+    longest = heapq.nlargest(candidates, range(len(rows)), key=characters.__getitem__)
 
     def schedule(places: Sequence[int]) -> Schedule:
         examples = tokenize(rows.select(places), plan.backbone.tokenizer(), plan.task).examples
         return Schedule(examples, spec.train.batch_size, spec.train.accumulation, spec.seed)
 
-    steps = list(schedule(some).steps(0, 1 + _WINDOW_STEPS))
-    return ProbeBatches(steps, longest_step(schedule(long)))
+    steps = list(schedule(sampled).steps(0, 1 + _WINDOW_STEPS))
+    return ProbeBatches(steps, longest_step(schedule(longest)))
 
 
 class Costs(NamedTuple):
-    """Seconds that a short probe of a recipe found."""
+    """Seconds measured by a short probe of a recipe."""
 
     start: float
-    """Until its process was ready to train."""
+    """Start of the process, until it is ready to train."""
     step: float
-    """An optimizer step."""
+    """One optimizer step."""
     greedy: float
-    """Predicting an example during training."""
+    """Prediction for one example of the eval split, during training."""
     test: float
-    """Predicting an example of the test split."""
+    """Prediction for one example of the test split."""
 
 
 class Probes:
     """Short probes of recipes, each made once.
 
     Args:
-        deadline: none is started after this moment of the monotonic clock.
-        on_progress: called with what is probed next.
+        deadline: time of the monotonic clock after which no probe is started.
+        on_progress: is called with the name of each probe before it starts.
     """
 
     def __init__(self, deadline: float, on_progress: OnProgress) -> None:
         self._deadline = deadline
         self._on_progress = on_progress
-        self._made: dict[str, Costs] = {}
+        self._costs: dict[str, Costs] = {}
 
     def costs(self, spec: RunSpec, batches: ProbeBatches) -> Costs:
         """Return the costs of a spec's recipe.
 
         Raises:
             TimeoutError: it is too late to start another probe.
-            Exception: what the probe failed with.
+            Exception: the probe failed.
         """
-        # Time does not depend on the weights' values, and random ones are always at hand.
+        # Time does not depend on the weights' values, and random weights need no download.
         spec = spec.model_copy(update={"seed": 0, "weights": "random"})
         key = spec.digest()
-        if key not in self._made:
+        if key not in self._costs:
             if clock.seconds() > self._deadline:
                 raise TimeoutError("the time for probes was over")
             self._on_progress(f"probing {spec.recipe} on {spec.backbone}")
-            self._made[key] = probe(spec, batches)
-        return self._made[key]
+            self._costs[key] = probe(spec, batches)
+        return self._costs[key]
 
 
 def probe(spec: RunSpec, batches: ProbeBatches) -> Costs:
@@ -128,10 +128,10 @@ def probe(spec: RunSpec, batches: ProbeBatches) -> Costs:
 
 @contextlib.contextmanager
 def _limited(process: MeasuredProcess) -> Iterator[None]:
-    late = threading.Event()
+    timed_out = threading.Event()
 
     def end() -> None:
-        late.set()
+        timed_out.set()
         process.kill()
 
     limit = threading.Timer(LIMIT_SECONDS, end)
@@ -139,7 +139,7 @@ def _limited(process: MeasuredProcess) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if late.is_set():
+        if timed_out.is_set():
             raise TimeoutError(f"a probe took longer than {LIMIT_SECONDS:g} seconds") from error
         raise
     finally:
@@ -149,19 +149,19 @@ def _limited(process: MeasuredProcess) -> Iterator[None]:
 def run_seconds(
     plan: CellPlan, spec: RunSpec, batches: ProbeBatches, costs: Costs, baseline: Costs | None
 ) -> float:
-    """Add up what a run takes: starts, its own probe, training to its last step, predictions.
+    """Return the seconds of a run: starts, its own probe, training to its last step, predictions.
 
     Args:
-        plan: says how many steps and examples there are.
-        spec: the cell's.
-        batches: those probed.
-        costs: of its recipe.
-        baseline: of full fine-tuning, if its own probe measures that as well.
+        plan: the cell's plan, with its numbers of steps and examples.
+        spec: the cell's spec.
+        batches: the batches that were probed.
+        costs: the costs of the cell's recipe.
+        baseline: the costs of full fine-tuning, if the run's own probe measures that as well.
     """
     settings = spec.probe
     mean = sum(s.source_tokens + s.target_tokens for s in batches.steps) / len(batches.steps)
     longest = (batches.longest.source_tokens + batches.longest.target_tokens) / mean
-    # For speed, then for memory: one step before the window, two more to look into it.
+    # For speed, then for memory: one step before the window, and two more for the breakdown.
     speed_steps = _WARM_UPS * settings.warmup_steps + 2 * settings.rounds * settings.steps
     memory_steps = longest * (1 + settings.memory_steps + 2)
     probing = sum(
@@ -169,7 +169,7 @@ def run_seconds(
         for process in (costs, baseline)
         if process
     )
-    schedule = counted(spec, len(plan.splits.train))
+    schedule = empty_schedule(spec, len(plan.splits.train))
     interval = schedule.steps_between_evaluations(spec.train.eval_every_epochs)
     evaluations = math.ceil(plan.cell.steps / interval)
     greedy, test = scored_counts(spec, plan.task, plan.splits)

@@ -1,4 +1,4 @@
-"""Sweeps over a Ray cluster: a run is a task that starts the same fresh process on some node."""
+"""Executor for a Ray cluster: each run is a Ray task that starts a fresh process on a node."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ class RayOptions(Options):
     """Options of ``ray``."""
 
     address: str | None = None
-    """Of the cluster; by default the one that this machine is part of, else one made here."""
+    """Address of the cluster. By default the cluster of this machine, or else a new one on it."""
     jobs: int = Field(4, ge=1)
-    """Runs requested at once; Ray starts as many as there are resources for."""
+    """Runs submitted at once; Ray starts as many as the cluster has resources for."""
     cpus: float = Field(1, ge=0)
-    """Processors that a run asks for; ask for all of a node's to measure undisturbed."""
+    """Processors reserved for a run; reserve all of a node to measure undisturbed."""
     gpus: float = Field(0, ge=0)
-    """GPUs that a run asks for."""
+    """GPUs reserved for a run."""
     retries: int = Field(3, ge=0)
-    """How often a run starts again after its node or its task died."""
+    """Number of times that a run starts again after its node or its task died."""
 
 
 class Ray(Executor[RayOptions]):
     """Runs workers wherever the cluster has room.
 
-    A node that shares the results folder works in it, so that a run resumes from its training state
-    if the node dies. Any other node works in a folder of its own and sends it back at the end.
+    A node that shares the results folder works in it; if the node dies, the run resumes from its
+    training state. Any other node works in a folder of its own and sends it back at the end.
     """
 
     Options = RayOptions
 
     def __init__(self, options: RayOptions) -> None:
         super().__init__(options)
-        # Nothing leaves the machine: Ray by itself would report how it is used.
+        # By default Ray would send statistics of its use to its makers.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         if not ray.is_initialized():
             connect(options.address or os.environ.get("RAY_ADDRESS"))
@@ -63,7 +63,7 @@ class Ray(Executor[RayOptions]):
 
     @property
     def slots(self) -> int:
-        """As the options say."""
+        """Number of runs submitted at once, from the options."""
         return self.options.jobs
 
     def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
@@ -75,7 +75,7 @@ class Ray(Executor[RayOptions]):
                     return self._attempt(job, marker, on_event)
                 except TaskCancelledError:
                     return WorkerExit(code=130, stderr_tail="The sweep was interrupted.")
-                except RayTaskError as error:  # Not lost, but broken: it would break again.
+                except RayTaskError as error:  # The task itself failed, and would fail again.
                     return WorkerExit(code=1, stderr_tail=str(error))
                 except RayError as error:
                     lost = type(error).__name__
@@ -83,7 +83,7 @@ class Ray(Executor[RayOptions]):
         return WorkerExit(code=1, stderr_tail=f"The task was lost {attempt + 1} times: {lost}")
 
     def _attempt(self, job: Job, marker: Path, on_event: Callable[[Event], None]) -> WorkerExit:
-        # Ray's own retries would send its events again.
+        # A retry by Ray itself would send the run's events again.
         task = ray.remote(num_cpus=self.options.cpus, num_gpus=self.options.gpus, max_retries=0)(
             work
         )
@@ -114,13 +114,13 @@ def connect(address: str | None) -> None:
     """Join a cluster, or start one of this machine alone.
 
     Args:
-        address: as Ray takes it: host:port, ray://host:port, auto or local.
+        address: an address of Ray: host:port, ray://host:port, auto or local.
 
     Raises:
         HarnessError: no cluster answers there.
     """
     try:
-        # Ray itself would knock for minutes.
+        # Ray itself would try for minutes.
         host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
         if colon and port.isdecimal():
             socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
@@ -130,21 +130,21 @@ def connect(address: str | None) -> None:
         raise HarnessError(
             f"No Ray cluster answers{where}: {error}".rstrip(),
             "Start one there with `ray start --head`, or name another: "
-            "--executor ray:address=HOST:PORT. If it is there, it may want its token: copy its "
+            "--executor ray:address=HOST:PORT. If it is running, it may need a token: copy its "
             "~/.ray/auth_token and set RAY_AUTH_MODE=token. Without an address a cluster of this "
             "machine is started for the sweep.",
         ) from error
 
 
 def work(text: str, marker: str) -> Iterator[tuple[str, Any]]:
-    """Run a worker on this node; yield its events, then how it ended, and its files if need be."""
+    """Run a worker on this node; yield its events, its files if they are not shared, its exit."""
     job = Job.model_validate_json(text)
     shared = Path(marker).exists()
     folder = job.results if shared else Path(tempfile.mkdtemp(prefix="harness-"))
     outbox: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
     local = Local(LocalOptions())
 
-    def attend() -> None:
+    def run_worker() -> None:
         try:
             worker_exit = local.run(
                 job.model_copy(update={"results": folder}),
@@ -156,7 +156,7 @@ def work(text: str, marker: str) -> Iterator[tuple[str, Any]]:
         finally:
             outbox.put(None)
 
-    thread = threading.Thread(target=attend)
+    thread = threading.Thread(target=run_worker)
     thread.start()
     try:
         # Not `yield from`: Ray sends into the generator, which a plain iterator cannot take.

@@ -21,11 +21,11 @@ class SweepCell:
     """One run of a sweep.
 
     Attributes:
-        spec: of the run.
-        id: the run's, as this machine sees it.
-        recipe: in canonical form.
-        steps: optimizer steps planned.
-        done: whether the results hold it already.
+        spec: the spec of the run.
+        id: the id that the run has on this machine.
+        recipe: the recipe in canonical form.
+        steps: the number of planned optimizer steps.
+        done: true if the results folder holds the finished run.
     """
 
     spec: RunSpec
@@ -40,10 +40,11 @@ class Outcome:
     """Outcome of a cell.
 
     Attributes:
-        cell: which one.
-        status: as in its report.
-        message: why it did not end well.
-        micro_batch: what the batch was cut to so that it fits, if it was.
+        cell: the cell.
+        status: the status of the run's report.
+        message: the reason why the run failed; None if it did not.
+        micro_batch: the smaller micro-batch that was needed to fit into memory; None if the spec's
+            was used.
     """
 
     cell: SweepCell
@@ -59,10 +60,10 @@ class Sweep:
     """Runs the cells that are not done.
 
     Args:
-        results: folder of all runs.
-        executor: where they run.
-        on_event: called with the events of each cell, from several threads.
-        timeout: seconds that a run may take.
+        results: the folder of all runs.
+        executor: starts the workers.
+        on_event: is called with the events of each cell, from several threads.
+        timeout: time limit of one run, in seconds.
         on_oom: ``shrink`` runs a cell that ran out of memory again, with smaller micro-batches.
         save_state_seconds: see ``harness.running.run.Run``.
     """
@@ -88,8 +89,8 @@ class Sweep:
     def run(self, cells: Sequence[SweepCell]) -> list[Outcome]:
         """Run all cells; return an outcome for each, in their order.
 
-        A cell that another sweep is at work on is left to it, and looked at again at the end. On
-        an interrupt the workers save what they have before it goes on its way.
+        A cell that another sweep is running is skipped, and checked again at the end. After an
+        interrupt the workers save their states; then the interrupt is raised again.
         """
         outcomes: dict[str, Outcome] = {}
         with ThreadPoolExecutor(self.executor.slots) as pool:
@@ -112,7 +113,7 @@ class Sweep:
         return [outcomes[cell.id] for cell in cells]
 
     def _cell(self, cell: SweepCell) -> Outcome | None:
-        """Run a cell; None if another process is at work on it."""
+        """Run a cell and return its outcome, or None if another process is running it."""
         if cell.done:
             return Outcome(cell, "ok")
         try:
@@ -123,7 +124,7 @@ class Sweep:
             return None
 
     def _until_it_fits(self, cell: SweepCell) -> Outcome | None:
-        if is_done(self.results / cell.id):  # By another sweep, since this one looked.
+        if is_done(self.results / cell.id):  # Another sweep finished it meanwhile.
             self.on_event(cell, {"event": "finished", "status": "ok"})
             return Outcome(cell, "ok")
         outcome = self._attempt(cell, None)
@@ -163,7 +164,7 @@ class Sweep:
                 return Outcome(cell, last["status"], last["message"], micro_batch)
         if self._stopped:
             return Outcome(cell, "interrupted", "The sweep was interrupted.")
-        # It wrote no report.
+        # The worker wrote no report.
         if last.get("event") == "finished":
             status, message = last["status"], last["message"]
         else:
@@ -173,7 +174,7 @@ class Sweep:
         return Outcome(cell, status, message, micro_batch)
 
     def _record(self, cell: SweepCell, status: Status, failure: Failure) -> None:
-        """Write the report that a process which died could not write itself."""
+        """Write the report of a run whose process died before it could write one."""
         folder = RunFolder(self.results, cell.id)
         report = folder.resume() or Report(
             id=cell.id,
@@ -196,13 +197,13 @@ def crash(worker_exit: WorkerExit, timeout: float | None) -> tuple[Status, str]:
         return "oom", "The system killed the process because memory ran out."
     if worker_exit.code == -9 and timeout:
         return "timeout", f"It did not end within {timeout:g} seconds and was killed."
-    said = [line for line in worker_exit.stderr_tail.splitlines() if line.strip()]
-    how = (
+    stderr = [line for line in worker_exit.stderr_tail.splitlines() if line.strip()]
+    manner = (
         f"was killed by signal {-worker_exit.code}"
         if worker_exit.code < 0
         else f"ended as {worker_exit.code}"
     )
-    return "error", f"The process {how}{f': {said[-1]}' if said else '.'}"
+    return "error", f"The process {manner}{f': {stderr[-1]}' if stderr else '.'}"
 
 
 def smaller(size: int) -> int:

@@ -54,7 +54,7 @@ class SweepView(JupyterMixin):
     A notebook shows the same table. Anywhere else, each change prints one line instead.
 
     Args:
-        console: is drawn on.
+        console: the console to draw on.
         cells: all cells of the sweep.
     """
 
@@ -65,7 +65,7 @@ class SweepView(JupyterMixin):
         self._states = {
             cell.id: _State("done before" if cell.done else "waiting") for cell in cells
         }
-        self._said: set[tuple[str, str]] = set()
+        self._printed: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=2)
         self._notebook = NotebookOutput(self) if console.is_jupyter else None
@@ -107,7 +107,7 @@ class SweepView(JupyterMixin):
                     state = _State(event["phase"], event["steps"], began=now, note=state.note)
                     self._states[cell.id] = state
                 case "data":
-                    self._say(cell, event["notes"])
+                    self._print_notes(cell, event["notes"])
                     return
                 case "step":
                     # The first step of a phase includes its set-up.
@@ -125,11 +125,11 @@ class SweepView(JupyterMixin):
             line = f"{title(cell)}: {state.phase}{f', {state.note}' if state.note else ''}"
             self._console.print(line, soft_wrap=True, markup=False)
 
-    def _say(self, cell: SweepCell, notes: list[str]) -> None:
+    def _print_notes(self, cell: SweepCell, notes: list[str]) -> None:
         """Print the notes on a task's data, once for all of its cells."""
         for note in notes:
-            if (cell.spec.task, note) not in self._said:
-                self._said.add((cell.spec.task, note))
+            if (cell.spec.task, note) not in self._printed:
+                self._printed.add((cell.spec.task, note))
                 line = f"{cell.spec.task}: {note}"
                 self._console.print(line, style="yellow", soft_wrap=True, markup=False)
 
@@ -162,12 +162,12 @@ class SweepView(JupyterMixin):
 def title(cell: SweepCell) -> str:
     """Return the name of a cell, in one line."""
     spec = cell.spec
-    backbone, task = (each.rstrip("/").split("/")[-1] for each in (spec.backbone, spec.task))
+    backbone, task = (path.rstrip("/").split("/")[-1] for path in (spec.backbone, spec.task))
     return f"{backbone} x {cell.recipe} on {task}, seed {spec.seed}"
 
 
 def names(cells: Sequence[SweepCell]) -> tuple[str, dict[str, str]]:
-    """Return the part of the names that all cells share, and id of a cell -> the rest."""
+    """Return the part of the names that all cells share, and the rest of each name by cell id."""
 
     def short(path: str) -> str:
         return path.rstrip("/").split("/")[-1]
@@ -198,7 +198,7 @@ def duration(seconds: float) -> str:
 def _window(
     cells: Sequence[SweepCell], states: dict[str, _State], height: int
 ) -> Sequence[SweepCell]:
-    """Return as many cells as fit: running and waiting ones before finished ones."""
+    """Return as many cells as fit into the height, unfinished ones before finished ones."""
     if len(cells) <= max(height, 1):
         return cells
     ended = {"done before", "ok", "oom", "nan", "timeout", "error", "interrupted"}
@@ -211,8 +211,9 @@ def _row(name: str, state: _State, narrow: bool) -> tuple[str | Text, ...]:
     style = "bold red" if failed else _STYLES.get(state.phase, "bold")
     steps = f"{state.step}/{state.steps}" if state.steps and state.step else ""
     left = (state.steps - state.step) / state.rate if state.steps and state.rate else None
-    named = Text(f"{name}{f' ({state.note})' if state.note else ''}"), Text(state.phase, style)
+    title_text = Text(f"{name}{f' ({state.note})' if state.note else ''}")
+    phase = Text(state.phase, style)
     time_left = duration(left) if left is not None else ""
     if narrow:
-        return *named, time_left
-    return *named, steps, f"{state.rate:.2f}" if state.rate else "", time_left
+        return title_text, phase, time_left
+    return title_text, phase, steps, f"{state.rate:.2f}" if state.rate else "", time_left

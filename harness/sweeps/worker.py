@@ -1,8 +1,9 @@
 """The process of one run of a sweep: a job on standard input, events on standard output.
 
-Each event is a line of JSON. ``data``, ``phase`` and ``step`` are those of a run's observers; the
-last one is ``finished`` with the report's status, ``busy`` if another process is at work on it, or
-``mistake`` with what the user must mend. When standard input ends, so does the run.
+Each event is a line of JSON. ``data``, ``phase`` and ``step`` are those of a run's observers. The
+last event is ``finished`` with the report's status, ``busy`` if another process is at work on the
+run, or ``mistake`` with an error that the user must mend. When standard input ends, the run saves
+its state and ends too.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from harness.sweeps.executor import Event, Job
 
 
 class Stream:
-    """Tells what happens in a run, as lines of JSON."""
+    """Writes the events of a run as lines of JSON."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     def send(self, event: Event) -> None:
-        """Write one event; who does not listen any more does not matter."""
+        """Write one event; does nothing if the reader has closed its end."""
         try:
             self._file.write(json.dumps(event) + "\n")
             self._file.flush()
@@ -38,24 +39,24 @@ class Stream:
 
     @hookimpl
     def data_read(self, event: DataRead) -> None:
-        """The data are read."""
+        """Send the notes on the data."""
         if event.notes:
             self.send({"event": "data", "notes": list(event.notes)})
 
     @hookimpl
     def phase_started(self, event: PhaseStarted) -> None:
-        """A phase begins."""
+        """Send the phase that begins."""
         self.send({"event": "phase", "phase": event.phase, "steps": event.steps})
 
     @hookimpl
     def step_done(self, event: StepDone) -> None:
-        """A step is done."""
+        """Send the step that is done."""
         self.send({"event": "step", "step": event.step})
 
 
 def main() -> None:
-    """Do the job."""
-    # Libraries may print: what is meant for the sweep gets a descriptor of its own.
+    """Read a job from standard input and run it."""
+    # Libraries may print to standard output, so the events get a descriptor of their own.
     stream = Stream(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     job = Job.model_validate_json(sys.stdin.readline())
@@ -91,8 +92,8 @@ def main() -> None:
         stream.send({"event": "finished", "status": "timeout", "message": str(error)})
     else:
         message = report.failure.message if report.failure else None
-        ended = {"status": report.status, "folder": str(folder), "message": message}
-        stream.send({"event": "finished", "phase": run.phase, **ended})
+        outcome = {"status": report.status, "folder": str(folder), "message": message}
+        stream.send({"event": "finished", "phase": run.phase, **outcome})
 
 
 def _end_with_input() -> None:
