@@ -1,4 +1,4 @@
-"""``harness prepare`` and ``harness stats``, and the whole path from a CSV file to a report."""
+"""``harness prepare`` and ``harness stats``, and all commands from notes to a report."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ RADIOLOGY = "mimic_radiology"
 
 @pytest.fixture
 def prepared(harness: Callable[..., Result], tmp_path: Path) -> Path:
-    """The folder of a task made from 200 made-up notes."""
+    """The folder of a task prepared from 200 synthetic notes."""
     folder = tmp_path / "data" / RADIOLOGY
     result = harness("prepare", RADIOLOGY, "--synthetic", "200", "--out", str(folder))
     assert result.exit_code == 0, result.output
@@ -24,11 +24,11 @@ def path_of(folder: Path) -> tuple[str, str]:
     return ("--set", f"task_options.path={folder}")
 
 
-def test_prepare_says_what_was_kept_and_what_comes_next(
+def test_prepare_prints_its_counts_and_the_next_command(
     harness: Callable[..., Result], prepared: Path, tmp_path: Path
 ) -> None:
     counts = json.loads((prepared / "counts.json").read_text())
-    # The made-up notes are a file like MIMIC-IV-Note's: they can be prepared like it.
+    # The synthetic notes are a file like those of MIMIC-IV-Note, and are prepared the same way.
     notes = prepared / "notes.csv.gz"
     assert gzip.decompress(notes.read_bytes()).startswith(b"note_id,subject_id,hadm_id,note_type,")
     result = harness("prepare", RADIOLOGY, "--notes", str(notes), "--out", str(tmp_path / "again"))
@@ -50,7 +50,7 @@ def test_prepare_says_what_was_kept_and_what_comes_next(
         (("mimic_radiolgy", "--synthetic", "9"), "Did you mean 'mimic_radiology'"),
     ],
 )
-def test_mistakes_of_prepare(
+def test_mistakes_in_options_of_prepare_are_explained(
     harness: Callable[..., Result], tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     result = harness("prepare", *arguments, "--out", str(tmp_path / "out"))
@@ -60,19 +60,19 @@ def test_mistakes_of_prepare(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stats_as_json_has_the_columns_of_table_1(
+def test_stats_as_json_have_the_columns_of_table_1(
     harness: Callable[..., Result], prepared: Path
 ) -> None:
     result = harness("stats", RADIOLOGY, *path_of(prepared), "--json")
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
+    statistics = json.loads(result.stdout)
     counts = json.loads((prepared / "counts.json").read_text())
-    assert sum(found["rows"].values()) == counts["kept"]
-    assert found["skipped"] == counts["left_out"]
-    assert found["leakage"].keys() == {"exact", "near"}
+    assert sum(statistics["rows"].values()) == counts["kept"]
+    assert statistics["skipped"] == counts["left_out"]
+    assert statistics["leakage"].keys() == {"exact", "near"}
     for side in ("source", "target"):
-        assert 1 < found[side]["sentences"] < found[side]["words"]
-    assert 0 < found["novel_unigrams_pct"] < found["novel_bigrams_pct"] < 100
+        assert 1 < statistics[side]["sentences"] < statistics[side]["words"]
+    assert 0 < statistics["novel_unigrams_pct"] < statistics["novel_bigrams_pct"] < 100
 
 
 def test_stats_as_a_table(harness: Callable[..., Result], prepared: Path) -> None:
@@ -82,12 +82,12 @@ def test_stats_as_a_table(harness: Callable[..., Result], prepared: Path) -> Non
         assert word in result.stdout
 
 
-def test_stats_of_ones_own_file(harness: Callable[..., Result], tmp_path: Path) -> None:
+def test_stats_of_a_file(harness: Callable[..., Result], tmp_path: Path) -> None:
     rows = [{"article": "Aa bb cc. Dd ee.", "summary": "aa bb xx"} for _ in range(20)]
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = json.loads(harness("stats", str(path), "--json").stdout)
-    assert found == {
+    statistics = json.loads(harness("stats", str(path), "--json").stdout)
+    assert statistics == {
         "task": "own",
         "rows": {"train": 16, "eval": 2, "test": 2},
         "source": {"sentences": 2.0, "words": 5.0},
@@ -107,13 +107,15 @@ def test_stats_of_ones_own_file(harness: Callable[..., Result], tmp_path: Path) 
         ("task_options.path=gone", "were not found"),
     ],
 )
-def test_mistakes_of_stats(harness: Callable[..., Result], setting: str, message: str) -> None:
+def test_mistakes_in_options_of_stats_are_explained(
+    harness: Callable[..., Result], setting: str, message: str
+) -> None:
     result = harness("stats", RADIOLOGY, "--set", setting)
     assert result.exit_code == 2
     assert message in result.stderr
 
 
-def test_the_whole_path_from_notes_to_a_report(
+def test_notes_are_prepared_trained_on_and_reported(
     harness: Callable[..., Result], prepared: Path, short_run: list[str], tmp_path: Path
 ) -> None:
     results = tmp_path / "results"

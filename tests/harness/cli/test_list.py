@@ -1,4 +1,4 @@
-"""``harness list`` and the command line as such: light, and clear about mistakes."""
+"""``harness list`` and the command line itself: light imports and clear errors."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from harness.cli import main as command_line
 
 Harness = Callable[..., Result]
 
-# Runs the command and then names the heavy libraries that it imported.
+# Runs the command, then prints the heavy libraries that it imported.
 IMPORTS = """
 import json, sys
 from harness.cli.main import app
@@ -83,12 +83,12 @@ def test_a_default_that_could_not_be_seen_is_quoted_and_escaped(harness: Harness
     assert "  ': '  " in rows["speaker_separator"]
 
 
-def test_json_is_the_same_in_machine_form(harness: Harness) -> None:
-    found = json.loads(harness("list", "--json").stdout)
-    names = {kind: [entry["name"] for entry in found[kind]["names"]] for kind in found}
+def test_json_lists_the_same(harness: Harness) -> None:
+    listed = json.loads(harness("list", "--json").stdout)
+    names = {kind: [entry["name"] for entry in listed[kind]["names"]] for kind in listed}
     assert {"full", "lora_ff", "lora_qv", "lprun"} <= set(names["compressors"])
     assert "bart-large" in names["backbones"]
-    assert "hub id" in [entry["name"] for entry in found["backbones"]["families"]]
+    assert "hub id" in [entry["name"] for entry in listed["backbones"]["families"]]
 
     shown = json.loads(harness("list", "compressors", "lora_ff", "--json").stdout)
     assert shown["origin"] == {"package": "seq2seq-harness", "version": package.__version__}
@@ -105,7 +105,7 @@ def test_json_is_the_same_in_machine_form(harness: Harness) -> None:
         (["list", "--jsn"], "--json"),
     ],
 )
-def test_mistakes_are_answered_with_what_would_be_right(
+def test_errors_suggest_the_right_word(
     harness: Harness, arguments: list[str], complaint: str
 ) -> None:
     result = harness(*arguments)

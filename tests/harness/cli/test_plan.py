@@ -14,23 +14,23 @@ from typer.testing import Result
 Harness = Callable[..., Result]
 
 
-def test_the_flagship_recipe_in_a_process_of_its_own() -> None:
+def test_the_flagship_recipe_is_planned_in_seconds() -> None:
     command = ["plan", "--backbone", "t5-large", "--compressor", "lora_ff+lprun", "--json"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     result = subprocess.run(
         [sys.executable, "-m", "harness", *command], capture_output=True, check=False
     )
     assert (result.returncode, result.stderr) == (0, b"")
-    # Seconds of CPU time, not of the wall, with room for a core that is shared: ten are meant.
+    # CPU seconds; the target is ten, and the bound leaves room for a shared core.
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 30
-    made = json.loads(result.stdout)
-    kept = [1, 2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 24]  # Zhu et al. 2023, table 2
-    assert made["layers_kept"] == {"encoder": kept, "decoder": kept}
-    assert made["parameters"]["original"] == 737_668_096
-    assert made["parameters"]["trainable"] == 4_587_520
-    assert made["parameters"]["trainable_pct_of_original"] == pytest.approx(0.622, abs=0.001)
-    assert made["flop_limit_relative_speed"] == pytest.approx(2.47, abs=0.03)
-    assert made["storage"]["tasks"] == 4
+    plan = json.loads(result.stdout)
+    layers = [1, 2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 24]  # Zhu et al. 2023, table 2
+    assert plan["layers_kept"] == {"encoder": layers, "decoder": layers}
+    assert plan["parameters"]["original"] == 737_668_096
+    assert plan["parameters"]["trainable"] == 4_587_520
+    assert plan["parameters"]["trainable_pct_of_original"] == pytest.approx(0.622, abs=0.001)
+    assert plan["flop_limit_relative_speed"] == pytest.approx(2.47, abs=0.03)
+    assert plan["storage"]["tasks"] == 4
 
 
 def test_the_table_shows_each_recipe_in_a_column(harness: Harness) -> None:
@@ -48,7 +48,7 @@ def test_the_table_shows_each_recipe_in_a_column(harness: Harness) -> None:
 def test_several_recipes_are_a_list_in_json(harness: Harness) -> None:
     command = ["--backbone", "t5-small", "--compressor", "full,lprun", "--json", "--tasks", "7"]
     plans = json.loads(harness("plan", *command).stdout)
-    assert [made["recipe"] for made in plans] == ["full", "lprun"]
+    assert [plan["recipe"] for plan in plans] == ["full", "lprun"]
     assert plans[0]["storage"]["total_bytes"] == 7 * 4 * 60_506_624
 
 
@@ -61,23 +61,23 @@ def test_lengths_come_from_the_task(harness: Harness) -> None:
     assert task["flop_limit_relative_speed"] != plain["flop_limit_relative_speed"]
 
 
-def test_the_batches_are_those_asked_for(harness: Harness) -> None:
-    def plan(*more: str) -> dict[str, Any]:
+def test_the_batches_are_the_requested_ones(harness: Harness) -> None:
+    def plan_of(*more: str) -> dict[str, Any]:
         command = ["--backbone", "nano-t5", "--compressor", "lprun", "--json", *more]
-        made: dict[str, Any] = json.loads(harness("plan", *command).stdout)
-        return made
+        printed: dict[str, Any] = json.loads(harness("plan", *command).stdout)
+        return printed
 
     task = ["--task", "radiology_demo"]
-    own, drawn, auto = (plan(*task, "--data", data) for data in ("own", "lengths", "auto"))
+    own, drawn, auto = (plan_of(*task, "--data", data) for data in ("own", "lengths", "auto"))
     assert (own["batches"], own["why_no_data"]) == ("the task's own data", None)
     assert drawn["batches"] == "drawn from the task's length profile"
     assert drawn["why_no_data"] == "lengths were requested"
     assert auto == own
     assert own["memory"]["source_tokens"] != drawn["memory"]["source_tokens"]
-    longer = plan(*task, "--source-tokens", "240")
+    longer = plan_of(*task, "--source-tokens", "240")
     assert longer["batches"] == drawn["batches"]
     assert longer["source_tokens"] > 1.2 * drawn["source_tokens"]
-    assert plan()["batches"] is None
+    assert plan_of()["batches"] is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_batches_are_those_asked_for(harness: Harness) -> None:
         ({"--data": "own"}, "Add --task NAME"),
     ],
 )
-def test_mistakes_are_answered_with_what_would_be_right(
+def test_errors_suggest_the_right_option(
     harness: Harness, change: dict[str, str], complaint: str
 ) -> None:
     options = {"--backbone": "t5-small", "--compressor": "lprun", **change}

@@ -1,4 +1,4 @@
-"""``harness recommend``: the cheapest recipe that is good enough, and why not the others."""
+"""``harness recommend``: the cheapest recipe that is good enough, and reasons for the others."""
 
 import json
 from collections.abc import Callable
@@ -55,22 +55,24 @@ def results(tmp_path: Path, write_run: Callable[..., Path]) -> Path:
 
 def recommended(harness: Harness, results: Path, *options: str) -> dict[str, Any]:
     result = harness("recommend", str(results), "--json", *options)
-    (made,) = json.loads(result.stdout)
-    assert result.exit_code == (0 if made["chosen"] else 1)
-    found: dict[str, Any] = made
-    return found
+    recommendation: dict[str, Any]
+    (recommendation,) = json.loads(result.stdout)
+    assert result.exit_code == (0 if recommendation["chosen"] else 1)
+    return recommendation
 
 
-def reasons(made: dict[str, Any]) -> dict[str, str]:
-    return {verdict["recipe"]: "; ".join(verdict["reasons"]) for verdict in made["verdicts"]}
+def reasons(recommendation: dict[str, Any]) -> dict[str, str]:
+    return {
+        verdict["recipe"]: "; ".join(verdict["reasons"]) for verdict in recommendation["verdicts"]
+    }
 
 
-def test_the_cheapest_good_one_is_chosen_and_every_other_has_a_reason(
+def test_the_cheapest_good_recipe_is_chosen_and_every_other_has_a_reason(
     harness: Harness, results: Path
 ) -> None:
-    made = recommended(harness, results)
-    assert made["chosen"] == "lprun"
-    why = reasons(made)
+    recommendation = recommended(harness, results)
+    assert recommendation["chosen"] == "lprun"
+    why = reasons(recommendation)
     assert set(why) == {*RECIPES, "prefix"}
     assert why.pop("lprun") == ""
     assert why["lora_ff"].startswith("good enough, but more expensive: trains at 125 %")
@@ -80,9 +82,9 @@ def test_the_cheapest_good_one_is_chosen_and_every_other_has_a_reason(
     assert why["prefix"] == "seed 0: oom in probe memory"
 
 
-def test_the_lower_bound_counts_not_the_estimate(harness: Harness, results: Path) -> None:
-    made = recommended(harness, results)
-    (wide,) = [v for v in made["verdicts"] if v["recipe"] == "lora_qv"]
+def test_quality_is_judged_by_the_lower_bound(harness: Harness, results: Path) -> None:
+    recommendation = recommended(harness, results)
+    (wide,) = [v for v in recommendation["verdicts"] if v["recipe"] == "lora_qv"]
     assert wide["retention"]["value"] == pytest.approx(1, abs=1e-4)
     assert wide["retention"]["low"] < 0.95
     assert not wide["qualifies"]
@@ -103,37 +105,37 @@ def test_the_lower_bound_counts_not_the_estimate(harness: Harness, results: Path
         (["--by", "memory"], "lprun"),
     ],
 )
-def test_needs_decide(
+def test_requirements_and_criterion_choose_the_recipe(
     harness: Harness, results: Path, options: list[str], chosen: str | None
 ) -> None:
     assert recommended(harness, results, *options)["chosen"] == chosen
 
 
-def test_every_need_that_is_missed_is_named(harness: Harness, results: Path) -> None:
-    made = recommended(harness, results, "--max-memory", "16GiB", "--min-speed", "2")
-    why = reasons(made)
+def test_every_unmet_requirement_is_named(harness: Harness, results: Path) -> None:
+    recommendation = recommended(harness, results, "--max-memory", "16GiB", "--min-speed", "2")
+    why = reasons(recommendation)
     assert "takes 17.00 GiB, more than 16.00 GiB" in why["lora_ff+lprun"]
     assert "trains at 180 %, less than 200 %" in why["lora_ff+lprun"]
     assert why["lora_qv"].count(";") == 1
 
 
-def test_it_speaks(harness: Harness, results: Path) -> None:
+def test_the_recommendation_is_printed_in_sentences(harness: Harness, results: Path) -> None:
     shown = harness("recommend", str(results)).stdout
     assert shown.startswith("tiny on notes: lprun\n  keeps 99.0 % (")
     assert "lora_ff+lprun: keeps 92." in shown
     assert "One seed" in shown
-    none = harness("recommend", str(results), "--max-memory", "1")
-    assert none.exit_code == 1
-    assert "tiny on notes: no recipe is good enough" in none.stdout
+    without_choice = harness("recommend", str(results), "--max-memory", "1")
+    assert without_choice.exit_code == 1
+    assert "tiny on notes: no recipe is good enough" in without_choice.stdout
 
 
 def test_without_full_nothing_is_recommended(
     harness: Harness, tmp_path: Path, write_run: Callable[..., Path]
 ) -> None:
     write_run(tmp_path, {"rouge1": [40.0, 41.0]}, recipe="lprun")
-    made = recommended(harness, tmp_path)
-    assert made["chosen"] is None
-    assert "no run of full fine-tuning to compare with" in reasons(made)["lprun"]
+    recommendation = recommended(harness, tmp_path)
+    assert recommendation["chosen"] is None
+    assert "no run of full fine-tuning to compare with" in reasons(recommendation)["lprun"]
 
 
 @pytest.mark.parametrize(

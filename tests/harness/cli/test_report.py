@@ -1,4 +1,4 @@
-"""``harness report``: the table over a folder of runs, whatever else lies in it."""
+"""``harness report``: the table of a folder of runs, which may hold other files too."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ Finish = Callable[..., Path]
 
 @pytest.fixture
 def finish(tmp_path: Path, make_report: Callable[..., Report]) -> Finish:
-    """Put the run of a recipe into the folder of all runs."""
+    """Write the run of a recipe into the folder of all runs."""
 
     def finish(recipe: str, **changes: Any) -> Path:
         return RunFolder(tmp_path, changes.get("id", recipe)).finish(
@@ -31,9 +31,9 @@ def finish(tmp_path: Path, make_report: Callable[..., Report]) -> Finish:
 
 
 def recipes(result: Result) -> list[str]:
-    known = {"full", "lora_ff", "lprun"}
+    names = {"full", "lora_ff", "lprun"}
     return [
-        word for line in result.stdout.splitlines() for word in line.split()[:1] if word in known
+        word for line in result.stdout.splitlines() for word in line.split()[:1] if word in names
     ]
 
 
@@ -46,7 +46,7 @@ def test_all_runs_of_a_folder_are_shown(harness: Harness, finish: Finish, tmp_pa
     assert result.stderr == ""
 
 
-def test_failed_runs_are_shown_as_what_they_are(
+def test_failed_runs_are_shown_with_their_status(
     harness: Harness, finish: Finish, tmp_path: Path
 ) -> None:
     finish("full")
@@ -130,7 +130,7 @@ def test_the_json_is_the_summary(harness: Harness, finish: Finish, tmp_path: Pat
     assert summary.groups[0].rows[0].quality["rouge1"].value.value == 41.25
 
 
-def test_an_unknown_metric_is_answered_with_the_known(
+def test_an_unknown_metric_is_an_error_that_lists_the_known(
     harness: Harness, finish: Finish, tmp_path: Path
 ) -> None:
     finish("full")
@@ -154,7 +154,7 @@ def test_comparisons_are_shown_and_named(harness: Harness, finish: Finish, tmp_p
 
 @pytest.fixture
 def add_paper_reference(finish: Finish) -> None:
-    """Leave runs of two of the paper's tables, and one that it has not."""
+    """Write runs of two of the paper's tables, and one that the paper does not have."""
     for backbone, task in (("t5-large", "hcm"), ("facebook/bart-large", "mimic_discharge")):
         for recipe in ("full", "lora_ff+lprun"):
             size = 12_500_000_000 if recipe == "full" else 6_500_000_000
@@ -170,7 +170,7 @@ def add_paper_reference(finish: Finish) -> None:
 
 @pytest.mark.usefixtures("add_paper_reference")
 @pytest.mark.parametrize("columns", [80, 120])
-def test_the_paper_and_ones_own_fit_a_terminal(
+def test_numbers_of_the_paper_and_of_runs_fit_a_terminal(
     harness: Harness, tmp_path: Path, columns: int
 ) -> None:
     result = harness("report", str(tmp_path), "--compare", "paper", columns=columns)
@@ -183,7 +183,7 @@ def test_the_paper_and_ones_own_fit_a_terminal(
     full, _, paper, difference = lines[at + 1 : at + 5]
     assert full.split()[-4:] == ["12.50", "41.25", "18.50", "33.00"]
     assert paper.split()[-6:] == ["737.6", "M", "31.01", "26.97", "6.83", "24.84"]
-    # No speed was measured, so there is none to compare.
+    # Speed was not measured, so it is not compared.
     assert difference.split()[1:] == ["-737.6", "M", "-18.51", "+14.28", "+11.67", "+8.16"]
     assert result.stdout.count("Table 4a") == 2
     assert "The paper has no numbers on this backbone and task." in result.stdout
@@ -191,7 +191,7 @@ def test_the_paper_and_ones_own_fit_a_terminal(
 
 @pytest.mark.usefixtures("add_paper_reference")
 @pytest.mark.parametrize("form", ["md", "html"])
-def test_the_paper_stands_in_documents(harness: Harness, tmp_path: Path, form: str) -> None:
+def test_numbers_of_the_paper_are_in_documents(harness: Harness, tmp_path: Path, form: str) -> None:
     if form == "html":
         pytest.importorskip("vl_convert")
     result = harness("report", str(tmp_path), "--compare", "paper", "--format", form)

@@ -1,4 +1,4 @@
-"""``harness run``: what it shows, how it fails, and that mistakes leave nothing behind."""
+"""``harness run``: its output, its failures, and mistakes, which leave no files."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from harness.records.run_folder import read_report
 Harness = Callable[..., Result]
 
 
-def test_it_shows_phases_the_table_and_the_place(finished_run: Any) -> None:
+def test_it_shows_the_phases_the_table_and_the_folder(finished_run: Any) -> None:
     result = finished_run.result
     phases = ["load", "probe speed", "probe memory", "train", "evaluate", "hand-over"]
     assert [line for line in result.stderr.splitlines() if line in phases] == phases
@@ -39,7 +39,7 @@ def test_the_report_command_shows_the_run(finished_run: Any, harness: Harness) -
 
 
 class Trouble:
-    """An observer that raises as a phase begins."""
+    """An observer that raises an error when a phase begins."""
 
     def __init__(self, phase: str, error: BaseException) -> None:
         self.phase = phase
@@ -53,7 +53,7 @@ class Trouble:
 
 @pytest.fixture
 def trouble() -> Iterator[Callable[[str, BaseException], None]]:
-    """Let an error happen as a phase begins."""
+    """Return a function that raises an error when a phase begins."""
     manager = installed().manager
     registered: list[Trouble] = []
 
@@ -75,7 +75,7 @@ def trouble() -> Iterator[Callable[[str, BaseException], None]]:
     ],
     ids=["interrupted", "oom", "error"],
 )
-def test_a_run_that_fails_leaves_a_report_that_says_how(
+def test_a_run_that_fails_leaves_a_report_with_its_status(
     harness: Harness,
     trouble: Callable[[str, BaseException], None],
     short_run: list[str],
@@ -102,7 +102,7 @@ def test_a_run_that_fails_leaves_a_report_that_says_how(
     assert status in shown.stdout
 
 
-def test_a_failure_leaves_the_good_result_of_the_same_run(
+def test_a_failure_does_not_replace_a_good_result_of_the_same_run(
     harness: Harness,
     trouble: Callable[[str, BaseException], None],
     finished_run: Any,
@@ -121,7 +121,7 @@ def test_a_failure_leaves_the_good_result_of_the_same_run(
     assert "interrupted" not in harness("report", str(tmp_path)).stdout
 
 
-def test_an_interrupt_before_the_data_are_read_leaves_nothing(
+def test_an_interrupt_before_the_data_are_read_leaves_no_files(
     harness: Harness,
     trouble: Callable[[str, BaseException], None],
     short_run: list[str],
@@ -147,7 +147,7 @@ def test_a_run_that_diverges_is_nan(harness: Harness, short_run: list[str], tmp_
     assert report.failure.phase == "train"
     assert "The loss of step" in report.failure.message
     assert report.quality == {}
-    # What was measured before stays, here beside a baseline.
+    # Earlier measurements stay in the report, here with a baseline.
     speed, memory = report.speed, report.memory
     assert speed
     assert memory
@@ -160,7 +160,7 @@ def test_a_run_that_diverges_is_nan(harness: Harness, short_run: list[str], tmp_
     assert not (folder / "weights.safetensors").exists()
 
 
-def test_predictions_outlive_a_metric_that_fails(
+def test_predictions_are_stored_when_a_metric_fails(
     harness: Harness, short_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -174,7 +174,7 @@ def test_predictions_outlive_a_metric_that_fails(
     assert "error in the phase 'evaluate': out of luck" in result.stderr
     (folder,) = tmp_path.iterdir()
     report = read_report(folder)
-    # The task's own metric still chose the checkpoint.
+    # The task's own metric still chose the best weights.
     assert report.training
     assert report.training.best_value is not None
     assert report.training.best_value >= 0
@@ -207,7 +207,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "complaint"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_explained_and_leaves_nothing(
+def test_a_mistake_is_explained_and_leaves_no_files(
     harness: Harness,
     short_run: list[str],
     tmp_path: Path,
@@ -234,7 +234,7 @@ def test_a_mistake_is_explained_and_leaves_nothing(
         ('{"text": "a", "other": "b"}\n' * 20, "no column is obviously the target"),
     ],
 )
-def test_data_that_cannot_serve_leave_nothing(
+def test_unusable_data_leave_no_files(
     harness: Harness, short_run: list[str], tmp_path: Path, content: str, complaint: str
 ) -> None:
     data = tmp_path / "data.jsonl"
@@ -245,14 +245,14 @@ def test_data_that_cannot_serve_leave_nothing(
     assert list(tmp_path.iterdir()) == [data]
 
 
-def test_a_missing_spec_file_is_named(harness: Harness, tmp_path: Path) -> None:
+def test_a_missing_spec_file_is_an_error(harness: Harness, tmp_path: Path) -> None:
     result = harness("run", str(tmp_path / "spec.toml"))
     assert result.exit_code == 2
     assert "There is no spec file" in result.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_named(
+def test_a_missing_device_is_an_error(
     harness: Harness, short_run: list[str], tmp_path: Path
 ) -> None:
     result = harness(*short_run, "--set", "device=cuda", "--out", str(tmp_path / "results"))
@@ -261,7 +261,7 @@ def test_a_device_that_is_not_there_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_weights_leave_nothing(
+def test_missing_weights_leave_no_files(
     harness: Harness, short_run: list[str], tiny_t5: Path, tmp_path: Path
 ) -> None:
     backbone = shutil.copytree(tiny_t5, tmp_path / "backbone")
@@ -275,7 +275,7 @@ def test_missing_weights_leave_nothing(
     assert list(tmp_path.iterdir()) == [backbone]
 
 
-def test_a_results_folder_that_is_a_file_is_named(
+def test_a_results_folder_that_is_a_file_is_an_error(
     harness: Harness, short_run: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "results").write_text("mine")
@@ -285,7 +285,7 @@ def test_a_results_folder_that_is_a_file_is_named(
     assert (tmp_path / "results").read_text() == "mine"
 
 
-def test_options_lie_over_the_file_and_settings_over_both(
+def test_options_override_the_file_and_settings_override_both(
     harness: Harness,
     trouble: Callable[[str, BaseException], None],
     finished_run: Any,

@@ -1,4 +1,4 @@
-"""``harness score`` on good files, bad files, and any files."""
+"""``harness score`` on good files, bad files and arbitrary bytes."""
 
 import json
 import math
@@ -54,11 +54,11 @@ def test_json_has_corpus_and_example_values(tmp_path: Path) -> None:
     for row, scored in zip(ROWS, record["examples"], strict=True):
         expected = [100 * f for f in rouge(str(row["prediction"]), str(row["reference"]))]
         assert [scored[name] for name in names] == pytest.approx(expected)
-    # Of order 1: 2 + 5 matches among 4 + 5 + 0 predicted words.
+    # Unigrams: 2 + 5 matches among 4 + 5 + 0 predicted words.
     assert record["corpus"]["bleu1_precision"] == pytest.approx(100 * 7 / 9)
 
 
-def test_a_metric_that_breaks_takes_no_other_with_it(
+def test_other_metrics_are_scored_when_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -70,8 +70,8 @@ def test_a_metric_that_breaks_takes_no_other_with_it(
     assert result.exit_code == 1
     assert "rougeLsum" in result.stdout
     assert result.stderr == "Not computed: chrf. The weights are not weights. Fetch them again.\n"
-    said = complaint(path, "--metrics", "chrf")
-    assert "chrf cannot be computed.\nThe weights are not weights. Fetch them again." in said
+    message = complaint(path, "--metrics", "chrf")
+    assert "chrf cannot be computed.\nThe weights are not weights. Fetch them again." in message
 
 
 def test_table_shows_intervals_and_signatures(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_console_script_never_imports_torch_for_rouge(tmp_path: Path) -> None:
 def test_bad_lines_are_named(tmp_path: Path, line: bytes, message: str) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(b'{"prediction": "a", "reference": "b"}\n\n' + line + b"\n")
-    said = complaint(path)
-    assert message in said
-    assert "line 3" in said
-    assert len(said) < 600
+    error = complaint(path)
+    assert message in error
+    assert "line 3" in error
+    assert len(error) < 600
 
 
 def test_files_without_predictions_are_errors(tmp_path: Path) -> None:
@@ -154,13 +154,13 @@ def test_metrics_that_cannot_be_computed_are_errors(
     assert "hf download nobody/no-such-model" in complaint(path, "--metrics", "bertscore")
 
 
-def test_a_metric_of_sources_names_the_line_without_one(
+def test_a_metric_that_reads_sources_names_the_line_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.metrics.summac.SummaCZeroShot.unavailable", lambda _self: None)
     rows = [{**ROWS[0], "source": "The lungs are clear."}, {**ROWS[1], "source": None}]
-    said = complaint(write(tmp_path / "p.jsonl", rows), "--metrics", "summac")
-    assert "line 2: summac needs the field source" in said
+    error = complaint(write(tmp_path / "p.jsonl", rows), "--metrics", "summac")
+    assert "line 2: summac needs the field source" in error
 
 
 def test_reads_a_byte_order_mark_and_any_line_end(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ near_rows = st.fixed_dictionaries(
 @given(st.binary(max_size=200) | st.lists(near_rows, max_size=3).map("\n".join).map(str.encode))
 @example(b"\x00")
 @example(b'{"prediction": "", "reference": ""}')
-def test_any_file_is_read_or_refused_with_a_place(tmp_path: Path, content: bytes) -> None:
+def test_any_file_is_read_or_refused_with_its_path(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any.jsonl"
     path.write_bytes(content)
     refused = ""
@@ -216,7 +216,7 @@ def test_any_text_gets_finite_scores(tmp_path: Path, pairs: list[tuple[str, str]
     result = run(path, "--json")
     record = json.loads(result.stdout)
     assert record["corpus"]["chrf"] >= 0
-    # What the tokenizer drops is missing with the option that mends it.
+    # A metric whose tokenizer drops the text gives a reason that names --metrics.
     assert all("--metrics" in reason for reason in record["not_computed"].values())
     assert result.exit_code == bool(record["not_computed"]), result.output
     assert len(record["examples"]) == len(rows)

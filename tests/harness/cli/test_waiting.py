@@ -1,4 +1,4 @@
-"""The bar of ``harness report``: on a terminal, where there is something to wait for."""
+"""The progress bar of ``harness report``: only in a terminal, and only after a while."""
 
 import io
 import sys
@@ -15,7 +15,7 @@ from harness.reporting.paired_comparison import Comparisons
 
 
 class Terminal(io.StringIO):
-    """A stream that is one."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 def drawn(
     monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, after: float, shown: str = ""
 ) -> str:
-    """Return what is drawn, waiting for ``shown`` before the last of three ticks."""
+    """Return all output of three updates; wait for ``shown`` before the last one."""
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     with Waiting("Comparing", 7, after) as waiting:
@@ -37,17 +37,17 @@ def drawn(
     return stream.getvalue()
 
 
-def test_who_has_to_wait_sees_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_wait_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = drawn(monkeypatch, Terminal(), after=0.01, shown="2/7")
     assert "Comparing" in shown
-    assert shown.endswith("\x1b[2K")  # The line is cleared.
+    assert shown.endswith("\x1b[2K")  # The line is cleared at the end.
 
 
-def test_nothing_is_drawn_that_would_be_gone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_wait_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn(monkeypatch, Terminal(), after=60) == ""
 
 
-def test_a_log_holds_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_is_no_terminal_shows_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn(monkeypatch, io.StringIO(), after=0.01) == ""
 
 

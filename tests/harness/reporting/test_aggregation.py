@@ -1,4 +1,4 @@
-"""From runs to rows: means over seeds, comparisons against references, and what is never mixed."""
+"""Aggregation of runs to rows: means over seeds, comparisons, and runs that are never mixed."""
 
 import json
 from collections.abc import Callable
@@ -47,13 +47,13 @@ def scores(mean: float, seed: int, count: int = 60) -> list[float]:
 
 @pytest.fixture
 def three_recipes(tmp_path: Path, write_run: WriteRun) -> dict[str, list[list[float]]]:
-    """Three seeds each of full fine-tuning and two recipes; recipe -> seed -> scores."""
-    made = {}
+    """Write three seeds each of full fine-tuning and two recipes; recipe -> seed -> scores."""
+    scores_of = {}
     for number, (recipe, mean) in enumerate({"full": 40, "lprun": 39.5, "lora_ff": 35}.items()):
-        made[recipe] = [scores(mean, 10 * number + seed) for seed in range(3)]
-        for seed, values in enumerate(made[recipe]):
+        scores_of[recipe] = [scores(mean, 10 * number + seed) for seed in range(3)]
+        for seed, values in enumerate(scores_of[recipe]):
             write_run(tmp_path, {"rouge1": values}, recipe=recipe, seed=seed)
-    return made
+    return scores_of
 
 
 def test_rows_are_means_over_seeds_and_full_comes_first(
@@ -69,26 +69,26 @@ def test_rows_are_means_over_seeds_and_full_comes_first(
     assert row_of(group, "full").quality["rouge1"].retention is None
 
 
-def test_the_comparison_is_that_of_the_statistics_adjusted_after_holm(
+def test_comparisons_are_those_of_the_statistics_with_holm_adjustment(
     tmp_path: Path, three_recipes: dict[str, list[list[float]]]
 ) -> None:
     def as_scores(recipe: str) -> list[Score]:
         return [Score.mean(v, "rouge1|measure:f1") for v in three_recipes[recipe]]
 
     expected = {r: compare(as_scores(r), as_scores("full")) for r in ("lprun", "lora_ff")}
-    adjusted = holm({recipe: made.p_value for recipe, made in expected.items()})
+    adjusted = holm({recipe: comparison.p_value for recipe, comparison in expected.items()})
     group = group_of(tmp_path)
-    for recipe, made in expected.items():
+    for recipe, comparison in expected.items():
         quality = row_of(group, recipe).quality["rouge1"]
         assert quality.difference
         assert quality.retention
-        assert made.retention
+        assert comparison.retention
         for name in ("value", "low", "high"):
-            for ours, theirs in (
-                (quality.difference, made.difference),
-                (quality.retention, made.retention),
+            for shown, computed in (
+                (quality.difference, comparison.difference),
+                (quality.retention, comparison.retention),
             ):
-                assert getattr(ours, name) == pytest.approx(getattr(theirs, name))
+                assert getattr(shown, name) == pytest.approx(getattr(computed, name))
         assert quality.p_value == pytest.approx(adjusted[recipe])
     assert row_of(group, "lora_ff").quality["rouge1"].significant
     assert not row_of(group, "lprun").quality["rouge1"].significant
@@ -97,30 +97,30 @@ def test_the_comparison_is_that_of_the_statistics_adjusted_after_holm(
 def test_with_one_seed_the_p_value_is_that_of_the_paired_t_test_and_the_notes_say_so(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
-    full, ours = scores(40, 1), scores(39, 2)
+    full, lora = scores(40, 1), scores(39, 2)
     write_run(tmp_path, {"rouge1": full})
-    write_run(tmp_path, {"rouge1": ours}, recipe="lora_ff")
+    write_run(tmp_path, {"rouge1": lora}, recipe="lora_ff")
     group = group_of(tmp_path)
     quality = row_of(group, "lora_ff").quality["rouge1"]
-    assert quality.p_value == pytest.approx(stats.ttest_rel(ours, full).pvalue, rel=0.2)
+    assert quality.p_value == pytest.approx(stats.ttest_rel(lora, full).pvalue, rel=0.2)
     assert (quality.value.low, quality.value.high) == pytest.approx(
-        (np.mean(ours) - 1, np.mean(ours) + 1)
+        (np.mean(lora) - 1, np.mean(lora) + 1)
     )
     assert any("One seed" in note and "test examples only" in note for note in group.notes)
 
 
-def test_where_less_is_better_the_share_is_fulls_over_the_recipes(
+def test_where_less_is_better_retention_is_full_over_recipe(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
     for recipe, mean in (("full", 40), ("lprun", 50)):
         values = {"error": scores(mean, 3)}
         write_run(tmp_path, values, recipe=recipe, lower_is_better=["error"])
     quality = row_of(group_of(tmp_path), "lprun").quality["error"]
-    full, ours = np.mean(scores(40, 3)), np.mean(scores(50, 3))
+    full, pruned = np.mean(scores(40, 3)), np.mean(scores(50, 3))
     assert quality.difference
-    assert quality.difference.value == pytest.approx(ours - full)
+    assert quality.difference.value == pytest.approx(pruned - full)
     assert quality.retention
-    assert quality.retention.value == pytest.approx(full / ours)
+    assert quality.retention.value == pytest.approx(full / pruned)
     assert quality.significant
 
 
@@ -131,7 +131,7 @@ def test_where_less_is_better_the_share_is_fulls_over_the_recipes(
         ({"data": {"sha256": "00" * 32}}, "the data are not those of full fine-tuning"),
     ],
 )
-def test_unlike_runs_are_not_compared_and_the_notes_say_why(
+def test_different_decoding_or_data_are_not_compared_and_the_notes_say_why(
     tmp_path: Path, write_run: WriteRun, changes: dict[str, Any], reason: str
 ) -> None:
     folder = write_run(tmp_path, {"rouge1": scores(40, 1)})
@@ -154,7 +154,7 @@ def test_other_test_examples_are_not_compared(tmp_path: Path, write_run: WriteRu
     assert row.not_compared == "the test examples are not those of full fine-tuning"
 
 
-def test_unlike_signatures_are_not_compared(tmp_path: Path, write_run: WriteRun) -> None:
+def test_different_signatures_are_not_compared(tmp_path: Path, write_run: WriteRun) -> None:
     write_run(tmp_path, {"rouge1": scores(40, 1)})
     folder = write_run(tmp_path, {"rouge1": scores(39, 2)}, recipe="lprun")
     text = (folder / "report.json").read_text()
@@ -183,7 +183,9 @@ def test_missing_or_damaged_predictions_are_a_note_not_a_failure(
         assert word in row.not_compared
 
 
-def test_settings_keep_runs_apart(tmp_path: Path, write_run: WriteRun) -> None:
+def test_runs_with_different_settings_are_separate_groups(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
     write_run(tmp_path, {"rouge1": scores(40, 1)}, settings="aa", id="one")
     write_run(tmp_path, {"rouge1": scores(30, 2)}, settings="bb", recipe="lprun", id="two")
     groups = summary_of(tmp_path).groups
@@ -221,22 +223,22 @@ def test_failed_seeds_are_named_and_the_others_count(tmp_path: Path, write_run: 
     assert "full, seed 1: oom in train." in group.notes
 
 
-def test_a_seed_that_full_lacks_has_a_part_in_the_mean_only(
+def test_a_seed_that_full_lacks_counts_in_the_mean_only(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
-    full, ours = scores(40, 1), [scores(38, 2), scores(39, 3)]
+    full, pruned = scores(40, 1), [scores(38, 2), scores(39, 3)]
     write_run(tmp_path, {"rouge1": full})
-    for seed, values in enumerate(ours):
+    for seed, values in enumerate(pruned):
         write_run(tmp_path, {"rouge1": values}, recipe="lprun", seed=seed)
     row = row_of(group_of(tmp_path), "lprun")
     quality = row.quality["rouge1"]
-    assert quality.value.value == pytest.approx(np.mean(ours))
+    assert quality.value.value == pytest.approx(np.mean(pruned))
     assert quality.difference
-    assert quality.difference.value == pytest.approx(np.mean(ours[0]) - np.mean(full))
+    assert quality.difference.value == pytest.approx(np.mean(pruned[0]) - np.mean(full))
     assert row.not_compared == "full fine-tuning lacks seed 1"
 
 
-def test_several_processes_are_said(
+def test_several_processes_are_noted(
     tmp_path: Path, write_run: WriteRun, make_report: Callable[..., Report]
 ) -> None:
     training = make_report().training
@@ -250,13 +252,17 @@ def test_several_processes_are_said(
     assert note.startswith("lprun was trained in 2 processes")
 
 
-def test_unequal_fingerprints_are_said_and_leave_no_front(
+def test_different_fingerprints_are_noted_and_there_is_no_front(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
     folder = write_run(tmp_path, {"rouge1": scores(40, 1)})
     fingerprint = json.loads((folder / "report.json").read_text())["fingerprint"]
-    other = {**fingerprint, "threads": 7, "versions": {**fingerprint["versions"], "torch": "2.12"}}
-    write_run(tmp_path, {"rouge1": scores(40, 2)}, recipe="lprun", fingerprint=other)
+    changed = {
+        **fingerprint,
+        "threads": 7,
+        "versions": {**fingerprint["versions"], "torch": "2.12"},
+    }
+    write_run(tmp_path, {"rouge1": scores(40, 2)}, recipe="lprun", fingerprint=changed)
     group = group_of(tmp_path)
     (note,) = [note for note in group.notes if "not comparable" in note]
     assert "threads (2, 7)" in note
@@ -275,8 +281,10 @@ def test_bleu_is_computed_again_from_the_texts(tmp_path: Path, write_run: WriteR
         }
         for n, side in enumerate(["left", "right", "left", "upper"])
     ]
-    made = Bleu().score(*([row[f] for row in rows] for f in ("source", "prediction", "reference")))
-    bleu = made["bleu"]
+    computed = Bleu().score(
+        *([row[f] for row in rows] for f in ("source", "prediction", "reference"))
+    )
+    bleu = computed["bleu"]
     folder = write_run(tmp_path, {"bleu": bleu.examples})
     lines = [{**row, "scores": {"bleu": e}} for row, e in zip(rows, bleu.examples, strict=True)]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
@@ -298,18 +306,18 @@ def test_bleu_is_computed_again_from_the_texts(tmp_path: Path, write_run: WriteR
     assert "do not have the reported score" in read_scores(folder, report, ["bleu"]).missing["bleu"]
 
 
-def test_what_was_compared_is_found_again_until_a_run_changes(
+def test_comparisons_are_cached_until_a_run_changes(
     tmp_path: Path, write_run: WriteRun, three_recipes: dict[str, list[list[float]]]
 ) -> None:
     def summarized() -> Summary:
         comparisons = Comparisons(tmp_path)
-        made = summarize(read_runs(tmp_path)[0], comparisons)
+        summary = summarize(read_runs(tmp_path)[0], comparisons)
         comparisons.keep()
-        return made
+        return summary
 
     first = summarized()
-    kept = tmp_path / ".cache"
-    assert (kept / ".gitignore").read_text() == "*\n"
+    cache = tmp_path / ".cache"
+    assert (cache / ".gitignore").read_text() == "*\n"
     for path in tmp_path.glob("*/predictions.jsonl"):
         path.unlink()
     assert summarized() == first
@@ -322,11 +330,13 @@ def test_what_was_compared_is_found_again_until_a_run_changes(
     after = row_of(summarized().groups[0], "lora_ff")
     assert after.not_compared
     assert "predictions.jsonl is missing" in after.not_compared
-    (kept / "comparisons.json").write_text("no JSON")
+    (cache / "comparisons.json").write_text("no JSON")
     assert row_of(summarized().groups[0], "lprun").not_compared
 
 
-def test_what_could_not_be_read_is_tried_again(tmp_path: Path, write_run: WriteRun) -> None:
+def test_predictions_that_could_not_be_read_are_read_again(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
     def compared() -> RecipeRow:
         comparisons = Comparisons(tmp_path)
         (group,) = summarize(read_runs(tmp_path)[0], comparisons).groups
@@ -342,7 +352,7 @@ def test_what_could_not_be_read_is_tried_again(tmp_path: Path, write_run: WriteR
     assert compared().quality["rouge1"].difference
 
 
-def test_metrics_can_be_chosen_and_plugins_follow_the_known(
+def test_metrics_can_be_chosen_and_those_of_plugins_come_last(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
     write_run(tmp_path, {"zeta": [1.0, 2.0], "alpha": [1.0, 2.0], "rougeL": [3.0, 4.0]})
@@ -351,14 +361,16 @@ def test_metrics_can_be_chosen_and_plugins_follow_the_known(
     assert list(chosen.groups[0].rows[0].quality) == ["alpha"]
 
 
-def test_a_run_that_is_not_there_is_an_error(tmp_path: Path, write_run: WriteRun) -> None:
+def test_a_missing_run_is_an_error(tmp_path: Path, write_run: WriteRun) -> None:
     folder = write_run(tmp_path, {"rouge1": [1.0, 2.0]})
     stored = StoredRun(tmp_path / "gone", read_report(folder))
     with pytest.raises(HarnessError, match=r"predictions\.jsonl is missing"):
         read_scores(stored.folder, stored.report, ["rouge1"])
 
 
-def test_groups_that_differ_in_settings_say_in_which(tmp_path: Path, write_run: WriteRun) -> None:
+def test_groups_with_different_settings_name_the_differences(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
     for settings, steps in (("aa", 4), ("bb", 100)):
         folder = write_run(tmp_path, {"rouge1": [1.0, 2.0]}, settings=settings, id=settings)
         spec = f"seed = {steps}\n[train]\nmax_steps = {steps}\nepochs = 3\n"

@@ -1,4 +1,4 @@
-"""The answer above the table: which recipes it names, and that it says only what was measured."""
+"""The answer above the table: the recipes it names; it states only what was measured."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def estimate(value: float, half: float, seeds: int = 3) -> Estimate:
 
 
 def quality(value: float, difference: float | Estimate | None = None, **changes: Any) -> Quality:
-    """A score, and its difference from full fine-tuning, which is significant by default."""
+    """Return a score and its difference from full fine-tuning, significant by default."""
     if isinstance(difference, float | int):
         difference = estimate(difference, 1)
     fields: dict[str, Any] = {
@@ -97,7 +97,7 @@ def test_without_significance_no_difference_is_claimed() -> None:
     assert sentence == "lora: no difference in R-1 was shown by three seeds (-3.5 to 1.5)."
 
 
-def test_one_seed_is_said() -> None:
+def test_one_seed_is_mentioned() -> None:
     score = quality(30, estimate(-10, 1, seeds=1))
     first, caveat = answer_to(FULL, row("lora", score, seeds=[0], on_front=True))
     assert first == "lora: R-1 is lower by 10.0 (9.0 to 11.0), which one seed shows."

@@ -134,7 +134,7 @@ def test_text_of_a_report_is_never_markup(reports: Reports, field: str) -> None:
     stored = run._replace(report=evil)
     collection = Reports(reports.folder, (stored,), (HarnessError("<script>"),))
     shown: list[Any] = [evil, stored, collection, collection.summarize()]
-    for html in (each._repr_html_() for each in shown):
+    for html in (view._repr_html_() for view in shown):
         assert "script" not in Cells(html).tags
         assert "<script>" in "".join(Cells(html).texts)
 

@@ -6,7 +6,7 @@ from harness.records.report import Report
 from harness.reporting.cost_breakdown import breakdown_lines
 
 
-def test_shares_sizes_and_the_limit_are_told(make_report: Callable[..., Report]) -> None:
+def test_shares_sizes_and_the_limit_are_shown(make_report: Callable[..., Report]) -> None:
     plain = make_report()
     assert plain.speed
     assert plain.memory
@@ -28,6 +28,6 @@ def test_shares_sizes_and_the_limit_are_told(make_report: Callable[..., Report])
     ]
 
 
-def test_what_is_not_known_is_not_told(make_report: Callable[..., Report]) -> None:
+def test_unknown_values_are_left_out(make_report: Callable[..., Report]) -> None:
     assert list(breakdown_lines(make_report())) == []
     assert list(breakdown_lines(make_report(speed=None, memory=None))) == []

@@ -1,4 +1,4 @@
-"""A metric of which less is better, from stored runs to tables, stars, front and advice."""
+"""A metric where less is better: tables, significance stars, Pareto front and advice."""
 
 import json
 from collections.abc import Callable
@@ -54,17 +54,17 @@ def rows(group: Group) -> dict[str, RecipeRow]:
     return {row.recipe: row for row in group.rows}
 
 
-def test_what_is_kept_is_more_where_the_error_is_less(group: Group) -> None:
-    kept = {}
+def test_retention_is_higher_where_the_error_is_lower(group: Group) -> None:
+    retention = {}
     for recipe, row in rows(group).items():
         if recipe != "full":
             quality = row.quality["error_rate"]
             assert quality.difference
             assert quality.difference.value == pytest.approx(ERRORS[recipe] - 20, abs=0.5)
             assert quality.retention
-            kept[recipe] = quality.retention.value
+            retention[recipe] = quality.retention.value
     expected = {"lprun": 20 / 20.5, "lora_ff": 20 / 30, "lora_qv": 20 / 12}
-    assert kept == pytest.approx(expected, rel=0.03)
+    assert retention == pytest.approx(expected, rel=0.03)
 
 
 def test_stars_mark_both_the_better_and_the_worse(group: Group) -> None:
@@ -73,7 +73,7 @@ def test_stars_mark_both_the_better_and_the_worse(group: Group) -> None:
 
 
 def test_the_front_keeps_the_least_error(group: Group) -> None:
-    # lora_ff is as fast as lprun and errs more; lora_qv errs least; full is slow and no better.
+    # lora_ff is as fast as lprun and errs more; lora_qv errs least; full is slow and errs more.
     assert {r for r, row in rows(group).items() if row.on_front} == {"lprun", "lora_qv"}
 
 
@@ -85,14 +85,14 @@ def test_the_advice_keeps_errors_low(
     harness: Harness, results: Path, needed: str, chosen: str | None
 ) -> None:
     result = harness("recommend", str(results), "--json", "--min-quality", needed)
-    (made,) = json.loads(result.stdout)
-    if needed == "60%":  # As fast as lprun: both would do.
-        assert made["chosen"] in ("lora_ff", "lprun")
+    (advice,) = json.loads(result.stdout)
+    if needed == "60%":  # Both are equally fast.
+        assert advice["chosen"] in ("lora_ff", "lprun")
     else:
-        assert made["chosen"] == chosen
+        assert advice["chosen"] == chosen
 
 
-def test_without_errors_there_is_no_ratio_but_no_doubt_either(
+def test_without_errors_there_is_no_ratio_but_the_recipe_qualifies(
     harness: Harness, tmp_path: Path, write_run: Callable[..., Path]
 ) -> None:
     for recipe, errors in (("full", [5.0, 4.0, 6.0, 5.0]), ("lprun", [0.0] * 4)):
@@ -103,9 +103,9 @@ def test_without_errors_there_is_no_ratio_but_no_doubt_either(
     verdicts = {v["recipe"]: v for v in json.loads(result.stdout)[0]["verdicts"]}
     assert verdicts["lprun"]["qualifies"]
     assert verdicts["lprun"]["retention"] is None
-    spoken = harness("recommend", str(tmp_path), "--by", "parameters").stdout
-    assert "full" in spoken
-    assert "lprun" in spoken
+    text = harness("recommend", str(tmp_path), "--by", "parameters").stdout
+    assert "full" in text
+    assert "lprun" in text
 
 
 @pytest.mark.parametrize("form", ["table", "md", "latex", "html"])
@@ -118,7 +118,7 @@ def test_the_direction_is_shown(harness: Harness, results: Path, form: str) -> N
     assert "less is better" in shown
 
 
-def test_the_chart_says_it(group: Group) -> None:
+def test_the_chart_shows_the_direction(group: Group) -> None:
     pytest.importorskip("altair")
     spec = tradeoff(group, "error_rate", "speed")
     assert "error_rate, less is better" in json.dumps(spec)

@@ -1,4 +1,4 @@
-"""Markdown, LaTeX and CSV: their numbers, and that names cannot break out of a cell."""
+"""Markdown, LaTeX and CSV: their numbers, and names that stay inside their cells."""
 
 import csv
 import io

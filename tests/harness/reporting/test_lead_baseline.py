@@ -1,4 +1,4 @@
-"""Quality kept above what copying the lead of the source scores."""
+"""The lead baseline: retention above the score of the first words of the source."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ WORDS = ["mass", "lung", "left", "right", "small", "large", "new", "seen", "in",
 
 
 def texts(seed: int, count: int = 40) -> list[dict[str, str]]:
-    """Sources of thirty words, and references of eight that share some of the first ones."""
+    """Return sources of thirty words; references of eight words share some of the first ten."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(count):
@@ -41,39 +41,39 @@ def texts(seed: int, count: int = 40) -> list[dict[str, str]]:
 
 
 def predicted(rows: list[dict[str, str]], right: float, seed: int) -> list[dict[str, str]]:
-    """Predictions of which each word is right with this chance."""
+    """Return the rows with predictions; each word is right with this probability."""
     rng = np.random.default_rng(seed)
-    made = []
+    predictions = []
     for row in rows:
         words = [
             w if rng.random() < right else str(rng.choice(WORDS)) for w in row["reference"].split()
         ]
-        made.append({**row, "prediction": " ".join(words)})
-    return made
+        predictions.append({**row, "prediction": " ".join(words)})
+    return predictions
 
 
 def write(
     results: Path, write_run: WriteRun, rows: list[dict[str, str]], **changes: Any
 ) -> dict[str, Score]:
-    """Write a run with these predictions and what they score, and a metric that takes a model."""
+    """Write a run with predictions and their scores, one of a metric that needs a model."""
     columns = [[row[text] for row in rows] for text in ("source", "prediction", "reference")]
-    made: dict[str, Score] = {}
+    scores: dict[str, Score] = {}
     metrics: list[Metric] = [Rouge(), Bleu()]
     for metric in metrics:
-        made |= metric.score(*columns)
-    made["bertscore"] = Score.mean([80.0 + i for i in range(len(rows))], "bertscore|some")
-    folder = write_run(results, {name: score.examples for name, score in made.items()}, **changes)
+        scores |= metric.score(*columns)
+    scores["bertscore"] = Score.mean([80.0 + i for i in range(len(rows))], "bertscore|some")
+    folder = write_run(results, {name: score.examples for name, score in scores.items()}, **changes)
     lines = [
-        {**row, "scores": {name: score.examples[at] for name, score in made.items()}}
+        {**row, "scores": {name: score.examples[at] for name, score in scores.items()}}
         for at, row in enumerate(rows)
     ]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     report = read_report(folder)
-    for name, score in made.items():
+    for name, score in scores.items():
         report.quality[name].value = score.value
         report.quality[name].signature = score.signature
     (folder / "report.json").write_text(report.model_dump_json())
-    return made
+    return scores
 
 
 def summary_of(results: Path) -> Summary:
@@ -89,9 +89,9 @@ def test_the_lead_has_as_many_words_as_the_reference() -> None:
     assert lead("One  two\nthree four", ["a b c"]) == "One two three"
     assert lead("One two", ["a b c"]) == "One two"
     assert lead("One two", [""]) == ""
-    # As long as several references are on average.
+    # With several references the lead has their mean length.
     assert lead("One two three four", ["a", "a b c"]) == "One two"
-    # White space divides no Chinese words.
+    # Chinese words are not separated by white space.
     chinese = "患者主诉胸痛三天，伴有呼吸困难，既往有高血压病史，否认药物过敏。"
     assert lead(chinese, [chinese[5:30]]) == chinese[:25]
 
@@ -112,35 +112,35 @@ def test_the_lead_baseline_is_the_score_of_the_leads(tmp_path: Path, write_run: 
     assert floor.missing.keys() == {"bertscore"}
 
 
-def test_quality_kept_above_the_lead_baseline_is_that_of_the_statistics(
+def test_retention_above_the_lead_baseline_is_that_of_the_statistics(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
     rows = texts(0)
     full = [write(tmp_path, write_run, predicted(rows, 0.9, s), seed=s) for s in (0, 1)]
-    ours = [
+    pruned = [
         write(tmp_path, write_run, predicted(rows, 0.7, s + 9), seed=s, recipe="lprun")
         for s in (0, 1)
     ]
     summary = summary_of(tmp_path)
     row = lprun(summary)
-    leads = [lead(each["source"], [each["reference"]]) for each in rows]
-    references = [each["reference"] for each in rows]
+    leads = [lead(text["source"], [text["reference"]]) for text in rows]
+    references = [text["reference"] for text in rows]
     for metric, name in ((Rouge(), "rouge1"), (Bleu(), "bleu")):
         floor = metric.score([], leads, references)[name]
-        made = compare([s[name] for s in ours], [s[name] for s in full], floor)
+        comparison = compare([s[name] for s in pruned], [s[name] for s in full], floor)
         quality = row.quality[name]
         assert quality.floor == pytest.approx(floor.value)
         assert quality.retention_above_floor
-        assert made.retention_above_floor
+        assert comparison.retention_above_floor
         assert quality.retention
         above = quality.retention_above_floor
         assert (above.value, above.low, above.high) == pytest.approx(
-            made.retention_above_floor, abs=1e-3
+            comparison.retention_above_floor, abs=1e-3
         )
-        # By hand, from the means.
-        means = [np.mean([s[name].value for s in seeds]) - floor.value for seeds in (ours, full)]
+        # Computed by hand from the means.
+        means = [np.mean([s[name].value for s in seeds]) - floor.value for seeds in (pruned, full)]
         assert above.value == pytest.approx(means[0] / means[1], abs=1e-3)
-        # The bare share flatters: less is kept of what training adds.
+        # Plain retention is higher: training adds only what is above the baseline.
         assert above.value < quality.retention.value
     assert row.quality["bertscore"].retention
     assert row.quality["bertscore"].retention_above_floor is None
@@ -195,7 +195,7 @@ def test_the_lead_baseline_is_shown_and_explained(tmp_path: Path, write_run: Wri
         ("other signature", "the lead baseline would be scored as"),
     ],
 )
-def test_without_a_lead_baseline_the_reason_is_said(
+def test_without_a_lead_baseline_there_is_a_reason(
     tmp_path: Path, write_run: WriteRun, case: str, why: str
 ) -> None:
     for seed in (0, 1):
@@ -203,8 +203,8 @@ def test_without_a_lead_baseline_the_reason_is_said(
         if case == "own examples":
             rows = [{**row, "id": f"{row['id']}-{seed}"} for row in rows]
         for recipe, right in (("full", 0.0 if case == "low" else 0.9), ("lprun", 0.6)):
-            made = predicted(rows, right, seed)
-            write(tmp_path, write_run, made, recipe=recipe, seed=seed)
+            predictions = predicted(rows, right, seed)
+            write(tmp_path, write_run, predictions, recipe=recipe, seed=seed)
     for folder in [run.folder for run in read_runs(tmp_path)[0]]:
         if case == "no sources":
             path = folder / "predictions.jsonl"

@@ -1,4 +1,4 @@
-"""The interval on the speed of several runs: simulated coverage, and what it decides."""
+"""The interval of the speed of several runs: simulated coverage, and ties on the front."""
 
 import math
 from collections.abc import Callable
@@ -23,19 +23,19 @@ TRUTH = 0.3
 
 
 def covers(rng: np.random.Generator, runs: int, between: float, within: list[float]) -> bool:
-    """Whether the interval over runs of six windows each holds the true logarithm of the ratio."""
+    """Return whether the interval over runs of six windows each covers the true ratio."""
     measured: list[Ratio] = []
     for run in range(runs):
         logs = rng.normal(TRUTH + rng.normal(0, between), within[run % len(within)], WINDOWS)
         half = QUANTILE * logs.std(ddof=1) / math.sqrt(WINDOWS)
         bounds = math.exp(logs.mean() - half), math.exp(logs.mean() + half)
         measured.append((math.exp(logs.mean()), bounds))
-    made = mean_speed(measured)
-    assert made
-    assert made.low is not None
-    assert made.high is not None
-    assert made.seeds == runs
-    return made.low <= math.exp(TRUTH) <= made.high
+    speed = mean_speed(measured)
+    assert speed
+    assert speed.low is not None
+    assert speed.high is not None
+    assert speed.seeds == runs
+    return speed.low <= math.exp(TRUTH) <= speed.high
 
 
 @pytest.mark.parametrize("runs", [2, 3, 4, 5])
@@ -52,27 +52,29 @@ def test_coverage_at_any_ratio_of_between_to_within(
 
 def test_it_is_the_t_interval_of_the_logarithms_where_runs_disagree() -> None:
     ratios = [1.2, 1.8, 1.5]
-    made = mean_speed([(ratio, (ratio / 1.01, ratio * 1.01)) for ratio in ratios])
+    speed = mean_speed([(ratio, (ratio / 1.01, ratio * 1.01)) for ratio in ratios])
     expected = stats.ttest_1samp(np.log(ratios), 0).confidence_interval(0.95)
-    assert made
-    assert made.value == pytest.approx(stats.gmean(ratios))
-    assert (made.low, made.high) == pytest.approx((math.exp(expected.low), math.exp(expected.high)))
-    # The same without an interval of each run: what the runs differ by is enough.
-    assert mean_speed([(ratio, None) for ratio in ratios]) == made
+    assert speed
+    assert speed.value == pytest.approx(stats.gmean(ratios))
+    assert (speed.low, speed.high) == pytest.approx(
+        (math.exp(expected.low), math.exp(expected.high))
+    )
+    # Without an interval of each run it is the same: the spread between runs decides.
+    assert mean_speed([(ratio, None) for ratio in ratios]) == speed
 
 
-def test_runs_that_agree_by_chance_are_not_taken_for_exact() -> None:
-    made = mean_speed([(1.5, (1.5 / 1.05, 1.5 * 1.05))] * 2)
-    assert made
-    assert made.high
-    assert math.log(made.high / made.value) == pytest.approx(math.log(1.05) / math.sqrt(2))
+def test_runs_that_agree_by_chance_keep_the_interval_of_their_windows() -> None:
+    speed = mean_speed([(1.5, (1.5 / 1.05, 1.5 * 1.05))] * 2)
+    assert speed
+    assert speed.high
+    assert math.log(speed.high / speed.value) == pytest.approx(math.log(1.05) / math.sqrt(2))
 
 
-def test_one_run_has_its_own_interval_and_none_has_none() -> None:
-    made = mean_speed([(1.5, (1.4, 1.6)), (None, None)])
-    assert made
-    assert (made.low, made.high) == pytest.approx((1.4, 1.6), rel=0.01)
-    assert made.seeds == 1
+def test_one_run_has_its_own_interval_and_no_run_has_no_speed() -> None:
+    speed = mean_speed([(1.5, (1.4, 1.6)), (None, None)])
+    assert speed
+    assert (speed.low, speed.high) == pytest.approx((1.4, 1.6), rel=0.01)
+    assert speed.seeds == 1
     alone = mean_speed([(1.5, None)])
     assert alone
     assert (alone.low, alone.seeds) == (None, None)
@@ -80,7 +82,7 @@ def test_one_run_has_its_own_interval_and_none_has_none() -> None:
 
 
 @pytest.mark.parametrize("freedom", range(1, 12))
-def test_quantiles_are_students(freedom: int) -> None:
+def test_quantiles_are_those_of_students_t(freedom: int) -> None:
     assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom))
 
 
@@ -106,11 +108,11 @@ def test_it_decides_ties_on_the_front(tmp_path: Path, write_run: WriteRun) -> No
     agree = two_runs_each(tmp_path / "a", write_run, {"full": [1, 1], "lprun": [1.5, 1.51]})
     differ = two_runs_each(tmp_path / "b", write_run, {"full": [1, 1], "lprun": [1.3, 1.73]})
     assert [row.on_front for row in agree.rows] == [False, True]
-    # As fast in the mean, but two such runs cannot tell it from full fine-tuning.
+    # The mean is as fast, but two such runs do not show that it differs from full.
     assert [row.on_front for row in differ.rows] == [True, True]
 
 
-def test_two_runs_that_say_little_are_shown_and_a_third_is_advised(
+def test_two_runs_with_a_wide_interval_are_shown_and_a_third_is_advised(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
     group = two_runs_each(tmp_path, write_run, {"full": [1, 1], "lprun": [1.3, 1.73]})

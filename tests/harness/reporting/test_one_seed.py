@@ -15,7 +15,7 @@ Harness = Callable[..., Result]
 
 @pytest.fixture
 def results(tmp_path: Path, write_run: Callable[..., Path]) -> Path:
-    """Full fine-tuning and a recipe with one seed, another recipe with three."""
+    """Runs of full fine-tuning and of one recipe with one seed, of another with three."""
     rng = np.random.default_rng(0)
     for recipe, seeds in (("full", 1), ("lora_ff", 1), ("lprun", 3)):
         for seed in range(seeds):
@@ -33,14 +33,14 @@ def test_in_the_table(harness: Harness, results: Path) -> None:
     shown = harness("report", str(results)).stdout
     assert re.search(r"±\d\.\d\d¹", line_of(shown, "lora_ff ", after=1))
     assert re.search(r"±\d\.\d\d$", line_of(shown, "lprun ", after=1).rstrip())
-    # What is kept rests on the one seed that full fine-tuning has, also for the other recipe.
-    kept = shown.partition("quality kept")[2].partition("\n\n")[0]
-    assert re.search(r"\d+-\d+¹", line_of(kept, "lora_ff "))
-    assert re.search(r"\d+-\d+¹", line_of(kept, "lprun "))
+    # Retention rests on the one seed of full fine-tuning, also for the recipe with three.
+    retention = shown.partition("quality kept")[2].partition("\n\n")[0]
+    assert re.search(r"\d+-\d+¹", line_of(retention, "lora_ff "))
+    assert re.search(r"\d+-\d+¹", line_of(retention, "lprun "))
     assert "¹: of one seed or run, without the spread between several." in shown
 
 
-def test_several_seeds_leave_no_mark(harness: Harness, results: Path) -> None:
+def test_several_seeds_have_no_mark(harness: Harness, results: Path) -> None:
     for recipe in ("full", "lora_ff"):
         for path in results.glob(f"tiny-{recipe}-*/*"):
             path.unlink()
@@ -60,7 +60,7 @@ def test_in_documents_and_on_the_page(harness: Harness, results: Path, form: str
         pytest.importorskip("vl_convert")
     shown = harness("report", str(results), "--format", form).stdout
     rows = shown.partition("<table")[2] if form == "html" else shown
-    # Values of two rows, and shares of two.
+    # Two rows have values and two have retention.
     assert len(re.findall(r"\d-\d+\.\d+, 1 seed", rows)) == 4
 
 

@@ -1,4 +1,4 @@
-"""Comparisons of many groups: the same in several processes, and all of them counted."""
+"""Comparisons of many groups: equal in one and several processes, and all counted."""
 
 from collections.abc import Callable
 from multiprocessing import active_children
@@ -12,7 +12,7 @@ from harness.reporting.aggregation import summarize
 from harness.reporting.paired_comparison import Comparisons
 
 
-def test_several_processes_find_what_one_finds(
+def test_several_processes_give_the_summary_of_one(
     tmp_path: Path, write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def test_several_processes_find_what_one_finds(
         path.unlink()
     again = summarize(runs, Comparisons(tmp_path))
     compared = [row.quality for group in again.groups for row in group.rows]
-    assert [each["rouge1"].difference is None for each in compared] == [
+    assert [quality["rouge1"].difference is None for quality in compared] == [
         row.quality["rouge1"].difference is None for row in rows
     ]
 
@@ -55,15 +55,15 @@ def six_groups(
     return read_runs(tmp_path)[0]
 
 
-def test_a_process_that_dies_leaves_its_groups_to_this_one(six_groups: list[StoredRun]) -> None:
+def test_groups_of_a_process_that_dies_are_compared_here(six_groups: list[StoredRun]) -> None:
     before = set(active_children())
 
     def kill() -> None:
         for process in set(active_children()) - before:
             process.kill()
 
-    found = summarize(six_groups, Comparisons(None, processes=2), on_progress=kill)
-    assert found == summarize(six_groups, Comparisons(None))
+    summary = summarize(six_groups, Comparisons(None, processes=2), on_progress=kill)
+    assert summary == summarize(six_groups, Comparisons(None))
 
 
 def test_an_interrupt_leaves_no_process_behind(six_groups: list[StoredRun]) -> None:

@@ -1,4 +1,4 @@
-"""The paper's numbers, against its own text and against exact counts."""
+"""The numbers of the paper, against its text and against exact counts."""
 
 from collections import defaultdict
 
@@ -9,7 +9,7 @@ from harness.api.recipe import parse
 from harness.reporting.paper import PaperCell, paper_cell, paper_cells
 
 
-def test_every_table_is_there_with_all_its_rows() -> None:
+def test_every_table_has_all_its_rows() -> None:
     rows: defaultdict[tuple[str, str], int] = defaultdict(int)
     for cell in paper_cells():
         rows[cell.table, cell.task] += 1
@@ -42,28 +42,30 @@ def test_the_cell_with_most_metrics_is_chosen_and_tables_agree() -> None:
     assert cell.table == "4a"
     assert set(cell.metrics) == {"rouge1", "rouge2", "rougeL", "bertscore", "summac"}
     printed: dict[tuple[str, str, str], list[PaperCell]] = defaultdict(list)
-    for each in paper_cells():
-        printed[each.backbone, each.recipe, each.task].append(each)
+    for printed_cell in paper_cells():
+        printed[printed_cell.backbone, printed_cell.recipe, printed_cell.task].append(printed_cell)
     for cells in printed.values():
         for field in ("speed_pct", "trained_params", "mem_gb"):
-            assert len({getattr(each, field) for each in cells}) == 1
+            assert len({getattr(printed_cell, field) for printed_cell in cells}) == 1
 
 
 @pytest.mark.parametrize(
-    ("recipe", "known"),
+    ("recipe", "recipe_of_paper"),
     [
         ("lora_ff:paper_compat=true+lprun", "lora_ff+lprun"),
         ("full:paper_compat=true", "full"),
         ("lora_ff:paper_compat=true,r=4", "lora_ff:r=4"),
     ],
 )
-def test_counting_as_the_paper_does_is_the_papers_recipe(recipe: str, known: str) -> None:
+def test_the_paper_compat_option_does_not_change_the_cell(
+    recipe: str, recipe_of_paper: str
+) -> None:
     cell = paper_cell("bart-large", recipe, "mimic_discharge")
     assert cell is not None
-    assert cell == paper_cell("bart-large", known, "mimic_discharge")
+    assert cell == paper_cell("bart-large", recipe_of_paper, "mimic_discharge")
 
 
-def test_what_the_paper_has_not_is_none() -> None:
+def test_a_recipe_or_backbone_that_is_not_in_the_paper_has_no_cell() -> None:
     assert paper_cell("bart-large", "lora_ff:r=64", "mimic_discharge") is None
     assert paper_cell("nano-t5", "full", "hcm") is None
 

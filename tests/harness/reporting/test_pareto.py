@@ -28,7 +28,7 @@ def test_without_intervals_it_is_the_classic_front(points: list[tuple[float, ...
 
 
 @given(exact, st.floats(0, 2))
-def test_whatever_is_off_the_front_falls_to_one_on_it(
+def test_every_point_off_the_front_is_dominated_by_one_on_it(
     points: list[tuple[float, ...]], half: float
 ) -> None:
     front = front_of(points, half)
@@ -71,7 +71,7 @@ def test_a_chain_of_ties_does_not_take_the_best_quality_off_the_front() -> None:
     assert pareto_front(points) == {"full", "worse than full"}
 
 
-def test_what_beats_each_other_in_a_circle_stays() -> None:
-    # Two steps apart is a difference, one step is a tie.
+def test_points_that_dominate_each_other_in_a_circle_stay() -> None:
+    # Two steps apart is a difference; one step is a tie.
     points: list[tuple[float, ...]] = [(0.0, 2.0, 1.0), (1.0, 0.0, 2.0), (2.0, 1.0, 0.0)]
     assert front_of(points, half=0.75) == {"0", "1", "2"}

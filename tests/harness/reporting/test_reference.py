@@ -1,4 +1,4 @@
-"""One's own numbers beside the paper's and another folder's."""
+"""Runs with reference numbers: those of the paper and of another folder."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def summary_of(folder: Path) -> Summary:
     return summarize(read_runs(folder)[0], Comparisons(None))
 
 
-def test_the_paper_stands_beside_rows_that_it_has(tmp_path: Path, write_run: WriteRun) -> None:
+def test_numbers_of_the_paper_are_added_to_its_rows(tmp_path: Path, write_run: WriteRun) -> None:
     scores = {"rouge1": [40.0, 44.0], "summac_conv": [50.0, 60.0], "rougeLsum": [1.0, 2.0]}
     where = {"task": "mimic_discharge"}
     write_run(tmp_path, scores, backbone="facebook/bart-large", recipe="lora_ff", id="a", **where)
@@ -40,21 +40,23 @@ def test_the_paper_stands_beside_rows_that_it_has(tmp_path: Path, write_run: Wri
     assert mine.reference is None
     assert any("A40" in note for note in bart.notes)
     assert any("no numbers on this backbone and task" in note for note in nano.notes)
-    (source, theirs), (label, difference) = reference_lines(lora, "GB", ["rouge1", "rougeLsum"])
+    (source, paper_values), (label, difference) = reference_lines(
+        lora, "GB", ["rouge1", "rougeLsum"]
+    )
     assert (source, label) == ("Table 4a", "difference")
-    assert theirs == ["125 %", "4.0 M", "27.25", "41.60", "-"]
+    assert paper_values == ["125 %", "4.0 M", "27.25", "41.60", "-"]
     assert difference == ["", "-4.0 M", "-26.18", "+0.40", ""]
     assert any("which variant of SummaC" in note for note in bart.notes)
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "written"),
+    ("value", "reference", "written"),
     [(0.998, 1, "+0 %"), (1.002, 1, "+0 %"), (0.99, 1, "-1 %"), (1.2, 1, "+20 %"), (None, 1, "")],
 )
-def test_what_rounds_to_nothing_has_no_minus(
-    ours: float | None, theirs: float, written: str
+def test_a_difference_that_rounds_to_zero_has_no_minus(
+    value: float | None, reference: float, written: str
 ) -> None:
-    assert signed(ours, theirs, 100, 0, " %") == written
+    assert signed(value, reference, 100, 0, " %") == written
 
 
 def other_run(folder: Path, write_run: WriteRun, **changes: Any) -> None:
@@ -70,7 +72,9 @@ def other_run(folder: Path, write_run: WriteRun, **changes: Any) -> None:
     write_run(folder, {"rouge1": [40.0, 42.0]}, speed=speed, **changes)
 
 
-def test_another_folder_on_equal_ground(tmp_path: Path, write_run: WriteRun) -> None:
+def test_another_folder_with_an_equal_fingerprint_is_a_reference(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
     other_run(tmp_path / "ours", write_run)
     other_run(tmp_path / "theirs", write_run)
     summary = summary_of(tmp_path / "ours")
@@ -90,7 +94,7 @@ def test_another_folder_on_equal_ground(tmp_path: Path, write_run: WriteRun) -> 
         ("data", {"sha256": "00" * 32}, "quality", "seeds or data differ"),
     ],
 )
-def test_what_was_made_in_another_way_is_left_out_and_named(
+def test_numbers_of_different_conditions_are_left_out_and_named(
     tmp_path: Path, write_run: WriteRun, field: str, value: Any, lost: str, note: str
 ) -> None:
     other_run(tmp_path / "ours", write_run)
@@ -107,7 +111,7 @@ def test_what_was_made_in_another_way_is_left_out_and_named(
     assert any(note in text for text in group.notes)
 
 
-def test_unlike_signatures_and_settings_are_named(tmp_path: Path, write_run: WriteRun) -> None:
+def test_different_signatures_and_settings_are_named(tmp_path: Path, write_run: WriteRun) -> None:
     other_run(tmp_path / "ours", write_run)
     other_run(tmp_path / "theirs", write_run)
     path = next(tmp_path.glob("theirs/*/report.json"))

@@ -1,4 +1,4 @@
-"""The table of runs, as a terminal of 80 columns shows it."""
+"""The table of runs in a terminal of 80 columns."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def show(*reports: Report, width: int = 80) -> str:
 
 
 def rows(shown: str) -> list[str]:
-    """The lines from the first table's headings on: the answer stands before them."""
+    """Return the lines from the first table's headings on, without the answer above."""
     lines = shown.splitlines()
     return lines[next(n for n, line in enumerate(lines) if line.startswith("recipe ")) :]
 
@@ -80,9 +80,9 @@ def test_runs_are_grouped_and_full_comes_first(make_report: MakeReport) -> None:
     ]
     shown = show(*reports)
     words = [line.split()[0] for line in shown.splitlines() if line[:1].strip()]
-    known = {"b-one", "b-two", "full", "lora_ff", "lprun"}
+    labels = {"b-one", "b-two", "full", "lora_ff", "lprun"}
     recipes = ["full", "lora_ff", "lprun"]
-    assert [word for word in words if word in known] == ["b-one", *recipes, "b-two", *recipes]
+    assert [word for word in words if word in labels] == ["b-one", *recipes, "b-two", *recipes]
     assert "b-one on notes" in shown
 
 
@@ -94,7 +94,7 @@ def test_the_notes_say_how_to_read_it(make_report: MakeReport) -> None:
     assert "is noise" not in show(make_report())
 
 
-def test_allocations_that_were_tried_again_come_with_advice(make_report: MakeReport) -> None:
+def test_retried_allocations_come_with_advice(make_report: MakeReport) -> None:
     short, well = make_report(recipe="lprun"), make_report()
     assert short.memory
     assert well.memory
@@ -144,23 +144,23 @@ def test_rows_fit_the_width_and_lose_no_number(make_report: MakeReport, width: i
     columns = next(line for line in shown.splitlines() if line.startswith("recipe")).split()[4:]
     named = {"R-1": "rouge1", "R-L": "rougeL", "BLEU": "bleu", "chrF": "chrf", "other": "other"}
     unnamed = [metric for heading, metric in named.items() if heading not in columns]
-    # What does not fit is named.
+    # Columns that do not fit are named.
     assert all(metric in " ".join(shown.split()).partition("Not shown")[2] for metric in unnamed)
     assert ("Not shown" in shown) == bool(unnamed)
 
 
-def test_names_cannot_drive_the_terminal(make_report: MakeReport) -> None:
+def test_names_cannot_send_control_characters(make_report: MakeReport) -> None:
     shown = show(make_report(backbone="model[/v2]\x1b[31m", task="notes [old]\n\u202e"))
     assert "model[/v2]\ufffd[31m on notes [old]\ufffd\ufffd" in shown
     assert "\x1b" not in shown
 
 
-def test_cells_align_by_what_they_take_on_a_screen() -> None:
+def test_cells_align_by_their_width_on_a_screen() -> None:
     lines = [Line(["名前", "1"]), Line(["a", "10"])]
     assert list(in_columns(lines, 80)) == ["名前  1", "a    10"]
 
 
-def test_a_long_first_cell_folds_and_none_of_it_is_lost() -> None:
+def test_a_long_first_cell_wraps_and_loses_nothing() -> None:
     shown = list(in_columns([Line(["x" * 30, "123456"])], 20))
     assert "".join(shown).replace(" ", "").replace("123456", "") == "x" * 30
     assert max(map(len, shown)) <= 20

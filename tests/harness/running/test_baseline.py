@@ -1,4 +1,4 @@
-"""An earlier run as the baseline: only on equal ground."""
+"""An earlier run as the baseline: only on equal hardware, versions and batches."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def earlier(tmp_path: Path, make_report: MakeReport) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def ours(make_report: MakeReport) -> Report:
+def recipe_report(make_report: MakeReport) -> Report:
     report = make_report(recipe="lora_ff", id="ours")
     assert report.speed
     assert report.memory
@@ -33,17 +33,17 @@ def ours(make_report: MakeReport) -> Report:
     return report
 
 
-def test_ratios_are_recipe_over_full(ours: Report, earlier: Callable[..., Path]) -> None:
-    apply_baseline(ours, earlier())
-    assert ours.speed
-    assert ours.memory
-    assert ours.speed.relative == pytest.approx(1.75)
-    assert ours.memory.relative == 0.25
-    # The two did not take turns: there is no interval, and the report says so.
-    assert ours.speed.relative_ci is None
-    assert ours.speed.noise_floor is None
-    assert "tiny-full-notes-s0-0123abcd" in ours.speed.baseline
-    assert "not interleaved" in ours.speed.baseline
+def test_ratios_are_recipe_over_full(recipe_report: Report, earlier: Callable[..., Path]) -> None:
+    apply_baseline(recipe_report, earlier())
+    assert recipe_report.speed
+    assert recipe_report.memory
+    assert recipe_report.speed.relative == pytest.approx(1.75)
+    assert recipe_report.memory.relative == 0.25
+    # Their windows were not interleaved, so there is no interval; the report says so.
+    assert recipe_report.speed.relative_ci is None
+    assert recipe_report.speed.noise_floor is None
+    assert "tiny-full-notes-s0-0123abcd" in recipe_report.speed.baseline
+    assert "not interleaved" in recipe_report.speed.baseline
 
 
 OTHER = {
@@ -62,27 +62,27 @@ OTHER = {
 
 @pytest.mark.parametrize("field", Fingerprint.model_fields)
 def test_unequal_fingerprints_are_refused_by_name(
-    ours: Report, earlier: Callable[..., Path], field: str
+    recipe_report: Report, earlier: Callable[..., Path], field: str
 ) -> None:
-    assert ours.fingerprint
-    setattr(ours.fingerprint, field, OTHER[field])
-    before = ours.model_copy(deep=True)
+    assert recipe_report.fingerprint
+    setattr(recipe_report.fingerprint, field, OTHER[field])
+    before = recipe_report.model_copy(deep=True)
     with pytest.raises(HarnessError) as raised:
-        apply_baseline(ours, earlier())
+        apply_baseline(recipe_report, earlier())
     assert f"they differ in {field} (" in raised.value.message
     assert str(OTHER[field]) in raised.value.message
     assert "Leave probe.baseline out" in str(raised.value)
-    assert ours == before
+    assert recipe_report == before
 
 
-def test_all_that_differs_is_named(ours: Report, earlier: Callable[..., Path]) -> None:
-    assert ours.fingerprint
-    assert ours.speed
-    ours.fingerprint.threads = 64
-    ours.fingerprint.dtype = "bfloat16"
-    ours.speed.schedule_sha256 = "ef" * 32
+def test_every_difference_is_named(recipe_report: Report, earlier: Callable[..., Path]) -> None:
+    assert recipe_report.fingerprint
+    assert recipe_report.speed
+    recipe_report.fingerprint.threads = 64
+    recipe_report.fingerprint.dtype = "bfloat16"
+    recipe_report.speed.schedule_sha256 = "ef" * 32
     with pytest.raises(HarnessError) as raised:
-        apply_baseline(ours, earlier())
+        apply_baseline(recipe_report, earlier())
     assert "threads (2 there, 64 here)" in raised.value.message
     assert "dtype (float32 there, bfloat16 here)" in raised.value.message
     assert "the batches that were timed" in raised.value.message
@@ -108,12 +108,12 @@ def test_only_a_good_run_of_full_can_be_a_baseline(
 
 @pytest.mark.parametrize("field", ["speed", "memory", "fingerprint"])
 def test_a_run_without_measurements_cannot_be_compared(
-    ours: Report, earlier: Callable[..., Path], field: str
+    recipe_report: Report, earlier: Callable[..., Path], field: str
 ) -> None:
     with pytest.raises(HarnessError, match="holds no measurements"):
-        apply_baseline(ours, earlier(**{field: None}))
+        apply_baseline(recipe_report, earlier(**{field: None}))
 
 
-def test_a_folder_without_a_run_is_named(ours: Report, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_named(recipe_report: Report, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="There is no run in"):
-        apply_baseline(ours, tmp_path)
+        apply_baseline(recipe_report, tmp_path)

@@ -1,4 +1,4 @@
-"""A run whose best weights are chosen by a third party's metric of which less is better."""
+"""A run that chooses its best weights by a plugin's metric where less is better."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness import Metric, Score, hookimpl
 
 class ErrorRate(Metric):
     names = ("error_rate",)
-    values = [95.9, 84.3, 95.1, 84.3]  # Of three evaluations, then of the test split.
+    values = [95.9, 84.3, 95.1, 84.3]  # The values of three evaluations, then of the test split.
 
     def score(self, sources, predictions, references):
         value = self.values.pop(0)
@@ -35,7 +35,7 @@ def register_metrics(register):
 
 @pytest.fixture
 def _error_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Install the metric as pip would, and let it be found."""
+    """Install the metric as pip does, and let the harness discover it."""
     folder = tmp_path / "site"
     information = folder / "error_rate-1.0.dist-info"
     information.mkdir(parents=True)
@@ -49,13 +49,13 @@ def _error_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.mark.usefixtures("_error_rate")
-def test_the_least_value_is_kept_and_shown_in_its_direction(
+def test_the_weights_with_the_least_value_are_kept(
     harness: Harness, short_run: list[str], tmp_path: Path
 ) -> None:
     chosen = ["--metrics", "error_rate,rouge", "--set", "train.best_metric=error_rate"]
     results = tmp_path / "results"
-    done = harness(*short_run, *chosen, "--set", "train.max_steps=9", "--out", str(results))
-    assert done.exit_code == 0, done.output
+    finished = harness(*short_run, *chosen, "--set", "train.max_steps=9", "--out", str(results))
+    assert finished.exit_code == 0, finished.output
     (path,) = results.glob("*/report.json")
     training = json.loads(path.read_text())["training"]
     rows = [json.loads(line) for line in (path.parent / "history.jsonl").read_text().splitlines()]
@@ -68,7 +68,7 @@ def test_the_least_value_is_kept_and_shown_in_its_direction(
     assert "error_rate" in shown.stdout
 
 
-def test_a_metric_that_the_run_does_not_compute_is_an_error_that_lists_those_it_does(
+def test_an_uncomputed_metric_is_an_error_that_lists_the_computed_ones(
     harness: Harness, short_run: list[str], tmp_path: Path
 ) -> None:
     result = harness(*short_run, "--set", "train.best_metric=rouge9", "--out", str(tmp_path / "r"))

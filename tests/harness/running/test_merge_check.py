@@ -1,4 +1,4 @@
-"""The merged model and the float32 model, compared with what was evaluated."""
+"""The merge check: the merged model and the float32 model against the evaluated one."""
 
 import pytest
 import torch
@@ -34,19 +34,19 @@ def _trained(backbone: Backbone, text: str, precision: str) -> tuple[Trainer, Re
 def _logits(model: torch.nn.Module) -> Tensor:
     ids = torch.tensor([EXAMPLES[0].source])
     with torch.inference_mode():
-        found: Tensor = model.eval()(input_ids=ids, decoder_input_ids=ids).logits
-    return found
+        logits: Tensor = model.eval()(input_ids=ids, decoder_input_ids=ids).logits
+    return logits
 
 
 @pytest.mark.parametrize("text", ["lora_ff+lprun", "full"])
-def test_the_saved_weights_on_the_published_backbone_are_what_bfloat16_is_compared_with(
+def test_bfloat16_is_compared_with_the_saved_weights_on_the_published_backbone(
     backbone: Backbone, text: str
 ) -> None:
     trainer, run = _trained(backbone, text, "bfloat16")
     saved = {name: value.detach().clone() for name, value in trainer.trained.items()}
     loaded = load_trained(run, saved)
 
-    # By hand: the published weights, the recipe, and the saved weights over them.
+    # By hand: load the published weights, apply the recipe, load the saved weights.
     torch.manual_seed(run.spec.seed)
     expected = compose(backbone.load("random"), backbone, run.recipe)
     assert expected.load_state_dict(saved, strict=False).unexpected_keys == []
@@ -61,12 +61,12 @@ def test_the_saved_weights_on_the_published_backbone_are_what_bfloat16_is_compar
     assert difference is not None
     assert reason is None
     largest = float(_logits(loaded).abs().max())
-    # bfloat16 keeps 8 bits; twenty roundings, one after another, of which none counts for more.
+    # bfloat16 keeps 8 bits; the bound allows twenty consecutive roundings of equal weight.
     assert 0 < difference < 20 * 2**-8 * max(1, largest)
     assert merge_check.largest_logit_difference < 1e-4 * max(1, largest)
 
 
-def test_what_was_evaluated_in_float32_has_no_second_precision(backbone: Backbone) -> None:
+def test_a_model_evaluated_in_float32_is_not_compared_with_float32(backbone: Backbone) -> None:
     trainer, _ = _trained(backbone, "lora_ff", "float32")
     difference, reason = compare_with_float32(
         trainer.model, EXAMPLES, torch.float32, lambda: pytest.fail("loaded")
@@ -76,7 +76,7 @@ def test_what_was_evaluated_in_float32_has_no_second_precision(backbone: Backbon
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])
-def test_a_second_copy_that_does_not_fit_leaves_a_reason_and_the_model_as_it_was(
+def test_a_second_copy_that_does_not_fit_leaves_a_reason_and_the_model_unchanged(
     backbone: Backbone, error: Exception
 ) -> None:
     trainer, run = _trained(backbone, "lora_ff", "bfloat16")
@@ -92,7 +92,7 @@ def test_a_second_copy_that_does_not_fit_leaves_a_reason_and_the_model_as_it_was
     assert check_merge(trainer.model, run.recipe, EXAMPLES).largest_logit_difference < 1e-2
 
 
-def test_another_error_of_the_second_copy_is_not_taken_for_lack_of_memory(
+def test_another_error_of_the_second_copy_is_raised(
     backbone: Backbone,
 ) -> None:
     trainer, _ = _trained(backbone, "lora_ff", "bfloat16")

@@ -1,4 +1,4 @@
-"""A run that is killed, at any moment and more than once, ends as if nothing had happened."""
+"""A run that is killed, even several times, resumes and ends with the same files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.running.run import Run
 from harness.spec.run_spec import read_toml, resolve
 from harness.training.resolved_run import resolve_run
 
-# Kills itself, as the out-of-memory killer would, at a named moment of the run.
+# Runs a command and kills itself at a phase and step, as the out-of-memory killer does.
 DIES = """
 import os, signal, sys
 from harness.cli.main import app
@@ -55,29 +55,38 @@ DEATHS = ["probe memory:0", "train:2", "train:5", "evaluate:0", "evaluate:2", "h
 
 @pytest.mark.slow
 @pytest.mark.parametrize("deaths", [DEATHS, ["train:4"]], ids=["everywhere", "once"])
-def test_a_run_killed_at_any_moment_ends_in_the_same_files(
+def test_a_run_killed_at_any_moment_ends_with_the_same_files(
     finished_run: Any, tmp_path: Path, deaths: list[str]
 ) -> None:
-    whole: Path = finished_run.folder
-    command = ["run", str(whole / "spec.toml"), "--out", str(tmp_path), "--snapshot-every", "0"]
+    uninterrupted: Path = finished_run.folder
+    command = [
+        "run",
+        str(uninterrupted / "spec.toml"),
+        "--out",
+        str(tmp_path),
+        "--snapshot-every",
+        "0",
+    ]
     for moment in deaths:
-        died = subprocess.run([sys.executable, "-c", DIES, moment, *command], check=False)
-        assert died.returncode == -signal.SIGKILL
+        killed = subprocess.run([sys.executable, "-c", DIES, moment, *command], check=False)
+        assert killed.returncode == -signal.SIGKILL
         assert not list(tmp_path.glob("[!.]*"))
     subprocess.run([sys.executable, "-m", "harness", *command], check=True)
     (folder,) = tmp_path.iterdir()
-    assert folder.name == whole.name
+    assert folder.name == uninterrupted.name
     for name in ("predictions.jsonl", "history.jsonl", "weights.safetensors", "spec.toml"):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
-    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in whole.iterdir())
-    one, other = read_report(whole), read_report(folder)
-    assert (one.quality, one.decoding, one.handover) == (
-        other.quality,
-        other.decoding,
-        other.handover,
+        assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        p.name for p in uninterrupted.iterdir()
     )
-    assert one.resumed == []
-    assert [(r.phase, r.step) for r in other.resumed] == [
+    expected, resumed = read_report(uninterrupted), read_report(folder)
+    assert (expected.quality, expected.decoding, expected.handover) == (
+        resumed.quality,
+        resumed.decoding,
+        resumed.handover,
+    )
+    assert expected.resumed == []
+    assert [(r.phase, r.step) for r in resumed.resumed] == [
         (moment.partition(":")[0], int(moment[-1]) - 1 if moment.startswith("train") else None)
         for moment in deaths
     ]
@@ -110,7 +119,7 @@ class Stopper:
 
 @pytest.fixture
 def attempt(finished_run: Any, tmp_path: Path) -> Callable[..., Stopper]:
-    """Run the finished run's spec elsewhere, interrupted after a step."""
+    """Run the spec of the finished run in another folder; interrupt it after a step."""
     spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
 
     def start(step: int, phase: str = "train") -> Stopper:
@@ -126,7 +135,7 @@ def attempt(finished_run: Any, tmp_path: Path) -> Callable[..., Stopper]:
     return start
 
 
-def test_an_interrupted_run_goes_on_and_repeats_no_phase(
+def test_an_interrupted_run_resumes_and_repeats_no_phase(
     finished_run: Any, tmp_path: Path, attempt: Callable[..., Stopper]
 ) -> None:
     first = attempt(4)
@@ -144,12 +153,12 @@ def test_an_interrupted_run_goes_on_and_repeats_no_phase(
     assert (report.speed, report.memory) == (stopped.speed, stopped.memory)
     assert report.training
     assert report.seconds > report.training.seconds > 0
-    whole = finished_run.folder
+    uninterrupted = finished_run.folder
     for name in ("predictions.jsonl", "history.jsonl", "weights.safetensors"):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+        assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes(), name
 
 
-def test_predictions_that_were_made_are_not_made_again(
+def test_stored_predictions_are_not_generated_again(
     finished_run: Any, tmp_path: Path, attempt: Callable[..., Stopper]
 ) -> None:
     first = attempt(4, "evaluate")
@@ -159,17 +168,21 @@ def test_predictions_that_were_made_are_not_made_again(
     assert (stopped.status, stopped.failure.phase) == ("interrupted", "evaluate")
     assert stopped.decoding is None
     second = attempt(0, "evaluate")
-    # The first step of the second says what there was.
+    # The first step of the second attempt counts the stored predictions.
     assert (first.steps, second.steps) == ([2, 4], [4, 6])
     report = read_report(folder)
     assert (report.status, [r.phase for r in report.resumed]) == ("ok", ["evaluate"])
-    whole = finished_run.folder
-    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in whole.iterdir())
-    assert (folder / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
-    assert report.quality == read_report(whole).quality
+    uninterrupted = finished_run.folder
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        p.name for p in uninterrupted.iterdir()
+    )
+    assert (folder / "predictions.jsonl").read_bytes() == (
+        uninterrupted / "predictions.jsonl"
+    ).read_bytes()
+    assert report.quality == read_report(uninterrupted).quality
 
 
-def test_the_id_is_of_what_is_run_and_not_of_how_it_is_written(
+def test_equal_runs_have_one_id_however_their_specs_are_written(
     finished_run: Any, tmp_path: Path
 ) -> None:
     spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")

@@ -1,4 +1,4 @@
-"""A run's inputs, what it leaves in its folder, and that it can be repeated."""
+"""A run: its inputs, the files in its folder, and that it can be repeated."""
 
 import json
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def spec_of(folder: Path) -> RunSpec:
     return resolve(read_toml(folder / "spec.toml"), "paper")
 
 
-def test_the_folder_is_whole_and_named_by_the_run(folder: Path, report: Report) -> None:
+def test_the_folder_is_complete_and_named_by_the_run(folder: Path, report: Report) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "history.jsonl",
         "predictions.jsonl",
@@ -60,11 +60,11 @@ def test_the_folder_is_whole_and_named_by_the_run(folder: Path, report: Report) 
     ]
     assert folder.name == report.id
     assert report.id.startswith("tiny-t5-lora_ff+lprun-notes-s0-")
-    # Beside it, at most what `harness report` keeps of its comparisons.
+    # The only other folder allowed is the cache of `harness report`.
     assert {path.name for path in folder.parent.iterdir()} - {".cache"} == {report.id}
 
 
-def test_the_report_says_what_was_done(report: Report) -> None:
+def test_the_report_describes_the_run(report: Report) -> None:
     assert (report.status, report.failure) == ("ok", None)
     assert (report.backbone, report.recipe, report.task) == ("tiny-t5", "lora_ff+lprun", "notes")
     assert report.data
@@ -93,7 +93,7 @@ def test_the_report_holds_measurements_and_invents_no_ratio(report: Report) -> N
     assert len(speed.window_seconds) == 4
     assert memory.relative is None
     assert memory.peak_bytes >= memory.static_bytes > 0
-    # r 16 on two linear layers of 32 x 48 in each of the ten layers that are left.
+    # Rank 16 on two linear layers of 32 x 48 in each of the ten remaining layers.
     assert parameters.trainable == 10 * 2 * 16 * (32 + 48)
     share = 100 * parameters.trainable / parameters.original
     assert parameters.trainable_pct_of_original == pytest.approx(share)
@@ -124,14 +124,14 @@ def test_quality_is_that_of_the_stored_predictions(
     }
     package = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
     for name in package.rouge_types:
-        each = [
+        expected = [
             100 * package.score(p["reference"], p["prediction"])[name].fmeasure for p in predictions
         ]
-        assert [p["scores"][name] for p in predictions] == pytest.approx(each, abs=1e-4)
-        assert report.quality[name].value == pytest.approx(sum(each) / len(each))
+        assert [p["scores"][name] for p in predictions] == pytest.approx(expected, abs=1e-4)
+        assert report.quality[name].value == pytest.approx(sum(expected) / len(expected))
 
 
-def test_the_history_leads_to_the_best_step(folder: Path, report: Report) -> None:
+def test_the_best_step_has_the_highest_score_of_the_history(folder: Path, report: Report) -> None:
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
     scores = {row["step"]: row["eval"]["rouge1"] for row in rows if "eval" in row}
@@ -141,7 +141,7 @@ def test_the_history_leads_to_the_best_step(folder: Path, report: Report) -> Non
     assert scores[report.training.best_step] == report.training.best_value
 
 
-def test_the_stored_weights_make_the_stored_predictions(
+def test_the_stored_weights_generate_the_stored_predictions(
     folder: Path, report: Report, predictions: list[dict[str, Any]]
 ) -> None:
     spec = spec_of(folder)
@@ -150,15 +150,15 @@ def test_the_stored_weights_make_the_stored_predictions(
     load_weights(trainer.trained, folder)
     trainer.engine.unpatch(trainer.model)
     sources = [example.source for example in inputs.test.examples]
-    made = generate(trainer.model, inputs.tokenizer, sources, spec.test, shared_beams=True)
-    assert made == [p["prediction"] for p in predictions]
+    generated = generate(trainer.model, inputs.tokenizer, sources, spec.test, shared_beams=True)
+    assert generated == [p["prediction"] for p in predictions]
     with safe_open(folder / "weights.safetensors", framework="pt") as file:
         numel = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
     assert report.parameters
     assert numel == report.parameters.trainable
 
 
-def test_its_spec_runs_again_to_the_same_bits(
+def test_the_stored_spec_runs_again_with_the_same_bits(
     folder: Path, harness: Callable[..., Result], tmp_path: Path
 ) -> None:
     result = harness("run", str(folder / "spec.toml"), "--out", str(tmp_path))
@@ -167,11 +167,15 @@ def test_its_spec_runs_again_to_the_same_bits(
     assert again.name == folder.name
     for name in ("predictions.jsonl", "history.jsonl", "spec.toml", "weights.safetensors"):
         assert (again / name).read_bytes() == (folder / name).read_bytes(), name
-    one, two = read_report(folder), read_report(again)
-    assert one.speed
-    assert two.speed
-    assert one.speed.schedule_sha256 == two.speed.schedule_sha256
-    assert (one.quality, one.data, one.fingerprint) == (two.quality, two.data, two.fingerprint)
+    first, second = read_report(folder), read_report(again)
+    assert first.speed
+    assert second.speed
+    assert first.speed.schedule_sha256 == second.speed.schedule_sha256
+    assert (first.quality, first.data, first.fingerprint) == (
+        second.quality,
+        second.data,
+        second.fingerprint,
+    )
 
 
 def changed(spec: RunSpec, **values: Any) -> RunSpec:
@@ -182,23 +186,25 @@ def test_samples_of_eval_and_test_are_the_same_in_every_run(folder: Path) -> Non
     spec = spec_of(folder)
     train = {**spec.train.model_dump(), "eval_examples": 3}
     test = {**spec.test.model_dump(), "examples": 4}
-    some = changed(spec, train=train, test=test, task_options={"split_seed": 5})
-    whole = read_inputs(changed(spec, task_options={"split_seed": 5}), installed())
-    one, other = (read_inputs(changed(some, seed=seed), installed()) for seed in (0, 1))
-    assert (len(one.eval_rows), len(one.test_rows)) == (3, 4)
-    assert one.eval_rows["id"] == other.eval_rows["id"]
-    assert one.test_rows["id"] == other.test_rows["id"]
-    assert [i for i in whole.test_rows["id"] if i in one.test_rows["id"]] == one.test_rows["id"]
-    assert [e.source for e in one.test.examples] == [
-        e.source
-        for e, i in zip(whole.test.examples, whole.test_rows["id"], strict=True)
-        if i in one.test_rows["id"]
+    sampled = changed(spec, train=train, test=test, task_options={"split_seed": 5})
+    all_rows = read_inputs(changed(spec, task_options={"split_seed": 5}), installed())
+    first, second = (read_inputs(changed(sampled, seed=seed), installed()) for seed in (0, 1))
+    assert (len(first.eval_rows), len(first.test_rows)) == (3, 4)
+    assert first.eval_rows["id"] == second.eval_rows["id"]
+    assert first.test_rows["id"] == second.test_rows["id"]
+    assert [i for i in all_rows.test_rows["id"] if i in first.test_rows["id"]] == first.test_rows[
+        "id"
     ]
-    # All rows are hashed, also those that are not scored.
-    assert one.data.sha256 == whole.data.sha256
+    assert [e.source for e in first.test.examples] == [
+        e.source
+        for e, i in zip(all_rows.test.examples, all_rows.test_rows["id"], strict=True)
+        if i in first.test_rows["id"]
+    ]
+    # The hash covers all rows, also those that are not scored.
+    assert first.data.sha256 == all_rows.data.sha256
 
 
-def test_what_is_skipped_and_cut_is_counted(folder: Path, tmp_path: Path) -> None:
+def test_skipped_rows_and_truncated_texts_are_counted(folder: Path, tmp_path: Path) -> None:
     rows: list[dict[str, str | None]] = [
         {"source": "short " * n, "target": "word " * n} for n in (1, 2, 40)
     ]
@@ -214,7 +220,7 @@ def test_what_is_skipped_and_cut_is_counted(folder: Path, tmp_path: Path) -> Non
     assert (data.cut_sources, data.cut_targets) == (4, 4)
 
 
-def test_a_baseline_that_cannot_serve_is_refused_before_anything_is_measured(
+def test_an_unsuitable_baseline_is_refused_before_anything_is_measured(
     folder: Path,
 ) -> None:
     spec = spec_of(folder)
@@ -233,5 +239,5 @@ def test_a_baseline_that_cannot_serve_is_refused_before_anything_is_measured(
         (RuntimeError("anything"), "error"),
     ],
 )
-def test_every_end_has_a_status(error: BaseException, status: str) -> None:
+def test_every_error_has_a_status(error: BaseException, status: str) -> None:
     assert status_of(error) == status

@@ -1,4 +1,4 @@
-"""One run in two processes, through the command line and through torch's launcher."""
+"""One run in two processes, started by the command line and by torchrun."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def losses(folder: Path) -> list[float]:
 @pytest.mark.parametrize(
     ("recipe", "way"), [("lora_ff:dropout=0.0+lprun", "option"), ("full", "torchrun")]
 )
-def test_two_processes_learn_as_one(
+def test_two_processes_have_the_losses_of_one(
     harness: Harness,
     short_run: list[str],
     without_dropout: Path,
@@ -62,7 +62,7 @@ def test_two_processes_learn_as_one(
     recipe: str,
     way: str,
 ) -> None:
-    # Ten examples to a step, eight to the last one of an epoch: shares of unlike sizes.
+    # A step has ten examples, and the last step of an epoch eight: the shares differ in size.
     settings = ["train.batch_size=5", "train.accumulation=2", "train.max_steps=10"]
     changes = [word for setting in settings for word in ("--set", setting)]
     arguments = [
@@ -75,7 +75,7 @@ def test_two_processes_learn_as_one(
     ]
     alone = harness("run", *arguments, "--out", str(tmp_path / "alone"))
     assert alone.exit_code == 0, alone.output
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *LAUNCHED[way], *arguments, "--out", str(tmp_path / "two")],
         cwd=strangers,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -83,17 +83,17 @@ def test_two_processes_learn_as_one(
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    # One process speaks.
-    assert done.stderr.splitlines().count("train") == 1
-    (one,), (two,) = [[*(tmp_path / name).iterdir()] for name in ("alone", "two")]
-    assert one.name != two.name
-    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
-    assert len(losses(two)) == 10
-    reports = [read_report(folder) for folder in (one, two)]
+    assert process.returncode == 0, process.stderr
+    # Only one process prints.
+    assert process.stderr.splitlines().count("train") == 1
+    (single,), (double,) = [[*(tmp_path / name).iterdir()] for name in ("alone", "two")]
+    assert single.name != double.name
+    assert losses(double) == pytest.approx(losses(single), rel=1e-4)
+    assert len(losses(double)) == 10
+    reports = [read_report(folder) for folder in (single, double)]
     assert [report.training.processes for report in reports if report.training] == [1, 2]
     assert reports[0].parameters == reports[1].parameters
-    texts = [(folder / "predictions.jsonl").read_text() for folder in (one, two)]
+    texts = [(folder / "predictions.jsonl").read_text() for folder in (single, double)]
     assert texts[0] == texts[1]
 
 
@@ -110,19 +110,19 @@ def test_a_sharded_model_is_refused_before_anything_is_done(
     assert not (tmp_path / "results").exists()
 
 
-def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert not is_launched()
 
 
-def test_a_mistake_is_told_once(short_run: list[str], tmp_path: Path, strangers: Path) -> None:
+def test_an_error_is_printed_once(short_run: list[str], tmp_path: Path, strangers: Path) -> None:
     arguments = [*short_run[1:], "--set", "metrics=beauty"]
     words: list[Any] = [sys.executable, *ONE, "run", "--nproc", "2", *arguments, "--out", tmp_path]
-    done = subprocess.run(words, cwd=strangers, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.count("Error:") == 1
-    assert "Unknown metric 'beauty'" in done.stderr
+    process = subprocess.run(words, cwd=strangers, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stderr.count("Error:") == 1
+    assert "Unknown metric 'beauty'" in process.stderr
 
 
 @pytest.mark.slow
@@ -131,17 +131,17 @@ def test_all_processes_end_when_the_loss_is_not_finite(
 ) -> None:
     changes = ["--set", "train.learning_rate=1e38", "--compressor", "full"]
     words: list[Any] = [sys.executable, *LAUNCHED["option"], *short_run[1:], *changes]
-    # It returns when the last of them has ended.
-    done = subprocess.run(
+    # The command returns when the last process has ended.
+    process = subprocess.run(
         [*words, "--out", tmp_path], capture_output=True, check=False, timeout=300
     )
-    assert done.returncode == 1
+    assert process.returncode == 1
     (folder,) = tmp_path.glob("[!.]*")
     assert read_report(folder).status == "nan"
     assert all(map(math.isfinite, losses(folder)))
 
 
-# The first process kills itself after its fourth optimizer step, as an out-of-memory killer would.
+# The first process kills itself after optimizer step 4, as the out-of-memory killer does.
 DIES = """
 import os, signal, sys
 from harness.cli.main import app
@@ -154,14 +154,14 @@ class Death:
         if "loss" in event.values and event.step == 4:
             os.kill(os.getpid(), signal.SIGKILL)
 
-if __name__ == "__main__":  # Not in the processes that it starts to measure in.
+if __name__ == "__main__":  # Measured processes do not register it.
     installed().manager.register(Death())
     app(sys.argv[1:])
 """
 
 
 @pytest.mark.slow
-def test_a_run_in_two_processes_that_was_killed_goes_on_to_the_same_bits(
+def test_a_killed_run_in_two_processes_resumes_with_the_same_bits(
     short_run: list[str], tmp_path: Path
 ) -> None:
     arguments = [*short_run[1:], "--compressor", "lora_ff+lprun", "--snapshot-every", "0"]
@@ -178,8 +178,8 @@ def test_a_run_in_two_processes_that_was_killed_goes_on_to_the_same_bits(
     assert run("killed", *torchrun, str(script), "run") != 0
     assert not list((tmp_path / "killed").glob("[!.]*"))
     assert run("killed", *LAUNCHED["option"]) == 0
-    (whole,), (killed,) = [[*(tmp_path / name).iterdir()] for name in ("whole", "killed")]
-    assert whole.name == killed.name
-    assert read_report(killed).resumed
+    (uninterrupted,), (resumed,) = [[*(tmp_path / name).iterdir()] for name in ("whole", "killed")]
+    assert uninterrupted.name == resumed.name
+    assert read_report(resumed).resumed
     for name in ("predictions.jsonl", "history.jsonl", "weights.safetensors"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+        assert (resumed / name).read_bytes() == (uninterrupted / name).read_bytes(), name

@@ -1,4 +1,4 @@
-"""Trackers, each with its real package: what was told of a run is found again in its store."""
+"""Trackers with their real packages: the events of a run are read back from each store."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ Harness = Callable[..., Result]
 
 
 def observe_short_run(tracker: Any, report: Report) -> None:
-    """Go through a short run by the hooks, as a real one does."""
+    """Call the hooks of a short run, as a real run does."""
     manager = pluggy.PluginManager("harness")
     manager.add_hookspecs(hookspecs)
     hook = manager.hook
@@ -78,7 +78,7 @@ def test_wandb_keeps_the_run_offline(
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     (record,) = folder.glob("*.wandb")
     texts = (b"train/loss", b"eval/rouge1", b"test/rouge1", b"lora_ff+lprun")
-    # A process of wandb's own writes the file, a moment after the run is over.
+    # A process of wandb writes the file a moment after the run is over.
     deadline = time.monotonic() + 30
     while not all(text in record.read_bytes() for text in texts):
         assert time.monotonic() < deadline
@@ -102,7 +102,7 @@ def test_a_run_that_ends_without_a_report_is_closed_as_an_error(tmp_path: Path) 
     assert statuses == ["error"]
 
 
-def test_the_headline_holds_what_is_known(make_report: Callable[..., Report]) -> None:
+def test_the_headline_holds_measured_values_only(make_report: Callable[..., Report]) -> None:
     values = headline(make_report())
     assert values["test/rouge2"] == 18.5
     assert values["memory/peak_bytes"] == 2**30
@@ -121,7 +121,7 @@ def test_a_missing_package_is_an_error_before_anything_runs(
     assert not (tmp_path / "results").exists()
 
 
-def test_an_unknown_tracker_is_answered_with_the_known(harness: Harness) -> None:
+def test_an_unknown_tracker_is_an_error_that_suggests_a_known_one(harness: Harness) -> None:
     result = harness("run", "--track", "tensorbord")
     assert result.exit_code == 2
     assert "Did you mean 'tensorboard'?" in result.stderr

@@ -1,4 +1,4 @@
-"""A folder of runs whose every text tries to be obeyed, and the page that is made of it."""
+"""A folder of runs whose texts all try to inject code, and the page of these runs."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ HOSTILE = (
 def hostile_results(
     tmp_path_factory: pytest.TempPathFactory, write_run: Callable[..., Path]
 ) -> Path:
-    """Two backbones; on one of them all names, texts and metric labels are hostile."""
+    """Runs on two backbones; on one of them all names, texts and metric labels are hostile."""
     results = tmp_path_factory.mktemp("hostile")
     metric = f"m[0].x{HOSTILE}"
     failure = {"phase": HOSTILE, "message": HOSTILE}

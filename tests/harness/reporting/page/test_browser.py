@@ -1,4 +1,4 @@
-"""The page in a real browser: it draws, filters, sorts, browses, and obeys nothing from data."""
+"""The page in a real browser: it draws, filters, sorts and browses, and runs no code from data."""
 
 import contextlib
 import shutil
@@ -29,7 +29,7 @@ def chrome() -> Iterator["Chrome"]:
 
     options = Options()
     options.binary_location = str(BROWSER)
-    # A sandbox of its own is not to be had as root or in a container.
+    # Chrome cannot sandbox itself as root or in a container.
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -75,17 +75,17 @@ def type_into(browser: "Chrome", box: str, text: str) -> None:
 
 
 def visible_recipes(browser: "Chrome") -> list[str]:
-    found = script(
+    recipes = script(
         browser,
         "[...document.querySelectorAll('section.group tbody')]"
         ".filter((b) => b.offsetParent).map((b) => b.dataset.recipe.slice(0, 7))",
     )
-    return sorted(found)
+    return sorted(recipes)
 
 
 def test_every_chart_is_drawn_and_the_console_is_silent(opened: "Chrome") -> None:
     count = all_charts_drawn(opened)
-    # The hostile group: two trade-offs, the comparison, loss, score. The plain one: no speed.
+    # The hostile group has two trade-offs, a comparison, loss and score; the plain one no speed.
     assert count == 5 + 1 + 1
     assert script(opened, "document.querySelectorAll('.chart svg').length") == count
     marks = script(opened, "document.querySelectorAll('.chart svg path').length")
@@ -93,10 +93,10 @@ def test_every_chart_is_drawn_and_the_console_is_silent(opened: "Chrome") -> Non
     assert opened.get_log("browser") == []
 
 
-def test_nothing_from_data_is_obeyed(opened: "Chrome") -> None:
+def test_no_code_from_data_is_run(opened: "Chrome") -> None:
     all_charts_drawn(opened)
     for point in opened.find_elements("css selector", ".chart svg path[aria-label]")[:5]:
-        with contextlib.suppress(Exception):  # a mark may lie below another
+        with contextlib.suppress(Exception):  # A mark may lie below another one.
             webdriver.ActionChains(opened).move_to_element(point).perform()
     assert script(opened, "window.pwned") is None
     assert script(opened, "document.querySelectorAll('img').length") == 0
@@ -105,7 +105,7 @@ def test_nothing_from_data_is_obeyed(opened: "Chrome") -> None:
     assert "{{7*7}}" in title
 
 
-def test_the_policy_stops_a_script_that_would_get_in(opened: "Chrome") -> None:
+def test_the_policy_stops_an_injected_script(opened: "Chrome") -> None:
     opened.execute_script(
         "const s = document.createElement('script'); s.textContent = 'window.pwned = 1';"
         "document.body.append(s);"
@@ -114,7 +114,7 @@ def test_the_policy_stops_a_script_that_would_get_in(opened: "Chrome") -> None:
     assert any("Content Security Policy" in entry["message"] for entry in opened.get_log("browser"))
 
 
-def test_the_filter_leaves_what_matches_and_says_how_much(opened: "Chrome") -> None:
+def test_the_filter_shows_matching_rows_and_their_number(opened: "Chrome") -> None:
     assert visible_recipes(opened) == ["full", "lora_ff", "lora_qv", "lprun</"]
     type_into(opened, "filter", "lora")
     assert visible_recipes(opened) == ["lora_ff", "lora_qv"]
@@ -166,12 +166,12 @@ def test_it_is_readable_in_light_and_dark(opened: "Chrome", scheme: str) -> None
     background = script(opened, f"{style}.backgroundColor", "body")
     assert contrast(ink, background) > 7
     assert contrast(script(opened, f"{style}.color", "figcaption"), background) > 4.5
-    # Charts take the page's ink, on axes and legends too.
+    # Charts use the page's text color, also on axes and legends.
     assert script(opened, f"{style}.fill", ".chart svg text") == ink
 
 
 def contrast(one: str, other: str) -> float:
-    """The ratio of WCAG 2."""
+    """Return the contrast ratio of WCAG 2."""
 
     def luminance(color: str) -> float:
         channels = [int(c) / 255 for c in color[color.index("(") + 1 : -1].split(",")[:3]]
@@ -199,7 +199,7 @@ def test_it_fits_a_phone(opened: "Chrome") -> None:
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_a_screen_reader_finds_its_way(opened: "Chrome") -> None:
+def test_a_screen_reader_finds_landmarks_and_headings(opened: "Chrome") -> None:
     all_charts_drawn(opened)
     assert script(opened, "document.documentElement.lang") == "en"
     unnamed = """[...document.querySelectorAll("input, select, button, [role=img], [role=region]")]
@@ -210,14 +210,14 @@ def test_a_screen_reader_finds_its_way(opened: "Chrome") -> None:
         "[...document.querySelectorAll('h1, h2, h3, h4')].map((h) => Number(h.tagName[1]))",
     )
     assert levels[0] == 1
-    # Levels are never skipped on the way down, but for the boxes of the examples.
+    # Heading levels are never skipped downwards, except in the boxes of the examples.
     assert all(b - a <= 1 for a, b in pairwise(levels) if b < 4)
     assert script(opened, "document.querySelectorAll('th:not([scope])').length") == 0
 
 
 @pytest.fixture
 def narrow(opened: "Chrome") -> Iterator["Chrome"]:
-    """The page in a window that its tables do not fit."""
+    """The page in a window narrower than its tables."""
     opened.set_window_size(620, 800)
     opened.refresh()
     yield opened
@@ -239,20 +239,20 @@ def test_a_table_wider_than_the_window_scrolls_visibly_and_its_first_column_stay
     assert hint.is_displayed()
     assert "scroll the table sideways" in hint.text
     box = "document.querySelector('.scroll')"
-    # A scroll bar takes room of its own: it is seen before anything is scrolled.
+    # The scroll bar takes space, so it is visible before anything is scrolled.
     assert script(narrow, f"{box}.offsetHeight - {box}.clientHeight") > 5
     first, second = ".scroll tbody th", ".scroll tbody td"
     before = left_of(narrow, first), left_of(narrow, second)
     narrow.execute_script(f"{box}.scrollLeft = 120")
     assert left_of(narrow, first) == pytest.approx(before[0], abs=1)
     assert left_of(narrow, second) == pytest.approx(before[1] - 120, abs=1)
-    # What slides below the first column does not shine through.
+    # Cells that scroll below the first column do not show through it.
     style = "getComputedStyle(document.querySelector(arguments[0])).backgroundColor"
     assert script(narrow, style, first) == script(narrow, style, "body")
 
 
-def test_nothing_is_hinted_where_all_fits(opened: "Chrome") -> None:
-    # The hostile names of the other group would fit no window.
+def test_a_table_that_fits_has_no_scroll_hint(opened: "Chrome") -> None:
+    # The hostile names of the other group fit no window.
     _, plain = opened.find_elements("css selector", ".wide-hint")
     assert not plain.is_displayed()
     assert not script(opened, "document.querySelectorAll('.scroll')[1].matches('.overflows')")
@@ -272,19 +272,19 @@ def test_columns_can_be_chosen(narrow: "Chrome") -> None:
     for box, label in zip(boxes, labels, strict=True):
         if label != "R-1":
             box.click()
-    # In each of the two tables the recipe and one column are left, and the failed run's cell fits.
+    # Both tables keep the recipe and one column, and the failed run's cell fits.
     assert headings() == ["", "R-1", "", "R-1"]
     assert script(narrow, "document.querySelector('[data-spans]').colSpan") == 1
     hints = narrow.find_elements("css selector", ".wide-hint")
     assert [hint.is_displayed() for hint in hints] == [False, False]
-    narrow.find_element("xpath", "//th/button[text()='R-1']").click()  # Sorting goes on to work.
+    narrow.find_element("xpath", "//th/button[text()='R-1']").click()  # Sorting still works.
     for box in boxes:
         if not box.is_selected():
             box.click()
     assert headings() == before
 
 
-def test_choosing_columns_obeys_nothing_from_data(narrow: "Chrome") -> None:
+def test_choosing_columns_runs_no_code_from_data(narrow: "Chrome") -> None:
     narrow.find_element("css selector", "#columns summary").click()
     labels = [label.text for label in narrow.find_elements("css selector", "#columns label")]
     assert any("</script><script>window.pwned=1</script>" in label for label in labels)

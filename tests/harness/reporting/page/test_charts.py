@@ -1,4 +1,4 @@
-"""What the charts are given to draw."""
+"""The data that the charts draw."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from harness.reporting.summary import Estimate, Group, Quality, RecipeRow
 
 
 def group_of(points: dict[str, tuple[float, float]]) -> Group:
-    """Recipe -> speed and score."""
+    """Return a group with rows from a dictionary: recipe -> speed and score."""
     rows = [
         RecipeRow(
             recipe=recipe,
@@ -35,7 +35,7 @@ def points_of(spec: Any) -> dict[str, Any]:
     return {row["recipe"]: row for row in values}
 
 
-def test_a_name_lies_below_its_point_where_it_would_lie_on_another() -> None:
+def test_a_name_is_below_its_point_where_it_would_cover_another() -> None:
     apart = {"full": (1.0, 40.0), "lprun": (1.5, 39.0), "lora_qv+lprun": (1.65, 30.0)}
     close = {"lora_ff": (1.11, 34.4), "lora_qv": (1.1, 34.1)}
     spec = tradeoff(group_of(apart | close), "rouge1", "speed")

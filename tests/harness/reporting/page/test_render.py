@@ -1,4 +1,4 @@
-"""The page as a file: whole, self-contained, and nothing from data in its markup."""
+"""The page as a file: complete, self-contained, and no markup from data."""
 
 import base64
 import hashlib
@@ -20,16 +20,16 @@ from harness.reporting.paired_comparison import Comparisons
 
 
 class Elements(HTMLParser):
-    """Every element with its attributes and the text right after its start."""
+    """Collects each element with its attributes and the text right after its start tag."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.texts: dict[str, list[str]] = {}
         self._open = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
         self._open = tag
 
     def handle_data(self, data: str) -> None:
@@ -43,8 +43,8 @@ def parsed(text: str) -> Elements:
     return elements
 
 
-def test_nothing_is_fetched_from_anywhere(hostile_page: str) -> None:
-    for tag, attributes in parsed(hostile_page).found:
+def test_the_page_fetches_nothing(hostile_page: str) -> None:
+    for tag, attributes in parsed(hostile_page).elements:
         assert tag not in {"link", "iframe", "object", "embed", "base", "form", "img"}
         assert "src" not in attributes
         assert attributes.get("href", "#").startswith("#")  # type: ignore[union-attr]
@@ -54,12 +54,12 @@ def test_nothing_is_fetched_from_anywhere(hostile_page: str) -> None:
 def test_the_only_scripts_are_the_data_and_the_one_that_the_policy_names(
     hostile_page: str,
 ) -> None:
-    elements = parsed(hostile_page)
-    scripts = [attributes for tag, attributes in elements.found if tag == "script"]
+    document = parsed(hostile_page)
+    scripts = [attributes for tag, attributes in document.elements if tag == "script"]
     assert [s["type"] for s in scripts] == ["application/json", "module"]
     (policy,) = [
         attributes["content"]
-        for tag, attributes in elements.found
+        for tag, attributes in document.elements
         if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
     ]
     code = hostile_page.split('<script type="module">')[1].split("</script>", maxsplit=1)[0]
@@ -70,7 +70,7 @@ def test_the_only_scripts_are_the_data_and_the_one_that_the_policy_names(
     assert "unsafe-eval" not in policy
 
 
-def test_data_cannot_leave_their_element(hostile_page: str) -> None:
+def test_data_cannot_escape_their_element(hostile_page: str) -> None:
     text = hostile_page.split('id="data">')[1].split("</script>", maxsplit=1)[0]
     assert "<" not in text
     data = json.loads(text)
@@ -79,7 +79,7 @@ def test_data_cannot_leave_their_element(hostile_page: str) -> None:
     assert example["source"].startswith("Source 0 of the notes.</script><script>")
     assert len(example["predictions"]) == 2
     assert len(plain["examples"]) == 2
-    # Names are values of rows or shown as they are, never a field or an expression.
+    # Names are row values or labels, never a field name or an expression.
     for chart in data["charts"]:
         for key, value in specification(chart):
             if isinstance(value, str) and "pwned" in value:
@@ -94,14 +94,14 @@ def specification(value: Any, key: str = "") -> list[tuple[str, Any]]:
     return [(key, value)]
 
 
-def test_the_table_stands_in_the_markup(hostile_page: str) -> None:
+def test_the_table_is_in_the_markup(hostile_page: str) -> None:
     rows = re.findall(r'<tbody data-recipe="([^"]*)"', hostile_page)
     assert sorted(row[:7] for row in rows) == ["full", "lora_ff", "lora_qv", "lprun&l"]
     assert "<td data-value=" in hostile_page
     assert "oom in &lt;/script&gt;" in hostile_page
 
 
-def test_large_folders_are_thinned_out_and_the_page_says_so(
+def test_large_folders_are_subsampled_and_the_page_says_so(
     tmp_path: Path, write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = 3 * contents.EXAMPLES
@@ -120,15 +120,15 @@ def test_large_folders_are_thinned_out_and_the_page_says_so(
             (folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in steps))
     runs = read_runs(tmp_path)[0]
     monkeypatch.setattr(contents, "TOTAL", 1000)
-    made = page(summarize(runs, Comparisons(None)), runs)
-    data = json.loads(made.split('id="data">')[1].split("</script>")[0])
+    html = page(summarize(runs, Comparisons(None)), runs)
+    data = json.loads(html.split('id="data">')[1].split("</script>")[0])
     (group,) = data["examples"]
     ids = [example["id"] for example in group["examples"]]
     assert ids == [f"t{3 * n}" for n in range(contents.EXAMPLES)]
     assert group["examples"][0]["source"].endswith(" … [cut]")
     assert len(group["examples"][0]["source"]) < contents.CHARACTERS + 20
-    assert f"at most {contents.EXAMPLES} test examples a group" in made
-    assert "1 groups have none here" in made
+    assert f"at most {contents.EXAMPLES} test examples a group" in html
+    assert "1 groups have none here" in html
     losses = contents.curves(runs, "rouge1")[0]
     assert len(losses) <= contents.POINTS * len(runs)
     assert max(row["step"] for row in losses) == 10 * contents.POINTS - 1
@@ -143,7 +143,7 @@ def test_the_command_writes_the_page(
     assert out.read_text().startswith("<!doctype html>")
 
 
-def test_missing_packages_are_named_with_what_installs_them(
+def test_missing_packages_are_named_with_the_command_that_installs_them(
     harness: Callable[..., Result], hostile_results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "vl_convert", None)
