@@ -1,1 +1,1 @@
-"""Measuring what training costs: speed, memory, and what the numbers depend on."""
+"""Measurement of training: speed, memory, energy, and the machine that they depend on."""

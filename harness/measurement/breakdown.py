@@ -1,4 +1,4 @@
-"""Breakdown of a step's time and memory, which says why a recipe is faster or smaller."""
+"""Breakdown of a step's time and memory, which shows why a recipe is faster or smaller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def time_parts(trainer: Trainer, steps: Sequence[Step]) -> TimeParts:
     """Time the parts of a step, in a window of their own.
 
     On CUDA an event in the device's queue records the end of each part. Nothing waits for the
-    device in between, so the step is not disturbed.
+    device between the parts, so the step is not disturbed.
     """
     marks = [("", _mark(trainer.device))]
 
@@ -60,12 +60,12 @@ def memory_parts(
     batches: Sequence[Batch],
     storage_of: StorageOf = torch.Tensor.untyped_storage,
 ) -> MemoryParts:
-    """Take a step, once the optimizer's state exists, and return its peak bytes by purpose.
+    """Take a training step and return its peak bytes by purpose.
 
     Args:
-        trainer: real, or of shapes alone.
-        batches: of one optimizer step, real and on the CPU.
-        storage_of: see ``TensorTracker``.
+        trainer: a trainer whose optimizer has its state; its tensors are real, or have no data.
+        batches: the batches of one optimizer step, with data, on the CPU.
+        storage_of: returns the storage behind a tensor; see ``TensorTracker``.
     """
     states = trainer.optimizer.state.values()
     held = {
@@ -79,7 +79,7 @@ def memory_parts(
 
     with tracker:
         trainer.backward(batches, sum(b.target_tokens for b in batches), on_pass)
-        tracker.are_gradients([p.grad for p in trainer.trained.values() if p.grad is not None])
+        tracker.mark_gradients([p.grad for p in trainer.trained.values() if p.grad is not None])
         tracker.part = "other"
         trainer.update()
     return MemoryParts(**tracker.peak())

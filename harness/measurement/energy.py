@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 Source = Literal["nvml", "rapl"]
 
 POWERCAP = Path("/sys/class/powercap")
-"""Where Linux shows RAPL, the energy counters of x86 processors."""
+"""Folder in which Linux shows RAPL, the energy counters of x86 processors."""
 
 IDLE_SECONDS = 2.0
 """Time for which idle power is sampled; a GPU's counter is updated ten times a second."""
 
 _LARGEST_PACKAGE_WATTS = 600
-"""Upper bound of a processor package's power. It is used only for the time after which a counter
-may have wrapped more than once."""
+"""Upper bound of a processor package's power. It gives the time after which a counter may have
+wrapped more than once, and nothing else."""
 
 
 class Counter(Protocol):
@@ -65,7 +65,7 @@ class Rapl:
     source: ClassVar[Source] = "rapl"
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
-        # Parts of a package (intel-rapl:0:0) are within it, and psys holds all packages and more.
+        # A package includes its parts (intel-rapl:0:0), and psys includes all packages.
         zones = [z for z in sorted(powercap.glob("intel-rapl:*")) if z.name.count(":") == 1]
         self._packages = [z for z in zones if _text(z / "name").startswith("package")]
         if not self._packages:
@@ -89,7 +89,7 @@ class Rapl:
         return sum(now - old + (most if now < old else 0) for now, old, most in passed) / 1e6
 
     def _read(self) -> list[int]:
-        """Return microjoules."""
+        """Return the counters in microjoules."""
         return [int(_text(zone / "energy_uj")) for zone in self._packages]
 
 
@@ -124,7 +124,7 @@ class Nvml:
 
 
 def open_counter(device: torch.device) -> Counter:
-    """Return the counter of what computes: of the GPU on CUDA, else of the processor.
+    """Return the energy counter of the GPU on CUDA, else of the processor.
 
     Raises:
         NotMeasurableError: there is none that can be read.
@@ -135,7 +135,7 @@ def open_counter(device: torch.device) -> Counter:
 class Meter:
     """Adds up the energy of windows, above idle power.
 
-    The counters are those of the machine, so other programs are counted as well.
+    The counters are those of the machine, so the energy of other programs is counted as well.
 
     Args:
         counter: counter to read; idle power is sampled at once.

@@ -33,16 +33,16 @@ _VARIABLES = (
     "PYTORCH_NO_CUDA_MEMORY_CACHING",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
-"""Of the environment: libraries read them, and compute or allocate otherwise."""
+"""Environment variables that change how libraries compute or allocate memory."""
 
 
 def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fingerprint:
     """Describe this machine and its software.
 
     Args:
-        device: where the model is.
-        dtype: what matrix products are computed in.
-        attention: attention implementation.
+        device: the device of the model.
+        dtype: the data type of matrix products.
+        attention: the attention implementation.
     """
     return Fingerprint(
         device=device_name(device),
@@ -64,7 +64,7 @@ def fingerprint(device: torch.device, dtype: torch.dtype, attention: str) -> Fin
 
 
 def _with_backend(attention: str, device: torch.device) -> str:
-    """Add whether PyTorch may choose cuDNN's kernels, which only CUDA has."""
+    """Add whether PyTorch may choose cuDNN's kernels; only CUDA has them."""
     if device.type != "cuda":
         return attention
     on = torch.backends.cuda.cudnn_sdp_enabled()
@@ -72,7 +72,7 @@ def _with_backend(attention: str, device: torch.device) -> str:
 
 
 def _cuda_versions(device: torch.device) -> dict[str, str]:
-    """Return the versions of CUDA and cuDNN that torch computes with there, none on a CPU."""
+    """Return the versions of CUDA and cuDNN that torch uses on the device; none on a CPU."""
     if device.type != "cuda":
         return {}
     cudnn = torch.backends.cudnn.version()
@@ -103,11 +103,12 @@ def package_versions() -> dict[str, str]:
 def git_state() -> str | None:
     """Return the commit of the harness's own checkout, or None outside of one.
 
-    A changed checkout adds ``+dirty.`` and a hash of its changes, so that two unlike ones differ.
+    If the checkout is changed, ``+dirty.`` and a hash of the changes follow, so that different
+    checkouts have different states.
     """
     folder = Path(harness.__file__).parent
     commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
-    # An installed package may lie inside some other project's checkout.
+    # An installed package may lie inside the checkout of another project.
     if not commit or not _output(["git", "-C", str(folder), "ls-files", harness.__file__]):
         return None
     changes = _output(["git", "-C", str(folder), "diff", "--binary", "HEAD"])

@@ -20,12 +20,12 @@ _CLEAR = Path("/proc/self/clear_refs")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3)."""
 _THRESHOLD = 128 * 2**10
-"""What both are when a process begins; to set them is to hold them there."""
+"""Initial value of both in glibc. A value that was set stays; otherwise glibc raises it."""
 
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """Memory that was held in a window, in bytes; see ``harness.records.measurements.Memory``."""
+    """Memory measured in a window, in bytes; see ``harness.records.measurements.Memory``."""
 
     peak: int
     static: int
@@ -35,25 +35,25 @@ class MemoryReading:
     retries: int | None = None
     workspaces: int | None = None
     not_measured: dict[str, str] = field(default_factory=dict)
-    """Field of the report -> why it is null."""
+    """Reasons for null values, by field of the report."""
 
 
 def measure_memory(
     step: Callable[[], object], steps: int, device: torch.device, held: Callable[[], int]
 ) -> MemoryReading:
-    """Measure the peak over ``steps`` calls of ``step``, after one that is not looked at.
+    """Measure the peak memory over ``steps`` calls of ``step``, after one call to warm up.
 
-    On CUDA it is the most that tensors took of the device. On a CPU it is the most that was
-    resident of the whole process, which the C allocator's own rules blur; so the bytes in live
-    tensors are counted as well, from the allocator's events over one more step.
+    On CUDA the peak is that of the device's tensors. On a CPU it is the peak resident memory of the
+    whole process, which also depends on the C allocator. The bytes in live tensors are therefore
+    counted as well, from the allocator's events during one more step.
 
     Args:
         step: takes one optimizer step, and leaves no gradients behind.
-        steps: how many to look at.
-        device: where the model is.
-        held: bytes of the tensors that live on between steps.
+        steps: the number of calls to measure.
+        device: the device of the model.
+        held: returns the bytes of the tensors that live on between steps.
     """
-    step()  # After it the optimizer's state exists.
+    step()  # It creates the optimizer's state.
     gc.collect()
     if device.type == "cuda":
         return _measure_cuda(step, steps, device)
@@ -85,7 +85,7 @@ def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) 
     not_measured = {"tensor_bytes": "on CUDA peak_bytes is that of tensors alone"}
     process = None
     try:
-        # The allocator gives nothing back meanwhile: it holds as much now as at the peak.
+        # The allocator returns no memory during the steps: it holds as much now as at the peak.
         process = process_bytes(device)
     except NotMeasurableError as error:
         not_measured["process_bytes"] = str(error)
@@ -102,7 +102,7 @@ def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) 
 
 
 def _workspaces(device: torch.device) -> int:
-    """Return the bytes that cuBLAS works in; the next matrix product takes as many again."""
+    """Free cuBLAS's workspaces and return their bytes; the next matrix product allocates them."""
     held = torch.cuda.memory_allocated(device)
     torch._C._cuda_clearCublasWorkspaces()
     return held - torch.cuda.memory_allocated(device)
@@ -122,43 +122,43 @@ def resident(field: str) -> int:
 
 
 def peak_so_far(device: torch.device) -> int | None:
-    """Return the most bytes that tensors took of a CUDA device, or on a CPU this whole process.
+    """Return the peak bytes of tensors on a CUDA device, or on a CPU of this whole process.
 
-    Initialises nothing: on a device that this process has not used yet it returns None.
+    It does not initialise CUDA: for a device that this process has not used it returns None.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) or None
     return resident("VmHWM")
 
 
-WHY_NOT_REACHED = "the process could not say: it was killed, or had nothing on the device yet"
-"""The reason that a report gives where ``memory_reached`` is None."""
+WHY_NOT_REACHED = "unknown: the process was killed, or had nothing on the device yet"
+"""The reason that a report gives if ``memory_reached`` is None."""
 
 
 def memory_reached(error: BaseException, device: torch.device) -> int | None:
-    """Return the most bytes that the process which ran out of memory held, where it could say.
+    """Return the peak bytes of the process that ran out of memory, or None if it is unknown.
 
     Args:
-        error: that memory ran out.
-        device: where the process trains; but on the host memory may run out as well.
+        error: the error of running out of memory.
+        device: the device of the training; the host's memory may have run out instead.
     """
     if isinstance(error, OutOfMemoryError):
-        return error.reached  # This process's own memory is not the answer.
+        return error.reached  # Another process ran out of memory, not this one.
     on_host = isinstance(error, (MemoryError, OSError)) or "allocate memory" in str(error)
     return peak_so_far(torch.device("cpu") if on_host else device)
 
 
 def reset_peak() -> None:
-    """Make VmHWM start again from what is resident now (Linux, see proc_pid_clear_refs(5))."""
+    """Reset VmHWM to the bytes that are resident now (Linux, see proc_pid_clear_refs(5))."""
     _CLEAR.write_text("5")
 
 
 def return_freed_blocks() -> None:
-    """Have the C allocator return blocks of memory as soon as they are freed, from now on (glibc).
+    """Make the C allocator return large blocks to the system as soon as they are freed (glibc).
 
-    By itself it begins with that, and then keeps ever larger ones for itself the larger those are
-    that come and go: what is resident depends on all that the process did before. Training is
-    slower so, and needs no less.
+    By default it does so only at first. The larger the blocks that are freed, the larger are those
+    that it keeps, so resident memory depends on all that the process did before. This setting makes
+    training slower, and training needs as much memory as without it.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -168,19 +168,19 @@ def return_freed_blocks() -> None:
 
 
 def trim_heap() -> None:
-    """Return to the system what the C allocator keeps of freed blocks (glibc)."""
+    """Return to the system the freed blocks that the C allocator keeps (glibc)."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
 
 
 def peak_of_allocations(work: Callable[[], object]) -> int:
-    """Return by how many bytes the CPU tensors that ``work`` makes rise at most."""
+    """Return the peak bytes of the CPU tensors that ``work`` creates."""
     return max(_live_bytes(work), default=0)
 
 
 def bytes_alive() -> int:
-    """Return the bytes behind all CPU tensors that Python holds, shared storages counted once."""
+    """Return the bytes of all CPU tensors that Python holds; shared storages count once."""
     tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
     storages = {
         t.untyped_storage()._cdata: t.untyped_storage().nbytes()
@@ -191,7 +191,7 @@ def bytes_alive() -> int:
 
 
 def _live_bytes(work: Callable[[], object]) -> list[int]:
-    """Return the bytes alive after each event of the CPU allocator, from 0 when ``work`` begins."""
+    """Return the live bytes after each event of the CPU allocator; ``work`` begins with 0."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]

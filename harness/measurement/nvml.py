@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def joules_since_driver_load(device: torch.device) -> float:
-    """Return what the device's energy counter shows.
+    """Return the device's energy counter in joules.
 
     Raises:
-        NotMeasurableError: it has none (before Volta), or NVML does not answer.
+        NotMeasurableError: the device has no counter (before Volta), or NVML fails.
     """
     with _answers() as pynvml:
         handle = pynvml.nvmlDeviceGetHandleByUUID(_uuid(device))
@@ -30,7 +30,7 @@ def process_bytes(device: torch.device) -> int:
     """Return the bytes of the device that this process holds, CUDA's own context included.
 
     Raises:
-        NotMeasurableError: NVML does not say, as in most containers.
+        NotMeasurableError: NVML does not list this process, as in most containers, or it fails.
     """
     with _answers() as pynvml:
         handle = pynvml.nvmlDeviceGetHandleByUUID(_uuid(device))
@@ -38,17 +38,17 @@ def process_bytes(device: torch.device) -> int:
     for process in processes:
         if process.pid == os.getpid():
             if process.usedGpuMemory is None:
-                raise NotMeasurableError("the driver keeps no account of each process's memory")
+                raise NotMeasurableError("the driver does not report the memory of each process")
             size: int = process.usedGpuMemory
             return size
-    # Another process's bytes must not stand for this one's.
+    # The bytes of another process must not be returned instead.
     raise NotMeasurableError(
-        "NVML does not list this process under its number (in a container it has another one)"
+        "NVML does not list the id of this process (in a container it has another id)"
     )
 
 
 def _uuid(device: torch.device) -> str:
-    """Return the name by which NVML finds a device: its numbers heed no CUDA_VISIBLE_DEVICES."""
+    """Return the UUID of a device. NVML's own indices do not follow CUDA_VISIBLE_DEVICES."""
     import torch
 
     return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
@@ -56,7 +56,7 @@ def _uuid(device: torch.device) -> str:
 
 @contextmanager
 def _answers() -> Iterator[Any]:
-    """Yield NVML's binding, and turn what it complains of into a reason."""
+    """Yield the Python module of NVML, and convert its errors to reasons for the report."""
     try:
         import pynvml
     except ImportError as error:
@@ -72,7 +72,7 @@ def _answers() -> Iterator[Any]:
 
 @cache
 def _initialise() -> None:
-    """Load the library once for the life of the process: it takes longer than any answer."""
+    """Load the library once in this process, since loading takes longer than any request."""
     import pynvml
 
     pynvml.nvmlInit()

@@ -80,16 +80,16 @@ def longest_step(schedule: Schedule) -> Step:
 def probe_speed(
     spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, on_progress: OnProgress
 ) -> Speed:
-    """Time a recipe, beside its baseline if there is one, each in a process of its own.
+    """Time a recipe beside its baseline, if there is one, each in a process of its own.
 
     Each process keeps its memory while the other one is timed. If the two do not fit into memory
     together, the recipe is timed alone.
 
     Args:
-        spec: spec of the recipe.
-        frozen: steps to time.
-        baseline_spec: spec of full fine-tuning; None measures the recipe alone.
-        on_progress: called after every window.
+        spec: the spec of the recipe.
+        frozen: the steps to time.
+        baseline_spec: the spec of full fine-tuning; None measures the recipe alone.
+        on_progress: is called after every window.
     """
     try:
         return _time(spec, frozen, baseline_spec, on_progress)
@@ -163,7 +163,7 @@ def measure_speed_of(
 
 
 def without_baseline(measured: Speed | Memory, why: str) -> None:
-    """Note that there is no baseline to compare with, and the reason."""
+    """Record the reason why there is no baseline to compare with."""
     reason = f"no baseline: {why}"
     explain_nulls(measured, reason, "relative")
     if isinstance(measured, Speed):
@@ -172,10 +172,10 @@ def without_baseline(measured: Speed | Memory, why: str) -> None:
 
 
 def warm_up(process: MeasuredProcess, frozen: FrozenSchedule) -> float:
-    """Repeat the same steps until a repetition is not faster than the one before.
+    """Repeat the first steps until a repetition is less than 5 % faster than the one before.
 
-    First steps allocate, choose kernels and may compile. The warm-up ends at the first repetition
-    that is less than 5 % faster, and at the latest after five repetitions.
+    The first steps allocate memory, choose kernels and may compile. The warm-up ends after five
+    repetitions at the latest.
 
     Returns:
         Seconds of all repetitions beyond those of as many repetitions of the fastest one.
@@ -215,7 +215,7 @@ def probe_memory(spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec |
 
 
 def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
-    """Measure the peak memory of a recipe in a process that does nothing else."""
+    """Measure the peak memory of a recipe in a process of its own."""
     with MeasuredProcess(spec, frozen.steps, frozen.longest) as process:
         reading = process.memory(spec.probe.memory_steps)
         parts = process.memory_parts()
@@ -238,7 +238,7 @@ def add_flop_limit(
     """Record the FLOP limit of a recipe's relative speed, and the share of it that was reached.
 
     Args:
-        speed: relative to full fine-tuning, if that could be measured.
+        speed: the measured speed, which gets the limit and the share.
         backbone: the backbone.
         recipe: the recipe that was timed.
         frozen: the steps that were timed.
@@ -246,7 +246,7 @@ def add_flop_limit(
     lengths = round(frozen.mean_source_tokens), round(frozen.mean_target_tokens)
     try:
         speed.flop_limit_relative = flop_limit(backbone, recipe, *lengths)
-    except RuntimeError as error:  # A compressor may do what only real weights allow.
+    except RuntimeError as error:  # A compressor may need real weights.
         reason = f"the recipe cannot be traced by shapes: {first_line(error)}"
         explain_nulls(speed, reason, "flop_limit_relative", "share_of_limit")
         return

@@ -1,4 +1,4 @@
-"""A recipe in a process of its own that takes training steps on request."""
+"""Training of a recipe in a process of its own, which takes steps on request."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class MeasuredProcess:
     pool or a cache; the one that waits is blocked in a read and takes no processor time.
 
     Args:
-        spec: recipe, backbone and settings.
-        steps: fixed schedule of steps, which windows are taken from.
-        longest: step that memory is measured on.
+        spec: the recipe, the backbone and the settings.
+        steps: the fixed schedule of steps that windows are taken from.
+        longest: the step that memory is measured on.
 
     Raises:
         OutOfMemoryError: the process ran out of memory; also raised by every method.
@@ -59,12 +59,12 @@ class MeasuredProcess:
             raise
 
     def window(self, first: int, count: int) -> float:
-        """Take ``count`` steps of the schedule from step ``first`` on; return the seconds."""
+        """Take ``count`` steps of the schedule from step ``first`` on, and return the seconds."""
         seconds: float = self._ask("window", first, count)
         return seconds
 
     def start_meter(self) -> None:
-        """Sample idle power, if there is a counter, and count the energy of windows from now on."""
+        """Sample idle power and count the energy of windows from now on, if there is a counter."""
         self._ask("start_meter")
 
     def energy(self, tokens: int) -> Energy:
@@ -78,7 +78,7 @@ class MeasuredProcess:
         return reading
 
     def time_parts(self, first: int, count: int) -> TimeParts:
-        """Return the time of each part of a step, over ``count`` steps from step ``first`` on."""
+        """Return the mean time of each part of a step, over ``count`` steps from ``first`` on."""
         parts: TimeParts = self._ask("time_parts", first, count)
         return parts
 
@@ -88,7 +88,7 @@ class MeasuredProcess:
         return parts
 
     def decode(self, sources: Sequence[Sequence[int]], settings: DecodingSettings) -> float:
-        """Predict for some sources; return the seconds."""
+        """Generate predictions for the sources and return the seconds."""
         seconds: float = self._ask("decode", sources, settings)
         return seconds
 
@@ -109,7 +109,7 @@ class MeasuredProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None:  # It may still be at work, and nobody reads its answer.
+        if error is not None:  # The process may still be busy, and nobody reads its answer.
             self.kill()
         self.close()
 

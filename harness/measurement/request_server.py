@@ -27,23 +27,25 @@ class ProcessEndedError(Exception):
 
 
 class Service:
-    """Base of what a request server runs in its process: each public method is a request.
+    """Base class of the services of a request server: each public method is a request.
 
-    It is made there without arguments. What goes through the pipe, either way, is pickled.
+    The server creates the service in its process, without arguments. Arguments and results are
+    pickled.
     """
 
     def memory_reached(self, error: Exception) -> int | None:
-        """Return the most bytes that this process held when memory ran out; None if unknown."""
+        """Return the peak bytes of this process when memory ran out; None if unknown."""
         return None
 
 
 class RequestServer:
     """A fresh process that runs a service; its requests are calls of the service's methods.
 
-    The process ignores Ctrl-C, which a terminal sends to children as well: their parent decides.
+    The process ignores Ctrl-C, which a terminal sends to children as well. The parent process ends
+    it.
 
     Args:
-        service: class of the service.
+        service: the class of the service.
     """
 
     def __init__(self, service: type[Service]) -> None:
@@ -59,8 +61,8 @@ class RequestServer:
         """Call a method of the service in its process and return the result.
 
         Args:
-            method: name of the method.
-            arguments: positional arguments of the method.
+            method: the name of the method.
+            arguments: the positional arguments of the method.
             timeout: seconds to wait for the result; None waits without limit.
 
         Raises:
@@ -68,7 +70,8 @@ class RequestServer:
             OutOfMemoryError: the method ran out of memory; ``reached`` is set where it is known.
             RuntimeError: the method raised any other exception; the text names it.
             ProcessEndedError: the process ended before it answered.
-            TimeoutError: the time is over. The process is still at work and must be killed.
+            TimeoutError: there was no result within ``timeout``. The process is still busy and must
+                be killed.
         """
         try:
             self._pipe.send((method, arguments))
@@ -87,7 +90,7 @@ class RequestServer:
         self._process.kill()
 
     def close(self) -> None:
-        """End the process after the request that it is at work on; kill it if that takes long."""
+        """End the process after its current request; kill it if that takes too long."""
         self._pipe.close()
         self._process.join(_EXIT_SECONDS)
         if self._process.is_alive():
@@ -98,7 +101,7 @@ class RequestServer:
 def _serve(pipe: Connection, service_class: type[Service]) -> None:
     """Answer requests until the pipe is closed."""
     service = service_class()
-    with contextlib.suppress(EOFError, ConnectionError):  # The parent is done, or is gone.
+    with contextlib.suppress(EOFError, ConnectionError):  # The parent closed the pipe or died.
         while True:
             method, arguments = pipe.recv()
             answer: Any
@@ -110,7 +113,7 @@ def _serve(pipe: Connection, service_class: type[Service]) -> None:
 
 
 def _portable(error: Exception, service: Service) -> Exception:
-    """Return an exception of one of the classes that a parent tells apart, which can be pickled."""
+    """Convert an error to one that can be pickled, of a class that the parent distinguishes."""
     if isinstance(error, HarnessError):
         return HarnessError(error.message, error.hint)
     if is_out_of_memory(error):

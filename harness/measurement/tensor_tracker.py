@@ -40,7 +40,7 @@ class TensorTracker(TorchDispatchMode):
         self.part = "activations"
         self._vocabulary = vocabulary
         self._storage_of = storage_of
-        self._known: dict[int, int] = {}
+        self._keys: dict[int, int] = {}
         self._parts: list[str] = []
         self._events: list[tuple[int, int]] = []
         for part, tensors in held.items():
@@ -54,7 +54,7 @@ class TensorTracker(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Record unknown arguments of an operator, and its results."""
+        """Record the results of an operator, and those arguments that are not recorded yet."""
         for tensor in tensors_in(args):
             self._book(tensor, "weights" if tensor.is_floating_point() else "other")
         result = func(*args, **(kwargs or {}))
@@ -63,15 +63,15 @@ class TensorTracker(TorchDispatchMode):
             self._book(tensor, "logits" if wide else self.part)
         return result
 
-    def are_gradients(self, gradients: Iterable[Tensor]) -> None:
-        """Mark tensors as gradients of weights."""
+    def mark_gradients(self, gradients: Iterable[Tensor]) -> None:
+        """Count recorded tensors as gradients of weights."""
         for gradient in gradients:
-            key = self._known.get(id(self._storage_of(gradient)))
+            key = self._keys.get(id(self._storage_of(gradient)))
             if key is not None:
                 self._parts[key] = "gradients"
 
     def peak(self) -> dict[str, int]:
-        """Return bytes by part at the moment of the largest sum, which is the peak."""
+        """Return the bytes of each part at the peak, the moment of their largest sum."""
         keys, changes = np.array(self._events, dtype=np.int64).reshape(-1, 2).T
         index = {part: number for number, part in enumerate(PARTS)}
         part_of = np.array([index[part] for part in self._parts], dtype=np.int64)[keys]
@@ -83,17 +83,17 @@ class TensorTracker(TorchDispatchMode):
 
     def _book(self, tensor: Tensor, part: str) -> None:
         storage = self._storage_of(tensor)
-        if id(storage) in self._known:
+        if id(storage) in self._keys:
             return
         key = len(self._parts)
-        self._known[id(storage)] = key
+        self._keys[id(storage)] = key
         self._parts.append(part)
         size = storage.nbytes()
         self._events.append((key, size))
         weakref.finalize(storage, self._free, id(storage), size).atexit = False
 
     def _free(self, identity: int, size: int) -> None:
-        self._events.append((self._known.pop(identity), -size))
+        self._events.append((self._keys.pop(identity), -size))
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:

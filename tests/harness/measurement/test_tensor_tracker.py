@@ -25,7 +25,7 @@ def test_parts_are_taken_at_the_peak_and_add_up_to_it() -> None:
         gradient = kept * 3
         del passing, logits
         kept.view(2, -1).mul_(2)  # A view allocates nothing.
-        tracker.are_gradients([gradient])
+        tracker.mark_gradients([gradient])
     assert tracker.peak() == {
         "weights": 8 * KIB,
         "optimizer": 16 * KIB,
