@@ -1,1 +1,1 @@
-"""One run: its inputs, its phases, its processes and the observers it reports to."""
+"""One run: its inputs, its phases, its processes and its observers."""

@@ -1,4 +1,4 @@
-"""The comparison of a run with an earlier run of full fine-tuning, measured on equal ground."""
+"""Comparison of a run with an earlier run of full fine-tuning, measured in the same way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.spec.setting_groups import ProbeSettings
 
 
 def baseline_folder(settings: ProbeSettings) -> Path | None:
-    """Return the folder of the earlier run that ``probe.baseline`` names, if it names one."""
+    """Return the folder of the earlier run that ``probe.baseline`` names, or None."""
     return None if settings.baseline in ("probe", "off") else Path(settings.baseline)
 
 
@@ -29,7 +29,7 @@ def read_baseline(folder: Path) -> Report:
         raise HarnessError(
             f"The run {earlier.id} cannot be a baseline: it is {earlier.recipe} and ended as "
             f"{earlier.status}.",
-            f"Name a good run of {BASELINE}, or leave probe.baseline out to measure one.",
+            f"Name a run of {BASELINE} with status ok, or leave probe.baseline out to measure one.",
         )
     return earlier
 
@@ -42,7 +42,7 @@ def apply_baseline(report: Report, folder: Path) -> None:
         folder: the folder of the earlier run.
 
     Raises:
-        HarnessError: the two were not measured on equal ground.
+        HarnessError: the two runs were not measured in the same way.
     """
     earlier = read_baseline(folder)
     speed, memory, fingerprint = _measured(report)

@@ -27,7 +27,7 @@ class InterruptedRunError(KeyboardInterrupt):
     """Ctrl-C stopped a run; it can be resumed.
 
     Attributes:
-        run: the report and the folder of the run, as far as it came.
+        run: the folder of the run, and its report up to the interruption.
     """
 
     def __init__(self, run: StoredRun) -> None:
@@ -62,8 +62,8 @@ def run(
         backbone: a registered name, a hub id or a folder; by default ``nano-t5``.
         compressor: the recipe: compressors joined by ``+``; by default ``lora_ff+lprun``.
         task: a registered name, or a file or folder of data; by default ``radiology_demo``.
-        spec: a spec file or the ``RunSpec`` of another run, which the other arguments are laid
-            over.
+        spec: a spec file or the ``RunSpec`` of another run; the other arguments replace its
+            settings.
         task_options: options of the task, such as ``{"source_column": "article"}``.
         metrics: names of metrics, as a list or separated by commas; by default the task's.
         seed: seeds all generators; by default 0.
@@ -81,7 +81,7 @@ def run(
 
     Raises:
         HarnessError: a mistake in the settings or the data, found before anything is measured.
-        KeyboardInterrupt: the run was interrupted; its folder holds what it did until then.
+        KeyboardInterrupt: the run was interrupted; its folder holds its results so far.
 
     Example:
         >>> run = harness.run("nano-t5", "lora_ff", seed=1, settings={"train.max_steps": 60})

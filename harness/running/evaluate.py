@@ -1,4 +1,4 @@
-"""Prediction of the test split, and the scores of the predictions."""
+"""Predictions for the test split, and their scores."""
 
 from __future__ import annotations
 
@@ -39,12 +39,11 @@ def predict_and_score(
         model: the trained model.
         dtype: the data type of matrix products.
         settings: the settings of the search.
-        partial_predictions: holds the predictions of earlier starts, and gets those made now.
+        partial_predictions: the predictions of earlier starts of the run; gets the new ones.
         path: the file of predictions.
         report: gets the scores.
-        on_progress: called with the number of examples predicted so far.
+        on_progress: is called with the number of examples predicted so far.
     """
-
     predictions, decoding = _predict(
         inputs, model, dtype, settings, partial_predictions, on_progress
     )
@@ -52,7 +51,7 @@ def predict_and_score(
         {**_texts(row), "prediction": prediction}
         for row, prediction in zip(inputs.test_rows, predictions, strict=True)
     ]
-    # Written before they are scored: scoring may fail, and can be repeated from the file alone.
+    # Written before scoring, which may fail and can be repeated from the file alone.
     write_lines(path, lines)
     scores = score(inputs.metrics, read_predictions(path))
     report.decoding = decoding
@@ -72,20 +71,20 @@ def _predict(
     on_progress: Callable[[int], None],
 ) -> tuple[list[str], str]:
     """Return the predictions of the test split, and the signature of the search."""
-    known = partial_predictions.known
+    earlier = partial_predictions.known
 
     def on_batch(batch: dict[int, str]) -> None:
         partial_predictions.add(batch)
         on_progress(len(partial_predictions.known))
 
-    if known:
-        on_progress(len(known))
+    if earlier:
+        on_progress(len(earlier))
     tokenizer = inputs.tokenizer
     sources = [example.source for example in inputs.test.examples]
     if settings.decoder == "ctranslate2":
         decoding = translate_signature(model, settings, dtype)
         return translate(
-            model, tokenizer, sources, settings, dtype=dtype, known=known, on_batch=on_batch
+            model, tokenizer, sources, settings, dtype=dtype, known=earlier, on_batch=on_batch
         ), decoding
     predictions = generate(
         model,
@@ -94,7 +93,7 @@ def _predict(
         settings,
         shared_beams=inputs.run.backbone.shared_beams,
         dtype=dtype,
-        known=known,
+        known=earlier,
         on_batch=on_batch,
     )
     return predictions, signature(settings, dtype)

@@ -1,4 +1,4 @@
-"""The failure of a run: its status, its message, and what the report lacks because of it."""
+"""Failure of a run: its status, its message, and the missing parts of its report."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _PARTS = ("layers_kept", "parameters", "speed", "memory", "training", "handover"
 class RunTimeoutError(BaseException):
     """The time limit of a run is over.
 
-    It is raised at any point of the run. Like an interrupt it is no ``Exception``, so that code
-    which handles exceptions of its own does not catch it.
+    It is raised at any point of the run. Like ``KeyboardInterrupt`` it is no ``Exception``, so that
+    code which handles exceptions of its own does not catch it.
     """
 
 
@@ -37,12 +37,12 @@ def status_of(error: BaseException) -> Status:
 def record_failure(
     report: Report, error: BaseException, phase: Phase, device: torch.device
 ) -> None:
-    """Note how a run ended, and that this is why its report lacks what it lacks.
+    """Record the failure of a run, and give it as the reason for each missing part of the report.
 
     Args:
         report: gets the status, the failure, and a reason for every part that the run did not
             reach.
-        error: what ended the run.
+        error: the exception that ended the run.
         phase: the phase that the run was in.
         device: the device of the training.
     """

@@ -1,4 +1,4 @@
-"""The id of a run: a hash of everything that could change its result."""
+"""Id of a run: a hash of everything that could change its result."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def identity(
 ) -> str:
     """Return the id of a run: readable, and equal for two runs only if their results must be.
 
-    Several spellings of one thing give one id: a folder counts by its files, a recipe by its
-    canonical text, a preset by its settings, ``auto`` by what it stands for on this machine.
-    Activation checkpointing counts as it was requested, since it changes no result.
+    Different spellings of the same run give the same id: a folder counts by its files, a recipe by
+    its canonical text, a preset by its settings, ``auto`` by its meaning on this machine. The
+    requested value of activation checkpointing counts, since it changes no result.
 
     Args:
-        run: the run, its micro-batches as requested.
-        task: the spec's.
-        data_sha256: hash of the texts of all splits.
+        run: the run, with the requested micro-batches.
+        task: the task that the spec names.
+        data_sha256: the hash of the texts of all splits.
         plugins: the plugins of this environment.
-        processes: how many processes train together; the sums of several have another order, and
-            each draws its own dropout.
+        processes: the number of processes that train together. It changes the order of sums, and
+            each process draws its own dropout.
     """
     backbone, device = run.backbone, run.device
     normalized = run.spec.model_copy(
@@ -40,7 +40,7 @@ def identity(
             "preset": None,
         }
     )
-    # A processor's sums depend on how many threads share them, and so do its measurements.
+    # Sums and measurements on a processor depend on the number of threads.
     machine = (
         device_name(device)
         if device.type == "cuda"

@@ -1,4 +1,4 @@
-"""The inputs of a run: plugins, data and tokens, checked before anything costs time."""
+"""Inputs of a run: plugins, data and tokens, checked before anything costs time."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from harness.training.resolved_run import ResolvedRun, resolve_run
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of a run, after the check of all that a user can get wrong.
+    """Inputs of a run, after the checks for mistakes of the user.
 
     Attributes:
         run: the settings, the backbone and the recipe, with device and data type chosen.
         task: the task.
-        metrics: score the test split.
-        best_metric: name of the score that chooses the best weights.
+        metrics: the metrics that score the test split.
+        best_metric: the name of the score that chooses the best weights.
         chooser: the metric that computes this score.
         tokenizer: the backbone's tokenizer.
         train: tokens of the training split.
@@ -63,9 +63,9 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     """Build the plugins, load the data and tokenize them.
 
     Raises:
-        HarnessError: a mistake in the spec or the data, or a package or file that is missing.
+        HarnessError: a mistake in the spec or the data, or a missing package or file.
     """
-    # Cheap mistakes first: names and options before data, data before weights.
+    # Cheap checks first: names and options before data, data before weights.
     recipe = plugins.recipe(spec.recipe)
     backbone = plugins.backbone(spec.backbone)
     task = plugins.task(spec.task, spec.task_options)
@@ -133,7 +133,7 @@ def _describe_data(splits: Splits, tokenized: Sequence[TokenizedSplit]) -> Data:
 
 
 def scored_counts(spec: RunSpec, task: Task[Any], splits: Splits) -> tuple[int, int]:
-    """Return how many examples of the eval split and of the test split are scored."""
+    """Return the numbers of examples of the eval split and of the test split that are scored."""
     share = max(1, round(task.eval_share * len(splits.eval)))
     return (
         min(spec.train.eval_examples or share, len(splits.eval)),
@@ -142,7 +142,7 @@ def scored_counts(spec: RunSpec, task: Task[Any], splits: Splits) -> tuple[int, 
 
 
 def _sample(rows: Dataset, count: int) -> Dataset:
-    """Return a sample of ``count`` rows in their order; every run gets the same."""
+    """Return a sample of ``count`` rows in their order; the sample is the same in every run."""
     if count == len(rows):
         return rows
     return rows.select(sorted(Random(0).sample(range(len(rows)), count)))

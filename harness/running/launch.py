@@ -1,4 +1,4 @@
-"""Launch of one run in several processes, which torch's own launcher starts and watches."""
+"""Launch of one run in several processes, by torch's own launcher."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def is_launched() -> bool:
     """Return whether a launcher (torchrun, accelerate) started this process as one of a group.
 
     Raises:
-        HarnessError: it asks for sharding of the model, which the harness does not support.
+        HarnessError: the launcher asks for sharding of the model, which is not supported.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return False
@@ -38,10 +38,10 @@ def is_launched() -> bool:
 
 
 def launch(processes: int, spec: RunSpec, arguments: Sequence[str]) -> int:
-    """Run ``harness run`` in several processes of this machine, and wait for them.
+    """Execute ``harness run`` in several processes of this machine, and wait for them.
 
     Args:
-        processes: number of processes; each gets a GPU, or its part of the processor's cores.
+        processes: the number of processes; each gets a GPU, or a share of the processor's cores.
         spec: the settings, with every default filled in.
         arguments: further arguments of the command.
 
@@ -49,7 +49,7 @@ def launch(processes: int, spec: RunSpec, arguments: Sequence[str]) -> int:
         The exit status of the first process.
 
     Raises:
-        HarnessError: another process died, which ended the run.
+        HarnessError: another process died, and the run ended with it.
     """
     import logging
     import uuid
@@ -58,7 +58,7 @@ def launch(processes: int, spec: RunSpec, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # The first process reports what went wrong; the launcher would print a table of its own.
+    # The first process reports errors; the launcher would print its own table of them too.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     config = LaunchConfig(

@@ -1,4 +1,4 @@
-"""The check that the merged model computes what the trained model did."""
+"""Check that the merged model computes the same as the trained model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.training.resolved_run import ResolvedRun
 
 @torch.inference_mode()
 def check_merge(model: PreTrainedModel, recipe: Recipe, examples: Sequence[Example]) -> MergeCheck:
-    """Fold the adapters into plain layers, and compare the logits before and after.
+    """Merge the adapters into plain layers, and compare the logits before and after.
 
     Args:
         model: the trained model; it cannot be used afterwards.
@@ -42,15 +42,15 @@ def compare_with_float32(
     dtype: torch.dtype,
     load_float32: Callable[[], PreTrainedModel],
 ) -> tuple[float | None, str | None]:
-    """Compare the logits as evaluated with those of the backbone in float32.
+    """Compare the logits of the evaluated model with those of the model in float32.
 
-    The second model is what a user gets who loads the saved weights.
+    The float32 model is the one that a user gets by loading the saved weights.
 
     Args:
-        model: the trained model, which is left as it is.
+        model: the trained model, which is not changed.
         examples: a batch that fits in memory.
         dtype: the data type of matrix products when the model was evaluated.
-        load_float32: returns the backbone with the trained weights, nothing rounded.
+        load_float32: returns the backbone with the trained weights, without rounding.
 
     Returns:
         The largest difference, or None and the reason why there is none.
@@ -80,7 +80,7 @@ def _logits(model: PreTrainedModel, examples: Sequence[Example]) -> Tensor:
 def load_trained(run: ResolvedRun, trained: Mapping[str, Tensor]) -> PreTrainedModel:
     """Load the published backbone, apply the recipe, and copy the trained weights into it.
 
-    Frozen weights are exact, whereas training in bfloat16 rounds them.
+    Its frozen weights are exact; training in bfloat16 rounds them.
     """
     set_seed(run.spec.seed)
     model = compose(run.backbone.load(run.spec.weights), run.backbone, run.recipe)

@@ -14,7 +14,7 @@ class NotebookOutput:
     """An output of a notebook cell; needs no widgets.
 
     Args:
-        content: is drawn anew by each call; anything that a notebook can show.
+        content: any object that a notebook can show; each call draws it again.
     """
 
     def __init__(self, content: Any) -> None:
@@ -23,10 +23,10 @@ class NotebookOutput:
         self._drawn = 0.0
 
     def draw(self, *, now: bool = False) -> None:
-        """Show the content as it is.
+        """Show the content in its current state.
 
         Args:
-            now: draw even if the last drawing was a moment ago.
+            now: draw even if the last drawing was less than half a second ago.
         """
         from IPython.display import display
 

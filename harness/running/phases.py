@@ -1,4 +1,4 @@
-"""The phases of a run after its data are read, one function each."""
+"""Phases of a run after its data are read, one function each."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class RunContext:
     """Values that the phases of a run share.
 
     Attributes:
-        setup: what the run consists of.
-        report: gets what each phase finds; what it holds already is not repeated.
-        folder: the run's folder.
-        stopwatch: the wall time of the run.
-        observers: are called at every phase and step.
+        setup: the settings, the inputs and the schedule of the run.
+        report: gets the results of each phase; a phase whose results it holds is not repeated.
+        folder: the folder of the run.
+        stopwatch: measures the wall time of the run.
+        observers: the observers, which are called at every phase and step.
         processes: the processes that train together.
-        save_state_seconds: how often training writes its state to disk.
+        save_state_seconds: seconds between saves of the training state.
     """
 
     setup: Setup
@@ -59,7 +59,7 @@ class RunContext:
     save_state_seconds: float
 
     def save(self) -> None:
-        """Write the report as it is, to resume from."""
+        """Write the report so far; an interrupted run resumes from it."""
         self.report.seconds = self.stopwatch.seconds
         self.folder.save(self.report)
 
@@ -103,7 +103,7 @@ def _measure_memory(context: RunContext, baseline: RunSpec | None) -> None:
 
 
 def train_best_weights(context: RunContext) -> Trainer:
-    """Train, or load the weights of an earlier start that finished training.
+    """Train, or load the weights if an earlier start of the run finished training.
 
     Returns:
         The trainer, its model with the best weights and without the engine's patches.
@@ -120,7 +120,7 @@ def train_best_weights(context: RunContext) -> Trainer:
         if report.training is None:
             began = clock.seconds()
             report.training = _train(context, trainer)
-            # An earlier start spent the rest, on steps that were kept.
+            # Earlier starts spent the rest of the time on steps that were kept.
             context.stopwatch.carry(report.training.seconds - (clock.seconds() - began))
             context.save()
         else:
@@ -131,7 +131,7 @@ def train_best_weights(context: RunContext) -> Trainer:
 
 
 def _describe(trainer: Trainer, report: Report) -> None:
-    """Note what is trained, and on what."""
+    """Record the kept layers, the parameters and the machine in the report."""
     report.layers_kept = trainer.layers_kept
     report.parameters = trainer.parameters
     attention = trainer.engine.attention(trainer.model)
@@ -171,7 +171,7 @@ def _train(context: RunContext, trainer: Trainer) -> Training:
 
 
 def evaluate(context: RunContext, trainer: Trainer) -> None:
-    """Predict the test split and score the predictions, unless an earlier start did."""
+    """Predict and score the test split, unless an earlier start of the run did."""
     if context.report.decoding is not None:
         return
     inputs, work = context.setup.inputs, context.folder.work
@@ -192,7 +192,7 @@ def evaluate(context: RunContext, trainer: Trainer) -> None:
 
 
 def check_merged_model(context: RunContext, trainer: Trainer) -> None:
-    """Check that the merged model computes what the trained model did."""
+    """Check that the merged model computes the same as the trained model."""
     setup, report = context.setup, context.report
     context.observers.enter(Phase.MERGE_CHECK)
     examples = setup.inputs.test.examples[:2]

@@ -1,4 +1,4 @@
-"""Progress bars of a run, drawn by the observer hooks that any plugin can use."""
+"""Progress bars of a run: an observer like those of any plugin."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Progress:
     A notebook shows the bars too. Anywhere else, each phase prints one line instead.
 
     Args:
-        console: is drawn on; by default the standard error stream.
+        console: the console to draw on; by default the standard error stream.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -75,7 +75,7 @@ class Progress:
 
     @hookimpl
     def data_read(self, event: DataRead) -> None:
-        """Print what was guessed, left out and truncated."""
+        """Print notes on guessed columns, skipped rows and truncated texts."""
         for note in event.notes:
             self._console.print(note, style="yellow", soft_wrap=True, markup=False)
 

@@ -1,4 +1,4 @@
-"""The settings of a run, from what the command line or Python gives."""
+"""Settings of a run, from the arguments of the command line or of Python."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def run_spec(
     Args:
         spec: a spec file or a spec to start from.
         named: settings that have an argument of their own; those that are None are left out.
-        settings: any settings, by dotted or nested names; they are laid over all others.
+        settings: any settings, by dotted or nested names; they replace all others.
 
     Raises:
-        HarnessError: an unknown name, or a setting that does not fit.
+        HarnessError: an unknown name, or a value that is not valid.
     """
     values: dict[str, Any] = {}
     if isinstance(spec, RunSpec):
@@ -33,8 +33,8 @@ def run_spec(
         values = read_toml(Path(spec))
     given = {name: value for name, value in named.items() if value not in (None, {})}
     values = overlay(overlay(values, given), nested_settings(settings or {}))
-    # The registry first: a mistyped name must be answered before anything heavy is imported.
-    # As text: a file or a setting can hold any value, which only resolve validates.
+    # Names are looked up first: a mistyped name is reported before anything heavy is imported.
+    # They are converted to text: a file can hold any value, and only resolve validates it.
     plugins = installed()
     reference = str(values.get("backbone", RunSpec.model_fields["backbone"].default))
     plugins.tasks.find(str(values.get("task", RunSpec.model_fields["task"].default)))

@@ -1,4 +1,4 @@
-"""A run: its phases in order, from a resolved spec to a report."""
+"""Run: executes the phases in order, from a resolved spec to a report."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ class Run:
         plugins: the plugins of this environment.
         results: the folder of all runs, which gets this run's folder.
         repeat: repeat a run that is already done; otherwise its report is returned.
-        save_state_seconds: how often training writes its state to disk, besides at evaluations.
-        micro_batch: examples that go through the model at a time, in place of the spec's batch
-            size. More accumulation keeps the optimizer step the same.
-        processes: this process and those that execute ``run_worker`` for this run; by default it is
-            alone.
+        save_state_seconds: seconds between saves of the training state; it is also saved at
+            evaluations.
+        micro_batch: number of examples in a micro-batch, in place of the spec's batch size. More
+            accumulation keeps the optimizer step the same.
+        processes: this process and those that execute ``run_worker`` for this run; by default this
+            process alone.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class Run:
         from its last saved state.
 
         Raises:
-            HarnessError: a mistake in the spec or the data, found before training began; nothing is
-                left behind. Every later failure ends in a report whose status says so.
+            HarnessError: a mistake in the spec or the data, found before training began; no files
+                are left. Every later failure ends in a report with the status of the failure.
         """
         stopwatch = Stopwatch()
         self.observers.run_started(self.spec)
@@ -114,7 +115,7 @@ class Run:
     def _execute_phases(
         self, inputs: Inputs, report: Report, folder: RunFolder, stopwatch: Stopwatch
     ) -> None:
-        """Fill in what is still null in the report, and save it after every phase."""
+        """Execute the phases whose results the report lacks, and save it after each."""
         context = RunContext(
             setup=set_up(inputs, self.micro_batch),
             report=report,
@@ -150,12 +151,12 @@ class Run:
         report = folder.resume()
         if report is not None:
             report.resumed.append(_resumption(report, folder))
-            folder.save(report)  # Now: the run may be stopped again before the next phase ends.
+            folder.save(report)  # The run may be stopped again before the next phase ends.
         return report
 
 
 def _notes(inputs: Inputs) -> tuple[str, ...]:
-    """Return what a user should know of checkpoint, data and settings before training."""
+    """Return notes on the checkpoint, the data and the settings, to be shown before training."""
     planned = planned_steps(schedule_of(inputs, inputs.run), inputs.run)
     return (
         *inputs.run.backbone.notes,
@@ -165,7 +166,7 @@ def _notes(inputs: Inputs) -> tuple[str, ...]:
 
 
 def _resumption(report: Report, folder: RunFolder) -> Resumption:
-    """Return the phase that a stopped run resumes with: the first that has no result yet."""
+    """Return the phase that a stopped run resumes with: the first one without a result."""
     if report.speed is None:
         return Resumption(phase=Phase.PROBE_SPEED.value)
     if report.memory is None:

@@ -1,4 +1,4 @@
-"""The calls of a run's observers."""
+"""Calls of a run's observers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RunObservers:
         self._hook.data_read(event=event)
 
     def enter(self, phase: Phase, steps: int | None = None) -> None:
-        """Begin a phase of a known or unknown number of steps."""
+        """Announce a phase and its number of steps, if that is known."""
         self.phase = phase
         self._hook.phase_started(event=PhaseStarted(phase.value, steps))
 

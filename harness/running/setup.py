@@ -1,4 +1,4 @@
-"""The set-up of a run, equal in all its processes."""
+"""Set-up of a run, equal in all its processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Setup:
     """Parts of a run that every process derives from the spec.
 
     Attributes:
-        run: the run, with nothing left to ``auto``.
+        run: the run, with every ``auto`` setting resolved.
         inputs: the data and the metrics.
         schedule: the order of the training examples.
         frozen: the steps that the probe measures.
@@ -38,7 +38,7 @@ def set_up(inputs: Inputs, micro_batch: int | None = None) -> Setup:
 
     Args:
         inputs: the run's inputs.
-        micro_batch: examples in a micro-batch, if not as many as the spec says.
+        micro_batch: number of examples in a micro-batch; None takes the spec's.
     """
     run = inputs.run.with_micro_batch(micro_batch) if micro_batch else inputs.run
     schedule = schedule_of(inputs, run)

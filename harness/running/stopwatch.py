@@ -1,4 +1,4 @@
-"""The wall time of a run, over all its starts."""
+"""Wall time of a run, over all its starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from harness import clock
 
 
 class Stopwatch:
-    """Counts seconds from now on, and those of earlier starts whose work was kept."""
+    """Counts seconds since its creation, plus those of earlier starts whose work was kept."""
 
     def __init__(self) -> None:
         self._began = clock.seconds()
@@ -14,7 +14,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the stopwatch was made, and all that were carried over."""
+        """Seconds since the stopwatch was created, plus those that were carried over."""
         return clock.seconds() - self._began + self._carried
 
     def carry(self, seconds: float) -> None:

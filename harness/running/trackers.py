@@ -1,7 +1,7 @@
 """Trackers: observers that log a run to TensorBoard, MLflow or Weights & Biases.
 
-Nothing leaves the machine: TensorBoard and MLflow write into a folder, Weights & Biases runs in its
-offline mode unless its own environment variables say otherwise.
+Nothing leaves the machine: TensorBoard and MLflow write into a folder, and Weights & Biases runs
+offline unless its own environment variables change that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 FOLDER = ".trackers"
-"""Folder that trackers write to, within the folder of all runs."""
+"""Name of the folder that trackers write to, in the results folder."""
 
 
 class Tracker(ABC):
@@ -53,7 +53,7 @@ class Tracker(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A mistake in the spec or the data ends a run without a report.
+        # A mistake in the spec or the data ends a run without calling run_finished.
         if self._open:
             self.finish({}, "error")
 
@@ -100,7 +100,7 @@ class Tracker(ABC):
 
 
 class TensorBoard(Tracker):
-    """Event files, one folder a run."""
+    """Writes TensorBoard event files, one folder for each run."""
 
     name = "tensorboard"
     module = "tensorboard"
@@ -127,7 +127,7 @@ class TensorBoard(Tracker):
 
 
 class MLflow(Tracker):
-    """An MLflow run, in a SQLite file unless ``MLFLOW_TRACKING_URI`` names another store."""
+    """Writes an MLflow run, to a SQLite file unless ``MLFLOW_TRACKING_URI`` names another store."""
 
     name = "mlflow"
     module = "mlflow"
@@ -156,7 +156,7 @@ class MLflow(Tracker):
 
 
 class WandB(Tracker):
-    """A run of Weights & Biases, offline unless ``WANDB_MODE`` says otherwise."""
+    """Writes a run of Weights & Biases, offline unless ``WANDB_MODE`` names another mode."""
 
     name = "wandb"
     module = "wandb"
@@ -216,7 +216,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def headline(report: Report) -> dict[str, float]:
-    """Return the numbers of a report that are compared between runs."""
+    """Return the main numbers of a report: time, parameters, speed, memory and scores."""
     values: dict[str, float | None] = {"seconds": report.seconds}
     if report.parameters:
         values["trainable_parameters"] = report.parameters.trainable

@@ -1,4 +1,4 @@
-"""The part of a run that every process but the first takes."""
+"""Work of every process of a run except the first."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from harness.training.trainer import Trainer, load_trainer
 def run_worker(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
     """Compute a share of each training step; sleep while the first process does the rest.
 
-    A worker writes and shows nothing. Its errors go to the first process, which reports them.
+    A worker writes no files and prints nothing. It sends its errors to the first process, which
+    reports them.
 
     Args:
-        spec: the run's spec, as the first process has it.
+        spec: the spec of the run, the same as in the first process.
         plugins: the plugins of this environment.
         processes: the group that this process joined.
     """
-    # The first process has ended, or wants this one to end.
+    # The first process has ended, or ends this one.
     with suppress(RuntimeError, KeyboardInterrupt):
         _work(spec, plugins, processes)
 
@@ -41,7 +42,7 @@ def _work(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
         return
     error: Exception | None = None
     try:
-        # Not earlier: the first process measures undisturbed until it sends a step.
+        # Not earlier: nothing may disturb the first process while it measures.
         setup = set_up(read_inputs(spec, plugins))
         trainer = load_trainer(setup.run)
         trainer.model.train()
@@ -52,7 +53,7 @@ def _work(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
         batches = _batches(setup, trainer, processes, first)
         processes.run_worker(spec.seed, trainer.trained.values(), _backwards(trainer, batches))
     except Exception:
-        # The first process knows and reports it; then it lets this one end.
+        # The first process has the error and reports it; then it ends this process.
         processes.receive_step()
 
 
