@@ -1,1 +1,1 @@
-"""The command line. A command is a module; its heavy imports are inside its function."""
+"""Command line: one module for each command; heavy imports are inside the functions."""

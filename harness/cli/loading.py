@@ -22,24 +22,24 @@ def load(results: Path) -> Reports:
         results: the results folder.
 
     Raises:
-        HarnessError: there is none.
+        HarnessError: there is no such folder.
     """
     import harness
 
     with Waiting("Reading runs") as waiting:
         runs = harness.load_reports(results, waiting.on_progress)
     for error in runs.skipped:
-        # One damaged folder must not hide the others, nor be left out in silence.
+        # A damaged folder must neither hide the other runs nor be left out silently.
         typer.secho(f"Skipped: {error.message}", err=True, dim=True)
     return runs
 
 
 def summarize(runs: Reports, metrics: str | None) -> Summary:
-    """Average over seeds and compare, with a progress bar where that takes long.
+    """Average the runs over seeds and compare recipes, with a progress bar if that takes long.
 
     Args:
-        runs: the runs.
-        metrics: names separated by commas; all by default.
+        runs: the runs of a results folder.
+        metrics: names of metrics, separated by commas; None takes all.
 
     Raises:
         HarnessError: no run has one of the metrics.
@@ -52,10 +52,10 @@ def summarize(runs: Reports, metrics: str | None) -> Summary:
 
 
 def terminal_table(summary: Summary) -> str:
-    """Lay out the table for the width of the terminal, or for 80 columns where there is none.
+    """Lay out the table for the width of the terminal, or for 80 columns without a terminal.
 
     Args:
-        summary: of the runs.
+        summary: the summary of the runs.
     """
     import shutil
 
@@ -68,8 +68,8 @@ def one_run(folder: Path, report: Report) -> str:
     """Return the table of a single run.
 
     Args:
-        folder: of the run.
-        report: of the run.
+        folder: the folder of the run.
+        report: the report of the run.
     """
     from harness.records.run_folder import StoredRun
     from harness.reporting.aggregation import summarize as summarize_runs

@@ -1,4 +1,4 @@
-"""The console script: registers every command and prints errors."""
+"""Console script: registers every command and prints errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.errors import HarnessError
 
 
 class Commands(TyperGroup):
-    """Prints a user's mistake as a message with a hint, without a traceback."""
+    """Prints an error of the user as a message with a hint, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -79,7 +79,7 @@ def harness(
 
 def _complain(message: Text, hint: str | None = None) -> None:
     console = Console(stderr=True, highlight=False)
-    # Never wrapped by rich: a command in a hint must survive copying.
+    # Not wrapped by rich, so that a command in a hint can be copied.
     console.print(message, soft_wrap=True)
     if hint:
         console.print(hint, soft_wrap=True, markup=False)

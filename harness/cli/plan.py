@@ -1,4 +1,4 @@
-"""``harness plan``: counts and estimates from shapes, before anything is loaded or trained."""
+"""``harness plan``: computes the costs of recipes from shapes, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def plan(
         },
     )
     if as_json:
-        records = [made.model_dump() for made in plans]
+        records = [recipe_plan.model_dump() for recipe_plan in plans]
         typer.echo(json.dumps(records[0] if len(records) == 1 else records, indent=2))
         return
     _print(plans)
@@ -86,8 +86,8 @@ def _print(plans: list[Plan]) -> None:
     table = Table(title=f"{first.backbone}: {first.parameters.original:,} parameters", box=None)
     table.title_justify = table.caption_justify = "left"
     table.add_column(no_wrap=True)
-    for made in plans:
-        table.add_column(made.recipe, justify="right", overflow="fold")
+    for recipe_plan in plans:
+        table.add_column(recipe_plan.recipe, justify="right", overflow="fold")
     rows: dict[str, Callable[[Plan], str]] = {
         "encoder layers kept": lambda p: _ranges(p.layers_kept.encoder),
         "decoder layers kept": lambda p: _ranges(p.layers_kept.decoder),
@@ -105,24 +105,24 @@ def _print(plans: list[Plan]) -> None:
         f"stored for {first.storage.tasks} tasks": lambda p: _size(p.storage.total_bytes),
     }
     for label, cell in rows.items():
-        table.add_row(label, *(cell(made) for made in plans))
+        table.add_row(label, *(cell(recipe_plan) for recipe_plan in plans))
     table.caption = (
         f"FLOP limit: relative to full fine-tuning, {first.source_tokens} source and "
         f"{first.target_tokens} target tokens."
     )
-    known = next((made.memory for made in plans if made.memory), None)
-    if known:
+    memory = next((recipe_plan.memory for recipe_plan in plans if recipe_plan.memory), None)
+    if memory:
         table.caption += (
-            f"\nMemory: training in {known.dtype}, {known.engine} batches of {known.batch_size}; "
-            f"the longest step has {known.source_tokens:,} source and {known.target_tokens:,} "
-            "target tokens."
+            f"\nMemory: training in {memory.dtype}, {memory.engine} batches of "
+            f"{memory.batch_size}; the longest step has {memory.source_tokens:,} source and "
+            f"{memory.target_tokens:,} target tokens."
         )
     if first.batches:
         reason = f" ({first.why_no_data})" if first.why_no_data else ""
         table.caption += f"\nBatches: {first.batches}{reason}."
-    for made in plans:
-        if made.memory_unknown:
-            table.caption += f"\nMemory of {made.recipe} is unknown: {made.memory_unknown}"
+    for recipe_plan in plans:
+        if unknown := recipe_plan.memory_unknown:
+            table.caption += f"\nMemory of {recipe_plan.recipe} is unknown: {unknown}"
     Console(highlight=False).print(table)
 
 

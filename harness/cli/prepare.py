@@ -9,7 +9,7 @@ import typer
 
 
 def prepare(
-    task: Annotated[str, typer.Argument(help="A task whose data are built from a raw file.")],
+    task: Annotated[str, typer.Argument(help="Task whose data are built from a raw file.")],
     out: Annotated[Path, typer.Option(help="Folder to create.")],
     notes: Annotated[
         Path | None,

@@ -39,12 +39,12 @@ def profile(
         ),
     ] = None,
     as_json: options.Json = False,
-    out: Annotated[Path | None, typer.Option(help="File to write the JSON to, too.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write the JSON to as well.")] = None,
 ) -> None:
     """Measure speed, memory and parameters of recipes on this device.
 
-    Needs neither weights nor data. Weights are random, with the backbone's shapes. If the task's
-    data are not on this machine, batches have the task's typical lengths.
+    No weights or data are needed. Weights are random, with the backbone's shapes. If the task's
+    data are not on this machine, the batches have the task's typical lengths.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""``harness recommend``: names the recipe to use, and why the others were not chosen."""
+"""``harness recommend``: names the recipe to use, and the reason against each other one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BYTES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 def recommend(
     results: options.Results = Path("results"),
     min_quality: Annotated[
-        str, typer.Option(help="Smallest share of full fine-tuning's quality to keep.")
+        str, typer.Option(help="Share of full fine-tuning's quality that a recipe must keep.")
     ] = "95%",
     max_memory: Annotated[
         str | None, typer.Option(help="Largest peak memory, e.g. 16GiB.", show_default=False)
@@ -37,20 +37,21 @@ def recommend(
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="Metric that measures quality.", show_default="the first, as rouge1"),
+        typer.Option(help="Metric that measures quality.", show_default="the first, e.g. rouge1"),
     ] = None,
     by: Annotated[
         Literal["speed", "memory", "parameters"],
         typer.Option(
-            help="Cheapest means fastest, least peak memory, or fewest trained parameters."
+            help="Meaning of cheapest: fastest, least memory or fewest trained parameters."
         ),
     ] = "speed",
     as_json: options.Json = False,
 ) -> None:
     """Name the cheapest recipe that keeps enough of full fine-tuning's quality.
 
-    The lower bound of the 95 % interval of the quality kept must reach --min-quality. The exit
-    status is 1 if no recipe reaches it on any backbone and task.
+    A recipe keeps enough if the lower bound of the 95 % interval of its quality, relative to full
+    fine-tuning, is at least --min-quality. The exit status is 1 if no recipe is good enough on any
+    backbone and task.
     """
     from harness.reporting import recommendation
 
@@ -67,34 +68,33 @@ def recommend(
         min_speed=speed,
         by=by,
     )
-    made = [recommendation.recommend(group, needs) for group in summary.groups]
+    recommendations = [recommendation.recommend(group, needs) for group in summary.groups]
     if as_json:
         from pydantic import TypeAdapter
 
-        typer.echo(
-            TypeAdapter(list[recommendation.Recommendation]).dump_json(made, indent=2).decode()
-        )
+        adapter = TypeAdapter(list[recommendation.Recommendation])
+        typer.echo(adapter.dump_json(recommendations, indent=2).decode())
     else:
-        for one in made:
-            typer.echo("\n".join(_lines(one)) + "\n")
-    if not any(one.chosen for one in made):
+        for recommended in recommendations:
+            typer.echo("\n".join(_lines(recommended)) + "\n")
+    if not any(recommended.chosen for recommended in recommendations):
         raise typer.Exit(1)
 
 
-def _lines(made: Recommendation) -> Iterator[str]:
+def _lines(recommended: Recommendation) -> Iterator[str]:
     from harness.reporting.text_columns import printable
 
-    where = printable(f"{made.backbone} on {made.task}")
-    for verdict in made.verdicts:
+    where = printable(f"{recommended.backbone} on {recommended.task}")
+    for verdict in recommended.verdicts:
         name = printable(verdict.recipe)
-        if verdict.recipe == made.chosen:
+        if verdict.recipe == recommended.chosen:
             yield f"{where}: {typer.style(name, bold=True)}"
             yield f"  {_facts(verdict)}"
         else:
-            if verdict is made.verdicts[0]:
+            if verdict is recommended.verdicts[0]:
                 yield f"{where}: {typer.style('no recipe is good enough', fg='red')}"
             yield f"{name}: {printable('; '.join(verdict.reasons))}."
-    yield from (typer.style(printable(note), dim=True) for note in made.notes)
+    yield from (typer.style(printable(note), dim=True) for note in recommended.notes)
 
 
 def _facts(verdict: Verdict) -> str:
@@ -114,26 +114,26 @@ def _facts(verdict: Verdict) -> str:
 
 
 def _ratio(text: str, option: str) -> float:
-    """Read ``95%`` or ``0.95``."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
-    if not found:
+    """Return the number that ``95%`` or ``0.95`` stands for."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
+    if not match:
         raise HarnessError(
             f"{option} {text!r} is not a share.", f"Write, for example: {option} 95%"
         )
-    number = float(found[1])
-    if not found[2] and number > 10:
+    number = float(match[1])
+    if not match[2] and number > 10:
         raise HarnessError(
             f"{option} {text} would be {number:g} times full fine-tuning.",
             f"Write {option} {number:g}%",
         )
-    return number / 100 if found[2] else number
+    return number / 100 if match[2] else number
 
 
 def _bytes(text: str) -> int:
-    """Read ``16GiB``, ``16 GB`` or a number of bytes."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if not found or found[2].lower() not in _BYTES:
+    """Return the bytes of a size such as ``16GiB``, ``16 GB`` or a plain number."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if not match or match[2].lower() not in _BYTES:
         raise HarnessError(
             f"--max-memory {text!r} is not a size.", "Write, for example: --max-memory 16GiB"
         )
-    return round(float(found[1]) * _BYTES[found[2].lower()])
+    return round(float(match[1]) * _BYTES[match[2].lower()])

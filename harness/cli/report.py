@@ -1,4 +1,4 @@
-"""``harness report``: shows a folder of runs as a table, a document, data or a page."""
+"""``harness report``: shows a results folder as a table, a document, data or a web page."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def report(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Metrics, separated by commas; the first one is used for the Pareto front.",
+            help="Metrics, separated by commas; the Pareto front uses the first one.",
             show_default="all",
         ),
     ] = None,
 ) -> None:
-    """Show all runs: speed, trained parameters, memory and quality, averaged over seeds.
+    """Show each recipe's speed, trained parameters, memory and quality, averaged over seeds.
 
-    Quality is compared with full fine-tuning on the same test examples. The comparison is cached in
-    the results folder, so a second report is fast.
+    Quality is compared with full fine-tuning on the same test examples. The results folder caches
+    the comparison, so a second report is fast.
     """
     runs = load(results)
     summary = summarize(runs, metrics)

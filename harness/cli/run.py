@@ -1,4 +1,4 @@
-"""``harness run``: runs a spec and writes its report."""
+"""``harness run``: executes one run and shows its report."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _print(scores: dict[str, Score], count: int) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print()
-    # Never wrapped by rich: a signature must survive copying.
+    # Not wrapped by rich, so that a signature can be copied.
     for score in scores.values():
         console.print(score.signature, style="dim", soft_wrap=True, markup=False)
 

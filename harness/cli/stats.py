@@ -62,15 +62,15 @@ def stats(
     )
     chosen = installed().task(task, _options(task, named, settings or []))
     splits = chosen.splits(seed)
-    found = describe_texts(_pairs(splits))
+    statistics = describe_texts(_pairs(splits))
     cut = _count_cut(backbone, chosen, splits) if backbone else None
     if as_json:
-        record = _record(chosen.name, splits, found)
+        record = _record(chosen.name, splits, statistics)
         if cut is not None:
             record |= {"cut_sources": cut[0], "cut_targets": cut[1]}
         typer.echo(json.dumps(record, indent=2))
     else:
-        _print(chosen.name, splits, found, cut)
+        _print(chosen.name, splits, statistics, cut)
 
 
 def _count_cut(backbone: str, task: Any, splits: Splits) -> tuple[int, int]:
@@ -120,21 +120,23 @@ def _pairs(splits: Splits) -> Iterator[tuple[str, str]]:
     return iter(track(rows, "reading", total, console=console, disable=not console.is_terminal))
 
 
-def _record(name: str, splits: Splits, found: TextStatistics) -> dict[str, Any]:
+def _record(name: str, splits: Splits, statistics: TextStatistics) -> dict[str, Any]:
     return {
         "task": name,
         "rows": _rows(splits),
-        "source": {"sentences": found.source_sentences, "words": found.source_words},
-        "target": {"sentences": found.target_sentences, "words": found.target_words},
-        "novel_unigrams_pct": found.novel_unigrams_pct,
-        "novel_bigrams_pct": found.novel_bigrams_pct,
+        "source": {"sentences": statistics.source_sentences, "words": statistics.source_words},
+        "target": {"sentences": statistics.target_sentences, "words": statistics.target_words},
+        "novel_unigrams_pct": statistics.novel_unigrams_pct,
+        "novel_bigrams_pct": statistics.novel_bigrams_pct,
         "skipped": splits.skipped,
         "leakage": splits.leakage,
         **({"notes": list(splits.notes)} if splits.notes else {}),
     }
 
 
-def _print(name: str, splits: Splits, found: TextStatistics, cut: tuple[int, int] | None) -> None:
+def _print(
+    name: str, splits: Splits, statistics: TextStatistics, cut: tuple[int, int] | None
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -143,12 +145,12 @@ def _print(name: str, splits: Splits, found: TextStatistics, cut: tuple[int, int
     table = Table(title=name, title_justify="left", box=None, padding=(0, 2, 0, 0))
     cells = {
         **{split: f"{count:,}" for split, count in _rows(splits).items()},
-        "source sents": f"{found.source_sentences:.1f}",
-        "words": f"{found.source_words:.1f}",
-        "target sents": f"{found.target_sentences:.1f}",
-        "words ": f"{found.target_words:.1f}",
-        "new 1-grams": _percent(found.novel_unigrams_pct),
-        "2-grams": _percent(found.novel_bigrams_pct),
+        "source sents": f"{statistics.source_sentences:.1f}",
+        "words": f"{statistics.source_words:.1f}",
+        "target sents": f"{statistics.target_sentences:.1f}",
+        "words ": f"{statistics.target_words:.1f}",
+        "new 1-grams": _percent(statistics.novel_unigrams_pct),
+        "2-grams": _percent(statistics.novel_bigrams_pct),
     }
     for heading in cells:
         table.add_column(heading, justify="right")
@@ -158,7 +160,7 @@ def _print(name: str, splits: Splits, found: TextStatistics, cut: tuple[int, int
     total = sum(_rows(splits).values())
     notes = [*splits.notes, *left_out_notes(splits.skipped, total)]
     if cut is None:
-        notes.append("What the limits of length cut depends on the tokenizer: --backbone NAME")
+        notes.append("To count the texts longer than the limits, add --backbone NAME")
     else:
         notes += cut_notes(*cut, total) if any(cut) else ["No text is longer than the limits."]
     for note in notes:

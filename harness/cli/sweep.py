@@ -1,4 +1,4 @@
-"""``harness sweep``: runs every cell of a table."""
+"""``harness sweep``: runs every combination of backbones, recipes, tasks and seeds."""
 
 from __future__ import annotations
 

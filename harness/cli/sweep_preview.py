@@ -1,4 +1,4 @@
-"""The table that a sweep shows before it starts: its runs, and the time and memory of each."""
+"""Table that a sweep shows before it starts: its runs, and the time and memory of each."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def show(console: Console, cells: Sequence[SweepCell], forecasts: Mapping[str, F
     """Print a line for each cell, and notes on the numbers below.
 
     Args:
-        console: is printed to.
+        console: the console to print to.
         cells: all cells of the sweep.
-        forecasts: id of a cell -> its forecast, for the cells that are not done.
+        forecasts: the forecasts of the cells that are not done, by cell id.
     """
     common, name = names(cells)
     table = Table(box=None, pad_edge=False)
@@ -31,43 +31,43 @@ def show(console: Console, cells: Sequence[SweepCell], forecasts: Mapping[str, F
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("GiB", justify="right", no_wrap=True)
     for cell in cells:
-        known = forecasts.get(cell.id)
-        expected = (_time(known), _memory(known)) if known else ("done", "")
+        forecast = forecasts.get(cell.id)
+        expected = (_time(forecast), _memory(forecast)) if forecast else ("done", "")
         table.add_row(Text(name[cell.id]), str(cell.steps), *expected)
     console.print(table)
     for line in _notes(cells, forecasts, name):
         console.print(line, soft_wrap=not console.is_terminal, markup=False)
 
 
-def _time(known: Forecast) -> str:
-    if known.seconds is None:
+def _time(forecast: Forecast) -> str:
+    if forecast.seconds is None:
         return "?"
-    return duration(known.seconds) if known.measured else f"~{duration(known.seconds)}"
+    return duration(forecast.seconds) if forecast.measured else f"~{duration(forecast.seconds)}"
 
 
-def _memory(known: Forecast) -> Text:
-    if known.peak_bytes is None:
+def _memory(forecast: Forecast) -> Text:
+    if forecast.peak_bytes is None:
         return Text("?")
-    size = f"{known.peak_bytes / 2**30:.2f}"
-    return Text(f"{size} !", "bold red") if known.too_large else Text(size)
+    size = f"{forecast.peak_bytes / 2**30:.2f}"
+    return Text(f"{size} !", "bold red") if forecast.too_large else Text(size)
 
 
 def _notes(
     cells: Sequence[SweepCell], forecasts: Mapping[str, Forecast], name: Mapping[str, str]
 ) -> Iterator[str]:
-    times = [f.seconds for f in forecasts.values() if f.seconds is not None]
+    shown = forecasts.values()
+    times = [f.seconds for f in shown if f.seconds is not None]
     yield f"{len(cells)} runs, {len(cells) - len(forecasts)} of them done.{_sum(times, forecasts)}"
-    known = forecasts.values()
-    if any(f.peak_bytes is not None for f in known):
+    if any(f.peak_bytes is not None for f in shown):
         yield "GiB: peak memory of training, estimated from the shapes of the longest batch."
-    if any(f.seconds is not None and not f.measured for f in known):
+    if any(f.seconds is not None and not f.measured for f in shown):
         yield (
             "~ is estimated from a few steps and predictions. It assumes training to the last step "
             "and predictions as long as the references, and leaves out computing the scores."
         )
-    if any(f.measured for f in known):
+    if any(f.measured for f in shown):
         yield "Times without ~ were measured in an earlier run with another seed."
-    too_large = {f.available for f in known if f.too_large and f.available}
+    too_large = {f.available for f in shown if f.too_large and f.available}
     if too_large:
         size = f"{min(too_large) / 2**30:.2f}"
         yield (

@@ -18,7 +18,7 @@ class Waiting:
 
     Args:
         what: the label of the bar.
-        total: number of calls of ``on_progress``, if it is known.
+        total: the number of calls of ``on_progress``; None if it is unknown.
         after: seconds until the bar is shown.
     """
 
