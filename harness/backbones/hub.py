@@ -57,7 +57,7 @@ def snapshot(source: str, local_files_only: bool) -> Path:
         OSError: there are none, or the hub cannot be reached.
     """
     kinds = (weight_files.SAFETENSORS, weight_files.PICKLE)
-    for name in [each for kind in kinds for each in (kind, f"{kind}.index.json")]:
+    for name in [file for kind in kinds for file in (kind, f"{kind}.index.json")]:
         cached = cached_file(
             source,
             name,

@@ -41,7 +41,7 @@ def shards(folder: Path, name: str) -> list[Path]:
     if not index.is_file():
         return []
     names = listed(index)
-    paths = [folder / each for each in names]
+    paths = [folder / shard for shard in names]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise HarnessError(

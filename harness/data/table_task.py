@@ -137,7 +137,7 @@ class TableTask(Task[OptionsT]):
         if dialogues:
             join = self._joining().text
             turns = turn_column(table, source_column)
-            columns["source"] = [None if each is None else join(each) for each in turns]
+            columns["source"] = [None if dialogue is None else join(dialogue) for dialogue in turns]
         else:
             columns["source"] = [*text_column(table, source_column)]
         if not holds_lists(table, target_column):
@@ -155,15 +155,16 @@ class TableTask(Task[OptionsT]):
 
     def _answers(self, table: Table, column: str, ids: list[str]) -> dict[str, list[Any]]:
         """Return the answers of dialogues as targets, and the turns before them as sources."""
-        each, joining = self.options.every_answer, self._joining()
+        every_answer, joining = self.options.every_answer, self._joining()
         columns: dict[str, list[Any]] = {"id": [], "source": [], "target": [], "cluster": []}
         for identity, turns in zip(ids, turn_column(table, column), strict=True):
-            for number, exchange in enumerate(exchanges(turns or [], joining, each), start=1):
-                columns["id"].append(f"{identity}/{number}" if each else identity)
+            pairs = exchanges(turns or [], joining, every_answer)
+            for number, exchange in enumerate(pairs, start=1):
+                columns["id"].append(f"{identity}/{number}" if every_answer else identity)
                 columns["source"].append(exchange.source)
                 columns["target"].append(exchange.answer)
                 columns["cluster"].append(identity)
-        if not each:
+        if not every_answer:
             del columns["cluster"]
         return columns
 

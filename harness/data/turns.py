@@ -99,20 +99,20 @@ def _turn(entry: object) -> Turn | None:
     return None
 
 
-def exchanges(turns: list[Turn], joining: Joining, each: bool) -> Iterator[Exchange]:
-    """Yield the last answer with the turns before it, or each answer.
+def exchanges(turns: list[Turn], joining: Joining, every_answer: bool) -> Iterator[Exchange]:
+    """Yield the last answer with the turns before it, or every answer.
 
     Args:
-        turns: turns of one dialogue.
-        joining: settings for joining turns into one text.
-        each: whether every answer makes an example.
+        turns: the turns of one dialogue.
+        joining: the settings for joining turns into one text.
+        every_answer: true to yield every answer.
     """
     turns = [turn for turn in turns if turn.text.strip()]
     places = _answers(turns, joining.answerer)
     if not places:
         yield Exchange(joining.text(turns) or None, None)
         return
-    for place in places if each else places[-1:]:
+    for place in places if every_answer else places[-1:]:
         yield Exchange(joining.text(turns[:place]) or None, turns[place].text)
 
 

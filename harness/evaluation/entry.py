@@ -104,14 +104,14 @@ def _rows(
         raise HarnessError(
             "The predictions are a list, and the references are not.", "Give two lists."
         )
-    known = [None] * len(predictions) if sources is None else sources
-    if not predictions or not len(predictions) == len(references) == len(known):
+    source_texts = [None] * len(predictions) if sources is None else sources
+    if not predictions or not len(predictions) == len(references) == len(source_texts):
         raise HarnessError(
             f"There are {len(predictions):,} predictions, {len(references):,} references and "
-            f"{'no' if sources is None else f'{len(known):,}'} sources.",
+            f"{'no' if sources is None else f'{len(source_texts):,}'} sources.",
             "Give a reference for each prediction, and a source for each or for none.",
         )
-    columns = zip(predictions, references, known, strict=True)
+    columns = zip(predictions, references, source_texts, strict=True)
     return [PredictionRow(number, *row) for number, row in enumerate(columns, start=1)]
 
 

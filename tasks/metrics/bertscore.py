@@ -73,15 +73,16 @@ class BertScore(Metric):
             raise HarnessError("BERTScore cannot be computed.", reason)
         layer = self._layer()
         assert layer is not None
-        several = [[each] if isinstance(each, str) else each for each in references]
+        lists = [[texts] if isinstance(texts, str) else texts for texts in references]
         pairs = [
             (prediction, reference)
-            for prediction, each in zip(predictions, several, strict=True)
-            for reference in each
+            for prediction, texts in zip(predictions, lists, strict=True)
+            for reference in texts
         ]
-        left = iter(self._f1(pairs, layer))
-        raw = [max(islice(left, len(each))) for each in several]
-        best = "|references:best" if any(not isinstance(each, str) for each in references) else ""
+        f1_of_pairs = iter(self._f1(pairs, layer))
+        raw = [max(islice(f1_of_pairs, len(texts))) for texts in lists]
+        is_best = any(not isinstance(texts, str) for texts in references)
+        best = "|references:best" if is_best else ""
         signature = (
             f"model:{self.checkpoint.name}|weights:sha256-{self.checkpoint.digest()}"
             f"|layer:{layer}|measure:f1|idf:no|bert-score:{_version('bert-score')}"

@@ -116,7 +116,9 @@ def _statistics(
     """Return sufficient statistics, of shape (examples, k), and sacreBLEU's signature."""
     import numpy as np
 
-    several = tuple((each,) if isinstance(each, str) else tuple(each) for each in references)
+    several = tuple(
+        (reference,) if isinstance(reference, str) else tuple(reference) for reference in references
+    )
     metric = _prepared(kind, several)
     # sacreBLEU's own significance tests use this method; its public methods do not return the
     # sufficient statistics of each example.

@@ -80,7 +80,7 @@ class Rouge(Metric):
             several = [expected] if isinstance(expected, str) else expected
             per_reference = [compute(prediction, reference) for reference in several]
             rows.append([max(values) for values in zip(*per_reference, strict=True)])
-        best = any(not isinstance(each, str) for each in references)
+        best = any(not isinstance(reference, str) for reference in references)
         return {
             name: Score.mean([100 * row[column] for row in rows], self._signature(name, best))
             for column, name in enumerate(self.names)

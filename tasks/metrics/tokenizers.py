@@ -87,7 +87,11 @@ def missing_for(name: str) -> str | None:
 
 def texts_of(references: Iterable[str | list[str]]) -> list[str]:
     """Return all texts of the references; an example may have several."""
-    return [text for each in references for text in ([each] if isinstance(each, str) else each)]
+    return [
+        text
+        for reference in references
+        for text in ([reference] if isinstance(reference, str) else reference)
+    ]
 
 
 def dropped_share(texts: Sequence[str], tokenize: Tokenizer) -> float:
