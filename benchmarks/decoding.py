@@ -1,16 +1,16 @@
 """Compare generation with transformers' own: python benchmarks/decoding.py --help.
 
-Same model, same sources, same batch size, in one process, there and back; after the first pass the
-slower settings of the peer are left out. The peer is ``generate`` as Seq2SeqTrainer.predict calls
-it, in float32, or in bf16 by autocast, and it is given its sources sorted by length, as a user who
-cares for speed does. The hard part is a full search: sources of lengths that spread, several
-batches, outputs that run to some length. The benchmark fails where one of these is not there, and
-where the search in float32 does not find what the peer's finds.
+All contenders use the same model, sources and batch size, in one process. They run in turn, then in
+reverse order; after the first pass the slower settings of the peer are left out. The peer is
+``generate`` as Seq2SeqTrainer.predict calls it, in float32 or, by autocast, in bf16. It gets its
+sources sorted by length, as a user who wants speed would do. The benchmark demands a full search:
+sources of different lengths, several batches and long outputs. It fails if one of these is missing,
+and if the search in float32 gives other outputs than the peer's.
 
-Where weights are random, hardly any example ends before the greatest length, so that what is gained
-by examples that leave the batch does not show; and the scores of words are so close that any other
-rounding, also that of transformers' own search in bf16, gives other outputs. nano-t5 has its own
-weights and the sources of the embedded task, cut to lengths that spread.
+With random weights hardly any example ends before the maximum length, so the gain from finished
+examples leaving the batch does not show. The scores of words are then so close that any other
+rounding gives other outputs; that holds for transformers' own search in bf16 too. nano-t5 has its
+own weights and the sources of the embedded task, truncated to different lengths.
 """
 
 import argparse
@@ -46,13 +46,13 @@ class _Ids:
     """Replaces a tokenizer, since token ids are compared and not texts."""
 
     def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
-        """Write ids, without the special ones, which are the lowest in both families."""
+        """Return rows as ids without the special ones, which are the lowest in both families."""
         assert skip_special_tokens
         return [" ".join(str(i) for i in row if i > 3) for row in rows.tolist()]
 
 
 def _sources(examples: int, vocabulary: int, end: int) -> Rows:
-    """130 tokens on average, at most 512."""
+    """Return random sources of 130 tokens on average and at most 512."""
     rng = random.Random(0)
     lengths = [min(512, 2 + int(rng.gammavariate(2, 130 / 2))) for _ in range(examples)]
     return [[*(rng.randrange(5, vocabulary) for _ in range(n - 1)), end] for n in lengths]
@@ -62,12 +62,12 @@ def _demo_sources(backbone: Backbone, examples: int) -> Rows:
     name = "radiology_demo"
     task = installed().task(name, {"train": 1, "eval": 1, "test": examples})
     rows = tokenize(task.splits(0).test, backbone.tokenizer(), task).examples
-    # Its reports are of much the same length: each keeps a third of its tokens or more.
+    # Its reports have similar lengths, so each keeps a random share of its tokens, from a third on.
     rng = random.Random(0)
     return [e.source[: rng.randint(len(e.source) // 3, len(e.source))] for e in rows]
 
 
-def _peer(
+def _transformers(
     model: PreTrainedModel, sources: Rows, settings: DecodingSettings, dtype: torch.dtype
 ) -> list[str]:
     texts: list[str] = []
@@ -92,30 +92,30 @@ def _peer(
 
 
 def check_sources(sources: Rows, batch: int) -> None:
-    """End the program if sorting gains nothing: with one batch, or sources of equal length."""
+    """End the program if sorting gains nothing: one batch only, or sources of equal length."""
     demand(len(sources) > batch, f"{len(sources)} examples are one batch of {batch}")
     demand_spread([len(source) for source in sources], "sources")
 
 
-def check_outputs(texts: dict[str, list[str]], reference: str, ours: str, longest: int) -> None:
-    """Fail where hardly anything was generated, or in float32 something else.
+def check_outputs(texts: dict[str, list[str]], reference: str, own: str, longest: int) -> None:
+    """Fail if outputs are short or all equal, or differ from the peer's in float32.
 
     Args:
-        texts: contender -> its outputs, ids with spaces between them.
+        texts: contender -> its outputs, as ids separated by spaces.
         reference: the peer in float32.
-        ours: the harness in float32.
-        longest: tokens that an output may have.
+        own: the harness in float32.
+        longest: maximum number of tokens of an output.
     """
     for name, outputs in texts.items():
         lengths = [len(text.split()) for text in outputs]
         mean = sum(lengths) / len(lengths)
         demand(mean >= 0.1 * longest, f"{name} generates {mean:.1f} of at most {longest} tokens")
         demand(len(set(outputs)) > 1, f"{name} generates the same for all sources")
-    same = sum(a == b for a, b in zip(texts[reference], texts[ours], strict=True))
-    demand(same >= 0.9 * len(texts[ours]), f"{ours} finds {same} outputs of {len(texts[ours])}")
+    same = sum(a == b for a, b in zip(texts[reference], texts[own], strict=True))
+    demand(same >= 0.9 * len(texts[own]), f"{own} finds {same} outputs of {len(texts[own])}")
 
 
-def _ours(
+def _harness(
     backbone: Backbone,
     model: PreTrainedModel,
     sources: Rows,
@@ -127,10 +127,10 @@ def _ours(
 
 
 def compare(shape: str, examples: int, rounds: int, settings: DecodingSettings) -> dict[str, Any]:
-    """Decode with every contender, there and back; return times, ratios and equal outputs."""
+    """Decode with all contenders, in turn and reversed; return times, ratios and equal outputs."""
     backbone = installed().backbone(shape)
     torch.manual_seed(0)
-    trained = isinstance(backbone, NanoT5)  # The one whose weights are part of the package.
+    trained = isinstance(backbone, NanoT5)  # Only its weights are part of the package.
     model = backbone.load("pretrained" if trained else "random").eval()
     if trained:
         sources = _demo_sources(backbone, examples)
@@ -140,8 +140,11 @@ def compare(shape: str, examples: int, rounds: int, settings: DecodingSettings) 
 
     check_sources(sources, settings.batch_size)
     contenders = {
-        f"{whose}, {precision}": partial(way, model, dtype=dtype)
-        for whose, way in (("transformers", _peer), ("harness", partial(_ours, backbone)))
+        f"{library}, {precision}": partial(decode, model, dtype=dtype)
+        for library, decode in (
+            ("transformers", _transformers),
+            ("harness", partial(_harness, backbone)),
+        )
         for precision, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16))
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -154,15 +157,15 @@ def compare(shape: str, examples: int, rounds: int, settings: DecodingSettings) 
             seconds[name].append(time.perf_counter() - start)
 
     peers = [name for name in contenders if name.startswith("transformers")]
-    for way in contenders.values():  # What is loaded at the first use is nobody's time.
-        way(sources[:1], settings.model_copy(update={"max_new_tokens": 2}))
+    for decode in contenders.values():  # Lazy loading is not timed.
+        decode(sources[:1], settings.model_copy(update={"max_new_tokens": 2}))
     measure(contenders)
-    close = in_the_running({name: examples / seconds[name][0] for name in peers})
-    left = [name for name in contenders if name in close or name not in peers]
-    measure(reversed(left))
+    near_peers = in_the_running({name: examples / seconds[name][0] for name in peers})
+    timed = [name for name in contenders if name in near_peers or name not in peers]
+    measure(reversed(timed))
     for _ in range(rounds - 1):
-        measure(left)
-        measure(reversed(left))
+        measure(timed)
+        measure(reversed(timed))
     reference, *_ = contenders
     check_outputs(texts, reference, "harness, float32", settings.max_new_tokens)
     # All contenders are compared with the fastest setting of the peer.
@@ -199,15 +202,19 @@ def _speed(seconds: list[float], peer_seconds: list[float], examples: int) -> di
 
 
 def main() -> None:
-    """Compare; print each shape as it is done, and write all that are done to a file."""
+    """Compare; print each finished shape and write all finished ones to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
-    parser.add_argument("--quick", action="store_true", help="a smoke test: its numbers say little")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test: its numbers mean little"
+    )
     parser.add_argument("--shapes", nargs="+", default=["t5-small", "bart-base", "nano-t5"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--examples", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=2, help="each there and back")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="each round runs all in turn, then in reverse"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=128)
     options = parser.parse_args()
     if options.quick:
@@ -224,9 +231,9 @@ def main() -> None:
     for shape in options.shapes:
         case = compare(shape, options.examples, options.rounds, settings)
         record["cases"].append(case)
-        for name, one in case["contenders"].items():
-            same = f"{one['same_outputs']} of {options.examples} outputs the same"
-            print(f"{shape:10} {name:22} {one['ratio']:.2f}x, {same}", flush=True)
+        for name, contender in case["contenders"].items():
+            same = f"{contender['same_outputs']} of {options.examples} outputs the same"
+            print(f"{shape:10} {name:22} {contender['ratio']:.2f}x, {same}", flush=True)
         write_text(options.out / FILE, json.dumps(record, indent=1) + "\n")
     print(f"Written: {options.out / FILE}")
 

@@ -15,18 +15,18 @@ from demands import demand
 from harness.records.run_folder import HISTORY, PARTIAL_PREDICTIONS
 
 STEPS_BEFORE = 3
-"""Optimizer steps before a training is killed, at least."""
+"""Least number of optimizer steps before training is killed."""
 PATIENCE = 600.0
 """Seconds to wait for these steps."""
 
 
 class Sweep:
-    """One sweep into a folder of its own, started as often as need be.
+    """One sweep into a folder of its own, which can be started several times.
 
     Args:
-        arguments: of ``harness sweep``.
-        results: where the runs go.
-        log: where everything that it says goes.
+        arguments: arguments of ``harness sweep``.
+        results: folder of the runs.
+        log: file for the sweep's output.
     """
 
     def __init__(self, arguments: Sequence[str], results: Path, log: Path) -> None:
@@ -35,14 +35,14 @@ class Sweep:
         self.results = results
         self.log = log
 
-    def run(self, heard: Callable[[str], bool] = lambda line: False) -> int | None:
-        """Run it to its end, or until it is to be killed.
+    def run(self, should_kill: Callable[[str], bool] = lambda line: False) -> int | None:
+        """Run the sweep to its end, or until it is killed.
 
         Args:
-            heard: called with every line that it says; whether to kill it now.
+            should_kill: is called with every line of output; True kills the sweep.
 
         Returns:
-            Its exit status; None if it was killed.
+            The exit status; None if the sweep was killed.
         """
         with (
             self.log.open("a", encoding="utf-8") as log,
@@ -60,7 +60,7 @@ class Sweep:
                     log.write(line)
                     log.flush()
                     print(f"  {line}", end="", flush=True)
-                    if heard(line.rstrip("\n")):
+                    if should_kill(line.rstrip("\n")):
                         return None
                 return process.wait()
             finally:
@@ -68,20 +68,20 @@ class Sweep:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a process with all that it started; each worker leads a group of its own."""
+    """Kill a process and its descendants; each worker leads a process group of its own."""
     if process.poll() is not None:
         return
-    doomed: list[psutil.Process] = []
-    # Stopped first, so that none can start another while they are being killed.
-    while fresh := [p for p in family(process.pid) if p not in doomed]:
-        for each in fresh:
-            signal_if_alive(each, psutil.Process.suspend)
-        doomed += fresh
-    for each in doomed:
-        signal_if_alive(each, psutil.Process.kill)
+    suspended: list[psutil.Process] = []
+    # All are suspended first, so that none starts another one meanwhile.
+    while running := [p for p in family(process.pid) if p not in suspended]:
+        for member in running:
+            signal_if_alive(member, psutil.Process.suspend)
+        suspended += running
+    for member in suspended:
+        signal_if_alive(member, psutil.Process.kill)
     process.wait()
-    _, alive = psutil.wait_procs(doomed, timeout=30)
-    if alive := [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]:
+    _, alive = psutil.wait_procs(suspended, timeout=30)
+    if alive := [member for member in alive if member.status() != psutil.STATUS_ZOMBIE]:
         raise SystemExit(f"These processes do not end: {alive}")
 
 
@@ -125,10 +125,10 @@ class Killer:
         limit = time.monotonic() + PATIENCE
         while time.monotonic() < limit:
             if not name:
-                time.sleep(2)  # A probe leaves no trace before it is over.
+                time.sleep(2)  # A probe writes nothing before it ends.
                 break
-            found = [path.read_bytes().count(b"\n") for path in self.work(name)]
-            if max(found, default=0) >= lines:
+            counts = [path.read_bytes().count(b"\n") for path in self.work(name)]
+            if max(counts, default=0) >= lines:
                 break
             time.sleep(0.05)
         else:

@@ -1,11 +1,11 @@
 """Time ``harness prepare`` on radiology notes: python benchmarks/notes.py --help.
 
-The hard part of a note is its text: to find the sections among headings of all kinds, to normalise
-words, and to hash them for the search for leakage. So notes are as long as real ones (Zhu et al.
-2023, table 1: 132 words of source and 38 of target), of lengths that spread, all different, and
-compressed as the published file is; a few are of no use. The program fails where that is not so,
-or where examples or their hashes are missing afterwards. A window is a process of its own, and its
-time that of the processor, all threads included: other work on the machine counts for little.
+The expensive part of a note is its text: finding the sections among other headings, normalising
+words, and hashing them for the leakage check. The synthetic notes are as long as real ones (Zhu et
+al. 2023, table 1: 132 words of source and 38 of target). Their lengths vary, all are different, and
+the file is compressed like the published one; a few notes lack a section. The program fails if that
+does not hold, or if examples or their hashes are missing afterwards. Each window is a new process.
+Its time is processor time of all threads, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tasks.mimic.prepare import EXAMPLES, HASHES
 
 FILE = "notes.json"
 GOAL = 5000
-"""Notes a second of one core."""
+"""Notes per second of one core."""
 SOURCE, TARGET = 132, 38
 """Words of a real note's text, on average."""
 FLAWED = 0.02
@@ -48,7 +48,7 @@ print(time.process_time() - began)
 
 
 def make_notes(count: int) -> list[str]:
-    """Return texts of notes with headings, sentences and the flaws of real ones."""
+    """Return texts of notes with headings and sentences; some lack an impression."""
     rng = random.Random(0)
     letters = "etaoinshrdlucmfwypvbgkjqxz"
     weights = range(len(letters), 0, -1)
@@ -72,7 +72,7 @@ def make_notes(count: int) -> list[str]:
 
 
 def check_notes(texts: Sequence[str]) -> None:
-    """Fail where notes are shorter than real ones, all of a length, or equal."""
+    """Fail if notes are shorter than real ones, all of one length, or equal."""
     lengths = [len(text.split()) for text in texts]
     mean = statistics.mean(lengths)
     demand(mean >= SOURCE + TARGET, f"notes of {mean:.0f} words are shorter than real ones")
@@ -81,7 +81,7 @@ def check_notes(texts: Sequence[str]) -> None:
 
 
 def check_examples(folder: Path, notes: int) -> None:
-    """Fail where examples are missing, or texts or hashes of them."""
+    """Fail if examples, their texts or their hashes are missing."""
     rows = parquet.read_table(folder / EXAMPLES).to_pylist()
     kept = (1 - 2 * FLAWED) * notes < len(rows) < notes
     demand(kept, f"{len(rows):,} examples are made of {notes:,} notes")
@@ -102,7 +102,7 @@ def write_notes(path: Path, texts: Sequence[str]) -> None:
 
 
 def main() -> int:
-    """Prepare some times, print and write the rate; return 1 if it misses the goal."""
+    """Prepare the notes several times; print and write the rate; return 1 if it misses the goal."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--notes", type=int, default=20_000)
@@ -115,11 +115,11 @@ def main() -> int:
         notes = Path(temporary) / "radiology.csv.gz"
         write_notes(notes, texts)
         for number in range(options.repeats):
-            made = Path(temporary) / str(number)
-            call = [sys.executable, "-c", WORK, str(notes), str(made)]
+            prepared = Path(temporary) / str(number)
+            call = [sys.executable, "-c", WORK, str(notes), str(prepared)]
             shown = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
             rates.append(options.notes / float(shown))
-            check_examples(made, options.notes)
+            check_examples(prepared, options.notes)
     rate = statistics.median(rates)
     reached = rate >= GOAL
     record = {"goal": GOAL, "notes": options.notes, "notes_per_core_second": rates}

@@ -1,4 +1,4 @@
-"""Write docs/performance.md from what was measured: python benchmarks/performance.py --help."""
+"""Write docs/performance.md from stored measurements: python benchmarks/performance.py --help."""
 
 from __future__ import annotations
 
@@ -16,74 +16,75 @@ GROWTH = "growth.svg"
 ON_GPU = "training-cuda.json"
 _HEAD = """# Performance
 
-What a user would pick today is transformers' Seq2SeqTrainer with PEFT. This page compares the
-harness with it: the same samples, the same number of steps, random weights of the shapes named.
-It is written by `make bench` from the files in `{folder}`, and not by hand.
-How many kernels a training step launches on a GPU, before and after, stands by recipe in
-[Training on a GPU](gpu.md#kernels-that-a-step-launches).
+The usual choice today is transformers' Seq2SeqTrainer with PEFT. This page compares the harness
+with it, on the same samples, for the same number of steps, with random weights of the named shapes.
+`make bench` writes this page from the files in `{folder}`; do not edit it.
+[Training on a GPU](gpu.md#kernels-that-a-step-launches) counts the kernels that a training step of
+each recipe launches.
 """
 _TRAINING = """
 ## Training
 
-Each setting of the trainer that a good user would try is tried in a short window: precision, its
-own grouping by length, a sampler with a budget of tokens, attention, optimizer, frozen weights in
-bfloat16, torch_compile, liger; then those that helped, together. The {most} fastest, as far as they
-are within 15 % of the best, are measured in long windows beside *harness*, which stands for the
-precision that it chooses by itself; the fastest of them is the peer of a row. A ratio above 1 is a
-gain in speed (tokens/s) or, below 1, in memory (growth of the process at its peak, from before the
-model was built). The interval is Student's t over the logarithms of matched windows. *Matrix rate*
-is the share that the harness reaches of the rate at which the machine multiplies large bfloat16
-matrices, if only the products count that a step without padding needs. *Own sampler* is the speed
-compared with the fastest setting that keeps to the trainer's own samplers, by one short window of
-each: read 10 % into it.
+Each setting of the trainer that a good user would try is measured in a short window: precision,
+grouping by length, a sampler with a token budget, attention, optimizer, frozen weights in bfloat16,
+torch_compile and liger. Settings that helped are then tried together. Up to {most} of the fastest,
+all within 15 % of the best, are measured in long windows, in turn with the harness. The fastest of
+them is the peer of a row. *Harness* names the precision that the harness chooses by itself.
+
+*Speed* is the ratio of tokens/s, where more than 1 is a gain; *memory* is a ratio where less than 1
+is a gain. Memory is the peak growth of the process since before the model was built. The interval
+is Student's t over the logarithms of matched windows. *Matrix rate* divides the matrix products per
+second of the harness by the machine's rate on large bfloat16 matrices; it counts only the products
+that a step without padding needs. *Own sampler* is the speed compared with the fastest setting that
+uses a sampler of the trainer. It rests on one short window of each, so it is uncertain by 10 %.
 """
 _CONTENDERS = """
-All that was tried. *Real* is the share of padded batches that is no padding. Rates of contenders
-that were not measured in long windows are those of one short window: read 10 % into them.
+All settings that were tried. *Real* is the share of tokens in padded batches that are not padding.
+The rate of a contender without long windows rests on one short window: it is uncertain by 10 %.
 """
 _CURVES = """
-The losses of {steps} steps on the embedded task, without dropout, from equal adapters; how far a
-curve is at most from that of the trainer in float32:
+Losses of {steps} steps on the embedded task, without dropout and from equal adapters, and the
+largest difference of each curve from that of the trainer in float32:
 """
 _LEFT = """
-### What is left
+### Time that is left
 
-A step of t5-small `lora_ff` in bfloat16 on one core, as torch.profiler sees it (10 steps, AMD EPYC;
-some dropout is within attention, so that shares add up to more than all):
+A step of t5-small `lora_ff` in bfloat16 on one core, by torch.profiler (10 steps, AMD EPYC). Some
+dropout is part of attention, so the shares add up to more than 100 %:
 
 | part | share | |
 | --- | --- | --- |
-| products of the layers | 43 % | 187 to 194 GFLOP/s, which is the machine's rate |
-| LM head and loss | 17 % | 13 % are products, at 159 GFLOP/s, of some 110 rows each |
+| matrix products of the layers | 43 % | 187 to 194 GFLOP/s, the machine's rate |
+| LM head and loss | 17 % | 13 % are matrix products of about 110 rows each, at 159 GFLOP/s |
 | rank-16 products | 5 % | 60 to 70 GFLOP/s |
-| attention within sequences | 18 % | 7 % are products, small ones, at 87 GFLOP/s |
-| dropout masks, drawn and applied | 11 % | |
+| attention within sequences | 18 % | 7 % are small matrix products, at 87 GFLOP/s |
+| drawing and applying dropout masks | 11 % | |
 | the rest | 10 % | copies between precisions, norms, residuals, ReLU, calls |
 
 The goals were 2.5 times the speed of the best peer with LoRA, 1.8 times with `full`, and 0.65 of
-the matrix rate. None of them is reached. The best peer is no longer the trainer as it comes: a
-token-budget sampler leaves hardly any padding, and eager attention is faster here than sdpa.
+the matrix rate. None of them is reached. The best peer is no longer the trainer with its defaults:
+a token-budget sampler leaves hardly any padding, and eager attention is faster here than sdpa.
 
-On one core the step reaches 0.56 of the matrix rate; for 0.65 a seventh of its time would have to
-vanish. These gained nothing beyond noise: chunks of the loss of 24, 31 and 62 MB in place of 16,
-masks from a table in place of unpacked bits, masks drawn in two threads. Kernels of our own remain,
-for masks and for attention.
+On one core the step reaches 0.56 of the matrix rate; to reach 0.65, a seventh of its time would
+have to go. Three changes gained nothing beyond noise: loss chunks of 24, 31 and 62 MB instead of
+16, masks from a table instead of unpacked bits, and masks drawn in two threads. Custom kernels for
+masks and for attention are the option that remains.
 """
 _DECODING = """
 ## Prediction
 
-Beam search over the same sources, sorted by length, in batches of the same size; transformers' own
-in float32 or, by autocast, in bf16, and the faster of the two is what the others are compared with.
-*Same outputs* counts those of transformers in float32. With random weights the scores of words are
-nearly tied, so that any other rounding changes outputs, also transformers' own.
+Beam search over the same sources, sorted by length, in batches of the same size. transformers'
+own search runs in float32 and, by autocast, in bf16; speed is relative to the faster of the two.
+*Same outputs* counts outputs equal to those of transformers in float32. With random weights the
+scores of words are nearly tied, so any other rounding changes outputs, also those of transformers.
 """
 _GROWTH = """
 ## How cost grows
 
-A training step of a thin T5 (random weights, `lora_ff`, packed) against one thing at a time, and
-for the number of examples what a run does once with all of them before it trains. The exponent is
-the slope in logarithms over the larger half of the points: 1 is linear. Attention is quadratic in
-the length of a source, and outweighs all else in a model so thin.
+The cost of a training step of a thin T5 (random weights, `lora_ff`, packed) when one quantity
+grows. For the number of examples it is the cost of all that a run does once with them before
+training. The exponent is the slope on logarithmic axes over the larger half of the points; 1 is
+linear. Attention is quadratic in the source length, and dominates in such a thin model.
 
 ![Time and memory](../{folder}/{chart})
 """
@@ -91,19 +92,19 @@ _GPU = """
 ## Training on a GPU
 
 Measured on: {device}, driver {driver}; {versions}. It multiplies large bfloat16 matrices at
-{rate:.0f} TFLOP/s. All contenders compute in bf16; memory is what tensors took at the peak. *Share*
-is how much of that matrix rate the products of a step without padding reach, *relative* the
-harness's speed compared with its full fine-tuning, *limit* what FLOPs alone would make of it.
+{rate:.0f} TFLOP/s. All contenders compute in bf16. Memory is the peak of bytes in tensors. *Share*
+is the share of that matrix rate that the products of a step without padding reach. *Relative* is
+the harness's speed compared with its own full fine-tuning; *limit* is what FLOPs alone would allow.
 """
 
 
 def page(folder: Path) -> str:
-    """Return the page for the files that a folder holds."""
+    """Return the page for the files in a folder."""
     training = json.loads((folder / "training.json").read_text("utf-8"))
     decoding = json.loads((folder / "decoding.json").read_text("utf-8"))
     parts = [_HEAD.format(folder=folder.as_posix())]
     if training["quick"] or decoding["quick"]:
-        parts.append("\n**These numbers come from a smoke test and say nothing.**\n")
+        parts.append("\n**These numbers come from a smoke test and mean nothing.**\n")
     parts += [_fingerprint(training["fingerprint"]), _TRAINING.format(most=MOST)]
     parts += _training(_whole(training))
     if curves := training.get("curves"):
@@ -113,22 +114,22 @@ def page(folder: Path) -> str:
     if (folder / ON_GPU).is_file():
         parts += _on_gpu(json.loads((folder / ON_GPU).read_text("utf-8")))
     if (folder / GROWTH).is_file():
-        # Relative to docs/, where the page lies.
+        # The link is relative to docs/, the folder of the page.
         growth = json.loads((folder / "growth.json").read_text("utf-8"))
         parts += [_GROWTH.format(folder=folder.as_posix(), chart=GROWTH), *_growth(growth["axes"])]
     return "".join(parts)
 
 
-def _fingerprint(found: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    return f"\nMeasured on: {found['cpu']}, {found['threads']} threads; {versions}.\n"
+def _fingerprint(fingerprint: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in fingerprint["versions"].items())
+    return f"\nMeasured on: {fingerprint['cpu']}, {fingerprint['threads']} threads; {versions}.\n"
 
 
 def _whole(training: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the cases that were measured to their end."""
+    """Return the cases that are completely measured."""
     cases = [case for case in training["cases"] if "speed_ratio" in case]
     if not cases:
-        raise SystemExit("No case of the training benchmark was measured to its end.")
+        raise SystemExit("No case of the training benchmark is completely measured.")
     return cases
 
 
@@ -139,13 +140,13 @@ def _training(cases: list[dict[str, Any]]) -> Iterator[str]:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     )
     for case in cases:
-        ours = case["ours"]
+        harness = case["ours"]
         yield (
             f"| {case['shape']} | `{case['recipe']}` | {case['batch']} "
-            f"| {case['peer']} | {ours.removeprefix('harness, ')} "
+            f"| {case['peer']} | {harness.removeprefix('harness, ')} "
             f"| **{case['speed_ratio']:.2f}** | {_span(case['speed_ratio_ci'])} "
             f"| {case['speed_ratio_by_processor_time']:.2f} | {case['memory_ratio']:.2f} "
-            f"| {case['share_of_matrix_rate'][ours]:.0%} | {_over_own_samplers(case):.2f} |\n"
+            f"| {case['share_of_matrix_rate'][harness]:.0%} | {_over_own_samplers(case):.2f} |\n"
         )
     yield _CONTENDERS
     yield from _contenders(cases)
@@ -170,10 +171,10 @@ def _contenders(cases: list[dict[str, Any]]) -> Iterator[str]:
             f"{share['grouped']:.0%} grouped, {share['budget']:.0%} by a budget:\n\n"
             "| | tokens/s | long windows | memory |\n| --- | --- | --- | --- |\n"
         )
-        for name, tried in case["trials"].items():
+        for name, trial in case["trials"].items():
             long = case["windows"].get(name, [])
-            rate = case["tokens_per_s"].get(name, tried["tokens"] / tried["wall"])
-            memory = case["peak_bytes"].get(name, tried["memory"])
+            rate = case["tokens_per_s"].get(name, trial["tokens"] / trial["wall"])
+            memory = case["peak_bytes"].get(name, trial["memory"])
             yield f"| {name} | {rate:,.0f} | {len(long) or '-'} | {memory / 2**30:.2f} GiB |\n"
         for name, reason in case["skipped"].items():
             yield f"| {name} | not tried: {reason} | - | - |\n"
@@ -186,14 +187,16 @@ def _curves(curves: dict[str, Any]) -> Iterator[str]:
         yield f"| {name} | {losses[0]:.5f} | {losses[-1]:.5f} | {difference:.1e} |\n"
 
 
-def _on_gpu(found: dict[str, Any]) -> Iterator[str]:
-    own = found["fingerprint"]
-    rate = max(case["matrix_rate"] for case in _whole(found)) / 1e12
-    versions = ", ".join(f"{name} {version}" for name, version in own["versions"].items())
-    yield _GPU.format(device=own["device"], driver=own["driver"], versions=versions, rate=rate)
-    if found["quick"]:
-        yield "\n**These numbers come from a smoke test and say nothing.**\n"
-    cases = _whole(found)
+def _on_gpu(results: dict[str, Any]) -> Iterator[str]:
+    fingerprint = results["fingerprint"]
+    rate = max(case["matrix_rate"] for case in _whole(results)) / 1e12
+    versions = ", ".join(f"{name} {version}" for name, version in fingerprint["versions"].items())
+    yield _GPU.format(
+        device=fingerprint["device"], driver=fingerprint["driver"], versions=versions, rate=rate
+    )
+    if results["quick"]:
+        yield "\n**These numbers come from a smoke test and mean nothing.**\n"
+    cases = _whole(results)
     fulls = {case["shape"]: case["tokens_per_s"] for case in cases if case["recipe"] == "full"}
     yield (
         "\n| shape | recipe | batch | peer | speed | 95 % | memory | share, peer's "
@@ -201,13 +204,13 @@ def _on_gpu(found: dict[str, Any]) -> Iterator[str]:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     )
     for case in cases:
-        ours, peer = case["ours"], case["peer"]
-        share, full = case["share_of_matrix_rate"], fulls.get(case["shape"], {}).get(ours)
-        relative = f"{case['tokens_per_s'][ours] / full:.2f}" if full else "-"
+        harness, peer = case["ours"], case["peer"]
+        share, full = case["share_of_matrix_rate"], fulls.get(case["shape"], {}).get(harness)
+        relative = f"{case['tokens_per_s'][harness] / full:.2f}" if full else "-"
         yield (
             f"| {case['shape']} | `{case['recipe']}` | {case['batch']} | {peer} "
             f"| **{case['speed_ratio']:.2f}** | {_span(case['speed_ratio_ci'])} "
-            f"| {case['memory_ratio']:.2f} | {share[ours]:.1%}, {share[peer]:.1%} "
+            f"| {case['memory_ratio']:.2f} | {share[harness]:.1%}, {share[peer]:.1%} "
             f"| {relative} | {case['flop_limit']:.2f} |\n"
         )
     yield _CONTENDERS
@@ -220,11 +223,12 @@ def _decoding(cases: list[dict[str, Any]]) -> Iterator[str]:
         "| --- | --- | --- | --- | --- | --- | --- |\n"
     )
     for case in cases:
-        for name, one in case["contenders"].items():
+        for name, contender in case["contenders"].items():
             yield (
-                f"| {case['shape']} | {case['weights']} | {name} | {one['examples_per_s']:.2f} "
-                f"| **{one['ratio']:.2f}** | {_span(one['ratio_ci'])} "
-                f"| {one['same_outputs']} of {case['examples']} |\n"
+                f"| {case['shape']} | {case['weights']} | {name} "
+                f"| {contender['examples_per_s']:.2f} "
+                f"| **{contender['ratio']:.2f}** | {_span(contender['ratio_ci'])} "
+                f"| {contender['same_outputs']} of {case['examples']} |\n"
             )
     yield f"\nThe search: `{cases[0]['search']}`, batches of {cases[0]['batch']}.\n"
 
@@ -234,11 +238,11 @@ def _growth(axes: dict[str, Any]) -> Iterator[str]:
         "\n| against | from | to | exponent of time | of memory |\n"
         "| --- | --- | --- | --- | --- |\n"
     )
-    for name, found in axes.items():
-        first, *_, last = (row["at"] for row in found["rows"])
-        memory = found["exponents"].get("bytes")
+    for name, axis in axes.items():
+        first, *_, last = (row["at"] for row in axis["rows"])
+        memory = axis["exponents"].get("bytes")
         shown = "not measured" if memory is None else f"{memory:.2f}"
-        time = found["exponents"]["seconds"]
+        time = axis["exponents"]["seconds"]
         yield f"| {name} | {first:,} | {last:,} | {time:.2f} | {shown} |\n"
 
 
@@ -247,7 +251,7 @@ def _span(interval: list[float] | None) -> str:
 
 
 def main() -> None:
-    """Read a folder, write the page."""
+    """Read the results and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--page", type=Path, default=Path("docs/performance.md"))

@@ -1,12 +1,12 @@
-"""Time ``harness report`` over many runs with predictions, each call in a process of its own.
+"""Time ``harness report`` over many runs with predictions; each call is a new process.
 
     python benchmarks/reports.py [--shape sweeps,examples,archive] [--repeats 3]
 
-The hard part of the first call is to compare: it reads every prediction, computes BLEU and its
-precisions again from the texts, scores the floor, and draws the bootstraps of each group. So every
-run has predictions of its own and of unequal lengths, scored by the built-in ROUGE and BLEU, and no
-comparison is kept before the first call; later calls must find what it kept. The program fails
-where one of these does not hold.
+The expensive part of the first call is the comparison. It reads every prediction, recomputes BLEU
+and its precisions from the texts, scores the lead baseline, and bootstraps each group. The
+benchmark therefore gives every run its own predictions of different lengths, scored by the built-in
+ROUGE and BLEU. No comparison is cached before the first call; later calls must find the cache. The
+program fails if one of these conditions does not hold.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from tasks.metrics.rouge import Rouge
 
 RECIPES = {"full": 0.8, "lprun": 0.78, "lora_qv": 0.6, "lora_qv+lprun": 0.5, "lora_ff": 0.65}
 RECIPES["lora_ff+lprun"] = 0.63
-"""Recipe -> the chance that a word of a prediction is right."""
+"""Recipe -> probability that a word of a prediction is right."""
 SEEDS = 3
 BACKBONES = 7
 SOURCE, REFERENCE = 60, 12
-"""Words of a text."""
+"""Words of a source and of a reference."""
 WORDS = [
     f"{first}{last}" for first in ("ren", "pulm", "hep") for last in ("al", "ar", "ic", "itis")
 ]
@@ -50,7 +50,7 @@ WORDS += ["the", "of", "no", "in", "is", "left", "right", "small", "new", "seen"
 
 
 class Shape(NamedTuple):
-    """Groups of six recipes with three seeds, the test examples of each, and the goals."""
+    """Number of groups (six recipes, three seeds each), test examples of a run, and goals."""
 
     groups: int
     examples: int
@@ -71,7 +71,7 @@ SHAPES = {
 
 
 def main() -> None:
-    """Make the folders, call the command, print the times."""
+    """Write the runs, time the command, print the times."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default=",".join(SHAPES))
     parser.add_argument("--repeats", type=int, default=3)
@@ -94,11 +94,11 @@ def main() -> None:
 
 
 def time_calls(results: Path, repeats: int) -> Iterator[float]:
-    """Yield the seconds of the first call, and of as many others as are requested."""
+    """Yield the seconds of the first call, then of ``repeats`` further calls."""
     command = [sys.executable, "-m", "harness", "report", str(results)]
     for call in range(repeats + 1):
-        kept = (results / CACHE).exists()
-        demand(kept == bool(call), f"before call {call} comparisons are kept: {kept}")
+        is_cached = (results / CACHE).exists()
+        demand(is_cached == bool(call), f"before call {call} comparisons are kept: {is_cached}")
         began = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         yield time.perf_counter() - began
@@ -111,19 +111,21 @@ def time_calls(results: Path, repeats: int) -> Iterator[float]:
 
 
 def check_input(results: Path, shape: Shape) -> None:
-    """Fail unless every run has as many predictions as requested, unlike those of its peers."""
+    """Fail unless every run has the requested number of predictions, different from other runs'."""
     files = sorted(results.glob(f"*/{PREDICTIONS}"))
     texts = [path.read_bytes() for path in files]
-    unlike = len(set(texts))
-    demand(len(files) == shape.runs == unlike, f"{len(files)} runs predicted, {unlike} unlike")
-    every = all(text.count(b"\n") == shape.examples for text in texts)
-    demand(every, f"not every run has {shape.examples} predictions")
+    distinct = len(set(texts))
+    demand(
+        len(files) == shape.runs == distinct, f"{len(files)} runs predicted, {distinct} distinct"
+    )
+    complete = all(text.count(b"\n") == shape.examples for text in texts)
+    demand(complete, f"not every run has {shape.examples} predictions")
     rows = [json.loads(line) for text in texts for line in text.splitlines()[:20]]
     demand_spread([len(row["prediction"].split()) for row in rows], "predictions")
 
 
 def write_group(group: int, examples: int, results: Path) -> None:
-    """Write the runs of all recipes and seeds on one backbone and task."""
+    """Write the runs of all recipes and seeds for one backbone and task."""
     task, backbone = divmod(group, BACKBONES)
     rng = random.Random(task)
     sources = [rng.choices(WORDS, k=SOURCE) for _ in range(examples)]
@@ -162,7 +164,7 @@ def write_group(group: int, examples: int, results: Path) -> None:
 def make_report(
     backbone: str, task: str, recipe: str, seed: int, scores: dict[str, Score]
 ) -> Report:
-    """Make up the report of a run with these scores."""
+    """Return a synthetic report of a run with these scores."""
     speed = random.Random(f"{backbone} {task} {recipe} {seed}").uniform(1, 2.5)
     examples = len(next(iter(scores.values())).examples)
     return Report.model_validate(

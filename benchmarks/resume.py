@@ -1,12 +1,16 @@
-"""Check that a sweep which is killed ends as one that is not: python benchmarks/resume.py --help.
+"""Check that a killed sweep gives the results of an undisturbed one.
 
-Runs one sweep in peace, and the same into another folder where it is killed, the sweep and all of
-its processes at once and without warning (SIGKILL), in the phases named by --kill-in; each time the
-same command starts it again. Then the two folders are compared: the runs' ids, parameters, scores,
-histories and predictions must be equal to the bit, peak memory within 5 %, and each recipe's
-relative speed within the two intervals, widened by the noise floor. The hard part is that there is
-something to lose and something to compare: it fails where a sweep cannot be killed with work half
-done, and where runs left in peace failed, predicted nothing or the same.
+    python benchmarks/resume.py --help
+
+The program runs one sweep undisturbed. It runs the same sweep into another folder and kills it
+there: the sweep and all of its processes at once, by SIGKILL, in the phases of --kill-in. The same
+command restarts it each time. Then the program compares the two folders. Ids, parameters, scores,
+histories and predictions of the runs must be equal to the bit. Peak memory must agree within 5 %,
+and the intervals of each recipe's relative speed, widened by the noise floor, must overlap.
+
+The check needs unfinished work to lose and results to compare. It fails if a sweep cannot be killed
+with half-finished work, and if undisturbed runs failed, predicted nothing or all predicted the
+same.
 """
 
 from __future__ import annotations
@@ -27,55 +31,62 @@ SAME_MEMORY = 0.05
 
 
 def differences(calm: Path, killed: Path) -> list[str]:
-    """Compare the two folders; return what differs and must not."""
-    one, other = ({run.report.id: run for run in stored(folder)} for folder in (calm, killed))
-    found = [f"only one of them has the run {name}" for name in sorted(one.keys() ^ other.keys())]
-    if found and not one.keys() & other.keys():
-        found.append("were both made by the same code, on the same machine?")
-    for name in sorted(one.keys() & other.keys()):
-        found += [f"{name}: {what}" for what in unlike_runs(one[name], other[name])]
-    rows, their_rows = rows_of(calm), rows_of(killed)
+    """Compare the two folders; return the differences that are not allowed."""
+    calm_runs, killed_runs = (
+        {run.report.id: run for run in stored(folder)} for folder in (calm, killed)
+    )
+    problems = [
+        f"only one of them has the run {name}"
+        for name in sorted(calm_runs.keys() ^ killed_runs.keys())
+    ]
+    if problems and not calm_runs.keys() & killed_runs.keys():
+        problems.append("were both written by the same code, on the same machine?")
+    for name in sorted(calm_runs.keys() & killed_runs.keys()):
+        problems += [
+            f"{name}: {what}" for what in run_differences(calm_runs[name], killed_runs[name])
+        ]
+    calm_rows, killed_rows = rows_of(calm), rows_of(killed)
     floor = max(noise_floor(calm), noise_floor(killed))
-    print(f"\n{'recipe':<16}{'in peace':>26}{'killed':>26}   relative speed, %, with interval")
-    for recipe in rows.keys() & their_rows.keys():
-        row, their_row = rows[recipe], their_rows[recipe]
-        apart = not meet(row, their_row, floor)
-        print(f"{recipe:<16}{speed(row):>26}{speed(their_row):>26}{'   apart' * apart}")
-        if apart:
-            found.append(f"{recipe}: relative speeds are apart by more than noise ({floor:.3f}x)")
-    left = [path.name for path in killed.iterdir() if path.name.startswith(".")]
-    found += [f"left lying about: {name}" for name in sorted(left)]
-    return found
+    print(f"\n{'recipe':<16}{'undisturbed':>26}{'killed':>26}   relative speed, %, with interval")
+    for recipe in calm_rows.keys() & killed_rows.keys():
+        calm_row, killed_row = calm_rows[recipe], killed_rows[recipe]
+        differ = not overlap(calm_row, killed_row, floor)
+        print(f"{recipe:<16}{speed(calm_row):>26}{speed(killed_row):>26}{'   differ' * differ}")
+        if differ:
+            problems.append(f"{recipe}: relative speeds differ by more than noise ({floor:.3f}x)")
+    hidden = [path.name for path in killed.iterdir() if path.name.startswith(".")]
+    problems += [f"left behind: {name}" for name in sorted(hidden)]
+    return problems
 
 
 def stored(folder: Path) -> list[StoredRun]:
-    """Return the runs of a folder, all of which must be readable."""
+    """Return the runs of a folder; an unreadable one ends the program."""
     runs, unreadable = read_runs(folder)
     if unreadable:
         raise SystemExit(str(unreadable[0]))
     return runs
 
 
-def unlike_runs(one: StoredRun, other: StoredRun) -> list[str]:
-    """Return in what two runs differ that must be equal, but for speed."""
+def run_differences(one: StoredRun, other: StoredRun) -> list[str]:
+    """Return the differences of two runs in all that must be equal; speed is compared elsewhere."""
     fields = ("status", "parameters", "layers_kept", "quality", "not_computed", "decoding")
-    unlike = [f for f in fields if getattr(one.report, f) != getattr(other.report, f)]
-    unlike += [
+    differing = [f for f in fields if getattr(one.report, f) != getattr(other.report, f)]
+    differing += [
         name
         for name in (PREDICTIONS, HISTORY)
         if (one.folder / name).read_bytes() != (other.folder / name).read_bytes()
     ]
-    found = [f"{what} differs" for what in unlike]
+    problems = [f"{what} differs" for what in differing]
     memory, other_memory = one.report.memory, other.report.memory
     if memory is None or other_memory is None:
-        found.append("has no memory")
+        problems.append("has no memory")
     elif abs(memory.peak_bytes / other_memory.peak_bytes - 1) > SAME_MEMORY:
-        found.append(f"peak memory {memory.peak_bytes:,} and {other_memory.peak_bytes:,} bytes")
-    return found
+        problems.append(f"peak memory {memory.peak_bytes:,} and {other_memory.peak_bytes:,} bytes")
+    return problems
 
 
 def check_calm(folder: Path) -> None:
-    """Fail where the runs left in peace leave nothing to compare."""
+    """Fail if the undisturbed runs give nothing to compare."""
     runs = stored(folder)
     demand(len(runs) > 1, f"{len(runs)} runs in {folder}")
     failed = [run.report.id for run in runs if run.report.status != "ok"]
@@ -87,7 +98,7 @@ def check_calm(folder: Path) -> None:
 
 
 def rows_of(folder: Path) -> dict[str, RecipeRow]:
-    """Return recipe -> its row of the table."""
+    """Return the rows of the table by recipe."""
     groups = summarize(stored(folder), Comparisons(None)).groups
     return {row.recipe: row for group in groups for row in group.rows}
 
@@ -98,8 +109,8 @@ def noise_floor(folder: Path) -> float:
     return max((s.noise_floor for s in speeds if s and s.noise_floor), default=1.0)
 
 
-def meet(row: RecipeRow, other: RecipeRow, floor: float) -> bool:
-    """Return whether two relative speeds can be equal: their intervals and the noise floor meet."""
+def overlap(row: RecipeRow, other: RecipeRow, floor: float) -> bool:
+    """Return whether the intervals of two relative speeds, widened by the noise floor, overlap."""
     if row.speed is None or other.speed is None:
         return row.speed == other.speed
     low, high = row.speed.low or row.speed.value, row.speed.high or row.speed.value
@@ -127,7 +138,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--recipes", default=RECIPES, help=f"with commas (default: {RECIPES})")
+    parser.add_argument(
+        "--recipes", default=RECIPES, help=f"separated by commas (default: {RECIPES})"
+    )
     parser.add_argument("--backbone", default="nano-t5")
     parser.add_argument("--task", default="radiology_demo")
     parser.add_argument("--seeds", type=int, default=3)
@@ -135,51 +148,53 @@ def main() -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="as in harness sweep"
     )
     parser.add_argument(
-        "--kill-in", default="train,evaluate", help="phases, with commas (default: train,evaluate)"
+        "--kill-in",
+        default="train,evaluate",
+        help="phases, separated by commas (default: train,evaluate)",
     )
     parser.add_argument(
-        "--undisturbed", type=Path, help="results of the same sweep in peace, made before"
+        "--undisturbed", type=Path, help="earlier results of the same sweep, undisturbed"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("results/resume"), help="where both sweeps go"
+        "--out", type=Path, default=Path("results/resume"), help="folder of both sweeps"
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
 
-    arguments = ["--backbone", given.backbone, "--task", given.task]
-    arguments += ["--compressor", given.recipes, "--seeds", str(given.seeds)]
-    arguments += [word for setting in given.set for word in ("--set", setting)]
-    calm, killed = given.undisturbed or given.out / "undisturbed", given.out / "killed"
+    arguments = ["--backbone", options.backbone, "--task", options.task]
+    arguments += ["--compressor", options.recipes, "--seeds", str(options.seeds)]
+    arguments += [word for setting in options.set for word in ("--set", setting)]
+    calm, killed = options.undisturbed or options.out / "undisturbed", options.out / "killed"
     if killed.exists():
-        raise SystemExit(f"{killed} is there already: remove it, or name another --out.")
-    given.out.mkdir(parents=True, exist_ok=True)
-    if not given.undisturbed:
-        print("In peace:", flush=True)
-        finish(Sweep(arguments, calm, given.out / "undisturbed.log").run())
+        raise SystemExit(f"{killed} exists already: remove it, or choose another --out.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not options.undisturbed:
+        print("Undisturbed:", flush=True)
+        finish(Sweep(arguments, calm, options.out / "undisturbed.log").run())
     check_calm(calm)
-    sweep = Sweep(arguments, killed, given.out / "killed.log")
-    print("Killed on the way:", flush=True)
-    for number, phase in enumerate(given.kill_in.split(",")):
-        # The later ones not in the run that was just taken up.
+    sweep = Sweep(arguments, killed, options.out / "killed.log")
+    print("Killed and restarted:", flush=True)
+    for number, phase in enumerate(options.kill_in.split(",")):
+        # Later kills wait for one finished run, so that they hit another run.
         if sweep.run(Killer(phase.strip(), killed, after=min(number, 1))) is not None:
             raise SystemExit(f"The sweep ended before its phase {phase!r} could be killed.")
     finish(sweep.run())
 
-    found = differences(calm, killed)
-    taken_up = [(run.report.id, r.phase) for run in stored(killed) for r in run.report.resumed]
-    print(f"\n{len(stored(killed))} runs; taken up again:")
-    for name, phase in taken_up:
+    problems = differences(calm, killed)
+    resumptions = [(run.report.id, r.phase) for run in stored(killed) for r in run.report.resumed]
+    print(f"\n{len(stored(killed))} runs; resumed:")
+    for name, phase in resumptions:
         print(f"  {name} in {phase}")
-    if len(taken_up) != len(given.kill_in.split(",")):
-        found.append("not every kill is in a report")
-    for what in found:
-        print(f"DIFFERS: {what}")
-    if found:
+    if len(resumptions) != len(options.kill_in.split(",")):
+        problems.append("not every kill is in a report")
+    for problem in problems:
+        print(f"DIFFERS: {problem}")
+    if problems:
         raise SystemExit(1)
     print("The table of the killed sweep is that of the undisturbed one.")
 
 
 def finish(status: int | None) -> None:
-    """Go on only if a sweep ended well."""
+    """End the program if a sweep failed."""
     if status:
         raise SystemExit(f"The sweep ended with exit status {status}.")
 

@@ -1,8 +1,8 @@
-"""Compare our ROUGE with the package in a plain loop: python benchmarks/rouge.py.
+"""Compare the speed of our ROUGE with that of rouge_score: python benchmarks/rouge.py.
 
-The hard part is the longest common subsequence of texts of some length that share words, beside
-stemming. The benchmark fails where texts are short or all of a length, where they share nothing or
-everything, and where the two do not find the same scores. Both score the same pairs.
+Both score the same pairs, one after another. The expensive parts are the longest common subsequence
+of long texts that share words, and stemming. The benchmark fails if texts are short or all of one
+length, if they share no word or every word, and if the two give different scores.
 """
 
 import random
@@ -21,11 +21,11 @@ ENDINGS = ("", "", "", "s", "ed", "ing", "ly", "ations")
 
 
 def make_pairs(count: int) -> list[tuple[str, str]]:
-    """Return predictions with their references, of which they keep three words in five."""
+    """Return pairs of prediction and reference; a prediction keeps three of five words."""
     rng = random.Random(0)
     letters = "abcdefghijklmnopqrstuvwxyz"
     stems = ["".join(rng.choices(letters, k=rng.randint(2, 10))) for _ in range(VOCABULARY)]
-    # Word frequencies as in language: the k-th most frequent word at a rate of 1 / k.
+    # Word frequencies follow Zipf's law: the k-th most frequent word has weight 1 / k.
     weights = [1 / rank for rank in range(1, VOCABULARY + 1)]
 
     def pair() -> tuple[str, str]:
@@ -48,7 +48,7 @@ def _rate(score: Callable[[str, str], object], pairs: list[tuple[str, str]]) -> 
 
 
 def check_texts(pairs: Sequence[tuple[str, str]]) -> None:
-    """Fail where texts are short, of one length, or without much in common."""
+    """Fail if texts are short or of one length, or share too few or too many words."""
     lengths = [len(text.split()) for pair in pairs for text in pair]
     demand(sum(lengths) >= 40 * len(lengths), "texts are short")
     demand_spread(lengths, "texts")
@@ -58,7 +58,7 @@ def check_texts(pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def check_scores(pairs: Sequence[tuple[str, str]], package: RougeScorer) -> None:
-    """Fail where the two find other scores, or stemming finds nothing."""
+    """Fail if the two give different scores, or stemming changes none."""
     plain = RougeScorer(["rouge1"])
     rises = [
         package.score(r, p)["rouge1"].fmeasure > plain.score(r, p)["rouge1"].fmeasure
@@ -66,24 +66,25 @@ def check_scores(pairs: Sequence[tuple[str, str]], package: RougeScorer) -> None
     ]
     demand(any(rises), "no word is found by its stem alone")
     for prediction, reference in pairs:
-        theirs = [s.fmeasure for s in package.score(reference, prediction).values()]
-        ours = rouge(prediction, reference)
-        same = all(abs(a - b) < 1e-6 for a, b in zip(ours, theirs, strict=True))
-        demand(same, f"scores differ: {ours} and {theirs}")
+        expected = [s.fmeasure for s in package.score(reference, prediction).values()]
+        scores = rouge(prediction, reference)
+        same = all(abs(a - b) < 1e-6 for a, b in zip(scores, expected, strict=True))
+        demand(same, f"scores differ: {scores} and {expected}")
 
 
 def main() -> None:
-    """Print examples a second of both, on one core, and their ratio."""
+    """Print examples per second of both, on one core, and the ratio."""
     pairs = make_pairs(EXAMPLES)
     check_texts(pairs)
     package = RougeScorer(list(Rouge.names), use_stemmer=True)
     rouge("running", "runs")  # imports nltk
     check_scores(pairs[:50], package)
-    some = pairs[50:350]
-    plain = _rate(lambda prediction, reference: package.score(reference, prediction), some)
-    ours = _rate(rouge, some)
-    print(f"rouge_score.RougeScorer.score  {plain:10,.0f} examples/s")
-    print(f"tasks.metrics.rouge.rouge      {ours:10,.0f} examples/s   {ours / plain:.1f}x")
+    timed = pairs[50:350]
+    package_rate = _rate(lambda prediction, reference: package.score(reference, prediction), timed)
+    own_rate = _rate(rouge, timed)
+    print(f"rouge_score.RougeScorer.score  {package_rate:10,.0f} examples/s")
+    ratio = own_rate / package_rate
+    print(f"tasks.metrics.rouge.rouge      {own_rate:10,.0f} examples/s   {ratio:.1f}x")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,12 @@ def test_the_peer_of_decoding_sorts_by_length_and_keeps_the_order(module: Import
 
     sources = [[n] * n for n in (5, 50, 6, 60)]
     settings = decoding.DecodingSettings(batch_size=2)
-    assert decoding._peer(Model(), sources, settings, torch.float32) == ["5", "50", "6", "60"]
+    assert decoding._transformers(Model(), sources, settings, torch.float32) == [
+        "5",
+        "50",
+        "6",
+        "60",
+    ]
     assert widths == [60, 6]
 
 
