@@ -1,11 +1,13 @@
-"""Predicted memory beside measured memory: python benchmarks/prediction.py --help.
+"""Estimated memory beside measured memory: python benchmarks/prediction.py --help.
 
-For each backbone, with random weights, and each recipe: what `harness plan` predicts for batches
-drawn around a task's lengths, and what `harness profile` measures on them, each recipe in a process
-that does nothing else. Two numbers: the peak of bytes in tensors, and on a CPU the peak of what is
-resident of the process. It fails if one of them is further off than allowed. The hard part is what
-a step holds beside its weights: it fails too where batches are all of one length, where a step
-needs little more than it begins with, or where all recipes need the same.
+For each backbone, with random weights, and each recipe, it compares the estimate of `harness plan`
+with the measurement of `harness profile`. Batches have a task's typical lengths, and each recipe is
+measured in a process of its own. Two numbers are compared: the peak bytes in tensors, and the peak
+resident bytes of the process. It fails if one of them is further off than the tolerance.
+
+The memory that a step needs beside the weights is hard to estimate. The comparison therefore also
+fails if all batches have the same length, if a step needs little more memory than it begins with,
+or if all recipes need the same memory.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ RECIPES = ["full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lpru
 
 
 def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterator[dict[str, Any]]:
-    """Yield what is predicted and measured for each recipe, in bytes."""
+    """Yield the estimated and the measured memory of each recipe, in bytes."""
     plugins = installed()
     backbone = plugins.backbone(name)
     spec = profile_spec(name, task_name, {"device": "cpu", "train.batch_size": batch})
@@ -47,7 +49,7 @@ def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterat
     for text in recipes:
         recipe = plugins.recipe(text)
         skeleton = compose(backbone.skeleton(), backbone, recipe)
-        predicted = estimate_memory(resolve_run(spec, backbone, recipe), skeleton, frozen.longest)
+        estimate = estimate_memory(resolve_run(spec, backbone, recipe), skeleton, frozen.longest)
         memory = measure_memory_of(spec.model_copy(update={"recipe": str(recipe)}), frozen)
         assert memory.tensor_bytes
         assert memory.parts
@@ -55,59 +57,59 @@ def compare(name: str, recipes: list[str], task_name: str, batch: int) -> Iterat
         yield {
             "backbone": name,
             "recipe": text,
-            "dtype": predicted.dtype,
-            "engine": predicted.engine,
-            "tensor_bytes": {"predicted": predicted.tensor_bytes, "measured": memory.tensor_bytes},
-            "peak_bytes": {"predicted": predicted.peak_bytes, "measured": memory.peak_bytes},
+            "dtype": estimate.dtype,
+            "engine": estimate.engine,
+            "tensor_bytes": {"predicted": estimate.tensor_bytes, "measured": memory.tensor_bytes},
+            "peak_bytes": {"predicted": estimate.peak_bytes, "measured": memory.peak_bytes},
         }
 
 
 def check_step(recipe: str, peak: int, held: int) -> None:
-    """Fail where a step holds little beside what is held between steps, so that any guess is good.
+    """Fail if a step needs little memory beside that held between steps, which is easy to estimate.
 
     Args:
-        recipe: for the reason.
+        recipe: the recipe, which the error names.
         peak: bytes in tensors at the peak.
-        held: bytes of weights and the optimizer's state.
+        held: bytes of the weights and of the optimizer's state.
     """
     demand(peak > 1.2 * held, f"a step of {recipe} needs {peak / held:.2f} of what it begins with")
 
 
 def check_recipes(measured: Mapping[str, int]) -> None:
-    """Fail where recipes do not differ in memory.
+    """Fail if the recipes do not differ in memory.
 
     Args:
-        measured: recipe -> bytes at the peak; one alone is not compared.
+        measured: the peak bytes of each recipe; a single recipe is not compared.
     """
     least, most = min(measured.values()), max(measured.values())
     demand(len(measured) == 1 or most > 1.05 * least, "all recipes need the same memory")
 
 
 def main() -> int:
-    """Compare, print each row as it is done, write all to a file; return the exit code."""
+    """Compare all recipes, print each row, write all rows to a file; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--backbones", nargs="+", default=["nano-t5", "t5-small"])
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--task", default="radiology_demo")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--tolerance", type=float, default=0.2, help="of the measured value")
+    parser.add_argument("--tolerance", type=float, default=0.2, help="largest relative error")
     options = parser.parse_args()
     process_bytes()  # Before data are read: afterwards it would count them.
     rows, worst = [], 0.0
-    print(f"{'MiB: predicted, measured, ratio':31} {'in tensors':>22} {'resident':>22}")
+    print(f"{'MiB: estimated, measured, ratio':31} {'in tensors':>22} {'resident':>22}")
     for name in options.backbones:
         for row in compare(name, options.recipes, options.task, options.batch):
             rows.append(row)
             cells = []
             for kind in ("tensor_bytes", "peak_bytes"):
-                predicted, measured = row[kind]["predicted"], row[kind]["measured"]
-                ratio = row[kind]["ratio"] = predicted / measured
+                estimated, measured = row[kind]["predicted"], row[kind]["measured"]
+                ratio = row[kind]["ratio"] = estimated / measured
                 worst = max(worst, abs(ratio - 1))
-                cells.append(f"{predicted / 2**20:8.0f} {measured / 2**20:8.0f} {ratio:4.2f}")
+                cells.append(f"{estimated / 2**20:8.0f} {measured / 2**20:8.0f} {ratio:4.2f}")
             print(f"{name:12} {row['recipe']:18}", *cells, flush=True)
-        mine = (row for row in rows if row["backbone"] == name)
-        check_recipes({row["recipe"]: row["tensor_bytes"]["measured"] for row in mine})
+        own_rows = (row for row in rows if row["backbone"] == name)
+        check_recipes({row["recipe"]: row["tensor_bytes"]["measured"] for row in own_rows})
     cpu = torch.device("cpu")
     nano = installed().backbone("nano-t5")
     dtype = choose_dtype("auto", cpu, nano)
