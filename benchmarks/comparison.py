@@ -103,7 +103,7 @@ def try_peers(case: Case, plan: Plan, measured: Measured) -> list[Contender]:
     def rate(contender: Contender) -> float:
         return trial_rate(measured, contender, case)
 
-    if case.device == "cuda":  # Nobody would choose float32 there.
+    if case.device == "cuda":  # Nobody would choose float32 on a GPU.
         first = tried([Contender(Settings("bfloat16", "grouped"))])
     else:
         first = tried([Contender(Settings(d, "grouped")) for d in ("bfloat16", "float32")])
@@ -145,11 +145,12 @@ def trial(contender: Contender, case: Case, plan: Plan, measured: Measured) -> b
 
 def window(contender: Contender, case: Case, limit: float | None = None) -> Window:
     """Run one window in a process of its own."""
-    found: Window = alone(run_window, contender, case, limit=limit)
+    measured_window: Window = alone(run_window, contender, case, limit=limit)
     timed = case.batches(contender.settings.batching)[case.warmup :]
-    if found.tokens != sum(map(tokens_of, timed)):
-        raise SystemExit(f"degenerate: {contender.name} trained {found.tokens} tokens, not all")
-    return found
+    if measured_window.tokens != sum(map(tokens_of, timed)):
+        tokens = measured_window.tokens
+        raise SystemExit(f"degenerate: {contender.name} trained {tokens} tokens, not all")
+    return measured_window
 
 
 def is_excluded(name: str, plan: Plan) -> bool:

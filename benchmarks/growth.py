@@ -1,12 +1,14 @@
 """Growth of cost with the size of data and model: python benchmarks/growth.py --help.
 
-One thing at a time: source length, batch size, depth of the model, number of examples. A point is
-a training step (lora_ff, packed, a T5 of random weights, thin so that long sources fit everywhere):
-the median of some steps, and the peak of live tensors, which unlike resident memory does not depend
-on the C allocator, nor on what the process did before. For the number of examples it is the time of
-what a run does once with all of them, before training: tokenization and the choice of batches.
-The hard part is that work really grows: no source is cut, the range is wide, texts are all
-different and of lengths that spread. The benchmark fails where that is not so.
+One quantity grows at a time: source length, batch size, depth of the model, number of examples. A
+point is a training step (lora_ff, packed) of a T5 with random weights, thin enough that long
+sources fit everywhere. Its time is the median of some steps. Its memory is the peak of live
+tensors, which does not depend on the C allocator or on earlier work of the process, as resident
+memory does. For the number of examples, the time is that of all a run does once with them before
+training: tokenization and the choice of batches.
+
+The work must really grow: no source is truncated, the range is wide, and texts are all different
+and vary in length. The benchmark fails otherwise.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ TARGET = 64
 
 @dataclass(frozen=True)
 class Point:
-    """A training step: what is varied, and what is not."""
+    """Settings of a training step, one of which varies."""
 
     source: int = 256
     batch: int = 4
@@ -55,12 +57,12 @@ class Point:
 
 
 class Thin(T5):
-    """A T5 of some depth."""
+    """A thin T5 of variable depth."""
 
     depth = 6
 
     def config(self) -> PreTrainedConfig:
-        """Return a shape whose width is that of nano models."""
+        """Return the configuration, with the width of nano models."""
         return T5Config(
             vocab_size=8192,
             d_model=128,
@@ -73,7 +75,7 @@ class Thin(T5):
 
 
 def measure_step(point: Point) -> tuple[float, int]:
-    """Return the seconds of a step and the peak of live tensors in bytes, beside the weights."""
+    """Return the seconds of a step, and the peak bytes of live tensors besides the weights."""
     torch.set_num_threads(point.threads)
     backbone = Thin("thin")
     backbone.depth = point.depth
@@ -124,24 +126,24 @@ def make_texts(count: int) -> list[str]:
 
 
 def check_texts(texts: list[str]) -> None:
-    """Fail where a cache of texts, or equal lengths, would make the work small."""
+    """Fail if texts are equal, which a cache would save, or of one length."""
     demand(len(set(texts)) == len(texts), "texts are equal")
     demand_spread([len(text) for text in texts], "texts")
 
 
 def check_batch(source_tokens: int, target_tokens: int, point: Point) -> None:
-    """Fail where examples were cut."""
-    wanted = point.source * point.batch, TARGET * point.batch
-    demand((source_tokens, target_tokens) == wanted, f"of {point} only {source_tokens} are left")
+    """Fail if examples were truncated."""
+    expected = point.source * point.batch, TARGET * point.batch
+    demand((source_tokens, target_tokens) == expected, f"of {point} only {source_tokens} are left")
 
 
 def check_axis(name: str, rows: list[dict[str, Any]], least: float) -> None:
-    """Fail where the range is too narrow for an exponent, or memory does not grow.
+    """Fail if the range is too narrow for an exponent, or memory does not grow.
 
     Args:
-        name: what grows.
-        rows: a point each, in order.
-        least: ratio of the last to the first point.
+        name: name of the quantity that grows.
+        rows: one row per point, in order.
+        least: least ratio of the last to the first point.
     """
     demand(rows[-1]["at"] >= least * rows[0]["at"], f"{name} hardly grows")
     peaks = [row["bytes"] for row in rows if "bytes" in row]
@@ -149,26 +151,26 @@ def check_axis(name: str, rows: list[dict[str, Any]], least: float) -> None:
 
 
 def exponent(rows: list[dict[str, Any]], value: str) -> float:
-    """Return the slope in logarithms over the larger half, where constant costs weigh least."""
+    """Return the slope of logarithms over the larger half, where constant costs matter least."""
     rows = rows[len(rows) // 2 - 1 :]
     x, y = (np.log([row[name] for row in rows]) for name in ("at", value))
     return float(np.polyfit(x, y, 1)[0])
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Draw a panel for each thing that grows, both axes logarithmic."""
-    import altair as alt  # The extra html.
+    """Draw a panel for each quantity that grows; both axes are logarithmic."""
+    import altair as alt  # Part of the extra html.
 
     panels = []
     for value, title in (("seconds", "time, s"), ("bytes", "memory, GB (live tensors)")):
-        for name, found in record["axes"].items():
+        for name, axis in record["axes"].items():
             rows = [
                 {"at": r["at"], "value": r[value] / (1e9 if value == "bytes" else 1)}
-                for r in found["rows"]
+                for r in axis["rows"]
                 if value in r
             ]
             if rows:
-                growth = found["exponents"][value]
+                growth = axis["exponents"][value]
                 panels.append(
                     alt.Chart(alt.Data(values=rows), title=f"{name}: exponent {growth:.2f}")
                     .mark_line(point=True)

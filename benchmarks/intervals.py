@@ -1,11 +1,13 @@
 """Test whether a profile's intervals hold in a second run: python benchmarks/intervals.py --help.
 
-Runs `harness profile` twice. A cell is a recipe's relative speed; it holds if the second profile's
-value lies within the first's interval, widened by the noise floor: what full fine-tuning differed
-by from itself. Full fine-tuning is a cell too, and its value should be 1. It fails if too few cells
-hold, or if a profile takes too long. The hard part is that intervals are narrow: it fails too where
-they or the noise floor are so wide that anything holds, where recipes do not differ, and where the
-second profile is the first one's numbers again.
+The program runs `harness profile` twice. A cell is the relative speed of a recipe. It holds if the
+second value lies within the first interval, widened by the noise floor, the difference of full
+fine-tuning from itself. Full fine-tuning is a cell too; its value should be 1. The program fails if
+too few cells hold, or if a profile takes too long.
+
+Intervals must be narrow for this to mean something. The program therefore also fails if intervals
+or the noise floor are so wide that any value holds, if recipes do not differ, and if both profiles
+have the same numbers.
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ FILE = "intervals.json"
 
 
 def profile(arguments: list[str]) -> tuple[Profile, float]:
-    """Run the command; return what it found and the seconds that it took."""
+    """Run ``harness profile``; return the profile and the seconds that it took."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "harness", "profile", *arguments, "--json"]
-    made = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return Profile.model_validate_json(made), time.perf_counter() - began
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return Profile.model_validate_json(output), time.perf_counter() - began
 
 
 def cell(first: Speed, second: Speed) -> dict[str, Any]:
-    """Return whether the second value lies within the first's widened interval."""
+    """Return the values of a cell, and whether the second lies within the widened interval."""
     assert first.relative_ci
     assert first.noise_floor
     assert second.relative
@@ -54,26 +56,26 @@ def cell(first: Speed, second: Speed) -> dict[str, Any]:
 
 
 WIDEST = 1.5
-"""Ratio of an interval's ends, and the noise floor, from which on holding says nothing."""
+"""Ratio of an interval's ends, or noise floor, from which any value would hold."""
 
 
 def check_cells(cells: Mapping[str, Mapping[str, Any]]) -> None:
-    """Fail where cells would hold whatever is measured, or were measured once."""
-    for recipe, found in cells.items():
-        low, high = found["interval"]
+    """Fail if cells would hold for any value, or both profiles have the same numbers."""
+    for recipe, values in cells.items():
+        low, high = values["interval"]
         demand(
-            low > 0 and high / low < WIDEST and found["noise_floor"] < WIDEST,
+            low > 0 and high / low < WIDEST and values["noise_floor"] < WIDEST,
             f"{recipe}'s interval, {low:.3f} to {high:.3f}, and its noise floor, "
-            f"{found['noise_floor']:.3f}, hold anything: is the machine busy?",
+            f"{values['noise_floor']:.3f}, hold anything: is the machine busy?",
         )
-    again = all(found["first"] == found["second"] for found in cells.values())
-    demand(not again, "the second profile has the first one's numbers")
-    values = [found["first"] for found in cells.values()]
-    demand(len(values) == 1 or max(values) > 1.05 * min(values), "recipes are equally fast")
+    repeated = all(values["first"] == values["second"] for values in cells.values())
+    demand(not repeated, "the second profile has the first one's numbers")
+    speeds = [values["first"] for values in cells.values()]
+    demand(len(speeds) == 1 or max(speeds) > 1.05 * min(speeds), "recipes are equally fast")
 
 
 def show(recipe: str, found: dict[str, Any]) -> None:
-    """Print a row."""
+    """Print the row of a cell."""
     spans = ["{:.3f} - {:.3f}".format(*found[name]) for name in ("interval", "widened")]
     verdict = "holds" if found["holds"] else "does not hold"
     print(
@@ -83,7 +85,7 @@ def show(recipe: str, found: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Profile twice, print and write what follows; return the exit code."""
+    """Profile twice; print and write the cells; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--backbone", default="nano-t5")
@@ -91,39 +93,43 @@ def main() -> int:
     parser.add_argument(
         "--compressor", default="full,lprun,lora_qv,lora_ff,lora_qv+lprun,lora_ff+lprun"
     )
-    parser.add_argument("--steps", type=int, help="of a window")
+    parser.add_argument("--steps", type=int, help="steps of a window")
     parser.add_argument("--repeats", type=int, help="rounds of windows")
-    parser.add_argument("--most-failures", type=int, default=1, help="cells that need not hold")
-    parser.add_argument("--limit", type=float, default=600, help="seconds a profile may take")
+    parser.add_argument(
+        "--most-failures", type=int, default=1, help="number of cells that may fail"
+    )
+    parser.add_argument("--limit", type=float, default=600, help="maximum seconds of a profile")
     options = parser.parse_args()
     names = ("backbone", "task", "compressor", "steps", "repeats")
     given = {name: getattr(options, name) for name in names}
     arguments = [w for name, value in given.items() if value for w in (f"--{name}", str(value))]
-    (first, one), (second, other) = profile(arguments), profile(arguments)
+    (first, first_seconds), (second, second_seconds) = profile(arguments), profile(arguments)
     cells = {}
     print(f"{'':16} {'first':>7} {'95 % interval':>15} {'floor':>7} {'widened':>15} {'second':>7}")
-    for before, after in zip(first.recipes, second.recipes, strict=True):
-        assert before.speed
-        assert after.speed
-        assert before.speed.schedule_sha256 == after.speed.schedule_sha256
-        cells[before.recipe] = cell(before.speed, after.speed)
-        show(before.recipe, cells[before.recipe])
+    for first_row, second_row in zip(first.recipes, second.recipes, strict=True):
+        assert first_row.speed
+        assert second_row.speed
+        assert first_row.speed.schedule_sha256 == second_row.speed.schedule_sha256
+        cells[first_row.recipe] = cell(first_row.speed, second_row.speed)
+        show(first_row.recipe, cells[first_row.recipe])
     check_cells(cells)
-    failures = sum(not found["holds"] for found in cells.values())
+    failures = sum(not values["holds"] for values in cells.values())
     record = {
         "backbone": options.backbone,
         "task": options.task,
         "fingerprint": second.fingerprint.model_dump(),
-        "seconds": [one, other],
+        "seconds": [first_seconds, second_seconds],
         "cells": cells,
     }
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / FILE, json.dumps(record, indent=1) + "\n")
     print(
-        f"{len(cells) - failures} of {len(cells)} hold; the profiles took {one:.0f} and "
-        f"{other:.0f} s. Written: {options.out / FILE}"
+        f"{len(cells) - failures} of {len(cells)} hold; the profiles took {first_seconds:.0f} and "
+        f"{second_seconds:.0f} s. Written: {options.out / FILE}"
     )
-    return int(failures > options.most_failures or max(one, other) > options.limit)
+    return int(
+        failures > options.most_failures or max(first_seconds, second_seconds) > options.limit
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Counts the kernels that a step launches on a CUDA device, and rejects what would wait for it.
+"""Counts the kernels that a step launches on a CUDA device; an operator that waits is an error.
 
-Operators are counted by what PyTorch's CUDA code launches for each. Most launch one kernel, views
-none; the rest stands in the tables below. A copy between processor and device counts as one.
+Each operator counts as the kernels that PyTorch's CUDA code launches for it. Most launch one kernel
+and views none; the tables below list the others. A copy between processor and device counts as one.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _NO_KERNEL = {
 }
 _WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::equal"}
 _KERNELS = {
-    # Zeros, then one kernel for up to 3,072 indices.
+    # Fills zeros, then one kernel for up to 3,072 indices.
     "aten::embedding_dense_backward": 2,
-    # Sums of products, the gradients, the query's rounded at the end.
+    # Sums of products, the gradients, and the rounding of the query's gradient.
     "aten::_flash_attention_backward": 3,
     "aten::_scaled_dot_product_flash_attention_backward": 3,
-    # Zeros, and what is copied into them.
+    # Fills zeros, then copies into them.
     "aten::select_backward": 2,
     "aten::slice_backward": 2,
-    # Its own sum of the lengths, then the copies.
+    # Sums the lengths, then copies.
     "aten::repeat_interleave": 2,
 }
 _LIST_LIMITS = (110, 64, 48, 36, 30)
@@ -79,10 +79,10 @@ class LaunchCounter(TorchDispatchMode):
         return self.launches.total()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operator and count it.
+        """Run an operator and count its kernels.
 
         Raises:
-            RuntimeError: on a device it would make the processor wait.
+            RuntimeError: the operator would make the processor wait for the device.
         """
         kwargs = kwargs or {}
         name = func._schema.name
@@ -101,7 +101,7 @@ class LaunchCounter(TorchDispatchMode):
 
 
 def _is_masked_index(name: str, args: Any) -> bool:
-    """Return whether a mask says what is indexed: how much that is must be read from the device."""
+    """Return whether the index is a mask: the size of the result must be read from the device."""
     return name in ("aten::index", "aten::index_put", "aten::index_put_") and any(
         t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1]
     )
@@ -126,9 +126,9 @@ def _kernels(func: Any, args: Any) -> int:
     if name.startswith(("aten::_foreach_", "aten::_fused_adam")):
         return _of_lists(name, args)
     if name == "aten::addmm" and args[0].dim() > 1:
-        return 2  # The summand is copied to the result first; a bias is added by the product.
+        return 2  # A matrix summand is copied to the result first; a bias is added by the product.
     if name in ("aten::native_layer_norm_backward", "fake_cuda::rms_norm_backward"):
-        # The gradient of the input; partial sums of the weight's, and their sum.
+        # The gradient of the input, partial sums of the weight's gradient, and their sum.
         trained = args[-1] if isinstance(args[-1], bool) else args[-1][1]
         return 3 if trained else 1
     if name == "aten::cat":
@@ -148,7 +148,7 @@ def _of_lists(name: str, args: Any) -> int:
         a.shape != b.shape or a.stride() != b.stride() for a, b in zip(*lists, strict=True)
     ):
         return len(lists[0])  # One by one.
-    depth = len(lists) + (not name.endswith("_"))  # Results are a list too.
+    depth = len(lists) + (not name.endswith("_"))  # The results are a list too.
     kernels = tensors = blocks = 0
     for tensor in lists[0]:
         chunks = max(1, math.ceil(tensor.numel() / _CHUNK))
@@ -170,11 +170,11 @@ def _is_list(argument: Any) -> bool:
 
 
 def check_step(launches: Mapping[str, int], lengths: Sequence[int]) -> None:
-    """Fail where lengths do not spread, or a part of the step launches nothing.
+    """Fail if lengths do not vary, or a part of the step launches nothing.
 
     Args:
         launches: operator -> kernels.
-        lengths: of the sources.
+        lengths: lengths of the sources.
     """
     demand_spread(lengths, "sources")
     for part, words in PARTS.items():

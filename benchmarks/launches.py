@@ -1,9 +1,9 @@
 """Kernels that one training step launches on a CUDA device, counted without one.
 
-Run: ``python benchmarks/launches.py``. The step is the harness's own on fake tensors: collate,
+Run ``python benchmarks/launches.py``. The step is that of the harness on fake tensors: collate,
 loss, backward, clip, AdamW. Models have the shapes of t5-large and bart-large, without weights. The
-hard part is that the whole step is there: it fails where sequences are of one length, or where
-a part of it launches nothing: products, attention, backward pass, clipping, optimizer.
+count must cover the whole step: it fails if sequences are of one length, or if a part of the step
+launches nothing (matrix products, attention, backward pass, clipping, optimizer).
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ THIN: dict[str, tuple[type[Backbone], PreTrainedConfig]] = {
         ),
     ),
 }
-"""Narrow models of each family for tests, of six layers each: the least that lprun prunes."""
+"""Narrow models of each family for tests; six layers are the least that lprun prunes."""
 
 
 def examples(vocabulary: int) -> list[Example]:
-    """Eight examples of the benchmark's spread of lengths."""
+    """Return eight examples whose lengths vary as in the benchmark."""
     rng = random.Random(0)
 
     def text(longest: int) -> list[int]:
@@ -84,11 +84,11 @@ def examples(vocabulary: int) -> list[Example]:
 
 
 def count(shape: str, recipe: str, precision: str) -> Counter[str]:
-    """Return kernels by operator of one step of the harness.
+    """Return the kernels of one step of the harness by operator.
 
     Args:
-        shape: a backbone, or the name of a thin one.
-        recipe: as ``harness run --compressor`` reads it.
+        shape: name of a backbone, or of a thin model.
+        recipe: a recipe as in ``harness run --compressor``.
         precision: ``float32`` or ``bfloat16``.
     """
     backbone = _backbone(shape)
@@ -121,11 +121,11 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
 
 
 def count_trainer(shape: str, recipe: str, precision: str) -> Counter[str]:
-    """Return kernels by operator of one step of Seq2SeqTrainer + PEFT on the same examples.
+    """Return the kernels of one step of Seq2SeqTrainer + PEFT on the same examples, by operator.
 
-    The step is written out: the trainer's own loop reads numbers from the device, which fake
-    tensors do not have. It pads, computes under autocast, clips, and takes a step of fused AdamW.
-    See ``count`` for the arguments.
+    The step is written out, because the trainer's own loop reads numbers from the device, which
+    fake tensors do not have. It pads, computes under autocast, clips gradients and takes a step of
+    fused AdamW. ``count`` describes the arguments.
     """
     backbone = _backbone(shape)
     batch = examples(backbone.config().vocab_size)
@@ -156,7 +156,7 @@ def count_trainer(shape: str, recipe: str, precision: str) -> Counter[str]:
 
 
 def _make_state(trained: Iterable[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Let the optimizer make its state, which it does in the first step alone."""
+    """Let the optimizer create its state, which it does in the first step only."""
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

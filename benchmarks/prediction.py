@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tolerance", type=float, default=0.2, help="largest relative error")
     options = parser.parse_args()
-    process_bytes()  # Before data are read: afterwards it would count them.
+    process_bytes()  # Called before data are read, which it would count otherwise.
     rows, worst = [], 0.0
     print(f"{'MiB: estimated, measured, ratio':31} {'in tensors':>22} {'resident':>22}")
     for name in options.backbones:

@@ -1,10 +1,9 @@
 """Time commands that need no model, each in a fresh process: python benchmarks/startup.py --help.
 
-The hard part is what Python imports before the first line appears. A bare ``python -c pass`` runs
-before each command, in turn, and the ratio to it is what is compared between machines: seconds of
-the processor, all threads of the process, start-up included. Byte code is cached, as it is from the
-second call on. The benchmark fails where a command fails or shows nothing, and where the caches of
-byte code are not there.
+Most of the time is imports before the first line of output. A bare ``python -c pass`` runs in turn
+with the commands; the ratio to it can be compared between machines. Times are processor seconds of
+all threads of the process, start-up included. Byte code is cached, as from the second call on. The
+benchmark fails if a command fails or prints nothing, and if byte code is not cached.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from harness.records.atomic import write_text
 
 FILE = "startup.json"
 GOAL = 0.5
-"""Processor seconds that a light command may take."""
+"""Maximum processor seconds of a light command."""
 PLAIN = "python -c pass"
 COMMANDS = (
     "--help",
@@ -40,33 +39,33 @@ COMMANDS = (
 
 
 def call(words: Sequence[str]) -> tuple[float, float, str]:
-    """Return wall and processor seconds of a command, and what it wrote."""
-    # Without it byte code would be made anew in every call.
+    """Return wall and processor seconds of a command, and its output."""
+    # With this variable Python would compile byte code in every call.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     began, before = time.perf_counter(), os.times()
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    process = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     wall, after = time.perf_counter() - began, os.times()
-    demand(not done.returncode, f"{' '.join(words)} failed: {done.stderr.strip()}")
+    demand(not process.returncode, f"{' '.join(words)} failed: {process.stderr.strip()}")
     children = (after.children_user, after.children_system)
     used = sum(children) - (before.children_user + before.children_system)
-    return wall, used, done.stdout
+    return wall, used, process.stdout
 
 
 def words_of(command: str) -> list[str]:
-    """Return what starts a command of the harness, or Python with nothing to do."""
+    """Return the words that start a command of the harness, or a bare Python."""
     if command == PLAIN:
         return [sys.executable, "-c", "pass"]
     return [sys.executable, "-m", "harness", *command.split()]
 
 
 def check_shown(command: str, shown: str) -> None:
-    """Fail where a command shows nothing: its work is then not done."""
+    """Fail if a command prints almost nothing: then it has not done its work."""
     lines = len(shown.splitlines())
     demand(command == PLAIN or lines >= 5, f"harness {command} shows {lines} lines")
 
 
 def check_byte_code(module: str) -> None:
-    """Fail where a module would be compiled in every call."""
+    """Fail if a module would be compiled in every call."""
     spec = importlib.util.find_spec(module)
     cached = spec is not None and spec.cached is not None and Path(spec.cached).is_file()
     demand(cached, f"no byte code of {module} is kept: can its folder be written?")
@@ -75,37 +74,39 @@ def check_byte_code(module: str) -> None:
 def measure(commands: Sequence[str], repeats: int) -> dict[str, dict[str, Any]]:
     """Call commands in turn; return the seconds of each."""
     names = [PLAIN, *commands]
-    for name in names:  # Makes the byte code.
+    for name in names:  # Writes the byte code.
         check_shown(name, call(words_of(name))[2])
     check_byte_code("harness.cli.main")
-    found: dict[str, dict[str, Any]] = {n: {"wall": [], "processor": []} for n in names}
+    seconds_of: dict[str, dict[str, Any]] = {n: {"wall": [], "processor": []} for n in names}
     for _ in range(repeats):
         for name in names:
             wall, processor, _ = call(words_of(name))
-            found[name]["wall"].append(wall)
-            found[name]["processor"].append(processor)
-    plain = found[PLAIN]["processor"]
-    for times in found.values():
+            seconds_of[name]["wall"].append(wall)
+            seconds_of[name]["processor"].append(processor)
+    plain = seconds_of[PLAIN]["processor"]
+    for times in seconds_of.values():
         times["ratio"] = statistics.median(times["processor"]) / statistics.median(plain)
-    return found
+    return seconds_of
 
 
 def main() -> int:
-    """Measure, print a line for each command, write all; return 1 if a command missed the goal."""
+    """Measure; print a line per command; write all; return 1 if a command missed the goal."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    found = measure(COMMANDS, options.repeats)
+    seconds_of = measure(COMMANDS, options.repeats)
     missed = []
-    for name, times in found.items():
+    for name, times in seconds_of.items():
         wall, processor = (statistics.median(times[kind]) for kind in ("wall", "processor"))
         if name != PLAIN and processor >= GOAL:
             missed.append(name)
         shown = name if name == PLAIN else f"harness {name}"
         print(f"{shown:32} {wall:5.2f} s, {processor:5.2f} of CPU: {times['ratio']:5.1f}x python")
     options.out.mkdir(parents=True, exist_ok=True)
-    write_text(options.out / FILE, json.dumps({"goal": GOAL, "commands": found}, indent=1) + "\n")
+    write_text(
+        options.out / FILE, json.dumps({"goal": GOAL, "commands": seconds_of}, indent=1) + "\n"
+    )
     print(f"Goal, {GOAL:g} s of CPU: {'missed by ' + ', '.join(missed) if missed else 'reached'}")
     return int(bool(missed))
 

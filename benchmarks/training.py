@@ -1,19 +1,18 @@
 """Compare training with Seq2SeqTrainer + PEFT: python benchmarks/training.py --help.
 
-Random weights, made-up samples of skewed lengths. The hard part is the peer: the settings that a
-good user of the trainer would try are tried, one by one and then those that helped together, in
-short windows: precision, its own grouping by length, a token-budget sampler, attention, optimizer,
-frozen weights in bfloat16, torch_compile, liger. Those near the fastest are measured in long
-windows beside the harness, there and back, so that a drift of the machine meets all alike; the peer
-is the fastest of them. A window stands for a pass over 1,600 samples, see ``Case.batches``.
+Weights are random, and synthetic samples have skewed lengths. The peer is set up as well as a good
+user would. Its settings are tried in short windows, one by one, then those that helped together:
+precision, grouping by length, a token-budget sampler, attention, optimizer, frozen weights in
+bfloat16, torch_compile, liger. Those near the fastest are measured in long windows, in turn with
+the harness and then in reverse, so that a drift of the machine affects all equally. The peer is the
+fastest of them. A window represents a pass over 1,600 samples, see ``Case.batches``.
 
-The benchmark fails where batches made by length are less real than they should be, where a
-contender does not train the tokens that it is given, and where on the embedded task, without
-dropout, losses are not those of the trainer. A peer whose losses are others is shown, and not
-compared with. Each window runs in a fresh process. Beside the ratio stands that by processor time,
-which other work on the machine leaves nearly alone.
+The benchmark fails if batches sorted by length have too much padding, if a contender does not train
+all its tokens, and if losses differ from the trainer's on the embedded task without dropout. A peer
+with different losses is shown but not compared. Each window runs in a new process. The ratio by
+processor time is given too; other work on the machine hardly changes it.
 
-What was measured is written at once; the same command goes on where it was stopped.
+Measurements are written at once; the same command resumes a stopped benchmark.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ RECIPES = {
 }
 
 QUIET = 0.8
-"""Share of its threads' time that a window gets on a machine with nothing else to do."""
+"""Least share of its threads' time that a window gets on an otherwise idle machine."""
 
 
 def main() -> None:
-    """Compare, print each case as it is done, and write all to a file."""
+    """Compare; print each finished case and write all to a file."""
     options = parse_arguments()
     device = options.device
     cases = [
@@ -107,7 +106,7 @@ def main() -> None:
 
 
 def show(found: dict[str, Any], seconds: float) -> None:
-    """Print all contenders of a case, and the ratio."""
+    """Print all contenders of a case and the ratio to the best peer."""
     share = found["share_of_matrix_rate"]
     for name, tried in found["trials"].items():
         steady = found["tokens_per_s"].get(name)
@@ -121,13 +120,13 @@ def show(found: dict[str, Any], seconds: float) -> None:
     print(
         f"{found['shape']:10} {found['recipe']:14} {found['speed_ratio']:.2f}x the best peer "
         f"({found['peer']}), {found['speed_ratio_by_processor_time']:.2f}x by CPU time, "
-        f"{found['memory_ratio']:.2f} of its memory; {seconds:.0f} s gone",
+        f"{found['memory_ratio']:.2f} of its memory; {seconds:.0f} s so far",
         flush=True,
     )
 
 
 def busiest(found: dict[str, Any]) -> float:
-    """Return the least share of its threads' time that a long window got from the processor."""
+    """Return the least share of its threads' processor time that a long window got."""
     least: float = min(
         window["processor"] / window["wall"] / found["threads"]
         for windows in found["windows"].values()
@@ -137,20 +136,30 @@ def busiest(found: dict[str, Any]) -> float:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line; what is not given suits the device."""
+    """Read the command line; defaults depend on the device."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
-    parser.add_argument("--quick", action="store_true", help="a smoke test: its numbers say little")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test: its numbers mean little"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--shapes", nargs="+", help="by default those that suit the device")
+    parser.add_argument("--shapes", nargs="+", help="default: depends on the device")
     parser.add_argument("--recipes", nargs="+")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, help="timed steps of a long window; 10, on a GPU 30")
-    parser.add_argument("--trial-steps", type=int, help="of a short one; 3, on a GPU 15")
-    parser.add_argument("--warmup", type=int, help="steps before them; 1, on a GPU 10")
-    parser.add_argument("--rounds", type=int, default=2, help="each there and back")
+    parser.add_argument(
+        "--trial-steps", type=int, help="timed steps of a short window; 3, on a GPU 15"
+    )
+    parser.add_argument("--warmup", type=int, help="warm-up steps of a window; 1, on a GPU 10")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="each round runs all in turn, then in reverse"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--full-length", action="store_true", help="nothing to gain from packing")
+    parser.add_argument(
+        "--full-length",
+        action="store_true",
+        help="examples of full length, where packing gains nothing",
+    )
     parser.add_argument("--curve-steps", type=int, default=50)
     parser.add_argument(
         "--compile",

@@ -1,1 +1,1 @@
-"""First light on a GPU: one command that tests, compares and measures on the card at hand."""
+"""Tests, comparisons and measurements on the GPU of this machine, by one command."""

@@ -1,4 +1,4 @@
-"""Run all steps on this machine's card: ``make gpu``."""
+"""Run all steps on the GPU of this machine: ``make gpu``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main() -> int:
     try:
         return runner.run()
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        print("Stopped. The same command resumes from here.", file=sys.stderr)
         return 130
 
 
@@ -42,10 +42,12 @@ def parse_arguments() -> argparse.Namespace:
     names = [step.name for step in STEPS]
     parser = argparse.ArgumentParser(prog="make gpu", description=__doc__)
     parser.add_argument("--results", type=Path, default=ROOT / "results" / "gpu")
-    parser.add_argument("--out", type=Path, help="a folder for one archive of all results")
+    parser.add_argument("--out", type=Path, help="folder for an archive of all results")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="a rehearsal: its numbers say nothing")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="of all steps together")
+    parser.add_argument("--tiny", action="store_true", help="a rehearsal: its numbers mean nothing")
+    parser.add_argument(
+        "--minutes", type=float, default=MINUTES, help="time limit of all steps together"
+    )
     parser.add_argument("--steps", nargs="+", choices=names, metavar="STEP", help=", ".join(names))
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""All results of a card as one file, small enough to be sent anywhere."""
+"""Packs all results of a card into one small file."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import tarfile
 from pathlib import Path
 
 MOST = 15 * 2**20
-"""Bytes of the archive at most: under 16 MiB."""
+"""Maximum size of the archive in bytes: under 16 MiB."""
 TAIL = 256 * 2**10
-"""Bytes of a log at most, its last ones."""
+"""Maximum bytes of a log; its end is kept."""
 
 
 def write_archive(folder: Path, out: Path, most: int = MOST) -> Path:
-    """Write a folder's files to an archive, which appears whole or not at all.
+    """Write the files of a folder to an archive, atomically.
 
-    The smallest files come first, and a file with which it would grow too large is left out. Of a
-    log only the end goes in.
+    The smallest files come first; a file that would make the archive too large is left out. Only
+    the end of a log is stored.
 
     Args:
-        folder: of one card.
-        out: a folder, which is made if it is not there.
-        most: bytes.
+        folder: the results of one card.
+        out: the folder of the archive; it is created if it does not exist.
+        most: maximum size of the archive in bytes.
 
     Returns:
-        The archive's path.
+        The path of the archive.
     """
     out.mkdir(parents=True, exist_ok=True)
     archive = out / f"gpu-{folder.name}.tar.gz"
@@ -34,7 +34,7 @@ def write_archive(folder: Path, out: Path, most: int = MOST) -> Path:
     left = most
     with tarfile.open(temporary, "w:gz") as file:
         for path, content in sorted(contents.items(), key=lambda pair: len(pair[1])):
-            # Counted without compression, so that the archive cannot grow too large.
+            # Sizes are counted without compression: the archive is never larger.
             if len(content) + 1024 > left:
                 continue
             left -= len(content) + 1024

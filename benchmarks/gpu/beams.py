@@ -1,4 +1,4 @@
-"""Beam search, ours and transformers' own, on one model and the same sources."""
+"""Beam search of the harness and of transformers, on one model and the same sources."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ class Ids:
     """Replaces a tokenizer, since token ids are compared and not texts."""
 
     def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
-        """Write ids, without the special ones, which are the lowest in both families."""
+        """Return rows as ids without the special ones, which are the lowest in both families."""
         return [" ".join(str(i) for i in row if i > 3) for row in rows.tolist()]
 
 
 def model_and_sources(
     shape: str, device: str, count: int
 ) -> tuple[PreTrainedModel, Backbone, Rows]:
-    """Return a model with the best weights at hand, and sources for it."""
+    """Return a model, pretrained where the package has its weights, and sources for it."""
     place = choose_device(device)
     backbone = on_device(installed().backbone(shape), device)
     torch.manual_seed(0)
-    trained = shape == "nano-t5"  # The one whose weights are part of the package.
+    trained = shape == "nano-t5"  # Only its weights are part of the package.
     model = backbone.load("pretrained" if trained else "random").eval().to(place)
     if trained:
         batches = demo_batches(backbone, 1, count)
         return model, backbone, [batch[0].source for batch in batches]
-    draw = random.Random(0)
+    generator = random.Random(0)
     end = model.generation_config.eos_token_id
-    lengths = [min(512, 2 + int(draw.gammavariate(2, 130 / 2))) for _ in range(count)]
-    words = range(5, model.config.vocab_size)
-    return model, backbone, [[*draw.choices(words, k=n - 1), end] for n in lengths]
+    lengths = [min(512, 2 + int(generator.gammavariate(2, 130 / 2))) for _ in range(count)]
+    token_ids = range(5, model.config.vocab_size)
+    return model, backbone, [[*generator.choices(token_ids, k=n - 1), end] for n in lengths]
 
 
 def predict(
@@ -58,9 +58,9 @@ def predict(
     """Predict with six beams.
 
     Args:
-        shared_beams: ours; else transformers' own, given sources of like lengths together, which
-            is more than ``Seq2SeqTrainer.predict`` does for it.
-        tokens: the longest prediction.
+        shared_beams: use the search of the harness; otherwise transformers' own. That one gets
+            batches of similar lengths, which ``Seq2SeqTrainer.predict`` does not give it.
+        tokens: maximum length of a prediction.
     """
     settings = DecodingSettings(max_new_tokens=tokens)
     tokenizer: Any = Ids()

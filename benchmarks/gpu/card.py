@@ -1,6 +1,6 @@
-"""The card at hand: its name, its folder's name, and the software on top of it.
+"""The GPU of this machine: its name, the name of its folder, and its software.
 
-``python -m gpu.card`` prints a record; a process of its own keeps CUDA out of the runner.
+``python -m gpu.card`` prints a record. It is a separate process, so the runner never loads CUDA.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from harness.errors import HarnessError
 
 LIMIT = 120
-"""Seconds for the answer: the first import on a cold disk takes long."""
+"""Timeout in seconds; the first import on a cold disk takes long."""
 
 
 class CardError(Exception):
@@ -27,9 +27,9 @@ class Card:
     """A device.
 
     Attributes:
-        name: as its driver gives it.
+        name: name reported by the driver.
         device: ``cuda`` or ``cpu``.
-        record: its name, size, driver and software, for the results.
+        record: name, size, driver and software, as stored with the results.
     """
 
     name: str
@@ -58,21 +58,21 @@ def ask_for_card(device: str) -> Card:
     """
     command = [sys.executable, "-m", "gpu.card", device]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
     except subprocess.TimeoutExpired as error:
         raise CardError(f"PyTorch did not name a device within {LIMIT} s.") from error
     except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["no output"])[-1]
+        last_line = (error.stderr.strip().splitlines() or ["no output"])[-1]
         raise CardError(
-            f"PyTorch finds no device of the kind {device!r}: {last}\n"
+            f"PyTorch finds no device of the kind {device!r}: {last_line}\n"
             "Look at what nvidia-smi prints; make gpu-tiny rehearses the steps on a CPU."
         ) from error
-    record = json.loads(done.stdout.splitlines()[-1])
+    record = json.loads(process.stdout.splitlines()[-1])
     return Card(record["name"], device, record)
 
 
 def describe(device: str) -> dict[str, Any]:
-    """Return what the results depend on: the card and the software."""
+    """Return the card and the software, on which results depend."""
     import torch
 
     from harness.measurement.fingerprint import fingerprint
@@ -80,8 +80,8 @@ def describe(device: str) -> dict[str, Any]:
     from harness.training.resolved_run import choose_device
 
     place = choose_device(device)
-    made = fingerprint(place, torch.bfloat16, kernels(place, torch.bfloat16))
-    record: dict[str, Any] = {"name": made.device, "fingerprint": made.model_dump()}
+    machine = fingerprint(place, torch.bfloat16, kernels(place, torch.bfloat16))
+    record: dict[str, Any] = {"name": machine.device, "fingerprint": machine.model_dump()}
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         record["memory_bytes"] = properties.total_memory

@@ -1,4 +1,4 @@
-"""Step 6: decoding with six beams, ours and transformers' own, there and back."""
+"""Step 6: decoding with six beams; the harness and transformers run in turn, then reversed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def run(result: StepResult) -> str:
 
 
 def compare(shape: str, device: str, count: int, tokens: int) -> dict[str, Any]:
-    """Return seconds of both searches in bfloat16 and how many predictions are the same."""
+    """Return the seconds of both searches in bfloat16, and the number of equal predictions."""
     from gpu.beams import model_and_sources, predict
 
     model, backbone, sources = model_and_sources(shape, device, count)
     searches = {"harness": True, "transformers": False}
     seconds: dict[str, list[float]] = {name: [] for name in searches}
     texts = {}
-    for shared in searches.values():  # What is loaded at the first use is nobody's time.
+    for shared in searches.values():  # Lazy loading is not timed.
         predict(model, backbone, sources[:1], shared, "bfloat16", 2)
     for name in (*searches, *reversed(searches)):
         wait(device)
@@ -51,9 +51,9 @@ def compare(shape: str, device: str, count: int, tokens: int) -> dict[str, Any]:
     }
 
 
-def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """Return the geometric mean of the ratios of matched windows."""
-    logarithms = [math.log(a / b) for a, b in zip(theirs, ours, strict=True)]
+def ratio(seconds: Sequence[float], own_seconds: Sequence[float]) -> float:
+    """Return the geometric mean of the ratios of matched windows: seconds over own seconds."""
+    logarithms = [math.log(a / b) for a, b in zip(seconds, own_seconds, strict=True)]
     return math.exp(statistics.mean(logarithms))
 
 

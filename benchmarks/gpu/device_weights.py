@@ -13,7 +13,7 @@ from harness.api.backbone import Weights
 
 
 def on_device(backbone: Backbone, device: str) -> Backbone:
-    """Let a backbone make its random weights on a device."""
+    """Let a backbone draw its random weights on a device."""
     load = backbone.load
 
     def load_there(weights: Weights) -> PreTrainedModel:
@@ -27,7 +27,7 @@ def on_device(backbone: Backbone, device: str) -> Backbone:
 
 
 class DeviceCase(Case):
-    """A case of the training benchmark whose weights are made on its device."""
+    """A case of the training benchmark whose weights are drawn on its device."""
 
     @property
     def backbone(self) -> Backbone:
@@ -36,6 +36,6 @@ class DeviceCase(Case):
 
 
 def new_case(shape: str, recipe: str, device: str, **more: Any) -> DeviceCase:
-    """Return a case of eight examples to a step."""
+    """Return a case of eight examples per step."""
     settings: dict[str, Any] = {"batch": 8, "warmup": 3, "steps": 8, "threads": 1, **more}
     return DeviceCase(shape, recipe, device=device, **settings)

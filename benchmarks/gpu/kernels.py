@@ -1,7 +1,7 @@
-"""Step 5: where a step's time goes, by torch.profiler: launches, host, and device by kind.
+"""Step 5: the time of a step by torch.profiler: launches, host time, device time by kind.
 
-Ours and the trainer's take equal batches. What no kernel fills of an equal step's time without the
-profiler is idle: there the device waits for the processor to launch something.
+The harness and the trainer take equal batches. An equal step is timed without the profiler; its
+time without a running kernel is idle time, in which the device waits for launches.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from typing import Any
 from gpu.step import StepResult, run_step
 
 WARM = 4
-"""Steps before the one that is looked at."""
+"""Warm-up steps before the profiled step."""
 KINDS = (
     ("attention", r"flash|fmha|attention|softmax"),
     ("products", r"gemm|gemv|cutlass|cublas|nvjet|xmma|splitk|aten::(addmm|mm|bmm)$"),
     ("copies", r"memcpy|memset|copy|catarray|gather|scatter|index|fill|aten::(cat|zero_)"),
     ("optimizer", r"multi_tensor|adam|foreach|lpnorm"),
 )
-"""Kind of a kernel -> what its name has in it; the first that fits. The rest is element-wise."""
+"""Kind of a kernel -> pattern of its name; the first match counts. The rest is element-wise."""
 REST = "element-wise"
 SECONDS = 5.0
-"""What must be left for a step to be looked at."""
+"""Seconds that must be left to profile a step."""
 MOST_NAMES = 40
-"""Kernels that are listed by name."""
+"""Number of kernels that are listed by name."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel, or one copy, that ran on the device.
+    """One kernel or one copy that ran on the device.
 
     Attributes:
-        name: as the profiler gives it.
-        start: nanoseconds.
-        duration: nanoseconds.
+        name: name given by the profiler.
+        start: start in nanoseconds.
+        duration: duration in nanoseconds.
     """
 
     name: str
@@ -59,7 +59,7 @@ def sum_up(kernels: Sequence[Kernel], step_seconds: float) -> dict[str, Any]:
 
     Args:
         kernels: the kernels of one step.
-        step_seconds: seconds of an equal step without the profiler, until the device had finished.
+        step_seconds: seconds of an equal step without the profiler, until the device finished.
     """
     milliseconds: dict[str, float] = defaultdict(float)
     launches: Counter[str] = Counter()
@@ -107,13 +107,13 @@ class ProfilingClock:
 
     Args:
         device: ``cuda`` or ``cpu``.
-        warm: steps before it.
+        warm: warm-up steps before the profiled step.
     """
 
     def __init__(self, device: str, warm: int = WARM) -> None:
         self.device = device
         self.warm = warm
-        self.found: dict[str, Any] = {}
+        self.measurements: dict[str, Any] = {}
         self._profiler: Any = None
         self._began = 0.0
         self._seconds = 0.0
@@ -122,7 +122,7 @@ class ProfilingClock:
         """Count a step; the last warm-up step is timed without the profiler.
 
         Args:
-            steps: number of steps that are queued so far.
+            steps: number of steps queued so far.
             tokens: source and target tokens of the last one.
         """
         if steps == self.warm - 1:
@@ -132,16 +132,16 @@ class ProfilingClock:
             host = time.perf_counter() - self._began
             self._wait()
             self._seconds = time.perf_counter() - self._began
-            self.found = {"host_ms": host * 1e3, "step_ms": self._seconds * 1e3}
+            self.measurements = {"host_ms": host * 1e3, "step_ms": self._seconds * 1e3}
             self._start()
         elif steps == self.warm + 1:
             self._wait()
             self._profiler.stop()
-            self.found |= sum_up(self._kernels(), self._seconds) | {"tokens": tokens}
+            self.measurements |= sum_up(self._kernels(), self._seconds) | {"tokens": tokens}
 
     def read(self, losses: list[Any]) -> dict[str, Any]:
-        """Return the measurements of the profiled step, and its loss."""
-        return {**self.found, "loss": float(losses[-1])}
+        """Return the measurements of the profiled step and its loss."""
+        return {**self.measurements, "loss": float(losses[-1])}
 
     def _start(self) -> None:
         from torch.profiler import ProfilerActivity, profile
@@ -153,7 +153,7 @@ class ProfilingClock:
         self._profiler.start()
 
     def _kernels(self) -> list[Kernel]:
-        """Return the kernels of the device; on a CPU the operators with their own time only."""
+        """Return the kernels of the device; on a CPU the operators, each with its own time."""
         if self.device == "cuda":
             return device_kernels(self._profiler)
         return [
@@ -170,7 +170,7 @@ class ProfilingClock:
 
 
 def run(result: StepResult) -> str:
-    """Look at a step of each contender on each shape and recipe."""
+    """Profile a step of each contender on each shape and recipe."""
     from trainer import Settings
 
     device, tiny = result.request.device, result.request.tiny
@@ -181,29 +181,29 @@ def run(result: StepResult) -> str:
     for recipe in recipes:
         for shape in shapes:
             work = shape, recipe, device, batch
-            result.case(f"{shape} {recipe} harness", partial(ours, *work), SECONDS)
-            result.case(f"{shape} {recipe} trainer", partial(theirs, *work, peer), SECONDS)
+            result.case(f"{shape} {recipe} harness", partial(profile_harness, *work), SECONDS)
+            result.case(f"{shape} {recipe} trainer", partial(profile_trainer, *work, peer), SECONDS)
     return "; ".join(filter(None, (in_words(result.cases, shape) for shape in shapes)))
 
 
 def in_words(cases: dict[str, Any], shape: str) -> str:
-    """Return the launches of both contenders, where they are known."""
-    found = [cases.get(f"{shape} lora_ff+lprun {who}", {}) for who in ("harness", "trainer")]
-    if not all("launches" in case for case in found):
+    """Return a sentence on the launches of both contenders, empty where one is unknown."""
+    both_cases = [cases.get(f"{shape} lora_ff+lprun {who}", {}) for who in ("harness", "trainer")]
+    if not all("launches" in case for case in both_cases):
         return ""
-    own, other = (f"{case['launches']:,}" for case in found)
+    own, other = (f"{case['launches']:,}" for case in both_cases)
     return f"{shape} lora_ff+lprun launches {own}, the trainer {other}"
 
 
 def batches_of(case: Any) -> list[Any]:
-    """Return an equal batch for each step up to the one that is looked at."""
+    """Return an equal batch for each step up to the profiled one."""
     from work import make_examples
 
     vocabulary = case.backbone.config().vocab_size
     return [make_examples(case.batch, vocabulary, full_length=False)] * (WARM + 1)
 
 
-def ours(shape: str, recipe: str, device: str, batch: int) -> dict[str, Any]:
+def profile_harness(shape: str, recipe: str, device: str, batch: int) -> dict[str, Any]:
     """Profile a step of the harness."""
     import torch
 
@@ -227,13 +227,15 @@ def ours(shape: str, recipe: str, device: str, batch: int) -> dict[str, Any]:
     clock = ProfilingClock(device)
     losses: list[torch.Tensor] = []
     collated = [trainer.engine.collate(examples) for examples in batches_of(case)]
-    for done, made in enumerate(collated, start=1):
-        losses.append(trainer.step([made], made.target_tokens))
-        clock.step_done(done, made.source_tokens + made.target_tokens)
+    for steps, step_batch in enumerate(collated, start=1):
+        losses.append(trainer.step([step_batch], step_batch.target_tokens))
+        clock.step_done(steps, step_batch.source_tokens + step_batch.target_tokens)
     return clock.read(losses)
 
 
-def theirs(shape: str, recipe: str, device: str, batch: int, settings: Any) -> dict[str, Any]:
+def profile_trainer(
+    shape: str, recipe: str, device: str, batch: int, settings: Any
+) -> dict[str, Any]:
     """Profile a step of the trainer."""
     import torch
     from trainer import build, train
@@ -246,8 +248,8 @@ def theirs(shape: str, recipe: str, device: str, batch: int, settings: Any) -> d
     case = new_case(shape, recipe, device, batch=batch)
     model = build(settings, case.backbone, case.parsed, "random")
     clock: Any = ProfilingClock(device)
-    found: Any = train(settings, model, batches_of(case), device, clock)
-    return dict(found)
+    measurements: Any = train(settings, model, batches_of(case), device, clock)
+    return dict(measurements)
 
 
 if __name__ == "__main__":

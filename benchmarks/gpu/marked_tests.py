@@ -1,4 +1,4 @@
-"""Step 1: the tests marked ``gpu``, all that are not slow."""
+"""Step 1: all tests marked ``gpu`` that are not slow."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from xml.etree import ElementTree
 from gpu.step import StepResult, run_step
 
 ROOT = Path(__file__).parents[2]
-FIRST_LINES = 300
-"""Characters of a failed test's message that are kept; the log has it whole."""
+MESSAGE_LENGTH = 300
+"""Characters of a failed test's message that are kept; the log has all of it."""
 
 
 def run(result: StepResult) -> str:
-    """Run the tests of each file in turn, so that a file that kills its process costs no other."""
+    """Run the tests of each file in its own process, so that one that dies loses no other file."""
     for path in marked_files(ROOT / "tests", only_one=result.request.tiny):
         result.case(str(path.relative_to(ROOT)), partial(run_file, path, result.seconds_left))
-    found = [case for case in result.cases.values() if "failure" not in case]
-    bad = [name for case in found for name in case["failed"]]
-    counts = {key: sum(case[key] for case in found) for key in ("passed", "skipped")}
-    result.wrong += bad
+    finished = [case for case in result.cases.values() if "failure" not in case]
+    failed_tests = [name for case in finished for name in case["failed"]]
+    counts = {key: sum(case[key] for case in finished) for key in ("passed", "skipped")}
+    result.wrong += failed_tests
     if result.request.device == "cuda" and not counts["passed"]:
         result.wrong.append("no test ran on the device")
     return (
-        f"{counts['passed']} passed, {len(bad)} failed, {counts['skipped']} skipped"
-        f"{', first ' + bad[0] if bad else ''}"
+        f"{counts['passed']} passed, {len(failed_tests)} failed, {counts['skipped']} skipped"
+        f"{', first ' + failed_tests[0] if failed_tests else ''}"
     )
 
 
@@ -44,16 +44,16 @@ def run_file(path: Path, seconds: float) -> dict[str, Any]:
     """Run the marked tests of one file.
 
     Raises:
-        TimeoutExpired: they took longer.
-        RuntimeError: they did not come to their end.
+        TimeoutExpired: the tests took longer than ``seconds``.
+        RuntimeError: pytest ended without a report.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
         command += ["-m", "gpu and not slow", f"--junitxml={report}", str(path)]
-        done = subprocess.run(command, cwd=ROOT, timeout=max(1.0, seconds), check=False)
+        process = subprocess.run(command, cwd=ROOT, timeout=max(1.0, seconds), check=False)
         if not report.is_file():
-            raise RuntimeError(f"pytest ended with status {done.returncode}")
+            raise RuntimeError(f"pytest ended with status {process.returncode}")
         return read_report(report)
 
 
@@ -66,9 +66,9 @@ def read_report(report: Path) -> dict[str, Any]:
     passed, skipped = 0, 0
     failed: dict[str, str] = {}
     for test in ElementTree.parse(report).iter("testcase"):
-        bad = next((e for e in test if e.tag in ("failure", "error")), None)
-        if bad is not None:
-            failed[test.get("name", "?")] = (bad.get("message") or "")[:FIRST_LINES]
+        problem = next((e for e in test if e.tag in ("failure", "error")), None)
+        if problem is not None:
+            failed[test.get("name", "?")] = (problem.get("message") or "")[:MESSAGE_LENGTH]
         elif any(e.tag == "skipped" for e in test):
             skipped += 1
         else:

@@ -1,9 +1,8 @@
-"""Step 4: training beside Seq2SeqTrainer + PEFT at its best settings, in windows that take turns.
+"""Step 4: training compared with Seq2SeqTrainer + PEFT at its best settings, in turn.
 
-Which settings are the best is measured: batches that the trainer groups by length, or that a
-sampler cuts by a token budget; for adapters also with the frozen weights in bfloat16. All of them
-use bfloat16, fused AdamW and PyTorch's own attention. ``torch_compile`` is tried once, if time is
-left.
+The best settings are measured: batches grouped by length by the trainer, or batches that a sampler
+forms by a token budget. For adapters, frozen weights in bfloat16 are tried too. All settings use
+bfloat16, fused AdamW and PyTorch's own attention. ``torch_compile`` is tried once, if time is left.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ WORK = (
 
 
 def run(result: StepResult) -> str:
-    """Compare each shape and recipe, and compile once."""
+    """Compare each shape and recipe; try ``torch_compile`` once."""
     tiny, device = result.request.tiny, result.request.device
     work = (("nano-t5", "lora_ff+lprun"),) if tiny else WORK
     for shape, recipe in work:
@@ -45,7 +44,7 @@ def run(result: StepResult) -> str:
 
 
 def compare(shape: str, recipe: str, device: str, tiny: bool) -> dict[str, Any]:
-    """Return the rates of all contenders, and ours over the best peer's."""
+    """Return the rates of all contenders, and the ratio of the harness to the best peer."""
     from comparison import summary
     from contenders import OURS, Contender, can_round_weights, run_window
     from solitude import alone
@@ -55,34 +54,39 @@ def compare(shape: str, recipe: str, device: str, tiny: bool) -> dict[str, Any]:
 
     size = {"batch": 1, "warmup": 1, "steps": 2} if tiny else {"warmup": 10, "steps": 20}
     case = new_case(shape, recipe, device, **size)
-    ours = next(c for c in OURS if c.dtype == "bfloat16")
+    harness = next(c for c in OURS if c.dtype == "bfloat16")
     base = Contender(Settings("bfloat16", "grouped"))
     settings = [base.settings]
     if not tiny:
         settings.append(Settings("bfloat16", "budget"))
         if can_round_weights(base, case.parsed):
             settings.append(Settings("bfloat16", "budget", low_weights=True))
-    contenders = [ours, *map(Contender, settings)]
+    contenders = [harness, *map(Contender, settings)]
     windows: dict[str, list[Any]] = {}
     skipped: dict[str, str] = {}
     for contender in (*contenders, *reversed(contenders)):
         if contender.name in skipped:
             continue
         try:
-            found = alone(run_window, contender, case)
-        except Exception as error:  # One peer's settings cost no other's.
-            if contender is ours or contender.settings == base.settings:
+            window = alone(run_window, contender, case)
+        except Exception as error:  # A failing setting is skipped; the others are still measured.
+            if contender is harness or contender.settings == base.settings:
                 raise
             skipped[contender.name] = str(error)
             windows.pop(contender.name, None)
             continue
-        windows.setdefault(contender.name, []).append(found)
-    steps = {name: [w.wall / case.steps for w in those] for name, those in windows.items()}
+        windows.setdefault(contender.name, []).append(window)
+    steps = {
+        name: [w.wall / case.steps for w in windows_of_one]
+        for name, windows_of_one in windows.items()
+    }
     return {
-        **summary(windows, ours.name),
+        **summary(windows, harness.name),
         "milliseconds_per_step": {n: 1e3 * statistics.median(s) for n, s in steps.items()},
         "skipped": skipped,
-        "last_losses": {name: those[-1].losses[-1] for name, those in windows.items()},
+        "last_losses": {
+            name: windows_of_one[-1].losses[-1] for name, windows_of_one in windows.items()
+        },
     }
 
 
@@ -96,8 +100,8 @@ def compiled(shape: str, recipe: str, device: str, seconds: float) -> dict[str, 
 
     case = new_case(shape, recipe, device, warmup=10, steps=20)
     contender = Contender(Settings("bfloat16", "grouped", compiled=True))
-    found = alone(run_window, contender, case, limit=seconds)
-    return {"tokens_per_s": found.rate, "peak_bytes": found.memory}
+    window = alone(run_window, contender, case, limit=seconds)
+    return {"tokens_per_s": window.rate, "peak_bytes": window.memory}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Write results/gpu/README.md from what the steps left: ``python -m gpu.readme FOLDER``.
+"""Write results/gpu/README.md from the results of the steps: ``python -m gpu.readme FOLDER``.
 
-Beside what was measured stand the paper's figures from an A40, and what was estimated before.
+The tables also hold the paper's figures from an A40, and earlier estimates.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ PAPER_TASK = "mimic_radiology"
 NONE = "-"
 HEAD = """# On a GPU
 
-Written by `make gpu`, which [docs/gpu.md](../../docs/gpu.md) describes; not by hand. A dash stands
-for what was not measured. Weights are random; speed is training speed, that of full fine-tuning
-being 100 %. The paper's figures are those of its radiology reports, on an A40. What was estimated
-was so for an H100, before anything ran.
+`make gpu` writes this page, see [docs/gpu.md](../../docs/gpu.md); do not edit it. A dash means that
+a value was not measured. Weights are random. Speed is training speed; full fine-tuning is 100 %.
+The paper's figures are those of its radiology reports, on an A40. Estimates are for an H100, and
+were computed before anything ran.
 """
 Cases = dict[str, Any]
 
 
 def write_readme(folder: Path) -> Path:
-    """Write the page of all cards: of a folder that holds a folder a card, or of one card's."""
+    """Write the page of a folder, which holds one folder per card or the results of one card."""
     cards = [folder] if (folder / "card.json").is_file() else sorted(folder.iterdir())
     sections = [card_section(path) for path in cards if is_shown(path, alone=path == folder)]
     write_text(folder / "README.md", "\n".join([HEAD, *sections]).rstrip() + "\n")
@@ -39,22 +39,25 @@ def write_readme(folder: Path) -> Path:
 
 
 def is_shown(folder: Path, alone: bool) -> bool:
-    """Return whether a folder has a card's results; a rehearsal is not shown among those."""
+    """Return whether a folder holds results; a rehearsal is shown only on a page of its own."""
     return bool(read(folder / "card.json")) and (alone or not read(folder / STATE).get("tiny"))
 
 
 def card_section(folder: Path) -> str:
-    """Return all that was measured on one card."""
+    """Return the section of one card."""
     card = read(folder / "card.json")
     cases = {step.name: read(folder / f"{step.name}.json").get("cases", {}) for step in STEPS}
-    made = card.get("fingerprint", {})
-    versions = made.get("versions", {})
+    fingerprint = card.get("fingerprint", {})
+    versions = fingerprint.get("versions", {})
     software = [f"PyTorch {versions.get('torch', NONE)}", f"CUDA {card.get('cuda', NONE)}"]
-    software += [f"cuDNN {card.get('cudnn', NONE)}", f"driver {made.get('driver') or NONE}"]
-    parts = [f"## {card['name']}\n", f"{', '.join(software)}; {made.get('attention', NONE)}.\n"]
+    software += [f"cuDNN {card.get('cudnn', NONE)}", f"driver {fingerprint.get('driver') or NONE}"]
+    parts = [
+        f"## {card['name']}\n",
+        f"{', '.join(software)}; {fingerprint.get('attention', NONE)}.\n",
+    ]
     state = read(folder / STATE)
     if state.get("tiny"):
-        parts.append("A rehearsal at tiny size: these numbers say nothing.\n")
+        parts.append("A rehearsal at tiny size: these numbers mean nothing.\n")
     parts.append(steps_table(state.get("steps", {})))
     for title, rows in (
         ("Recipes beside full fine-tuning", speed_rows(cases["speed"])),
@@ -69,17 +72,17 @@ def card_section(folder: Path) -> str:
 
 
 def steps_table(states: Cases) -> str:
-    """Return how each step ended."""
+    """Return the table of the steps with their status."""
     rows = [["step", "", "seconds", ""]]
     for step in STEPS:
-        found = states.get(step.name, {"status": "not run", "seconds": NONE, "summary": ""})
-        summary = str(found["summary"]).replace("|", "/")
-        rows.append([step.title, found["status"], str(found["seconds"]), summary])
+        state = states.get(step.name, {"status": "not run", "seconds": NONE, "summary": ""})
+        summary = str(state["summary"]).replace("|", "/")
+        rows.append([step.title, state["status"], str(state["seconds"]), summary])
     return table(rows)
 
 
 def speed_rows(cases: Cases) -> Iterator[list[str]]:
-    """Yield relative speed and memory of each recipe, beside the paper's."""
+    """Yield relative speed and memory of each recipe, with those of the paper."""
     own = ("batches", "recipe", "speed", "95 %", "A/A", "of the FLOP limit", "tokens/s", "peak GB")
     yield [*own, "paper's A40: speed", "peak GB"]
     for case in cases.values():
@@ -123,22 +126,22 @@ def peer_rows(cases: Cases) -> Iterator[list[str]]:
 
 
 def kernel_rows(cases: Cases) -> Iterator[list[str]]:
-    """Yield launches and milliseconds of a step, beside what was estimated."""
+    """Yield launches and milliseconds of a step, with estimates."""
     estimates = {f"{e['backbone']} {e['recipe']}": e for e in read(ESTIMATES)["steps"]}
     kinds = ("products", "attention", "element-wise", "copies", "optimizer")
     yield ["", "launches", "estimated", "step, ms", "host", "device", "estimated", *kinds, "idle"]
     for name, case in cases.items():
         if "launches" not in case:
             continue
-        work, _, whose = name.rpartition(" ")
+        work, _, contender = name.rpartition(" ")
         estimate = estimates.get(work, {})
-        own = whose == "harness"
+        is_harness = contender == "harness"
         yield [
             name,
             number(case["launches"]),
-            number(estimate.get("launches" if own else "trainer_launches")),
+            number(estimate.get("launches" if is_harness else "trainer_launches")),
             *(number(case[f"{what}_ms"], 1, 1) for what in ("step", "host", "device")),
-            number(estimate.get("device_ms_skewed") if own else None),
+            number(estimate.get("device_ms_skewed") if is_harness else None),
             *(number(case["device_ms_by_kind"].get(kind, 0), 1, 1) for kind in kinds),
             number(case["idle_ms"], 1, 1),
         ]
@@ -156,7 +159,7 @@ def decoding_rows(cases: Cases) -> Iterator[list[str]]:
 
 
 def table(rows: Iterable[list[str]]) -> str:
-    """Return rows as a table, the first as its head."""
+    """Return rows as a Markdown table; the first row is the heading."""
     head, *body = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([head, f"|{' --- |' * (head.count('|') - 1)}", *body, ""])
 
@@ -172,11 +175,11 @@ def number(value: float | None, unit: float = 1, places: int = 0) -> str:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Return a record; a file that is not there or cannot be read is an empty one."""
-    found: dict[str, Any] = {}
+    """Return the record in a file; it is empty if the file is missing or unreadable."""
+    record: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(file.read_text("utf-8"))
-    return found
+        record = json.loads(file.read_text("utf-8"))
+    return record
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Step 3: the paper's question. How fast is each recipe beside full fine-tuning, and how small?
+"""Step 3: speed and memory of each recipe relative to full fine-tuning, as in the paper.
 
-The measurement is that of ``harness profile``: each recipe in windows that take turns with those of
-full fine-tuning, on equal batches.
+The measurement is that of ``harness profile``: windows of each recipe and of full fine-tuning run
+in turn, on equal batches.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from gpu.step import StepResult, run_step
 
 RECIPES = ("lora_ff+lprun", "full", "lora_ff", "lprun", "lora_qv+lprun")
-"""The most informative first, in case the time runs out."""
+"""Recipes, the most informative first in case time runs out."""
 FULL_LENGTH = "512/128"
 """Every source and target has this many tokens."""
 OWN_LENGTHS = "mimic_radiology"
-"""Lengths are drawn around this task's means."""
+"""Task around whose mean lengths other lengths are drawn."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Workload:
     """Workload that recipes are compared on.
 
     Attributes:
-        backbone: registered name; its weights are random.
-        lengths: ``FULL_LENGTH``, or a task's name.
-        batch: examples to a step.
-        recipes: in the order of measurement.
-        steps: optimizer steps to a window.
-        rounds: of four windows.
+        backbone: registered name of the backbone; its weights are random.
+        lengths: ``FULL_LENGTH``, or the name of a task.
+        batch: examples per step.
+        recipes: recipes in the order of measurement.
+        steps: optimizer steps per window.
+        rounds: rounds of four windows each.
     """
 
     backbone: str
@@ -43,7 +43,7 @@ class Workload:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name of the workload in tables."""
         return f"{self.backbone} {self.batch} x {self.lengths}"
 
 
@@ -58,7 +58,7 @@ SECONDS = 45.0
 
 
 def run(result: StepResult) -> str:
-    """Measure each workload, and keep each recipe's row as soon as it is there."""
+    """Measure each workload; store the row of each recipe as soon as it is measured."""
     for workload in TINY if result.request.tiny else FULL:
         measure(workload, result)
     shown = [
@@ -70,7 +70,7 @@ def run(result: StepResult) -> str:
 
 
 def measure(workload: Workload, result: StepResult) -> None:
-    """Measure the recipes of a workload that are not measured yet."""
+    """Measure the recipes of a workload that have no result yet."""
     missing = [
         recipe
         for recipe in workload.recipes
@@ -86,17 +86,17 @@ def measure(workload: Workload, result: StepResult) -> None:
 
 
 def take(rows: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """Return the next row. That a recipe does not fit is a result.
+    """Return the next row; running out of memory is a result too.
 
     Raises:
         RuntimeError: the recipe failed in any other way.
     """
-    found = next(rows, None)
-    if found is None:
+    result = next(rows, None)
+    if result is None:
         raise RuntimeError("full fine-tuning failed, with which it is compared")
-    if found["row"]["status"] == "error":
-        raise RuntimeError(found["row"]["failure"]["message"])
-    return found
+    if result["row"]["status"] == "error":
+        raise RuntimeError(result["row"]["failure"]["message"])
+    return result
 
 
 def profile(workload: Workload, recipes: list[str], device: str) -> Iterator[dict[str, Any]]:

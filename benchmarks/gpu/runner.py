@@ -1,4 +1,4 @@
-"""Runs the steps one after another, each in a process of its own with a limit of time."""
+"""Runs the steps in sequence, each in a process of its own with a time limit."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from gpu.step_list import Step
 from harness.records.atomic import write_text
 
 DONE, FAILED, UNFINISHED = 0, 1, 3
-"""What a step's process ends with: all its cases are there, one failed, time ran out."""
+"""Exit status of a step: all cases are measured, one failed, or time ran out."""
 STATUS = {DONE: "ok", FAILED: "failed", UNFINISHED: "unfinished"}
 LEAST = 5.0
-"""Seconds without which a step is not started: its imports alone take longer."""
+"""Least seconds to start a step: its imports alone take longer."""
 
 
 class Runner:
     """All steps of one call.
 
     Args:
-        root: of the checkout.
-        folder: for the results of this card.
+        root: folder of the checkout.
+        folder: folder for the results of this card.
         card: the device.
-        steps: what to run, in this order.
+        steps: steps to run, in this order.
         tiny: run at a size that shows nothing but that the steps work.
-        seconds: limit of all steps together.
+        seconds: time limit of all steps together.
         out: folder of the archive that each step refreshes; None for no archive.
     """
 
@@ -63,7 +63,7 @@ class Runner:
         self.state: dict[str, Any] = {}
 
     def run(self) -> int:
-        """Run what is not done yet; return 0 if everything is."""
+        """Run the steps that are not done yet; return 0 if all are done."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write("card.json", self.card.record)
         self.state = self._earlier_state()
@@ -79,7 +79,7 @@ class Runner:
         return int(any(entry["status"] != "ok" for entry in self.state["steps"].values()))
 
     def _entry(self, step: Step, seconds: float) -> dict[str, Any]:
-        """Run a step; return how it ended."""
+        """Run a step; return its status, seconds and summary."""
         if seconds < LEAST:
             return {"status": "unfinished", "seconds": 0, "summary": "no time was left for it"}
         began = time.monotonic()
@@ -93,7 +93,7 @@ class Runner:
         return {**entry, "summary": self._summary(step, code, log)}
 
     def _finish(self, step: Step, seconds: float, output: Any) -> int:
-        """Start a step's process and wait for its end, which is forced when time runs out."""
+        """Start the process of a step and wait for it; kill it when time runs out."""
         command = [sys.executable, "-m", step.module]
         command += ["--result", str(self.folder / f"{step.name}.json")]
         command += ["--device", self.card.device, "--seconds", f"{seconds:.0f}"]
@@ -105,7 +105,7 @@ class Runner:
             stdout=output,
             stderr=subprocess.STDOUT,
             env=self._environment(),
-            start_new_session=True,  # So that its own children end with it.
+            start_new_session=True,  # Its own children can then be killed with it.
         )
         try:
             return process.wait(seconds)
@@ -124,16 +124,16 @@ class Runner:
             VARIABLE: first_visible(os.environ),
             "PYTHONUNBUFFERED": "1",
             "HF_HUB_OFFLINE": "1",
-            # Asking for a device then leaves CUDA alone, so that a process can still be forked.
+            # Asking for a device then does not start CUDA, so a process can still be forked.
             "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         }
 
     def _summary(self, step: Step, code: int, log: Path) -> str:
-        """Return a step's own words, or the last line of what it printed."""
+        """Return the summary that a step wrote, or the last line of its output."""
         if code in STATUS:
             with contextlib.suppress(OSError, ValueError):
-                found = json.loads((self.folder / f"{step.name}.json").read_text("utf-8"))
-                if summary := found.get("summary"):
+                record = json.loads((self.folder / f"{step.name}.json").read_text("utf-8"))
+                if summary := record.get("summary"):
                     return str(summary)
         if code == UNFINISHED:
             return "time ran out"
@@ -142,7 +142,7 @@ class Runner:
         return f"ended with status {code}: {last}"
 
     def _earlier_state(self) -> dict[str, Any]:
-        """Return what an earlier call left, if the same code left it on the same machine."""
+        """Return the state of an earlier call, if it had the same code, size and card."""
         head = {"code": self.code, "tiny": self.tiny, "card": self.card.name}
         with contextlib.suppress(OSError, ValueError):
             before: dict[str, Any] = json.loads((self.folder / STATE).read_text("utf-8"))
@@ -151,7 +151,7 @@ class Runner:
         return {**head, "steps": {}}
 
     def _refresh(self) -> None:
-        """Refresh what shows all results; a failure here must cost no step."""
+        """Rewrite the page and the archive; a failure here must not stop the steps."""
         try:
             # A rehearsal has a page of its own.
             write_readme(self.folder if self.tiny else self.folder.parent)
@@ -165,7 +165,7 @@ class Runner:
 
 
 def line(number: int, count: int, step: Step, entry: dict[str, Any]) -> str:
-    """Return the line that is printed of a step."""
+    """Return the line to print for a step."""
     return (
         f"{number}/{count} {step.name:9} {entry['status']:10} {entry['seconds']:5.0f} s  "
         f"{entry['summary']}"
@@ -173,7 +173,7 @@ def line(number: int, count: int, step: Step, entry: dict[str, Any]) -> str:
 
 
 def code_of(root: Path) -> str:
-    """Return a hash of all code that a result depends on."""
+    """Return a hash of all code on which results depend."""
     digest = hashlib.sha256()
     for folder in ("benchmarks", "compressors", "harness", "tasks"):
         for path in sorted((root / folder).rglob("*.py")):

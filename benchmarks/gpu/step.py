@@ -1,4 +1,4 @@
-"""Base of all steps: their command line, and a result that is written case by case."""
+"""Command line of a step, and its result, which is written case by case."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Request:
     """Request to a step.
 
     Attributes:
-        result: the file for the result.
+        result: file of the result.
         device: ``cuda`` or ``cpu``.
-        tiny: run at a size that shows nothing but that the step works.
-        seconds: after which the step is ended.
-        code: hash of the code; a result of other code is dropped.
+        tiny: run at a size that only shows that the step works.
+        seconds: time limit of the step.
+        code: hash of the code; stored results of other code are dropped.
     """
 
     result: Path
@@ -55,29 +55,29 @@ class StepResult:
                 self.record = before
         self.unfinished = False
         self.wrong: list[str] = []
-        """What was found to be wrong, without being a failure to measure it."""
+        """Cases that were measured and gave a wrong result."""
 
     @property
     def cases(self) -> dict[str, Any]:
-        """Name -> what was found, or a ``failure``."""
+        """Name of a case -> its measurements, or a ``failure``."""
         cases: dict[str, Any] = self.record["cases"]
         return cases
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until the step is ended."""
+        """Seconds until the time limit of the step."""
         return self.deadline - time.monotonic()
 
     def case(self, name: str, measure: Callable[[], dict[str, Any]], least: float = 0) -> None:
-        """Measure a case, unless it is there; a failure is noted, and costs no other case.
+        """Measure a case unless it is stored; a failure is stored too and stops no other case.
 
         Args:
-            name: of the case.
-            measure: returns what is kept of it.
-            least: seconds that must be left, or the case is left for the next call.
+            name: name of the case.
+            measure: returns the measurements to store.
+            least: seconds that must be left; otherwise the next call measures the case.
         """
         if name in self.cases and "failure" not in self.cases[name]:
-            print(f"{name}: is there", flush=True)
+            print(f"{name}: is stored", flush=True)
             return
         if self.seconds_left < least:
             print(f"{name}: {self.seconds_left:.0f} s are left, too few", flush=True)
@@ -85,23 +85,26 @@ class StepResult:
             return
         began = time.monotonic()
         try:
-            found = measure()
-        except Exception as error:  # Whatever a kernel, a driver or a library makes of it.
+            measurements = measure()
+        except Exception as error:  # Kernels, drivers and libraries raise errors of any type.
             traceback.print_exc()
-            found = {"failure": _first_line(error)}
-        found["seconds"] = round(time.monotonic() - began, 1)
-        print(f"{name}: {found.get('failure', 'done')} ({found['seconds']} s)", flush=True)
-        self.cases[name] = found
+            measurements = {"failure": _first_line(error)}
+        measurements["seconds"] = round(time.monotonic() - began, 1)
+        print(
+            f"{name}: {measurements.get('failure', 'done')} ({measurements['seconds']} s)",
+            flush=True,
+        )
+        self.cases[name] = measurements
         self.save()
-        if "failure" in found:
+        if "failure" in measurements:
             _free_memory()
 
     def save(self) -> None:
-        """Write what was found so far."""
+        """Write all measurements so far."""
         write_text(self.request.result, json.dumps(self.record, indent=1) + "\n")
 
     def finish(self, summary: str) -> int:
-        """Write the result with a line that says what it is; return the exit status."""
+        """Write the result with its summary; return the exit status."""
         failures = {name: c["failure"] for name, c in self.cases.items() if "failure" in c}
         if failures:
             name, why = next(iter(failures.items()))
@@ -118,8 +121,8 @@ def run_step(step: Callable[[StepResult], str], arguments: list[str] | None = No
     """Run a step by its command line.
 
     Args:
-        step: measures its cases, and returns a line that sums them up.
-        arguments: of the command line.
+        step: measures its cases and returns a one-line summary.
+        arguments: arguments of the command line; None reads those of the process.
     """
     parser = argparse.ArgumentParser(prog=getattr(step, "__module__", None))
     parser.add_argument("--result", type=Path, required=True)
@@ -137,7 +140,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _free_memory() -> None:
-    """Give back what a failed case held."""
+    """Free the memory of a failed case."""
     gc.collect()
     if "torch" in sys.modules:
         import torch

@@ -10,13 +10,13 @@ MINUTES = 8.0
 
 @dataclass(frozen=True)
 class Step:
-    """One step, which runs in a process of its own.
+    """One step; it runs in a process of its own.
 
     Attributes:
-        name: names its files.
-        module: is run with ``python -m``.
-        seconds: its share of the time; what earlier steps leave unused is added.
-        title: says what it does, for tables.
+        name: name of the step and of its files.
+        module: module to run with ``python -m``.
+        seconds: share of the time limit; unused time of earlier steps is added.
+        title: description in tables.
     """
 
     name: str

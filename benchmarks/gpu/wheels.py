@@ -1,8 +1,8 @@
 """Fetch the wheels that a GPU machine without a network lacks: ``make gpu-wheels``.
 
-What such a machine has is listed in ``machine.txt``. What the harness and its tests need is read
-from ``pyproject.toml``, and what those need in turn from the packages installed here, whose
-versions are fetched.
+``machine.txt`` lists the packages of such a machine. The requirements of the harness and its tests
+come from ``pyproject.toml``, and indirect ones from the packages installed here. Wheels of the
+versions installed here are fetched.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ ROOT = Path(__file__).parents[2]
 MACHINE = Path(__file__).with_name("machine.txt")
 EXTRAS = ("gpu",)
 TESTS = ("pytest", "hypothesis", "setuptools")
-"""Of the extra ``dev``, what the tests and the installation need."""
+"""Packages of the extra ``dev`` that tests and installation need."""
 PINNED = {"setuptools": "81.0.0"}
-"""Versions that are not those installed here: torch 2.11 asks for a setuptools below 82."""
+"""Versions that differ from those installed here: torch 2.11 needs setuptools below 82."""
 SOURCE_ONLY = ("rouge-score",)
-"""Published without a wheel; pure Python, so that the one built here suits any machine."""
+"""Packages published without a wheel; they are pure Python, so wheels built here fit anywhere."""
 MOST = 40 * 2**20
-"""Bytes of all wheels together."""
+"""Maximum size of all wheels together in bytes."""
 ENVIRONMENT = {
     "python_version": "3.12",
     "python_full_version": "3.12.0",
@@ -46,10 +46,10 @@ PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)] + ["manyli
 
 
 def main() -> int:
-    """Fetch what is missing; return 1 if it is too much."""
+    """Fetch missing wheels; return 1 if that fails or they are too large."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "wheels")
-    parser.add_argument("--list", action="store_true", help="only print what would be fetched")
+    parser.add_argument("--list", action="store_true", help="only print the packages to fetch")
     options = parser.parse_args()
     wanted = sorted(missing_wheels().items())
     pins = [f"{name}=={version}" for name, version in wanted if name not in SOURCE_ONLY]
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def download(pins: list[str], folder: Path) -> list[str]:
-    """Return pip's command for wheels of CPython 3.12 on Linux, or of no platform at all."""
+    """Return the pip command for wheels of CPython 3.12 on Linux, or of any platform."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
     command += [str(folder), "--only-binary=:all:", "--implementation", "cp"]
     command += ["--python-version", "3.12"]
@@ -84,65 +84,69 @@ def download(pins: list[str], folder: Path) -> list[str]:
 
 
 def build(pins: list[str], folder: Path) -> list[str]:
-    """Return pip's command for packages without a wheel."""
+    """Return the pip command that builds packages without a wheel."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
     return [*command, str(folder), *pins]
 
 
 def missing_wheels() -> dict[str, str]:
-    """Return name -> version of what the machine lacks."""
+    """Return name -> version of the packages that the machine lacks."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     optional = project["optional-dependencies"]
-    asked = [Requirement(text) for text in project["dependencies"]]
-    asked += [Requirement(text) for extra in EXTRAS for text in optional[extra]]
-    asked += [r for r in map(Requirement, optional["dev"]) if canonical(r.name) in TESTS]
-    return wheels_for(asked, read_machine(MACHINE))
+    requirements = [Requirement(text) for text in project["dependencies"]]
+    requirements += [Requirement(text) for extra in EXTRAS for text in optional[extra]]
+    requirements += [r for r in map(Requirement, optional["dev"]) if canonical(r.name) in TESTS]
+    return wheels_for(requirements, read_machine(MACHINE))
 
 
-def wheels_for(asked: Iterable[Requirement], machine: dict[str, SpecifierSet]) -> dict[str, str]:
+def wheels_for(
+    requirements: Iterable[Requirement], machine: dict[str, SpecifierSet]
+) -> dict[str, str]:
     """Return name -> version of what a machine lacks for some requirements.
 
     Args:
-        asked: what is needed itself; of a version it asks for, one must be known to be there.
-        machine: what is there -> its version, or the least one; empty where it is unknown.
+        requirements: direct requirements; if one demands a version, the machine's must be known.
+        machine: package of the machine -> its version or lower bound; empty where unknown.
 
     Raises:
-        SystemExit: a package is not installed here, so that its needs are not known.
+        SystemExit: a package is not installed here, so its requirements are unknown.
     """
-    found: dict[str, str] = {}
-    waiting = [(requirement, True) for requirement in asked]
+    versions: dict[str, str] = {}
+    waiting = [(requirement, True) for requirement in requirements]
     while waiting:
         requirement, direct = waiting.pop()
         name = canonical(requirement.name)
         if requirement.marker and not requirement.marker.evaluate(ENVIRONMENT):
             continue
-        if name in found or (name in machine and is_there(requirement, machine[name], direct)):
+        if name in versions or (
+            name in machine and is_satisfied(requirement, machine[name], direct)
+        ):
             continue
         try:
             package = distribution(requirement.name)
         except PackageNotFoundError:
             raise SystemExit(f"{requirement.name} is not installed here: make install") from None
-        found[name] = PINNED.get(name, package.version)
+        versions[name] = PINNED.get(name, package.version)
         waiting += [(Requirement(text), False) for text in package.requires or ()]
-    return found
+    return versions
 
 
-def is_there(requirement: Requirement, known: SpecifierSet, direct: bool) -> bool:
-    """Return whether a machine's package will do: what others need in turn is taken to fit."""
+def is_satisfied(requirement: Requirement, specifiers: SpecifierSet, direct: bool) -> bool:
+    """Return whether a machine's package fits; indirect requirements are assumed to."""
     if not direct or not requirement.specifier:
         return True
-    versions = [Version(part.version) for part in known]
+    versions = [Version(part.version) for part in specifiers]
     return bool(versions) and all(requirement.specifier.contains(v) for v in versions)
 
 
 def read_machine(file: Path) -> dict[str, SpecifierSet]:
-    """Read the list of what a machine has."""
+    """Read the list of a machine's packages."""
     lines = (text.partition("#")[0].strip() for text in file.read_text("utf-8").splitlines())
     return {canonical(r.name): r.specifier for r in map(Requirement, filter(None, lines))}
 
 
 def canonical(name: str) -> str:
-    """Return a name as indexes compare it."""
+    """Return a normalised name, as package indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -1,4 +1,4 @@
-"""Step 7: a whole small run with the embedded model, from its data to its report."""
+"""Step 7: a complete small run of the embedded model, from data to report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TINY = {
 
 
 def run(result: StepResult) -> str:
-    """Run the command that the README begins with, on this device."""
+    """Run the first command of the README on this device."""
     result.case("nano-t5 lora_ff+lprun", partial(fine_tune, result.request))
     report = result.cases["nano-t5 lora_ff+lprun"].get("report")
     if report is None:
@@ -39,20 +39,20 @@ def run(result: StepResult) -> str:
 
 
 def fine_tune(request: Any) -> dict[str, Any]:
-    """Return the report of a run, and what ``harness report`` prints of it.
+    """Return the report of a run and the output of ``harness report``.
 
     Raises:
-        RuntimeError: the run did not come to its end.
+        RuntimeError: the run failed or left no report.
     """
     settings: dict[str, object] = {"device": request.device, **(TINY if request.tiny else {})}
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     harness = [sys.executable, "-m", "harness"]
     with tempfile.TemporaryDirectory() as folder:
         command = [*harness, "run", "--out", folder, "--metrics", "rouge", *words]
-        done = subprocess.run(command, check=False)
+        process = subprocess.run(command, check=False)
         reports = list(Path(folder).glob("*/report.json"))
         if not reports:
-            raise RuntimeError(f"harness run ended with status {done.returncode}, see the log")
+            raise RuntimeError(f"harness run ended with status {process.returncode}, see the log")
         report: dict[str, Any] = json.loads(reports[0].read_text("utf-8"))
         command = [*harness, "report", folder, "--format", "md"]
         shown = subprocess.run(command, capture_output=True, text=True, check=False)

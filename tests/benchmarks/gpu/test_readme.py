@@ -84,5 +84,5 @@ def test_what_was_measured_stands_beside_paper_and_estimate(module: Import, tmp_
 def test_a_rehearsal_says_so(module: Import, tmp_path: Path) -> None:
     write(tmp_path / "cpu-tiny", card={"name": "cpu"}, steps={"tiny": True, "steps": {}})
     page = module("gpu.readme").write_readme(tmp_path / "cpu-tiny").read_text()
-    assert "these numbers say nothing" in page
+    assert "these numbers mean nothing" in page
     assert page.count("| not run |") == 7
