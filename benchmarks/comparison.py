@@ -89,7 +89,7 @@ def compare(case: Case, plan: Plan, measured: Measured) -> dict[str, Any]:
     return {
         **case.record(),
         **summary(measured.windows, ours.name),
-        **set_beside_limits(case, rate, rates),
+        **limits_of(case, rate, rates),
     }
 
 
@@ -180,7 +180,7 @@ def summary(windows: dict[str, list[Window]], ours: str) -> dict[str, Any]:
     }
 
 
-def set_beside_limits(case: Case, rate: float, speeds: dict[str, float]) -> dict[str, Any]:
+def limits_of(case: Case, rate: float, speeds: dict[str, float]) -> dict[str, Any]:
     """Return the limits that the matrix products of a step set.
 
     Args:
