@@ -13,7 +13,7 @@ from multiprocessing.context import ForkServerProcess, SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Before any Hugging Face library is imported: no test may reach for the network.
+# Set before any Hugging Face library is imported: no test may use the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import hypothesis
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from harness import Backbone
 
-# The same examples each time, as of every other test; a shared core is no reason to fail.
+# Examples are the same every time, and a slow shared core does not fail a test.
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("seeded")
 
@@ -44,12 +44,12 @@ _start_fresh = SpawnProcess._Popen
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_processes() -> Iterator[None]:
-    """Fork measured processes and their like from a server that has imported what they need.
+    """Fork measured and similar processes from a server that has imported their modules.
 
     A fresh interpreter imports torch and transformers for some five seconds, which is longer than
     a test's model trains. Tests of the processes themselves use ``fresh_processes``.
     """
-    # The server leaves out what it does not find.
+    # The server skips modules that it does not find.
     assert all(map(importlib.util.find_spec, _PRELOADED))
     multiprocessing.set_forkserver_preload(_PRELOADED)
     with pytest.MonkeyPatch.context() as patch:
@@ -62,7 +62,7 @@ def _quick_processes() -> Iterator[None]:
 
 @pytest.fixture
 def fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start measured processes as users' runs do: each a fresh interpreter."""
+    """Start measured processes as users' runs do, each as a fresh interpreter."""
     monkeypatch.setattr(SpawnProcess, "_Popen", staticmethod(_start_fresh))
 
 
@@ -70,7 +70,7 @@ def fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     """A backbone of each family in turn, 8+7 layers of width 16; it needs no download.
 
-    Unequal depths, so that a number of one stack written to the other shows.
+    The depths differ, so that a test notices if the stacks are confused.
     """
     from transformers import BartConfig, PreTrainedConfig, T5Config
 
@@ -114,7 +114,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 @pytest.fixture
 def make_model(backbone: Backbone) -> Callable[[], PreTrainedModel]:
-    """Build the backbone's model with random weights, the same ones each time."""
+    """Return a function that builds the backbone's model, always with the same random weights."""
     import torch
 
     def make() -> PreTrainedModel:
@@ -136,7 +136,7 @@ def eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def manual_clock() -> Iterator[ManualClock]:
-    """Time everything in this process by a clock that only sleep moves."""
+    """Replace the clock of this process by one that only sleep advances."""
     made = ManualClock()
     before = clock.use(made)
     yield made
@@ -148,7 +148,7 @@ def install_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path]
     """Install a package with pip, as a function that returns the folder it is in."""
 
     def install(package: Path) -> Path:
-        # Built from a copy: setuptools leaves its traces in the source.
+        # It is built from a copy, since setuptools writes into the source folder.
         source = shutil.copytree(package, tmp_path_factory.mktemp("source") / package.name)
         site = tmp_path_factory.mktemp(package.name)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]

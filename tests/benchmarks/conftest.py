@@ -1,4 +1,4 @@
-"""The benchmarks' modules, which are no package: they lie beside the program that is called."""
+"""Imports of the benchmarks' modules, which are not a package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import one of the benchmarks' modules by its name."""
+    """Return a function that imports a module of the benchmarks by its name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module
 

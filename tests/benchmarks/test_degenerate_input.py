@@ -1,4 +1,4 @@
-"""Each benchmark fails if the hard part of its work is missing."""
+"""Each benchmark fails if its input lacks what makes the work realistic."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_decoding_needs_several_batches_of_unequal_sources(module: Import) -> No
         decoding.check_sources([[1] * 20] * 3, batch=2)
 
 
-def test_the_sources_that_decoding_draws_pass(module: Import) -> None:
+def test_the_sources_of_decoding_pass_its_check(module: Import) -> None:
     decoding = module("decoding")
     decoding.check_sources(decoding._sources(16, 1000, 1), batch=8)
 
@@ -94,7 +94,7 @@ def test_growth_needs_texts_that_differ_and_a_wide_range(module: Import) -> None
 # Planned beside measured memory: prediction.py
 
 
-def test_a_plan_is_tested_on_steps_that_need_more_than_weights(module: Import) -> None:
+def test_memory_estimates_need_steps_that_take_more_than_weights(module: Import) -> None:
     prediction = module("prediction")
     prediction.check_step("full", peak=300, held=100)
     with fails("a step of full needs 1.10 of what it begins with"):
@@ -288,7 +288,7 @@ def test_notes_are_as_long_as_real_ones_and_all_different(module: Import) -> Non
         notes.check_notes(["a " * 200, "a " * 200, "a " * 900])
 
 
-def test_prepared_notes_are_all_there_with_hashes(module: Import, tmp_path: Path) -> None:
+def test_all_prepared_notes_are_stored_with_hashes(module: Import, tmp_path: Path) -> None:
     from harness import Preparation
     from tasks.mimic.task import Radiology
 

@@ -1,4 +1,4 @@
-"""``make check-intervals`` counts an interval that holds as such."""
+"""``make check-intervals`` counts the intervals that hold."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def speed(relative: float, floor: float = 1.02) -> Speed:
     ("second", "holds"),
     [(2.0, True), (2.2, True), (2.24, True), (2.25, False), (1.783, True), (1.782, False)],
 )
-def test_a_second_value_may_be_off_by_the_interval_and_the_floor(
+def test_a_second_value_may_differ_by_the_interval_and_the_noise_floor(
     intervals: ModuleType, second: float, holds: bool
 ) -> None:
-    found = intervals.cell(speed(2.0), speed(second, floor=1.5))
-    assert found["holds"] is holds
-    assert found["widened"] == pytest.approx((2 / 1.1 / 1.02, 2 * 1.1 * 1.02))
+    cell = intervals.cell(speed(2.0), speed(second, floor=1.5))
+    assert cell["holds"] is holds
+    assert cell["widened"] == pytest.approx((2 / 1.1 / 1.02, 2 * 1.1 * 1.02))

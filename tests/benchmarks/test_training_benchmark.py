@@ -100,23 +100,23 @@ def test_trained_weights_are_never_rounded(module: Import) -> None:
     contenders, trainer = module("contenders"), module("trainer")
     base = contenders.Contender(trainer.Settings("bfloat16", "grouped"))
     for recipe in ("full", "lprun"):
-        found = contenders.variants(base, parse(recipe, installed().compressors))
-        assert not any(c.settings.low_weights for c in found)
+        variants = contenders.variants(base, parse(recipe, installed().compressors))
+        assert not any(c.settings.low_weights for c in variants)
 
 
 def _window(module: Import, tokens: int, wall: float) -> Any:
     return module("clock").Window(tokens, wall, wall, 1, [])
 
 
-def test_the_peer_is_the_fastest_and_the_ratio_is_to_it(module: Import) -> None:
+def test_the_ratio_is_to_the_fastest_peer(module: Import) -> None:
     windows = {
         "slow": [_window(module, 100, 4), _window(module, 100, 4)],
         "fast": [_window(module, 100, 2), _window(module, 100, 2)],
         "ours": [_window(module, 100, 1), _window(module, 100, 1)],
     }
-    found = module("comparison").summary(windows, "ours")
-    assert found["peer"] == "fast"
-    assert found["speed_ratio"] == pytest.approx(2)
+    summary = module("comparison").summary(windows, "ours")
+    assert summary["peer"] == "fast"
+    assert summary["speed_ratio"] == pytest.approx(2)
 
 
 def test_a_contender_that_trains_other_tokens_is_refused(
@@ -128,7 +128,7 @@ def test_a_contender_that_trains_other_tokens_is_refused(
         comparison.window(contenders.DEFAULT, _case(module("work")))
 
 
-def test_what_was_measured_is_not_measured_again(module: Import, tmp_path: Path) -> None:
+def test_stored_measurements_are_not_repeated(module: Import, tmp_path: Path) -> None:
     measured = module("measured")
     file = tmp_path / "training.json"
     record = measured.start(file, {"rounds": 1})
@@ -155,7 +155,7 @@ def test_what_was_measured_is_not_measured_again(module: Import, tmp_path: Path)
     assert measured.start(file, {"rounds": 2})["cases"] == []
 
 
-def test_a_process_that_fails_or_is_late_says_so(module: Import) -> None:
+def test_a_process_that_fails_or_takes_too_long_is_an_error(module: Import) -> None:
     solitude = module("solitude")
     with pytest.raises(solitude.NoResultError, match="ZeroDivisionError"):
         solitude.alone(divmod, 1, 0)

@@ -1,7 +1,7 @@
-"""Every command and snippet of the pages works, or ends in the error that says what it needs.
+"""Every command and snippet of the pages works, or fails with an error that says what is missing.
 
-A run is stopped as its first measurement begins: by then its settings, data, metrics, trackers and
-weights have been found. The slow test lets it go on to its end.
+A run is interrupted when its first measurement begins. By then it has found its settings, data,
+metrics, trackers and weights. The slow test runs it to its end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ KINDS = {
     "folder": r"\w+/\n",
     "picture": r"\w+ +[a-z ]+\n\w+ +[a-z ]+\n",
 }
-"""Kind of a block -> how it begins."""
+"""Kind of a block -> pattern of its first words."""
 
 NEEDS = {
     r"prepare .*--notes (\S+)": r"{0}",
@@ -60,11 +60,11 @@ NEEDS = {
     r"--task (samsum)$": r"{0} is not available",
     r"--task hub:(\S+)": r"{0} is not available",
     r"sweep (paper/\w+)": r"backbone '\S+' is not on this machine|data of \S+ were not found",
-    # Of the package of examples, which is not installed here.
+    # Plugins of the package of examples, which is not installed here.
     r"\b(bitfit|commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",
     r"\b(slurm)\b": r"'{0}'",
 }
-"""What a command says -> what its error says is not here."""
+"""Pattern of a command -> pattern of its error, which names what is missing here."""
 
 TINY = {
     "device": "cpu",
@@ -148,11 +148,15 @@ def need(command: str) -> str | None:
 def options(name: str) -> set[str]:
     group: Any = typer.main.get_command(app)
     parameters = group.commands[name].params
-    return {option for given in parameters for option in (*given.opts, *given.secondary_opts)}
+    return {
+        option
+        for parameter in parameters
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
 
 
 class CtrlC:
-    """A user who changes their mind as the first measurement begins."""
+    """An observer that interrupts when the first measurement begins."""
 
     @hookimpl
     def phase_started(self, event: PhaseStarted) -> None:
@@ -162,7 +166,7 @@ class CtrlC:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: with results, a spec and data of one's own; no data set is named."""
+    """The current folder, with results, a spec and a data file; no variable names a data set."""
     for name in ("HARNESS_DATA", "HARNESS_CACHE", "HARNESS_BERTSCORE_MODEL", "HARNESS_SUMMAC_NLI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -177,18 +181,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def arguments(command: str) -> list[str]:
-    """The words after ``harness``; RUN is one that is there."""
+    """Return the words after ``harness``; RUN becomes an existing run."""
     run = next(Path("results").iterdir()).name
     return [word.replace("/RUN/", f"/{run}/") for word in shlex.split(command)[1:]]
 
 
-def test_there_is_much_to_check() -> None:
+def test_the_pages_have_many_commands_and_spans() -> None:
     assert len(COMMANDS) > 35
     assert len(SPANS) > 100
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_a_block_is_of_a_known_kind_and_each_line_of_it_is_one(block: Block) -> None:
+def test_every_block_is_of_a_known_kind_and_valid(block: Block) -> None:
     assert block.kind, f"{block}: what is this?\n{block.text}"
     if block.kind == "shell":
         for command in block.commands:
@@ -219,12 +223,12 @@ def _shared_estimates() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_shared_estimates")
 @pytest.mark.parametrize("command", [c for c in HARNESS if "--track" not in shlex.split(c)])
-def test_a_harness_command_works_or_says_what_it_needs(
+def test_a_harness_command_works_or_says_what_is_missing(
     command: str, place: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = arguments(command)
     if "--executor" in words and not need(command):
-        # Its options are checked; there is no such cluster to connect to.
+        # Options are checked only, since there is no cluster to connect to.
         name, chosen = read_part(words[words.index("--executor") + 1])
         pytest.importorskip(name)
         validate(installed().executors.find(name).load().Options, chosen, name)
@@ -232,7 +236,7 @@ def test_a_harness_command_works_or_says_what_it_needs(
     if words[0] == "sweep":
         words += ["--no-probe"]
     if "--nproc" in words:
-        words += ["--nproc", "1"]  # Other processes have no such user.
+        words += ["--nproc", "1"]  # The observer does not reach other processes.
 
     def give_up(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -255,7 +259,7 @@ def test_a_harness_command_works_or_says_what_it_needs(
     elif words[0] in ("run", "profile"):
         assert result.exit_code == 130, result.output
     elif words[0] == "recommend":
-        # 1: no recipe is good enough, which is an answer.
+        # 1 means that no recipe is good enough, which is an answer too.
         assert result.exit_code in (0, 1), result.output
         assert "lora_ff+lprun" in result.output
     else:
@@ -268,7 +272,7 @@ WHOLE = [command for command in HARNESS if command.startswith("harness run") and
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", WHOLE)
-def test_a_run_goes_on_to_its_end(command: str, place: Path, harness: Harness) -> None:
+def test_a_run_of_the_pages_finishes(command: str, place: Path, harness: Harness) -> None:
     for tracker in re.findall(r"--track (\w+)", command):
         pytest.importorskip(tracker)
     words = [*arguments(command), *SETTINGS, "--out", "own"]
@@ -288,25 +292,25 @@ def test_a_page_quotes_the_committed_sweep(tmp_path: Path, harness: Harness) -> 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
 def test_make_has_the_target(command: str) -> None:
-    made = subprocess.run(
+    process = subprocess.run(
         ["make", "-n", *shlex.split(command)[1:]],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert made.returncode == 0, made.stderr
+    assert process.returncode == 0, process.stderr
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pip ")])
-def test_pip_is_given_extras_that_exist(command: str) -> None:
+def test_pip_installs_extras_that_exist(command: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     words = shlex.split(command)
-    found = re.fullmatch(r"([\w-]+)\[([\w,]+)\]", words[2])
+    match = re.fullmatch(r"([\w-]+)\[([\w,]+)\]", words[2])
     assert words[:2] == ["pip", "install"]
-    assert found
-    assert found[1] == project["name"]
-    assert set(found[2].split(",")) <= project["optional-dependencies"].keys()
+    assert match
+    assert match[1] == project["name"]
+    assert set(match[2].split(",")) <= project["optional-dependencies"].keys()
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("export ")])
@@ -344,7 +348,7 @@ def test_ray_knows_its_options(command: str) -> None:
 
 
 @pytest.mark.parametrize("span", [s for s in SPANS if re.match("harness |make |--|pip ", s)])
-def test_what_a_sentence_names_exists(span: str) -> None:
+def test_commands_and_options_in_sentences_exist(span: str) -> None:
     words = shlex.split(span.replace("<run>", "RUN"))
     if words[0] == "make":
         assert re.search(rf"(?m)^{words[1]}:", (ROOT / "Makefile").read_text())
@@ -353,7 +357,7 @@ def test_what_a_sentence_names_exists(span: str) -> None:
         if settings and not any("NAME" in setting for setting in settings):
             assert resolve(parse_settings(settings), "quick")
     elif words[0] == "pip":
-        test_pip_is_given_extras_that_exist(span)
+        test_pip_installs_extras_that_exist(span)
     elif words[0] == "harness":
         if words[1] != "--help":
             assert {word for word in words if word.startswith("--")} <= options(words[1])

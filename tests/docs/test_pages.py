@@ -1,4 +1,4 @@
-"""The pages quote the examples as they are, and name only what is there."""
+"""Pages quote the examples exactly, and name only files that exist."""
 
 from __future__ import annotations
 

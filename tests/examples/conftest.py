@@ -45,12 +45,12 @@ echo "$@" >> "$(dirname "$0")/calls"
 while [ "${1#--}" != "$1" ]; do shift; done
 exec "$@"
 """
-"""A stand-in for Slurm's srun: it notes its options and runs the command here."""
+"""A replacement of Slurm's srun: it records its options and runs the command here."""
 
 
 @dataclass(frozen=True)
 class Used:
-    """What a sweep left that used a plugin of each kind.
+    """Results of a sweep that used a plugin of each kind.
 
     Attributes:
         folder: of its run.
@@ -67,7 +67,7 @@ class Used:
 
 @pytest.fixture(scope="session")
 def site(install_package: Callable[[Path], Path]) -> Path:
-    """The folder that pip installed the examples into."""
+    """The folder into which pip installed the examples."""
     return install_package(EXAMPLES)
 
 
@@ -134,7 +134,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def used(
     plugins: Plugins, pegasus: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Used:
-    """A sweep of one run in which a plugin of each kind has its part."""
+    """A sweep of one run that uses a plugin of each kind."""
     from harness.cli.main import app
 
     place = tmp_path_factory.mktemp("sweep")
@@ -161,7 +161,7 @@ def used(
 
 @pytest.fixture
 def run_folder(used: Used) -> Path:
-    """The folder of the run in which a plugin of each kind had its part."""
+    """The folder of the run that used a plugin of each kind."""
     return used.folder
 
 

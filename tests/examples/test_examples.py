@@ -1,4 +1,4 @@
-"""The examples do what they say, as plugins of somebody else."""
+"""The examples work as documented, as third-party plugins."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = sorted((Path(__file__).parents[2] / "examples" / "harness_examples").glo
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_example_can_be_read_at_one_sitting(file: Path) -> None:
+def test_an_example_is_short(file: Path) -> None:
     assert 20 <= len(file.read_text().splitlines()) <= 60
 
 
@@ -107,10 +107,10 @@ def test_every_role_of_the_backbone_is_found(plugins: Plugins, pegasus: Path) ->
 
 def test_the_metric_counts_edits_of_words(plugins: Plugins) -> None:
     metric = make_metric("wer", plugins.metrics)
-    said = ["the cat sat", "a b c d", ""]
-    meant = ["the cat sat down", "b c x", "two words"]
-    score = metric.score(["", "", ""], said, meant)["wer"]
-    # One word to add of 4; one to remove and one to change of 3; two to add of 2.
+    predictions = ["the cat sat", "a b c d", ""]
+    references = ["the cat sat down", "b c x", "two words"]
+    score = metric.score(["", "", ""], predictions, references)["wer"]
+    # One insertion of 4 words; one deletion and one change of 3; two insertions of 2.
     assert score.examples == pytest.approx([25, 200 / 3, 100])
     assert score.value == pytest.approx(100 * 5 / 9)
     assert not score.higher_is_better
@@ -119,7 +119,7 @@ def test_the_metric_counts_edits_of_words(plugins: Plugins) -> None:
 def test_an_option_of_the_metric_is_in_its_signature(plugins: Plugins) -> None:
     chosen = make_metric("wer:case=false", plugins.metrics)
     usual = make_metric("wer", plugins.metrics)
-    scores = [each.score([""], ["The Cat"], ["the cat"])["wer"] for each in (usual, chosen)]
+    scores = [metric.score([""], ["The Cat"], ["the cat"])["wer"] for metric in (usual, chosen)]
     assert [score.value for score in scores] == [100, 0]
     assert scores[0].signature != scores[1].signature
 

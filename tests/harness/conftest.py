@@ -175,7 +175,7 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with modules of somebody else that are named like the harness's own."""
+    """A folder with foreign modules that have the names of the harness's packages."""
     folder = tmp_path_factory.mktemp("strangers")
     for name in ("tasks.py", "compressors/__init__.py"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -200,7 +200,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def short_run(tiny_t5: Path, notes: Path) -> list[str]:
-    """The command of a run of a few steps; what is added to it takes precedence."""
+    """The command of a run of a few steps; appended options take precedence."""
     settings = {
         "device": "cpu",
         "train.batch_size": 4,
@@ -224,7 +224,7 @@ def short_run(tiny_t5: Path, notes: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that went well: what the command printed, and the folder that it left."""
+    """A successful run: the result of the command and the folder of the run."""
 
     result: Result
     folder: Path
@@ -232,7 +232,7 @@ class FinishedRun:
 
 @pytest.fixture(scope="session")
 def finished_run(short_run: list[str], tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """One run from end to end, which several tests look at and none changes."""
+    """One complete run, which several tests read and none changes."""
     from harness.cli.main import app
 
     results = tmp_path_factory.mktemp("runs") / "results"

@@ -1,4 +1,4 @@
-"""Which errors say that memory ran out, and how much a process held by then."""
+"""Errors that mean out of memory, and the memory that a process reached before."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
 
 
 def raised(call: Callable[[], object]) -> BaseException:
-    with pytest.raises(Exception) as found:  # noqa: PT011 - whatever it raises is looked at.
+    with pytest.raises(Exception) as info:  # noqa: PT011 - whatever it raises is looked at.
         call()
-    return found.value
+    return info.value
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def raised(call: Callable[[], object]) -> BaseException:
     [lambda: torch.empty(2**60), lambda: np.empty(2**50), lambda: bytearray(2**62)],
     ids=["torch", "numpy", "python"],
 )
-def test_memory_that_the_host_does_not_have_is_out_of_memory(call: Callable[[], object]) -> None:
+def test_allocations_beyond_host_memory_are_out_of_memory(call: Callable[[], object]) -> None:
     assert is_out_of_memory(raised(call))
 
 
@@ -46,7 +46,7 @@ def test_memory_that_the_host_does_not_have_is_out_of_memory(call: Callable[[], 
     ],
     ids=lambda error: str(error)[:40],
 )
-def test_out_of_memory_is_known_by_every_library_that_takes_some(error: BaseException) -> None:
+def test_out_of_memory_errors_of_all_libraries_are_recognized(error: BaseException) -> None:
     assert is_out_of_memory(error)
 
 
@@ -69,14 +69,14 @@ def test_other_errors_are_not_out_of_memory(error: BaseException) -> None:
 
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> dict[torch.device, int]:
-    """A machine with two CUDA devices: the most bytes that this process's tensors took of each."""
+    """A machine with two CUDA devices: device -> peak bytes of this process's tensors."""
     peaks = {torch.device("cuda", 0): 11, torch.device("cuda", 1): 22}
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[device])
     return peaks
 
 
-def test_a_run_on_the_cpu_of_a_machine_with_a_gpu_reached_what_the_process_held(
+def test_on_the_cpu_of_a_machine_with_a_gpu_the_peak_of_the_process_counts(
     card: dict[torch.device, int],
 ) -> None:
     reached = memory_reached(raised(lambda: torch.empty(2**60)), CPU)
@@ -84,18 +84,18 @@ def test_a_run_on_the_cpu_of_a_machine_with_a_gpu_reached_what_the_process_held(
     assert reached == pytest.approx(resident("VmHWM"), rel=0.01)
 
 
-def test_a_run_on_cuda_reached_what_its_tensors_took_of_its_own_device(
+def test_on_cuda_the_peak_of_the_tensors_on_the_own_device_counts(
     card: dict[torch.device, int],
 ) -> None:
     full = torch.AcceleratorError("CUDA error: out of memory")
     assert memory_reached(full, CUDA) == 22
-    # Host memory ran out, while weights were read: what the tensors took is not the answer.
+    # Host memory ran out while weights were read, so the tensors' peak does not count.
     assert memory_reached(MemoryError(), CUDA) == pytest.approx(resident("VmHWM"), rel=0.01)
-    card[CUDA] = 0  # Not even a context fitted.
+    card[CUDA] = 0  # Not even the CUDA context fitted.
     assert memory_reached(full, CUDA) is None
 
 
-def test_what_another_process_reached_is_what_it_said() -> None:
+def test_the_memory_of_another_process_is_the_one_it_reported() -> None:
     killed, other = OutOfMemoryError("killed"), OutOfMemoryError("no memory")
     other.reached = 7
     assert memory_reached(killed, CPU) is None

@@ -30,7 +30,7 @@ ROOMS = [
     {"records"},
     {"errors", "clock", "interrupts"},
 ]
-"""From the top of the house down: a room imports from its own floor and those below."""
+"""Floors from top to bottom: a room imports from its own floor and those below."""
 
 FLOOR = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
 
@@ -58,9 +58,9 @@ def imports(path: Path, *, typing: bool = False, inner: bool = True) -> Iterator
     """Yield (line, module) of each import.
 
     Args:
-        path: of the module.
-        typing: whether those are included that only a type checker makes.
-        inner: whether those within functions are included.
+        path: path of the module.
+        typing: whether to include imports that only a type checker runs.
+        inner: whether to include imports inside functions.
     """
     stack: list[ast.AST] = [ast.parse(path.read_text())]
     while stack:
@@ -164,7 +164,7 @@ def test_modules_classes_and_functions_are_short(folder: str) -> None:
     assert not large
 
 
-def test_every_export_can_be_had() -> None:
+def test_every_export_can_be_imported() -> None:
     missing = [name for name in harness.__all__ if not hasattr(harness, name)]
     assert not missing
 

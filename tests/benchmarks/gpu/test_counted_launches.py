@@ -1,4 +1,4 @@
-"""The table of kernels that an operator launches, against what the profiler sees on a card."""
+"""The table of kernels per operator, against the profiler on a card."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def optimizer_step(device: str, count: int, size: int) -> Callable[[], object]:
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
     optimizer = torch.optim.AdamW(parameters, fused=True)
-    optimizer.step()  # Makes its state.
+    optimizer.step()  # The first step creates the state.
     return optimizer.step
 
 
 def calls(device: str) -> dict[str, Callable[[], object]]:
-    """Return calls of operators whose kernels the table counts, with tensors that are there."""
+    """Return calls of operators whose kernels the table counts, with tensors made before."""
     aten, low = torch.ops.aten, torch.bfloat16
     x, w = some(device, 64, 64), some(device, 64)
     low_x = some(device, 64, 64, dtype=low)
@@ -77,7 +77,7 @@ def calls(device: str) -> dict[str, Callable[[], object]]:
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 def test_the_counter_counts_what_the_profiler_sees(module: Import, device: str) -> None:
-    """On a CPU only that the calls are valid and launch nothing on a device."""
+    """On a CPU this only tests that the calls are valid and launch nothing on a device."""
     from torch.profiler import ProfilerActivity, profile
 
     counter_class = module("launch_counter").LaunchCounter
@@ -86,7 +86,7 @@ def test_the_counter_counts_what_the_profiler_sees(module: Import, device: str) 
     counted: dict[str, Any] = {}
     seen: dict[str, Any] = {}
     for name, call in calls(device).items():
-        call()  # Loads what is loaded at the first use.
+        call()  # The first call loads lazily.
         with counter_class() as counter:
             call()
         counted[name] = counter.total

@@ -1,4 +1,4 @@
-"""The page of results, from records as the steps leave them."""
+"""The page of results, from records like those of the steps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ KERNELS = {
 }
 
 
-def test_what_was_measured_stands_beside_paper_and_estimate(module: Import, tmp_path: Path) -> None:
+def test_measurements_are_shown_with_the_paper_and_estimates(
+    module: Import, tmp_path: Path
+) -> None:
     write(
         tmp_path / "nvidia-h100",
         card={"name": "NVIDIA H100", "cuda": "13.0", "fingerprint": {"driver": "580"}},
@@ -81,7 +83,7 @@ def test_what_was_measured_stands_beside_paper_and_estimate(module: Import, tmp_
     assert "## cpu" not in page  # A rehearsal.
 
 
-def test_a_rehearsal_says_so(module: Import, tmp_path: Path) -> None:
+def test_the_page_of_a_rehearsal_says_so(module: Import, tmp_path: Path) -> None:
     write(tmp_path / "cpu-tiny", card={"name": "cpu"}, steps={"tiny": True, "steps": {}})
     page = module("gpu.readme").write_readme(tmp_path / "cpu-tiny").read_text()
     assert "these numbers mean nothing" in page

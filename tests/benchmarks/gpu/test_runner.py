@@ -1,4 +1,4 @@
-"""The steps of ``make gpu``: each ends, is saved at once, and is not run twice."""
+"""The steps of ``make gpu``: each ends, is stored at once, and is not run twice."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ STEPS = {
 
 @pytest.fixture
 def root(tmp_path: Path, module: Import, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout whose steps are those above."""
+    """A checkout that has the steps above."""
     benchmarks = tmp_path / "root" / "benchmarks"
     benchmarks.mkdir(parents=True)
     for name, code in STEPS.items():
@@ -72,14 +72,14 @@ def root(tmp_path: Path, module: Import, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def run(root: Path, tmp_path: Path, module: Import) -> Callable[..., int]:
-    """Run steps by name."""
+    """Return a function that runs steps by name."""
     runner, card, listed = module("gpu.runner"), module("gpu.card"), module("gpu.step_list")
 
     def call(*names: str, seconds: float = 60, share: float = 1, out: Path | None = None) -> int:
         steps = [listed.Step(name, name, share, name) for name in names]
-        found = card.Card("NVIDIA H100 80GB HBM3", "cpu", {"name": "NVIDIA H100 80GB HBM3"})
-        folder = tmp_path / "results" / found.slug
-        status: int = runner.Runner(root, folder, found, steps, True, seconds, out).run()
+        device = card.Card("NVIDIA H100 80GB HBM3", "cpu", {"name": "NVIDIA H100 80GB HBM3"})
+        folder = tmp_path / "results" / device.slug
+        status: int = runner.Runner(root, folder, device, steps, True, seconds, out).run()
         return status
 
     return call
@@ -91,14 +91,14 @@ def state(tmp_path: Path) -> dict[str, Any]:
     return steps
 
 
-def test_a_step_that_falls_costs_no_other(
+def test_other_steps_run_after_one_that_fails(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("broken", "sound") == 1
-    found = state(tmp_path)
-    assert found["broken"]["status"] == "failed"
-    assert "a kernel did not compile" in found["broken"]["summary"]
-    assert found["sound"] | {"seconds": 0} == {
+    states = state(tmp_path)
+    assert states["broken"]["status"] == "failed"
+    assert "a kernel did not compile" in states["broken"]["summary"]
+    assert states["sound"] | {"seconds": 0} == {
         "status": "ok",
         "seconds": 0,
         "summary": "as it should be",
@@ -113,7 +113,7 @@ def test_a_step_that_falls_costs_no_other(
     assert json.loads((folder / "card.json").read_text())["name"] == "NVIDIA H100 80GB HBM3"
 
 
-def test_what_is_done_is_not_done_again(
+def test_finished_cases_are_not_run_again(
     run: Callable[..., int], root: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "results" / "nvidia-h100-80gb-hbm3"
@@ -127,7 +127,7 @@ def test_what_is_done_is_not_done_again(
     before = (folder / "sound.json").stat().st_mtime_ns
     assert run("sound", "partly") == 0
     assert (folder / "sound.json").stat().st_mtime_ns == before
-    assert "good: is there" in (folder / "partly.log").read_text()
+    assert "good: is stored" in (folder / "partly.log").read_text()
     assert json.loads((folder / "partly.json").read_text())["cases"]["bad"]["number"] == 2
 
 
@@ -140,17 +140,17 @@ def test_other_code_measures_everything_again(
     (root / "benchmarks" / "other.py").write_text("changed = True\n")
     run("sound")
     assert json.loads((folder / "sound.json").read_text())["code"] != before
-    assert "is there" not in (folder / "sound.log").read_text()
+    assert "is stored" not in (folder / "sound.log").read_text()
 
 
 def test_time_that_runs_out_ends_a_step_and_its_children(
     run: Callable[..., int], root: Path, tmp_path: Path
 ) -> None:
     assert run("endless", "sound", seconds=26, share=20) == 1
-    found = state(tmp_path)
-    assert found["endless"]["status"] == "unfinished"
-    assert found["endless"]["seconds"] < 15  # 26 less the 20 that are the other's.
-    assert found["sound"]["status"] == "ok"
+    states = state(tmp_path)
+    assert states["endless"]["status"] == "unfinished"
+    assert states["endless"]["seconds"] < 15  # 26 seconds, less the 20 of the other step.
+    assert states["sound"]["status"] == "ok"
     child = Path(f"/proc/{(root / 'child.pid').read_text()}/status")
     for _ in range(50):
         if not child.exists() or "zombie" in child.read_text():
@@ -159,7 +159,7 @@ def test_time_that_runs_out_ends_a_step_and_its_children(
     raise AssertionError("the child lives on")
 
 
-def test_without_time_nothing_is_started(run: Callable[..., int], tmp_path: Path) -> None:
+def test_a_step_without_time_is_not_started(run: Callable[..., int], tmp_path: Path) -> None:
     assert run("sound", seconds=1) == 1
     assert state(tmp_path)["sound"]["summary"] == "no time was left for it"
 
@@ -182,13 +182,13 @@ def test_an_archive_stays_small(module: Import, tmp_path: Path) -> None:
     (folder / "small.json").write_bytes(b"{}")
     (folder / "large.json").write_bytes(os.urandom(50_000))
     (folder / "long.log").write_bytes(os.urandom(400_000))
-    made = module("gpu.archive").write_archive(folder, tmp_path / "out", most=310_000)
-    assert made.stat().st_size < 320_000
-    with tarfile.open(made) as file:
+    archive = module("gpu.archive").write_archive(folder, tmp_path / "out", most=310_000)
+    assert archive.stat().st_size < 320_000
+    with tarfile.open(archive) as file:
         sizes = {Path(entry.name).name: entry.size for entry in file.getmembers()}
     assert sizes == {"small.json": 2, "large.json": 50_000}
-    made = module("gpu.archive").write_archive(folder, tmp_path / "out")
-    with tarfile.open(made) as file:
+    archive = module("gpu.archive").write_archive(folder, tmp_path / "out")
+    with tarfile.open(archive) as file:
         assert {Path(entry.name).name: entry.size for entry in file.getmembers()} == {
             "small.json": 2,
             "large.json": 50_000,
@@ -215,19 +215,19 @@ def test_contenders_see_one_device(
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
     assert module("visible_device").first_visible(os.environ) == after
-    importlib.reload(module("solitude"))  # What the trainer's processes are started by.
+    importlib.reload(module("solitude"))  # The server that starts the trainer's processes.
     assert os.environ["CUDA_VISIBLE_DEVICES"] == after
 
 
 def test_make_test_sees_no_device() -> None:
-    """Tests that let the device be chosen are those of the CPU."""
+    """Tests that choose the device automatically then run on the CPU."""
     makefile = (Path(__file__).parents[3] / "Makefile").read_text()
     for mark in ("not slow and not gpu", "slow and not gpu"):
         (command,) = [text for text in makefile.splitlines() if f'-m "{mark}"' in text]
         assert command.strip().startswith("CUDA_VISIBLE_DEVICES= ")
 
 
-def test_a_machine_without_a_card_is_told_so(
+def test_a_machine_without_a_card_gets_an_error(
     module: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = module("gpu.card")

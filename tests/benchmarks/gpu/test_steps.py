@@ -1,4 +1,4 @@
-"""Each step of ``make gpu`` at a size that a CPU does in seconds, and what it counts."""
+"""Each step of ``make gpu`` at a size that takes a CPU seconds, and its counts."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def test_tests_are_counted_by_their_outcome(module: Import, tmp_path: Path) -> N
         "def test_unmarked(): assert False\n"
     )
     step = module("gpu.marked_tests")
-    found = step.run_file(file, 60)
-    assert found["passed"] == found["skipped"] == 1
-    assert list(found["failed"]) == ["test_bad"]
-    assert "one is not two" in found["failed"]["test_bad"]
+    outcomes = step.run_file(file, 60)
+    assert outcomes["passed"] == outcomes["skipped"] == 1
+    assert list(outcomes["failed"]) == ["test_bad"]
+    assert "one is not two" in outcomes["failed"]["test_bad"]
 
 
 def test_a_failed_test_fails_the_step(
     module: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = module("gpu.marked_tests")
-    found = {"passed": 3, "skipped": 0, "failed": {"test_bad": "one is not two"}}
-    monkeypatch.setattr(step, "run_file", lambda *_: found)
+    outcomes = {"passed": 3, "skipped": 0, "failed": {"test_bad": "one is not two"}}
+    monkeypatch.setattr(step, "run_file", lambda *_: outcomes)
     file = tmp_path / "tests.json"
     assert module("gpu.step").run_step(step.run, ["--result", str(file), "--tiny"]) == 1
     record = json.loads(file.read_text())
@@ -75,14 +75,14 @@ def test_device_time_is_summed_by_kind(module: Import) -> None:
         step.Kernel("Memcpy HtoD (Pinned -> Device)", 6_500_000, 100_000),
         step.Kernel("multi_tensor_apply_kernel<FusedAdam>", 9_000_000, 500_000),
     ]
-    found = step.sum_up(kernels, step_seconds=0.010)
-    assert found["launches"] == 5
-    assert found["device_ms_by_kind"] == pytest.approx(
+    sums = step.sum_up(kernels, step_seconds=0.010)
+    assert sums["launches"] == 5
+    assert sums["device_ms_by_kind"] == pytest.approx(
         {"products": 2, "attention": 3, "element-wise": 1, "copies": 0.1, "optimizer": 0.5}
     )
-    # 0 to 4, 6 to 7 and 9 to 9.5: what runs at the same time counts once.
-    assert found["device_ms"] == pytest.approx(5.5)
-    assert found["idle_ms"] == pytest.approx(4.5)
+    # 0 to 4, 6 to 7 and 9 to 9.5: overlapping kernels count once.
+    assert sums["device_ms"] == pytest.approx(5.5)
+    assert sums["idle_ms"] == pytest.approx(4.5)
 
 
 def test_a_step_of_both_contenders_is_profiled(run_tiny: Callable[[str], dict[str, Any]]) -> None:
@@ -103,7 +103,7 @@ def test_losses_gradients_and_predictions_are_the_librarys(
     assert record["wrong"] == []
     case = record["cases"]["nano-t5 lora_ff+lprun"]
     assert case["distances"]["float32"]["gradients"] < 1e-4
-    # Of a comparison of a thing with itself bfloat16 would know nothing.
+    # A step compared with itself would have distance 0 in bfloat16.
     assert case["distances"]["bfloat16"]["gradients"] > 1e-3
 
 
@@ -112,7 +112,7 @@ def test_distances_are_relative(module: Import) -> None:
 
     step = module("gpu.equality")
     expected = torch.tensor(2.0), {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([4.0])}
-    found = torch.tensor(2.2), {"a": torch.tensor([3.0, 0.5]), "b": torch.tensor([4.0])}
-    assert step.distances(expected, found) == pytest.approx({"loss": 0.1, "gradients": 0.1})
+    measured = torch.tensor(2.2), {"a": torch.tensor([3.0, 0.5]), "b": torch.tensor([4.0])}
+    assert step.distances(expected, measured) == pytest.approx({"loss": 0.1, "gradients": 0.1})
     with pytest.raises(RuntimeError, match="only one of both steps gives b a gradient"):
-        step.distances(expected, (found[0], {"a": found[1]["a"]}))
+        step.distances(expected, (measured[0], {"a": measured[1]["a"]}))

@@ -1,4 +1,4 @@
-"""What a GPU machine without a network lacks, and the script that installs it there."""
+"""Wheels for a GPU machine without a network, and the script that installs them there."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def wheels(module: Callable[[str], ModuleType]) -> ModuleType:
     return module("gpu.wheels")
 
 
-def needs(wheels: ModuleType, tmp_path: Path, machine: str, *asked: str) -> dict[str, str]:
+def needs(wheels: ModuleType, tmp_path: Path, machine: str, *requirements: str) -> dict[str, str]:
     (tmp_path / "machine.txt").write_text(machine)
     listed = wheels.read_machine(tmp_path / "machine.txt")
-    found: dict[str, str] = wheels.wheels_for(map(Requirement, asked), listed)
-    return found
+    versions: dict[str, str] = wheels.wheels_for(map(Requirement, requirements), listed)
+    return versions
 
 
-def test_what_is_missing_comes_with_what_it_needs(wheels: ModuleType, tmp_path: Path) -> None:
-    found = needs(wheels, tmp_path, "typing-extensions\nannotated_types\n", "pydantic>=2.12")
-    assert found == {
+def test_a_missing_package_comes_with_its_requirements(wheels: ModuleType, tmp_path: Path) -> None:
+    versions = needs(wheels, tmp_path, "typing-extensions\nannotated_types\n", "pydantic>=2.12")
+    assert versions == {
         "pydantic": version("pydantic"),
         "pydantic-core": version("pydantic-core"),
         "typing-inspection": version("typing-inspection"),
@@ -38,45 +38,45 @@ def test_what_is_missing_comes_with_what_it_needs(wheels: ModuleType, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "fetched"),
+    ("there", "requirement", "fetched"),
     [
         ("rich==14.1", "rich>=14,<16", False),
         ("rich==13.0", "rich>=14,<16", True),
-        ("rich", "rich>=14,<16", True),  # Nobody knows which.
+        ("rich", "rich>=14,<16", True),  # The version is unknown.
         ("rich", "rich", False),
         ("rich>=14.2", "rich>=14", False),
         ("", "rich>=14; python_version < '3.12'", None),
     ],
 )
-def test_a_version_that_nothing_vouches_for_is_fetched(
-    wheels: ModuleType, tmp_path: Path, there: str, asked: str, fetched: bool | None
+def test_a_package_whose_version_may_not_fit_is_fetched(
+    wheels: ModuleType, tmp_path: Path, there: str, requirement: str, fetched: bool | None
 ) -> None:
     others = "markdown-it-py\npygments  # of any version\n"
-    found = needs(wheels, tmp_path, f"{others}{there}\n", asked)
-    assert found == ({"rich": version("rich")} if fetched else {})
+    versions = needs(wheels, tmp_path, f"{others}{there}\n", requirement)
+    assert versions == ({"rich": version("rich")} if fetched else {})
 
 
-def test_no_need_of_the_project_is_forgotten(wheels: ModuleType) -> None:
-    found = {**wheels.missing_wheels(), **wheels.read_machine(wheels.MACHINE)}
+def test_every_requirement_is_available_on_the_machine(wheels: ModuleType) -> None:
+    available = {**wheels.missing_wheels(), **wheels.read_machine(wheels.MACHINE)}
     for name in wheels.missing_wheels():
         for text in requires(name) or ():
             requirement = Requirement(text)
             if not requirement.marker or requirement.marker.evaluate(wheels.ENVIRONMENT):
-                assert wheels.canonical(requirement.name) in found, f"{name} needs {text}"
+                assert wheels.canonical(requirement.name) in available, f"{name} needs {text}"
     assert {"datasets", "pydantic", "rouge-score", "bert-score"} <= set(wheels.missing_wheels())
     assert not {"torch", "transformers", "scipy", "numpy"} & set(wheels.missing_wheels())
 
 
 def test_the_script_says_where_wheels_come_from(tmp_path: Path) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [ROOT / "scripts" / "gpu.sh"],
         env={**os.environ, "WHEELS": str(tmp_path), "SITE": str(tmp_path / "site")},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 2
-    assert "make gpu-wheels" in done.stderr
+    assert process.returncode == 2
+    assert "make gpu-wheels" in process.stderr
     assert not (tmp_path / "site").exists()
 
 

@@ -23,7 +23,7 @@ def call(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_every_step_leaves_its_result(tmp_path: Path) -> None:
+def test_every_step_writes_its_result(tmp_path: Path) -> None:
     done = call(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [text.split()[:3] for text in done.stdout.splitlines()[1:]]

@@ -1,4 +1,4 @@
-"""Compressors that change nothing about the model, and go wrong when it trains."""
+"""Compressors that leave the model unchanged, and fail when it trains."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class HungryOptions(Options):
     """Options of ``hungry``."""
 
     bytes_per_token: int = 4 * 2**20
-    """Taken in every forward pass in training, for a moment."""
+    """Memory to allocate and free in every training forward pass, per token."""
     limit: int = 850 * 2**20
-    """How much more the process may have than it has when the model is made."""
+    """Memory that the process may use beyond what it has when the model is built."""
 
 
 class Mishap(Compressor[Any]):
-    """Goes wrong in the forward passes of training."""
+    """Fails in a forward pass of training."""
 
     stage: ClassVar[Stage] = Stage.STRUCTURE
     Options = Options
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Be told of every forward pass of the first layer."""
+        """Call ``strike`` in every training forward pass of the first layer."""
 
         def forward(module: Any, arguments: tuple[Tensor, ...]) -> None:
             if module.training:
@@ -42,17 +42,17 @@ class Mishap(Compressor[Any]):
         return model
 
     def strike(self, hidden: Tensor) -> None:
-        """Go wrong; ``hidden`` are the states of the tokens of a batch."""
+        """Fail; ``hidden`` holds the states of a batch's tokens."""
         raise NotImplementedError
 
 
 class Hungry(Mishap):
-    """Asks the system for memory beyond a limit that it set itself."""
+    """Allocates more memory than a limit that it sets for its process."""
 
     Options = HungryOptions
 
     def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
-        """Set the limit, where there is a real model."""
+        """Set the limit if the model has real weights."""
         if not next(model.parameters()).is_meta:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -61,7 +61,7 @@ class Hungry(Mishap):
         return super().apply(model, backbone)
 
     def strike(self, hidden: Tensor) -> None:
-        """Allocate."""
+        """Allocate memory for the batch."""
         import torch
 
         tokens = hidden.shape[:-1].numel()
@@ -69,18 +69,18 @@ class Hungry(Mishap):
 
 
 class Crash(Mishap):
-    """Ends the process of the run itself, without a word."""
+    """Ends the process of the run without a message."""
 
     def strike(self, hidden: Tensor) -> None:
-        """Die, unless in a process that only measures or predicts."""
+        """End the process, unless it only measures or estimates."""
         if multiprocessing.parent_process() is None and hidden.device.type != "meta":
             os._exit(7)
 
 
 class Stall(Mishap):
-    """Takes longer than anyone waits."""
+    """Takes longer than any time limit."""
 
     def strike(self, hidden: Tensor) -> None:
-        """Sleep, but not where there are only shapes."""
+        """Sleep, unless tensors are shapes only."""
         if hidden.device.type != "meta" and type(hidden).__name__ != "ShapeTensor":
             time.sleep(600)
