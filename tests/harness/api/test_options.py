@@ -1,4 +1,4 @@
-"""Options: typed, documented, and wrong ones explained."""
+"""Options: types, descriptions, and errors that explain wrong ones."""
 
 from typing import Literal
 

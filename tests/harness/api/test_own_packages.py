@@ -1,4 +1,4 @@
-"""Folders that hold modules named like the harness's own packages: they are never imported."""
+"""Modules in the current folder with the names of the harness's packages are never imported."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_module_that_was_imported_before_is_named(tmp_path: Path) -> None:
 
 
 def test_a_built_in_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
-    """Half a harness would find no task, and say nothing."""
+    """A harness without its tasks would not report that they are missing."""
     script = (
         "import sys\n"
         "sys.modules['harness.data.references'] = None  # As if its file were gone.\n"

@@ -1,4 +1,4 @@
-"""Third-party packages, really built and installed by pip, beside the built-in ones."""
+"""Third-party packages, built and installed by pip, together with the built-in ones."""
 
 import importlib
 import importlib.metadata
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def sites(install_package: Callable[[Path], Path]) -> dict[str, Path]:
-    """Package -> the folder that pip installed it into."""
+    """Package -> the folder into which pip installed it."""
     packages = ("examples", "tests/plugins/broken", "tests/plugins/collider")
     return {Path(name).name: install_package(ROOT / name) for name in packages}
 
@@ -69,10 +69,10 @@ def test_the_command_line_lists_an_installed_plugin_and_plans_with_it(
 
     plan = ["plan", "--backbone", "t5-small", "--compressor", "bitfit+lprun", "--json"]
     result = call_harness(*plan, sites=[sites["examples"]])
-    made = json.loads(result.stdout)
-    assert made["layers_kept"] == {"encoder": [1, 2, 3, 5, 6], "decoder": [1, 2, 3, 5, 6]}
-    # A norm to each sub-layer (2 in the encoder, 3 in the decoder) and one after each stack.
-    assert made["parameters"]["trainable"] == (5 * 2 + 5 * 3 + 2) * 512
+    printed = json.loads(result.stdout)
+    assert printed["layers_kept"] == {"encoder": [1, 2, 3, 5, 6], "decoder": [1, 2, 3, 5, 6]}
+    # One norm per sub-layer (2 in the encoder, 3 in the decoder) and one after each stack.
+    assert printed["parameters"]["trainable"] == (5 * 2 + 5 * 3 + 2) * 512
 
 
 def test_a_plugins_options_and_conflicts_are_checked_like_any_others(
@@ -109,7 +109,7 @@ def test_a_plugins_compressor_trains_what_it_says(
     assert all("norm" in name or name.endswith(".bias") for name in changed)
 
 
-def test_a_broken_plugin_is_reported_and_harms_nothing(sites: dict[str, Path]) -> None:
+def test_a_broken_plugin_is_reported_and_others_work(sites: dict[str, Path]) -> None:
     both = [sites["examples"], sites["broken"]]
     result = call_harness("list", "compressors", "--json", sites=both)
     assert result.returncode == 0
@@ -119,7 +119,7 @@ def test_a_broken_plugin_is_reported_and_harms_nothing(sites: dict[str, Path]) -
     assert "Traceback" not in result.stderr
 
 
-def test_a_name_claimed_twice_is_an_error_only_for_who_uses_it(
+def test_a_name_registered_twice_is_an_error_only_when_used(
     find: Callable[..., Plugins],
 ) -> None:
     plugins = find("collider")

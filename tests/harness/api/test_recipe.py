@@ -1,4 +1,4 @@
-"""The grammar of recipes: canonical text, any order, errors that say what would be right."""
+"""The grammar of recipes: canonical text, any order, and errors that suggest corrections."""
 
 import math
 from typing import Any
@@ -30,7 +30,7 @@ OPTIONS = {
 
 @st.composite
 def parts(draw: st.DrawFn) -> list[tuple[str, list[str]]]:
-    """Compressors with some of their options, in any order."""
+    """Draw compressors with some of their options, in any order."""
     names = draw(st.lists(st.sampled_from(sorted(OPTIONS)), min_size=1, unique=True))
     return [
         (
@@ -73,7 +73,7 @@ def test_order_never_matters(recipe: list[Any], random: Any) -> None:
 
 
 @given(st.lists(parts().map(write), min_size=1))
-def test_listed_recipes_are_told_from_listed_options(recipes: list[str]) -> None:
+def test_commas_between_recipes_and_between_options_are_distinguished(recipes: list[str]) -> None:
     assert split_parts(",".join(recipes)) == recipes
 
 

@@ -1,4 +1,4 @@
-"""Names: found lazily, suggested when near, and never a matter of chance."""
+"""The registry: names load lazily, near names are suggested, collisions are errors."""
 
 import sys
 
@@ -68,7 +68,7 @@ def test_of_two_owners_neither_wins_and_other_names_work(registry: Registry) -> 
     assert registry.find("lprun").origin == ALPHA
 
 
-def test_a_family_answers_for_what_no_name_does(registry: Registry) -> None:
+def test_a_family_handles_references_without_a_registered_name(registry: Registry) -> None:
     register = Register(registry, BETA)
     register.family("path", "pathlib:Path", "any path", accepts=lambda text: "/" in text)
     register("a/name", dict, "a name that looks like a path")

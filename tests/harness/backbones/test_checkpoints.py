@@ -1,4 +1,4 @@
-"""Checkpoints as people have them: incomplete, pickled, damaged, of other programs, adapters."""
+"""Checkpoints that are incomplete, pickled, damaged, adapters or of other programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IDS = torch.tensor([[5, 7, 11, 1]])
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of converted weights that is empty."""
+    """An empty cache of converted weights."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -60,7 +60,7 @@ def tokenizer_of(folder: Path, size: int) -> None:
 
 
 def without(folder: Path, part: str) -> list[str]:
-    """Take the weights out whose names hold ``part``, and return their names."""
+    """Remove the weights whose names contain ``part``; return their names."""
     path = folder / "model.safetensors"
     tensors = load_file(path)
     gone = [name for name in tensors if part in name]
@@ -74,8 +74,8 @@ def last_decoder_layer(backbone: Backbone) -> str:
 
 def logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = model.eval()(input_ids=IDS, decoder_input_ids=IDS).logits
-    return found
+        scores: torch.Tensor = model.eval()(input_ids=IDS, decoder_input_ids=IDS).logits
+    return scores
 
 
 @pytest.mark.parametrize("way", ["check", "load"])
@@ -122,7 +122,7 @@ def test_other_forms_of_weights_give_the_same_model(
 ) -> None:
     model = make_model()
     (folder / "model.safetensors").unlink()
-    # As torch.save of a whole model has it: tied weights under each of their names.
+    # torch.save of a whole model stores tied weights under each of their names.
     state = dict(model.state_dict())
     if form == "sharded safetensors":
         model.save_pretrained(folder, max_shard_size="20KB")
@@ -140,10 +140,10 @@ def test_other_forms_of_weights_give_the_same_model(
     start = opened(folder)
     start.check("pretrained")
     torch.testing.assert_close(logits(start.load("pretrained")), logits(model), rtol=0, atol=0)
-    made = list((cache / "weights").iterdir()) if cache.exists() else []
-    assert len(made) == (0 if form == "sharded safetensors" else 1)
+    cached = list((cache / "weights").iterdir()) if cache.exists() else []
+    assert len(cached) == (0 if form == "sharded safetensors" else 1)
     converted = ["The weights were converted from pytorch_model.bin."]
-    assert start.notes == (converted if made else [])
+    assert start.notes == (converted if cached else [])
 
 
 class Malicious:
@@ -173,7 +173,7 @@ def test_a_malicious_pickle_executes_nothing(
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
-def test_truncated_weights_are_found_at_once(name: str, share: float, folder: Path) -> None:
+def test_truncated_weights_are_an_error_at_once(name: str, share: float, folder: Path) -> None:
     path = folder / name
     if name == "pytorch_model.bin":
         torch.save(load_file(folder / "model.safetensors"), path)
@@ -187,9 +187,7 @@ def test_truncated_weights_are_found_at_once(name: str, share: float, folder: Pa
 
 @pytest.mark.parametrize("way", ["check", "load"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_numbers_are_found_at_once(
-    way: str, value: float, folder: Path
-) -> None:
+def test_weights_with_nan_or_inf_are_an_error_at_once(way: str, value: float, folder: Path) -> None:
     path = folder / "model.safetensors"
     tensors = load_file(path)
     name = next(name for name in sorted(tensors) if tensors[name].ndim == 2)
@@ -322,8 +320,12 @@ def test_a_configuration_may_lack_token_ids(
     start = opened(tmp_path)
     expected = {"t5": (0, 1, 0), "bart": (1, 2, 2)}[kind]
     for model in (start.skeleton(), start.load("random")):
-        for said in (model.config, model.generation_config):
-            ids = (said.pad_token_id, said.eos_token_id, said.decoder_start_token_id)
+        for config_of_model in (model.config, model.generation_config):
+            ids = (
+                config_of_model.pad_token_id,
+                config_of_model.eos_token_id,
+                config_of_model.decoder_start_token_id,
+            )
             assert ids == expected
 
 
@@ -383,7 +385,7 @@ def test_layers_dropped_at_random_are_never_dropped_from_a_skeleton(tmp_path: Pa
 
 
 def test_a_sentencepiece_model_is_a_tokenizer(tmp_path: Path) -> None:
-    """Its ids are those of the sentencepiece library, and texts come back whole."""
+    """Its ids are those of the sentencepiece library, and decoding restores the text."""
     import sentencepiece
 
     texts = [f"die {a} {b}e Größe, 5 mg" for a in ("rote", "kleine") for b in ("Blut", "Herz")]

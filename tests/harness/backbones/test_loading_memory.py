@@ -1,4 +1,4 @@
-"""Loading holds the weights once: measured in a process that does nothing else."""
+"""Loading holds the weights in memory once, measured in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import sys
 from harness.backbones.references import open_reference
 from harness.measurement.memory import reset_peak, resident
 
-# Twice: the first time brings in modules, which are not the weights.
+# Loaded twice: the first time also imports modules.
 small, large = sys.argv[1:]
 open_reference(small).load("pretrained")
 before = resident("VmRSS")
 reset_peak()
 model = open_reference(large).load("pretrained")
-# Pages of a mapped file become resident when they are touched.
+# Pages of a mapped file become resident when they are read.
 for parameter in model.parameters():
     parameter.data.add_(1)
 print(sum(p.nbytes for p in model.parameters()), resident("VmHWM") - before)

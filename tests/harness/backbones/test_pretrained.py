@@ -1,4 +1,4 @@
-"""Backbones: published shapes, roles, folders, and what is said when weights cannot be had."""
+"""Backbones: published shapes, roles, folders, and errors for missing weights."""
 
 import json
 from collections.abc import Callable
@@ -78,15 +78,15 @@ def test_roles_cover_every_linear_layer_once(
     model = make_model()
     attention = [f"{kind}_attn.{part}" for kind in ("self", "cross") for part in "qkv"]
     roles = [*attention, "self_attn.out", "cross_attn.out", "ffn.in", "ffn.out"]
-    found = [(name, role) for role in roles for name in backbone.modules(model, role)]  # type: ignore[arg-type]
+    names_and_roles = [(name, role) for role in roles for name in backbone.modules(model, role)]  # type: ignore[arg-type]
     linear = {
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name != "lm_head"
     }
-    assert sorted(name for name, _ in found) == sorted(linear)
+    assert sorted(name for name, _ in names_and_roles) == sorted(linear)
 
-    counts = {role: sum(1 for _, r in found if r == role) for role in roles}
+    counts = {role: sum(1 for _, r in names_and_roles if r == role) for role in roles}
     gated = model.config.model_type == "t5" and model.config.is_gated_act
     assert counts["self_attn.q"] == 8 + 7
     assert counts["cross_attn.v"] == 7

@@ -1,4 +1,4 @@
-"""Text files as people have them: delimiters, encodings, and what is said about them."""
+"""Delimiters and encodings of text files, and the notes on guesses."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def splits(path: Path, **options: Any) -> Splits:
     return FileTask(str(path), FileOptions(**options)).splits(seed=0)
 
 
-def pairs(found: Splits) -> set[tuple[str, str]]:
-    parts = (found.train, found.eval, found.test)
+def pairs(dataset: Splits) -> set[tuple[str, str]]:
+    parts = (dataset.train, dataset.eval, dataset.test)
     return {(row["source"], row["target"]) for part in parts for row in part}
 
 
@@ -37,7 +37,7 @@ TEXTS = ["one, two; three", "a|b, c", "tab\tinside", "line\nbreak", "plain"]
 
 
 @pytest.mark.parametrize(
-    ("name", "delimiter", "said"),
+    ("name", "delimiter", "is_noted"),
     [
         ("a.csv", ",", False),
         ("a.csv", ";", True),
@@ -47,13 +47,13 @@ TEXTS = ["one, two; three", "a|b, c", "tab\tinside", "line\nbreak", "plain"]
         ("a.tsv", ",", True),
     ],
 )
-def test_the_delimiter_is_found_and_a_guess_is_said(
-    tmp_path: Path, name: str, delimiter: str, said: bool
+def test_the_delimiter_is_detected_and_a_guess_is_noted(
+    tmp_path: Path, name: str, delimiter: str, is_noted: bool
 ) -> None:
-    found = splits(write(tmp_path / name, delimiter, TEXTS))
-    assert pairs(found) == {(text, f"summary {n}") for n, text in enumerate(TEXTS)}
-    assert len(found.notes) == said
-    assert all("--delimiter" in note and name in note for note in found.notes)
+    dataset = splits(write(tmp_path / name, delimiter, TEXTS))
+    assert pairs(dataset) == {(text, f"summary {n}") for n, text in enumerate(TEXTS)}
+    assert len(dataset.notes) == is_noted
+    assert all("--delimiter" in note and name in note for note in dataset.notes)
 
 
 def test_a_named_delimiter_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_the_error_names_the_likely_encoding_and_the_option_reads_it(
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
-def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, encoding: str) -> None:
+def test_a_byte_order_mark_determines_the_encoding(tmp_path: Path, encoding: str) -> None:
     path = write(tmp_path / "a.csv", ";", [f"{FRENCH} {n}" for n in range(5)], encoding)
     assert (f"{FRENCH} 0", "summary 0") in pairs(splits(path))
 
@@ -127,7 +127,7 @@ def test_wrong_encodings_are_errors(tmp_path: Path) -> None:
             Dialect(encoding=name)
 
 
-def test_the_encoding_is_told_from_the_piece_that_does_not_fit(tmp_path: Path) -> None:
+def test_the_encoding_is_detected_from_the_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     ascii_rows = [f"plain {n} " + "x" * 200 for n in range(1000)]
     path = write(tmp_path / "a.csv", ",", [*ascii_rows, *[FRENCH] * 20], "cp1252")
     with pytest.raises(HarnessError) as caught:
@@ -148,7 +148,7 @@ def test_every_command_that_reads_data_has_the_same_options(
         assert f"--{option}" in shown
 
 
-def test_stats_takes_the_options_and_says_the_guess(
+def test_stats_takes_the_options_and_notes_the_guess(
     harness: Callable[..., Result], tmp_path: Path
 ) -> None:
     path = write(tmp_path / "a.csv", ";", [f"{FRENCH} {n}" for n in range(5)], "latin-1")

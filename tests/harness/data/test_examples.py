@@ -1,4 +1,4 @@
-"""Texts as token ids: limits, closing tokens, and what is counted."""
+"""Texts as token ids: limits, end tokens and counts."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ END = TOKENIZER.eos_token_id
 
 
 class Texts(Task[Options]):
-    """Only lengths and prefix matter here."""
+    """A task of which only lengths and prefix matter."""
 
     Options = Options
 
@@ -31,9 +31,13 @@ class Texts(Task[Options]):
 
 
 def task(prefix: str = "", source: int = 512, target: int = 128) -> Texts:
-    made = Texts("texts", Options())
-    made.prefix, made.max_source_length, made.max_target_length = prefix, source, target
-    return made
+    task_of_texts = Texts("texts", Options())
+    task_of_texts.prefix, task_of_texts.max_source_length, task_of_texts.max_target_length = (
+        prefix,
+        source,
+        target,
+    )
+    return task_of_texts
 
 
 def rows(sources: list[str], targets: list[str]) -> Dataset:
@@ -72,17 +76,17 @@ def test_no_row_is_lost_between_chunks(count: int) -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=5), max_size=6), st.integers(0, 6))
-def test_sequences_come_back_as_they_were_laid_down(rows: list[list[int]], cut: int) -> None:
-    made = Tokens.joined([Tokens.of(rows[:cut]), Tokens.of(rows[cut:])])
-    assert [made[i] for i in range(len(made))] == rows
-    assert made.longest == max(map(len, rows), default=0)
-    examples = Examples(made, made)
+def test_sequences_are_read_back_unchanged(rows: list[list[int]], cut: int) -> None:
+    tokens = Tokens.joined([Tokens.of(rows[:cut]), Tokens.of(rows[cut:])])
+    assert [tokens[i] for i in range(len(tokens))] == rows
+    assert tokens.longest == max(map(len, rows), default=0)
+    examples = Examples(tokens, tokens)
     assert list(examples) == [Example(row, row) for row in rows]
     assert examples[1:3] == list(examples)[1:3]
 
 
 def test_sequences_longer_than_the_positions_say_how_to_cut_them() -> None:
-    """T5 has 512 in its configuration, and relative positions that go on for ever."""
+    """T5 has 512 in its configuration, but its relative positions have no limit."""
     split = tokenize(rows(["word " * 1100], ["x"]), TOKENIZER, task(source=2000))
     assert split.examples.sources.longest > 1024
     check_fit(split, T5("t5-large"))

@@ -22,29 +22,29 @@ def splits(path: Path, **options: Any) -> Splits:
     return FileTask(str(path), FileOptions(**options)).splits(seed=0)
 
 
-def sources(found: Splits) -> list[str]:
-    parts = (found.train, found.eval, found.test)
+def sources(dataset: Splits) -> list[str]:
+    parts = (dataset.train, dataset.eval, dataset.test)
     return sorted(text for part in parts for text in part["source"])
 
 
-def sizes(found: Splits) -> tuple[int, int, int]:
-    return len(found.train), len(found.eval), len(found.test)
+def sizes(dataset: Splits) -> tuple[int, int, int]:
+    return len(dataset.train), len(dataset.eval), len(dataset.test)
 
 
 def test_a_folder_of_save_to_disk_with_splits(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_list(ROWS)
     named = {"train": rows, "validation": rows.select([1]), "test": rows.select([2, 3])}
     datasets.DatasetDict({**named, "unused": rows}).save_to_disk(str(tmp_path / "saved"))
-    found = splits(tmp_path / "saved")
-    assert sizes(found) == (20, 1, 2)
-    assert found.test["source"] == ["text 2", "text 3"]
+    dataset = splits(tmp_path / "saved")
+    assert sizes(dataset) == (20, 1, 2)
+    assert dataset.test["source"] == ["text 2", "text 3"]
 
 
 def test_a_folder_of_save_to_disk_without_splits(tmp_path: Path) -> None:
     datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
-    found = splits(tmp_path / "saved")
-    assert sizes(found) == (16, 2, 2)
-    assert sources(found) == sorted(row["source"] for row in ROWS)
+    dataset = splits(tmp_path / "saved")
+    assert sizes(dataset) == (16, 2, 2)
+    assert sources(dataset) == sorted(row["source"] for row in ROWS)
 
 
 def test_a_damaged_folder_of_save_to_disk(tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_the_hub_s_shards(tmp_path: Path, place: str) -> None:
         part = pa.Table.from_pylist(ROWS[10 * number : 10 * number + 10])
         parquet.write_table(part, folder / f"train-0000{number}-of-00002.parquet")
     parquet.write_table(pa.Table.from_pylist(ROWS[:3]), folder / "test-00000-of-00001.parquet")
-    found = splits(tmp_path)
-    assert sizes(found) == (18, 2, 3)
-    assert sources(found) == sorted(row["source"] for row in [*ROWS, *ROWS[:3]])
+    dataset = splits(tmp_path)
+    assert sizes(dataset) == (18, 2, 3)
+    assert sources(dataset) == sorted(row["source"] for row in [*ROWS, *ROWS[:3]])
     (folder / "train-00001-of-00002.parquet").unlink()
     with pytest.raises(HarnessError, match="1 of 2 shards of train are there; missing: 00001"):
         splits(tmp_path)
@@ -84,11 +84,11 @@ def test_pairs_of_text_files(tmp_path: Path, source: str, target: str) -> None:
         lines = [f"{split} {n} \u2028 one line" for n in range(5)]
         (tmp_path / source.format(split)).write_text("\n".join([*lines, ""]), encoding="utf-8")
         (tmp_path / target.format(split)).write_bytes(b"t\r\n" * 4 + b"\n")
-    found = splits(tmp_path)
-    assert sizes(found) == (4, 4, 4)
-    assert found.skipped == {"target is empty": 3}
-    assert found.test["source"][0] == "test 0 \u2028 one line"
-    assert found.test["target"][0] == "t"
+    dataset = splits(tmp_path)
+    assert sizes(dataset) == (4, 4, 4)
+    assert dataset.skipped == {"target is empty": 3}
+    assert dataset.test["source"][0] == "test 0 \u2028 one line"
+    assert dataset.test["target"][0] == "t"
     (tmp_path / target.format("test")).write_text("t\n")
     with pytest.raises(HarnessError, match=r"has 5 lines, and .* has 1"):
         splits(tmp_path)
@@ -138,10 +138,10 @@ def test_a_workbook(tmp_path: Path) -> None:
         sheet.append(["no target"])
     path = tmp_path / "a.xlsx"
     book.save(path)
-    found = splits(path)
-    assert sources(found) == sorted(row["source"] for row in ROWS)
-    assert found.skipped == {"target is missing": 1}
-    assert "first of its 2 sheets" in found.notes[0]
+    dataset = splits(path)
+    assert sources(dataset) == sorted(row["source"] for row in ROWS)
+    assert dataset.skipped == {"target is missing": 1}
+    assert "first of its 2 sheets" in dataset.notes[0]
     second = splits(path, sheet="Second")
     assert sources(second) == sorted(f"other {row['source']}" for row in ROWS)
     assert second.notes == ()

@@ -1,4 +1,4 @@
-"""Hashes of code: what changes a run's result changes them, and nothing else does."""
+"""Hashes of code change exactly with the code that can change a run's result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.data.hashing import code_hash, folder_hash
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package called ``harness`` with a room that shows runs and one that makes them."""
+    """A package called ``harness`` with modules that show runs and modules that train."""
     for room in ("cli", "reporting/page", "training", "training/cli"):
         (tmp_path / room).mkdir(parents=True)
         (tmp_path / room / "module.py").write_text("old")

@@ -1,4 +1,4 @@
-"""What was guessed, left out and cut is said before training, and nothing useful is an error."""
+"""Notes before training on guesses, left out rows and truncated texts; errors where none remain."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ def test_counts_and_shares_and_the_option_that_changes_them() -> None:
     assert "task_options.max_target_length=N" in targets
 
 
-def test_a_run_says_it_before_it_measures_and_trains(
+def test_a_run_prints_the_notes_before_it_measures_and_trains(
     harness: Callable[..., Result], short_run: list[str], tmp_path: Path
 ) -> None:
     path = own(tmp_path / "own.jsonl")
     small = ["--set", "train.max_steps=1", "--set", "test.examples=1"]
     result = harness(*short_run, "--task", str(path), *small, "--out", str(tmp_path / "results"))
     assert result.exit_code == 0, result.output
-    before, _, _ = result.stderr.partition("probe speed")
-    assert "1 of 22 (4.5 %) rows were left out: target is empty" in before
-    assert "targets are longer than the limit" in before
-    assert "1 of " in before.split("sources are longer")[0]
+    output_before, _, _ = result.stderr.partition("probe speed")
+    assert "1 of 22 (4.5 %) rows were left out: target is empty" in output_before
+    assert "targets are longer than the limit" in output_before
+    assert "1 of " in output_before.split("sources are longer")[0]
 
 
-def test_stats_says_the_same_with_a_backbone(
+def test_stats_prints_the_same_notes_with_a_backbone(
     harness: Callable[..., Result], tmp_path: Path
 ) -> None:
     path = own(tmp_path / "own.jsonl")
@@ -73,8 +73,8 @@ def test_stats_says_the_same_with_a_backbone(
     assert "20 of 21 (95.2 %) targets are longer than the limit" in shown
     assert "1 of 22 (4.5 %) rows were left out: target is empty" in shown
     assert "--backbone NAME" in harness("stats", str(path)).output
-    found = json.loads(harness("stats", str(path), "--backbone", "nano-t5", "--json").stdout)
-    assert (found["cut_sources"], found["cut_targets"]) == (1, 20)
+    statistics = json.loads(harness("stats", str(path), "--backbone", "nano-t5", "--json").stdout)
+    assert (statistics["cut_sources"], statistics["cut_targets"]) == (1, 20)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_the_hook_is_registered() -> None:
     assert installed().manager.hook.data_read
 
 
-def test_a_sweep_says_it_once_for_all_cells_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_prints_the_notes_once_per_task(capsys: pytest.CaptureFixture[str]) -> None:
     cells = [SweepCell(RunSpec(seed=seed), f"full-{seed}", "full", 10, False) for seed in (0, 1)]
     view = SweepView(Console(stderr=True, highlight=False), cells)
     for cell in cells:

@@ -1,4 +1,4 @@
-"""Table 1's columns, checked by hand and against their definitions."""
+"""The columns of table 1, against values by hand and against their definitions."""
 
 import pytest
 from hypothesis import given
@@ -29,31 +29,31 @@ def test_sentences(text: str, sentences: int) -> None:
 
 
 def test_means_and_novelty_by_hand() -> None:
-    found = describe_texts(
+    statistics = describe_texts(
         [
             # Target words: a, b, x; x is new. Pairs: (a, b) is in the source, (b, x) is not.
             ("a b c. d", "A b, x."),
             # Target words: y, y: one distinct word, new; its pair (y, y) is new.
             ("a b", "y y"),
-            # No word, so no share: it counts for lengths alone.
+            # Without a word there is no share; the pair counts for lengths only.
             ("a", "--"),
         ]
     )
-    assert found.examples == 3
-    assert found.source_words == pytest.approx((4 + 2 + 1) / 3)
-    assert found.target_words == pytest.approx((3 + 2 + 1) / 3)
-    assert found.source_sentences == pytest.approx(1.0 + 0 / 3)
-    assert found.target_sentences == pytest.approx(1.0)
-    assert found.novel_unigrams_pct == pytest.approx((100 / 3 + 100) / 2)
-    assert found.novel_bigrams_pct == pytest.approx((50 + 100) / 2)
+    assert statistics.examples == 3
+    assert statistics.source_words == pytest.approx((4 + 2 + 1) / 3)
+    assert statistics.target_words == pytest.approx((3 + 2 + 1) / 3)
+    assert statistics.source_sentences == pytest.approx(1.0 + 0 / 3)
+    assert statistics.target_sentences == pytest.approx(1.0)
+    assert statistics.novel_unigrams_pct == pytest.approx((100 / 3 + 100) / 2)
+    assert statistics.novel_bigrams_pct == pytest.approx((50 + 100) / 2)
 
 
 def test_no_target_with_words_has_no_novelty() -> None:
-    found = describe_texts([("a", "..."), ("b", "?")])
-    assert (found.novel_unigrams_pct, found.novel_bigrams_pct) == (None, None)
+    statistics = describe_texts([("a", "..."), ("b", "?")])
+    assert (statistics.novel_unigrams_pct, statistics.novel_bigrams_pct) == (None, None)
 
 
-def test_nothing_at_all() -> None:
+def test_no_pairs() -> None:
     assert describe_texts([]).examples == 0
 
 
@@ -62,8 +62,8 @@ WORDS = st.lists(st.sampled_from("abcd"), max_size=8)
 
 @given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=8))
 def test_novelty_is_that_of_a_plain_count(pairs: list[tuple[list[str], list[str]]]) -> None:
-    found = describe_texts([(" ".join(s), " ".join(t)) for s, t in pairs])
-    for order, value in ((1, found.novel_unigrams_pct), (2, found.novel_bigrams_pct)):
+    statistics = describe_texts([(" ".join(s), " ".join(t)) for s, t in pairs])
+    for order, value in ((1, statistics.novel_unigrams_pct), (2, statistics.novel_bigrams_pct)):
         shares = []
         for source, target in pairs:
             text = " ".join(source)
@@ -74,8 +74,8 @@ def test_novelty_is_that_of_a_plain_count(pairs: list[tuple[list[str], list[str]
 
 
 def test_a_target_copied_from_its_source_has_nothing_new() -> None:
-    found = describe_texts([("The lungs are clear. No effusion.", "the lungs ARE clear")] * 5)
-    assert (found.novel_unigrams_pct, found.novel_bigrams_pct) == (0, 0)
+    statistics = describe_texts([("The lungs are clear. No effusion.", "the lungs ARE clear")] * 5)
+    assert (statistics.novel_unigrams_pct, statistics.novel_bigrams_pct) == (0, 0)
 
 
 def test_pairs_are_read_in_one_pass() -> None:

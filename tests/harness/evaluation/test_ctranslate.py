@@ -1,4 +1,4 @@
-"""CTranslate2 against the harness's own search: greedy, where both must agree."""
+"""CTranslate2 against the harness's own search; greedy predictions must be equal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from harness.spec.decoding import DecodingSettings
 pytest.importorskip("ctranslate2")
 
 VOCABULARY = 60
-# A random T5 emits its start token again, and only transformers counts that into n-grams.
+# A random T5 repeats its start token; only transformers counts it as part of n-grams.
 GREEDY = DecodingSettings(beams=1, max_new_tokens=16, no_repeat_ngram=0, batch_size=2)
 
 
@@ -70,7 +70,7 @@ def bart() -> PreTrainedModel:
 
 
 def sharpened(model: PreTrainedModel, factor: float) -> PreTrainedModel:
-    """Enlarge the weights, so that hypotheses have clearly different scores."""
+    """Scale the weights up, so that hypotheses have clearly different scores."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -100,7 +100,9 @@ BUILDERS = {
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
-def test_greedy_predictions_are_ours(build: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_greedy_predictions_are_those_of_our_search(
+    build: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
     model = build()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     generator = torch.Generator().manual_seed(0)
@@ -108,15 +110,21 @@ def test_greedy_predictions_are_ours(build: Any, tokenizer: PreTrainedTokenizerF
     sources = [
         [*torch.randint(5, VOCABULARY, (n,), generator=generator).tolist(), 1] for n in lengths
     ]
-    done: list[dict[int, str]] = []
-    found = translate(model, tokenizer, sources, GREEDY, dtype=torch.float32, on_batch=done.append)
-    assert found == generate(model, tokenizer, sources, GREEDY, shared_beams=True)
-    assert len(set(found)) > 2
-    assert [len(made) for made in done] == [2, 2, 1]
-    left: list[dict[int, str]] = []
-    kept: dict[str, Any] = {"dtype": torch.float32, "known": done[1], "on_batch": left.append}
-    assert translate(model, tokenizer, sources, GREEDY, **kept) == found
-    assert left == [done[0], done[2]]
+    batches: list[dict[int, str]] = []
+    predictions = translate(
+        model, tokenizer, sources, GREEDY, dtype=torch.float32, on_batch=batches.append
+    )
+    assert predictions == generate(model, tokenizer, sources, GREEDY, shared_beams=True)
+    assert len(set(predictions)) > 2
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    new_batches: list[dict[int, str]] = []
+    options: dict[str, Any] = {
+        "dtype": torch.float32,
+        "known": batches[1],
+        "on_batch": new_batches.append,
+    }
+    assert translate(model, tokenizer, sources, GREEDY, **options) == predictions
+    assert new_batches == [batches[0], batches[2]]
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]), name
 
@@ -139,12 +147,12 @@ def test_settings_that_both_have_mean_the_same(
         [*torch.randint(5, VOCABULARY, (n,), generator=generator).tolist(), 1] for n in range(1, 21)
     ]
     search = GREEDY.model_copy(update={**changed, "batch_size": 20})
-    found = translate(model, tokenizer, sources, search, dtype=torch.float32)
+    predictions = translate(model, tokenizer, sources, search, dtype=torch.float32)
     expected = generate(model, tokenizer, sources, search, shared_beams=True)
     plain = translate(model, tokenizer, sources, GREEDY, dtype=torch.float32)
-    # Its scores round otherwise, so that close hypotheses may change places.
-    assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 18
-    assert found != plain
+    # CTranslate2 rounds scores differently, so close hypotheses may change places.
+    assert sum(a == b for a, b in zip(predictions, expected, strict=True)) >= 18
+    assert predictions != plain
 
 
 def test_the_repetition_penalty_makes_tokens_rarer(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -137,7 +137,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def predict(model: PreTrainedModel, *arguments: Any, **options: Any) -> list[str]:
-    """Decode with the beams in one cache where the model's attention allows it."""
+    """Decode with shared beams where the model's attention supports it."""
     shared = model.config.model_type != "longt5"
     return generate(model, *arguments, shared_beams=shared, **options)
 
@@ -158,7 +158,7 @@ def _expected(
     search: DecodingSettings,
     use_cache: bool = True,
 ) -> list[str]:
-    """Decode with the library, all at once."""
+    """Decode all sources in one batch with transformers."""
     pad = model.generation_config.pad_token_id
     input_ids = torch.full((len(sources), max(map(len, sources))), pad)
     mask = torch.zeros_like(input_ids)
@@ -211,7 +211,7 @@ def test_predictions_are_those_of_transformers(
     assert predict(model, tokenizer, sources, search) == expected
 
 
-def test_a_backbone_that_does_not_say_gets_the_librarys_search(
+def test_a_backbone_without_shared_beams_gets_the_librarys_search(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     model = _t5()
@@ -251,7 +251,7 @@ def _long_t5(seed: int = 0) -> PreTrainedModel:
     return _build("LongT5", 3, seed, local_radius=4)
 
 
-# What papers use, what is off, and what has no reason to be used.
+# Values that papers use, values that switch a setting off, and unusual ones.
 LENGTH_PENALTIES = st.sampled_from([1.0, 0.6, 2.0, 0.0, -1.0]) | st.floats(-2, 10)
 REPETITION_PENALTIES = st.sampled_from([1.0, 1.2, 0.8]) | st.floats(0.3, 4)
 EARLY_STOPPING = st.sampled_from([False, True, "never"])
@@ -291,7 +291,7 @@ def test_token_ids_are_those_of_transformers_with_the_settings_of_papers(
 
 @pytest.mark.parametrize("build", [lambda: _t5_gated(4), lambda: _bart(0)], ids=["t5", "bart"])
 def test_each_setting_changes_what_is_predicted(build: Callable[[], PreTrainedModel]) -> None:
-    """Otherwise the comparison above would show nothing."""
+    """Without this the comparison above would prove nothing."""
     model = build()
     sources = _sources(model, list(range(1, 25)))
     ids = TokenIds(model)
@@ -300,9 +300,9 @@ def test_each_setting_changes_what_is_predicted(build: Callable[[], PreTrainedMo
         search = DecodingSettings(
             beams=4, max_new_tokens=20, no_repeat_ngram=2, batch_size=24, **changed
         )
-        found = predict(model, ids, sources, search)
-        assert found == _expected(model, ids, sources, search)
-        return found
+        texts = predict(model, ids, sources, search)
+        assert texts == _expected(model, ids, sources, search)
+        return texts
 
     plain = predicted()
     assert predicted(length_penalty=5.0) != plain
@@ -311,7 +311,7 @@ def test_each_setting_changes_what_is_predicted(build: Callable[[], PreTrainedMo
     assert predicted(early_stopping=True) != predicted(early_stopping="never")
     longer = predicted(min_new_tokens=15)
     assert min(len(text.split()) for text in plain) < 15
-    # Beside the start token, and the closing one where there is one.
+    # Besides the start token, and the end token where there is one.
     assert min(len(text.split()) for text in longer) >= 16
 
 
@@ -333,13 +333,13 @@ def test_greedy_search_ignores_what_belongs_to_beams(shared_beams: bool, caplog:
 def test_the_compared_models_reorder_beams_and_end_at_different_lengths(
     build: Callable[[], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Otherwise the comparisons above would show nothing."""
+    """Without this the comparisons above would prove nothing."""
     model = build()
     sources = _sources(model, LENGTHS)
     search = DecodingSettings(max_new_tokens=20)
     moved = 0
     for ids in sources[:3]:
-        found = model.generate(
+        generated = model.generate(
             input_ids=torch.tensor([ids]),
             num_beams=6,
             max_new_tokens=20,
@@ -347,7 +347,7 @@ def test_the_compared_models_reorder_beams_and_end_at_different_lengths(
             return_dict_in_generate=True,
             output_scores=True,
         )
-        moved += int((found.beam_indices[0, 1:] > 0).sum())
+        moved += int((generated.beam_indices[0, 1:] > 0).sum())
     expected = _expected(model, tokenizer, sources, search)
     assert moved > 0
     assert len({len(text.split()) for text in expected}) >= 4
@@ -378,29 +378,34 @@ def test_no_sources_give_no_predictions(tokenizer: PreTrainedTokenizerFast) -> N
 
 def test_each_batch_is_announced_with_its_predictions(tokenizer: PreTrainedTokenizerFast) -> None:
     model = _t5()
-    done: list[dict[int, str]] = []
+    batches: list[dict[int, str]] = []
     search = DecodingSettings(max_new_tokens=3, batch_size=3)
-    whole = predict(model, tokenizer, _sources(model, LENGTHS), search, on_batch=done.append)
-    assert [len(made) for made in done] == [3, 3, 1]
-    assert [text for _, text in sorted((done[0] | done[1] | done[2]).items())] == whole
+    predictions = predict(
+        model, tokenizer, _sources(model, LENGTHS), search, on_batch=batches.append
+    )
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    assert [
+        text for _, text in sorted((batches[0] | batches[1] | batches[2]).items())
+    ] == predictions
 
 
 @pytest.mark.parametrize("build", [_t5, _bart])
-def test_what_is_known_is_not_predicted_again(
+def test_known_predictions_are_not_computed_again(
     build: Callable[[], PreTrainedModel], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model = build()
     sources = _sources(model, LENGTHS)
     search = DecodingSettings(max_new_tokens=9, batch_size=2)
-    made: list[dict[int, str]] = []
-    whole = predict(model, tokenizer, sources, search, on_batch=made.append)
-    known = {**made[0], **made[2], 99: "of no source"}
-    left: list[dict[int, str]] = []
-    assert predict(model, tokenizer, sources, search, known=known, on_batch=left.append) == whole
-    assert left == [made[1], made[3]]
-    marked = dict.fromkeys(made[0], "kept as it is")
-    found = predict(model, tokenizer, sources, search, known=marked)
-    assert found == [marked.get(i, text) for i, text in enumerate(whole)]
+    batches: list[dict[int, str]] = []
+    predictions = predict(model, tokenizer, sources, search, on_batch=batches.append)
+    stored = {**batches[0], **batches[2], 99: "of no source"}
+    new_batches: list[dict[int, str]] = []
+    again = predict(model, tokenizer, sources, search, known=stored, on_batch=new_batches.append)
+    assert again == predictions
+    assert new_batches == [batches[1], batches[3]]
+    marked = dict.fromkeys(batches[0], "kept as it is")
+    texts = predict(model, tokenizer, sources, search, known=marked)
+    assert texts == [marked.get(i, text) for i, text in enumerate(predictions)]
 
 
 @pytest.mark.parametrize("build", [_bart, BUILDERS[-1]], ids=["bart", "long_t5"])
@@ -480,7 +485,7 @@ def test_signatures_differ_where_predictions_can() -> None:
 
 
 def test_a_signature_names_later_settings_only_where_they_are_not_at_their_default() -> None:
-    """Reports from before there were such settings stay comparable."""
+    """Reports that predate these settings stay comparable."""
     search = DecodingSettings(length_penalty=2, min_new_tokens=5, early_stopping=True)
     assert signature(search).startswith(
         "beam_search|beams:6|max_new_tokens:128|no_repeat_ngram:3"

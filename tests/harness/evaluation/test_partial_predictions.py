@@ -1,4 +1,4 @@
-"""The file of partial predictions: a batch is in it completely, or not at all."""
+"""The file of partial predictions holds complete batches only."""
 
 from pathlib import Path
 
@@ -14,29 +14,29 @@ BATCHES = st.lists(st.dictionaries(st.integers(0, 50), TEXTS, min_size=1, max_si
 
 
 @given(batches=BATCHES, lost=st.integers(0, 40))
-def test_of_what_was_written_only_whole_batches_count(
+def test_only_complete_batches_count(
     tmp_path_factory: pytest.TempPathFactory, batches: list[dict[int, str]], lost: int
 ) -> None:
     path = tmp_path_factory.mktemp("partial") / "predictions.partial.jsonl"
     partial = PartialPredictions(path)
-    ends, whole = [0], [dict[int, str]()]
+    ends, known_after = [0], [dict[int, str]()]
     for batch in batches:
         partial.add(batch)
         ends.append(path.stat().st_size)
-        whole.append({**whole[-1], **batch})
-    assert PartialPredictions(path).known == partial.known == whole[-1]
-    # The process died in writing the last of it.
+        known_after.append({**known_after[-1], **batch})
+    assert PartialPredictions(path).known == partial.known == known_after[-1]
+    # The process died while it wrote the end of the file.
     left = max(0, ends[-1] - lost)
     path.write_bytes(path.read_bytes()[:left])
     last = max(i for i, end in enumerate(ends) if end <= left)
     again = PartialPredictions(path)
-    assert again.known == whole[last]
+    assert again.known == known_after[last]
     assert path.stat().st_size == ends[last]
     again.add({77: "the next"})
-    assert PartialPredictions(path).known == {**whole[last], 77: "the next"}
+    assert PartialPredictions(path).known == {**known_after[last], 77: "the next"}
 
 
-def test_a_damaged_line_ends_it(tmp_path: Path) -> None:
+def test_reading_stops_at_a_damaged_line(tmp_path: Path) -> None:
     path = tmp_path / "partial.jsonl"
     PartialPredictions(path).add({0: "first"})
     with path.open("ab") as file:
@@ -44,13 +44,13 @@ def test_a_damaged_line_ends_it(tmp_path: Path) -> None:
     assert PartialPredictions(path).known == {0: "first"}
 
 
-def test_its_time_is_that_of_what_it_holds(tmp_path: Path, manual_clock: ManualClock) -> None:
+def test_only_the_time_of_stored_batches_counts(tmp_path: Path, manual_clock: ManualClock) -> None:
     path = tmp_path / "partial.jsonl"
     partial = PartialPredictions(path)
     assert partial.seconds == 0
     manual_clock.sleep(0.1)
     partial.add({0: "first"})
-    manual_clock.sleep(0.3)  # Lost: no batch came of it.
+    manual_clock.sleep(0.3)  # This time is lost, since no batch was finished.
     again = PartialPredictions(path)
     assert again.seconds == pytest.approx(0.1)
     manual_clock.sleep(0.1)

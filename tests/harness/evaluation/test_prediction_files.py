@@ -66,7 +66,7 @@ def test_tables_are_read_like_data(
     assert scores(path, *options) == expected
 
 
-def test_semicolons_are_found_and_said(
+def test_semicolons_are_detected_and_noted(
     harness: Callable[..., Result], scores: Callable[..., Any], expected: Any, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "p.csv", ROWS, ";")

@@ -18,7 +18,7 @@ from harness.statistics.intervals import bootstrap_interval
 
 
 class Hits(Metric):
-    """1 where the prediction is among the references."""
+    """Scores 1 where the prediction is among the references, otherwise 0."""
 
     names = ("hits",)
     several_references = True
@@ -27,8 +27,8 @@ class Hits(Metric):
         self, sources: Sequence[str], predictions: Sequence[str], references: Sequence[Any]
     ) -> dict[str, Score]:
         values = [
-            float(text in (known if isinstance(known, list) else [known]))
-            for text, known in zip(predictions, references, strict=True)
+            float(text in (accepted if isinstance(accepted, list) else [accepted]))
+            for text, accepted in zip(predictions, references, strict=True)
         ]
         return {"hits": Score.mean(values, "hits")}
 
@@ -68,7 +68,7 @@ def test_a_bootstrap_over_clusters_is_one_over_their_sums() -> None:
     copies = Score.mean([*np.repeat(values, 4)], "m")
     clusters = [f"dialogue {n // 4:02d}" for n in range(200)]
     clustered = bootstrap_interval(copies.clustered(clusters))
-    # Four copies of an example tell no more than one does.
+    # Four copies of an example carry no more information than one.
     assert clustered == pytest.approx(whole)
     independent = bootstrap_interval(copies)
     assert independent.high - independent.low < 0.6 * (whole.high - whole.low)

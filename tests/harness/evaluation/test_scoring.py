@@ -1,4 +1,4 @@
-"""Scoring a suite: what is computed, what is not and why, and the hash of the data."""
+"""Scoring a suite: computed scores, reasons for missing ones, and the hash of the data."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from harness.statistics.intervals import bootstrap_interval
 
 
 class Overlap(Metric):
-    """Words of the reference that the prediction has, and how many fewer words it has."""
+    """Scores the share of reference words in the prediction, and the missing words."""
 
     names = ("hits", "shortfall")
 

@@ -1,4 +1,4 @@
-"""Layers and parameters of a model after a recipe."""
+"""Layers and parameters of a model after a recipe is applied."""
 
 from collections.abc import Callable
 from typing import Any

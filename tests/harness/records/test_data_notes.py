@@ -1,4 +1,4 @@
-"""Rows that were left out and texts that were cut, in the notes of every table."""
+"""Notes of every table on left out rows and truncated texts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +17,13 @@ def data(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("form", ["table", "md", "latex", "html"])
-def test_every_table_says_what_was_left_out_and_cut(
+def test_every_table_notes_left_out_rows_and_truncated_texts(
     tmp_path: Path, write_run: Callable[..., Path], harness: Callable[..., Result], form: str
 ) -> None:
     if form == "html":
         pytest.importorskip("vl_convert")
-    found = data(skipped={"target is empty": 10}, cut_sources=20, cut_targets=70)
-    write_run(tmp_path, {"rouge1": [1.0, 2.0]}, data=found)
+    counts = data(skipped={"target is empty": 10}, cut_sources=20, cut_targets=70)
+    write_run(tmp_path, {"rouge1": [1.0, 2.0]}, data=counts)
     result = harness("report", str(tmp_path), "--format", form, columns=400)
     shown = result.stdout.replace("\\", "")
     assert "10 of 100 (10 %) rows were left out: target is empty" in shown
@@ -41,7 +41,7 @@ def test_runs_that_differ_have_their_largest_share() -> None:
     assert alike.startswith("8 of 80")
 
 
-def test_nothing_is_said_where_nothing_was_left_out() -> None:
+def test_there_is_no_note_where_nothing_was_left_out() -> None:
     assert list(data_shares([Data(**data())])) == []
     assert list(data_shares([Data(**data(train=0, eval=0, test=0, rows=0))])) == []
 

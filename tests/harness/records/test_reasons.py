@@ -1,4 +1,4 @@
-"""Each null field has a reason, and no other field has one."""
+"""Exactly the null fields have a reason."""
 
 from __future__ import annotations
 

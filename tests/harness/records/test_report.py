@@ -1,4 +1,4 @@
-"""The report as a record: every field documented, nothing undeclared, JSON and back."""
+"""The report: documented fields, no undeclared ones, JSON round trips."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from harness.records.report import Report
 
 
 def records(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """Yield a record and all records within it."""
+    """Yield a record type and all record types within it."""
     yield model
     for info in model.model_fields.values():
         for part in (info.annotation, *get_args(info.annotation)):
@@ -34,11 +34,11 @@ def test_a_failed_run_needs_no_numbers(make_report: Callable[..., Report]) -> No
 
 
 def test_every_field_of_every_record_is_documented() -> None:
-    found = list(records(Report))
-    assert len(found) > 8
+    all_records = list(records(Report))
+    assert len(all_records) > 8
     undocumented = [
         f"{record.__name__}.{name}"
-        for record in found
+        for record in all_records
         for name, info in record.model_fields.items()
         if not info.description
     ]

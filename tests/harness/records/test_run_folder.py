@@ -1,4 +1,4 @@
-"""Run folders: moved into place when whole, and never a failure over a good result."""
+"""Run folders: moved into place when complete; a failure never replaces a good result."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ from harness.records.run_folder import (
 )
 
 NOBODY = 65534
-"""The number of a user who owns nothing."""
+"""Id of a user who owns no files."""
 
 MakeReport = Callable[..., Report]
 FAILED = {"status": "nan", "failure": {"phase": "train", "message": "The loss is nan."}}
@@ -87,7 +87,7 @@ def test_a_failure_never_replaces_a_good_result(
     assert list(find_runs(tmp_path)) == [place]
 
 
-def test_what_an_earlier_attempt_left_is_cleared_unless_it_can_go_on(
+def test_files_of_an_earlier_attempt_are_deleted_unless_it_can_resume(
     tmp_path: Path, make_report: MakeReport
 ) -> None:
     (RunFolder(tmp_path, "a-run").work / "weights.safetensors").write_bytes(b"half")
@@ -103,7 +103,7 @@ def test_what_an_earlier_attempt_left_is_cleared_unless_it_can_go_on(
     assert sorted(p.name for p in place.iterdir()) == ["report.json", "weights.safetensors"]
 
 
-def test_a_run_that_failed_is_taken_up_where_it_was_and_a_good_one_is_not(
+def test_a_failed_run_is_resumed_and_a_good_one_is_not(
     tmp_path: Path, make_report: MakeReport
 ) -> None:
     folder = RunFolder(tmp_path, "a-run")
@@ -143,7 +143,7 @@ time.sleep(60)
 """
 
 
-def test_a_dead_owner_loses_the_folder(tmp_path: Path) -> None:
+def test_the_folder_of_a_dead_process_can_be_locked(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OWNER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout
@@ -168,7 +168,7 @@ while held < 100:
     try:
         with lock(results, "a-run"):
             inside = results / "inside"
-            with inside.open("x") as file:  # Fails if anybody else is inside.
+            with inside.open("x") as file:  # Fails if another process holds the lock.
                 file.write(mine)
             time.sleep(random.random() / 1000)
             assert inside.read_text() == mine
@@ -221,7 +221,7 @@ def test_delete_leaves_nothing(tmp_path: Path, make_report: MakeReport) -> None:
     assert list(results.iterdir()) == [place]
 
 
-def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_a_users_error(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
     with pytest.raises(HarnessError, match="cannot be written") as raised:
         RunFolder(tmp_path / "results", "a-run")
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path) -> No
 
 @pytest.fixture
 def _not_root() -> Iterator[None]:
-    """Act as a user who may not write anywhere, where the tests run as root."""
+    """Drop the rights of root, if the tests run as root."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(NOBODY)
@@ -240,7 +240,7 @@ def _not_root() -> Iterator[None]:
 
 @pytest.fixture
 def read_only() -> Iterator[Path]:
-    """A folder that anybody may look into and nobody but root may write to."""
+    """A folder that all may read and only root may write."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o555)
     yield folder
@@ -248,7 +248,7 @@ def read_only() -> Iterator[Path]:
 
 
 @pytest.mark.usefixtures("_not_root")
-def test_a_folder_that_is_read_only_is_the_users_to_mend(read_only: Path) -> None:
+def test_a_read_only_folder_is_a_users_error(read_only: Path) -> None:
     with pytest.raises(HarnessError, match="cannot be written: Permission denied"):
         RunFolder(read_only, "a-run")
 
@@ -264,7 +264,9 @@ def test_a_folder_that_is_read_only_is_the_users_to_mend(read_only: Path) -> Non
         (b"[]", "is not a report of schema version"),
     ],
 )
-def test_what_is_no_report_is_named(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+def test_a_file_that_is_no_report_is_named(
+    tmp_path: Path, content: bytes | None, complaint: str
+) -> None:
     if content is not None:
         (tmp_path / "report.json").write_bytes(content)
     with pytest.raises(HarnessError, match=complaint) as raised:

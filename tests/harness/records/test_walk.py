@@ -1,4 +1,4 @@
-"""Runs at any depth: each once, whatever links and other folders there are."""
+"""Runs at any depth are found once each, despite links and other folders."""
 
 import shutil
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def test_links_add_what_lies_elsewhere_and_nothing_twice(tmp_path: Path) -> None
     assert found(results) == ["z-run", "disk/run"]
 
 
-def test_a_tree_without_runs_is_given_up_and_says_so(
+def test_the_search_of_a_large_tree_without_runs_stops_with_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.records.walk.MOST_FOLDERS", 20)
@@ -69,7 +69,9 @@ def test_a_tree_without_runs_is_given_up_and_says_so(
     assert "Name the folder" in raised.value.hint
 
 
-def test_what_cannot_be_listed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(folder: Path) -> list[Path]:
         if folder.name == "locked":
             raise PermissionError(13, "Permission denied")

@@ -99,12 +99,12 @@ def test_rescales_with_the_baseline_of_the_model_that_a_folder_is_named_after(
 def test_of_several_references_the_best_counts(roberta: Path) -> None:
     metric = BertScore(str(roberta), num_layers=2, device="cpu")
     several: list[str | list[str]] = [[REFERENCES[0], PREDICTIONS[0]], REFERENCES[1]]
-    made = metric.score([""] * 2, PREDICTIONS[:2], several)["bertscore"]
+    best = metric.score([""] * 2, PREDICTIONS[:2], several)["bertscore"]
     alone = metric.score([""] * 2, PREDICTIONS[:2], REFERENCES[:2])["bertscore"]
     other = metric.score([""], PREDICTIONS[:1], PREDICTIONS[:1])["bertscore"]
     expected = [max(alone.examples[0], other.examples[0]), alone.examples[1]]
-    assert made.examples == pytest.approx(expected, abs=1e-3)
-    assert made.signature == f"{alone.signature}|references:best"
+    assert best.examples == pytest.approx(expected, abs=1e-3)
+    assert best.signature == f"{alone.signature}|references:best"
 
 
 def test_blank_texts_score_zero_and_disturb_no_others(roberta: Path) -> None:
@@ -144,7 +144,7 @@ def test_signature_names_the_weights_and_no_path(roberta: Path, tmp_path: Path) 
     assert first.checkpoint.digest() in one
 
 
-def test_what_is_missing_is_said_with_what_would_mend_it(
+def test_missing_models_are_reported_with_the_remedy(
     roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = BertScore("nobody/no-such-model").unavailable()

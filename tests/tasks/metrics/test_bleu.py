@@ -57,26 +57,26 @@ def test_resamples_are_recomputed_and_not_averaged() -> None:
 
 
 def test_example_values_are_those_of_single_sentences() -> None:
-    made = scores()
+    computed = scores()
     for index, (prediction, reference) in enumerate(zip(PREDICTIONS, REFERENCES, strict=True)):
         bleu = sacrebleu.sentence_bleu(prediction, [reference])
         chrf = sacrebleu.sentence_chrf(prediction, [reference])
-        assert made["bleu"].examples[index] == pytest.approx(bleu.score)
-        assert made["chrf"].examples[index] == pytest.approx(chrf.score)
-        assert made["bleu1_precision"].examples[index] == pytest.approx(bleu.precisions[0])
+        assert computed["bleu"].examples[index] == pytest.approx(bleu.score)
+        assert computed["chrf"].examples[index] == pytest.approx(chrf.score)
+        assert computed["bleu1_precision"].examples[index] == pytest.approx(bleu.precisions[0])
 
 
 def test_no_shared_four_grams_is_zero_precision() -> None:
-    made = Bleu().score([""], ["a b c d e"], ["a c b d e"])
-    assert made["bleu1_precision"].value == 100
-    assert made["bleu4_precision"].value == 0
-    assert made["bleu"].value > 0  # smoothed
+    computed = Bleu().score([""], ["a b c d e"], ["a c b d e"])
+    assert computed["bleu1_precision"].value == 100
+    assert computed["bleu4_precision"].value == 0
+    assert computed["bleu"].value > 0  # smoothed
 
 
 def test_precisions_ignore_the_brevity_that_bleu_punishes() -> None:
-    made = Bleu().score([""], ["the left lung is clear"], ["the left lung is clear " * 4])
-    assert made["bleu4_precision"].value == 100
-    assert made["bleu"].value < 10
+    computed = Bleu().score([""], ["the left lung is clear"], ["the left lung is clear " * 4])
+    assert computed["bleu4_precision"].value == 100
+    assert computed["bleu"].value < 10
 
 
 def test_signatures_pin_the_implementation() -> None:
@@ -98,23 +98,23 @@ def test_several_references_are_those_of_the_package() -> None:
     ]
     lists = [[each] if isinstance(each, str) else each for each in several]
     streams = [[each[i] if i < len(each) else None for each in lists] for i in range(3)]
-    made = Bleu().score([""] * 5, PREDICTIONS, several) | Chrf().score(
+    computed = Bleu().score([""] * 5, PREDICTIONS, several) | Chrf().score(
         [""] * 5, PREDICTIONS, several
     )
     bleu = sacrebleu.corpus_bleu(PREDICTIONS, streams)  # type: ignore[arg-type]
-    assert made["bleu"].value == pytest.approx(bleu.score)
-    assert made["bleu4_precision"].value == pytest.approx(bleu.precisions[3])
+    assert computed["bleu"].value == pytest.approx(bleu.score)
+    assert computed["bleu4_precision"].value == pytest.approx(bleu.precisions[3])
     chrf = sacrebleu.corpus_chrf(PREDICTIONS, streams)  # type: ignore[arg-type]
-    assert made["chrf"].value == pytest.approx(chrf.score)
-    for name in made:
-        assert "nrefs:var" in made[name].signature
-    assert made["bleu"].value > scores()["bleu"].value
+    assert computed["chrf"].value == pytest.approx(chrf.score)
+    for name in computed:
+        assert "nrefs:var" in computed[name].signature
+    assert computed["bleu"].value > scores()["bleu"].value
 
 
 @pytest.mark.parametrize("tokenizer", ["intl", "char", "zh", "none"])
 def test_the_tokenizer_is_the_packages(tokenizer: str) -> None:
     options = BleuOptions.model_validate({"tokenize": tokenizer})
-    made = Bleu(options).score([""] * 5, PREDICTIONS, REFERENCES)["bleu"]
+    bleu = Bleu(options).score([""] * 5, PREDICTIONS, REFERENCES)["bleu"]
     expected = sacrebleu.corpus_bleu(PREDICTIONS, [REFERENCES], tokenize=tokenizer)
-    assert made.value == pytest.approx(expected.score)
-    assert f"tok:{tokenizer}|" in made.signature
+    assert bleu.value == pytest.approx(expected.score)
+    assert f"tok:{tokenizer}|" in bleu.signature

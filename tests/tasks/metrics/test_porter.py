@@ -1,4 +1,4 @@
-"""The stemmer is NLTK's own, and what was put aside to load it is as before."""
+"""The stemmer is NLTK's own; loading it leaves no other module of NLTK behind."""
 
 import subprocess
 import sys
@@ -13,13 +13,13 @@ import nltk
 assert stemmer.__class__ is not nltk.stem.porter.PorterStemmer
 words = ["caresses", "ponies", "flies", "dying", "relational", "hopping", "sky", "enjoyment"]
 words += ["pneumonias", "effusions", "unremarkable", "calcified", "stabilities", "running"]
-theirs = nltk.stem.porter.PorterStemmer()
-assert [stemmer.stem(word) for word in words] == [theirs.stem(word) for word in words]
+expected = nltk.stem.porter.PorterStemmer()
+assert [stemmer.stem(word) for word in words] == [expected.stem(word) for word in words]
 print("equal")
 """
 
 
-def test_it_is_nltks_and_leaves_nothing_behind() -> None:
+def test_the_stemmer_is_nltks_and_leaves_nothing_behind() -> None:
     command = [sys.executable, "-c", SCRIPT]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("equal\n", "")

@@ -36,8 +36,8 @@ REFERENCES = [""] * 4
 def probabilities(premise: str, hypothesis: str) -> list[float]:
     """Fixed NLI probabilities of a pair: entailment, contradiction, neutral."""
     seed = sum(map(ord, premise)) * 1009 + sum(map(ord, hypothesis))
-    found: list[float] = np.random.default_rng(seed).dirichlet([0.5, 0.5, 0.5]).tolist()
-    return found
+    values: list[float] = np.random.default_rng(seed).dirichlet([0.5, 0.5, 0.5]).tolist()
+    return values
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def convolution(model_summac: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fixed(nli: Path, monkeypatch: pytest.MonkeyPatch) -> Entailment:
-    """Our pipeline, with the last step of the NLI model replaced by fixed probabilities."""
+    """Our pipeline; fixed probabilities replace the last step of the NLI model."""
 
     def classify(_model: Any, _tokenizer: Any, _device: str, pairs: Any) -> Any:
         return np.array([probabilities(premise, hypothesis) for premise, hypothesis, _ in pairs])
@@ -96,7 +96,7 @@ def fixed(nli: Path, monkeypatch: pytest.MonkeyPatch) -> Entailment:
 
 @pytest.fixture
 def package(model_summac: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The package end to end, its tokenizer and model replaced by the same probabilities."""
+    """The complete package; the same probabilities replace its tokenizer and model."""
 
     def load(imager: Any) -> None:
         imager.tokenizer = SimpleNamespace(
@@ -125,8 +125,8 @@ def _log_odds(imager: Any, pairs: list[tuple[str, str]]) -> list[list[float]]:
     rows = np.zeros((len(pairs), 3))
     columns = [imager.entailment_idx, imager.contradiction_idx, imager.neutral_idx]
     rows[:, columns] = np.log([probabilities(*pair) for pair in pairs])
-    found: list[list[float]] = rows.tolist()
-    return found
+    log_odds: list[list[float]] = rows.tolist()
+    return log_odds
 
 
 def test_zero_shot_equals_the_package(fixed: Entailment, package: Any) -> None:
@@ -192,7 +192,7 @@ def test_both_variants_share_one_pass(nli: Path, convolution: Path) -> None:
         assert "summac:0.0.4" in score.signature
 
 
-def test_what_is_missing_is_said_with_what_would_mend_it(
+def test_missing_models_are_reported_with_the_remedy(
     nli: Path, convolution: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(CONV, raising=False)

@@ -1,4 +1,4 @@
-"""Tokens of any script: what is dropped, what is not divided, and that nothing is fetched."""
+"""Tokenizers on any script: dropped letters, undivided words, and no downloads."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def test_vowel_signs_stay_with_their_letters() -> None:
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_rouge_of_a_text_with_itself_is_100_or_missing_with_the_remedy(text: str) -> None:
-    found = score([metric("rouge")], rows(text, text))
-    assert found.computed == {}
-    assert set(found.not_computed) == {"rouge1", "rouge2", "rougeL", "rougeLsum"}
-    assert "rouge:tokenizer=unicode" in found.not_computed["rouge1"]
-    found = score([metric("rouge:tokenizer=unicode")], rows(text, text))
-    assert [value.value for value in found.computed.values()] == pytest.approx([100] * 4)
-    assert "tokenizer:unicode-regex-" in found.computed["rouge1"].signature
-    assert found.values()["rouge1"].metric == "rouge:tokenizer=unicode"
+    scores = score([metric("rouge")], rows(text, text))
+    assert scores.computed == {}
+    assert set(scores.not_computed) == {"rouge1", "rouge2", "rougeL", "rougeLsum"}
+    assert "rouge:tokenizer=unicode" in scores.not_computed["rouge1"]
+    scores = score([metric("rouge:tokenizer=unicode")], rows(text, text))
+    assert [value.value for value in scores.computed.values()] == pytest.approx([100] * 4)
+    assert "tokenizer:unicode-regex-" in scores.computed["rouge1"].signature
+    assert scores.values()["rouge1"].metric == "rouge:tokenizer=unicode"
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_bleu_of_a_text_with_itself_is_100_or_missing_with_the_remedy(
     language: str, tokenizer: str, readable: bool
 ) -> None:
     text = TEXTS[language]
-    found = score([metric(f"bleu:tokenize={tokenizer}")], rows(text, text))
+    scores = score([metric(f"bleu:tokenize={tokenizer}")], rows(text, text))
     if readable:
-        assert found.computed["bleu"].value == pytest.approx(100)
-        assert f"tok:{tokenizer}" in found.computed["bleu"].signature
-        assert f"tok:{tokenizer}" in found.computed["bleu4_precision"].signature
+        assert scores.computed["bleu"].value == pytest.approx(100)
+        assert f"tok:{tokenizer}" in scores.computed["bleu"].signature
+        assert f"tok:{tokenizer}" in scores.computed["bleu4_precision"].signature
     else:
-        assert "bleu:tokenize=" in found.not_computed["bleu"]
+        assert "bleu:tokenize=" in scores.not_computed["bleu"]
 
 
 def test_a_few_foreign_words_are_no_reason() -> None:

@@ -184,7 +184,7 @@ def in_fresh_process(code: str, *arguments: object) -> str:
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
     write_notes("radiology", tmp_path / "a.csv", 3000, seed=0)
     # A limit on the size of files fails in the same calls as a full disk.
-    said = in_fresh_process(
+    output = in_fresh_process(
         """
         import resource, signal, sys
         from pathlib import Path
@@ -200,8 +200,8 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None
         tmp_path / "a.csv",
         tmp_path / "data" / "out",
     )
-    assert "out cannot be written" in said
-    assert "Make room" in said
+    assert "out cannot be written" in output
+    assert "Make room" in output
     assert list((tmp_path / "data").iterdir()) == []
 
 

@@ -20,7 +20,7 @@ Prepared = tuple[type[Discharge] | type[Radiology], Path]
 
 @pytest.fixture(scope="module", params=[Discharge, Radiology])
 def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """A task's class and the folder of its 600 made-up notes."""
+    """The class of a task and the folder of its 600 synthetic notes."""
     folder = tmp_path_factory.mktemp("data") / f"mimic_{request.param.kind}"
     request.param.prepare(Preparation(folder, synthetic=600))
     return request.param, folder
@@ -31,11 +31,11 @@ def splits(prepared: Prepared, seed: int = 0, **options: Any) -> Splits:
     return kind(folder.name, MimicOptions(path=folder, **options)).splits(seed)
 
 
-def patients(prepared: Prepared, found: Splits) -> list[set[str]]:
+def patients(prepared: Prepared, dataset: Splits) -> list[set[str]]:
     """Return the set of patients of each split."""
     rows = parquet.read_table(prepared[1] / EXAMPLES).to_pylist()
     of = {row["id"]: row["subject_id"] for row in rows}
-    return [{of[id_] for id_ in getattr(found, part)["id"]} for part in PARTS]
+    return [{of[id_] for id_ in getattr(dataset, part)["id"]} for part in PARTS]
 
 
 def test_no_patient_is_on_two_sides(prepared: Prepared) -> None:
@@ -44,10 +44,10 @@ def test_no_patient_is_on_two_sides(prepared: Prepared) -> None:
 
 
 def test_the_papers_split_does_not_look_at_patients(prepared: Prepared) -> None:
-    found = splits(prepared, split="paper")
-    total = sum(len(getattr(found, part)) for part in PARTS)
-    assert len(found.eval) == len(found.test) == round(total / 10)
-    train, _, test = patients(prepared, found)
+    dataset = splits(prepared, split="paper")
+    total = sum(len(getattr(dataset, part)) for part in PARTS)
+    assert len(dataset.eval) == len(dataset.test) == round(total / 10)
+    train, _, test = patients(prepared, dataset)
     assert train & test
 
 
@@ -58,27 +58,27 @@ def test_every_example_is_in_one_split_whatever_the_runs_seed(
     first, again = (splits(prepared, seed, split=split) for seed in (0, 1))
     other = splits(prepared, split=split, split_seed=1)
     rows = parquet.read_table(prepared[1] / EXAMPLES).select(["id", "source", "target"]).to_pylist()
-    found = [row for part in PARTS for row in getattr(first, part)]
-    assert sorted(found, key=str) == sorted(rows, key=str)
+    rows_of_splits = [row for part in PARTS for row in getattr(first, part)]
+    assert sorted(rows_of_splits, key=str) == sorted(rows, key=str)
     assert first.test.to_list() == again.test.to_list()
     assert first.test.to_list() != other.test.to_list()
 
 
 def test_notes_left_out_and_leakage_are_passed_on(prepared: Prepared) -> None:
-    found = splits(prepared)
-    assert found.skipped.keys() == {"no section has a title of the target"}
-    assert sum(len(getattr(found, part)) for part in PARTS) + sum(found.skipped.values()) == 600
-    texts = [list(getattr(found, part)["source"]) for part in PARTS]
+    dataset = splits(prepared)
+    assert dataset.skipped.keys() == {"no section has a title of the target"}
+    assert sum(len(getattr(dataset, part)) for part in PARTS) + sum(dataset.skipped.values()) == 600
+    texts = [list(getattr(dataset, part)["source"]) for part in PARTS]
     pairs = itertools.chain(*(itertools.product(*two) for two in itertools.combinations(texts, 2)))
-    assert found.leakage["exact"] == sum(one == other for one, other in pairs)
-    assert found.leakage["near"] >= 0
+    assert dataset.leakage["exact"] == sum(one == other for one, other in pairs)
+    assert dataset.leakage["near"] >= 0
 
 
 def test_found_in_the_data_folder(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, folder = prepared
     monkeypatch.setenv("HARNESS_DATA", str(folder.parent))
-    found = kind(folder.name, MimicOptions()).splits(0)
-    assert found.test.to_list() == splits(prepared).test.to_list()
+    dataset = kind(folder.name, MimicOptions()).splits(0)
+    assert dataset.test.to_list() == splits(prepared).test.to_list()
 
 
 @pytest.mark.parametrize("place", ["nowhere", "option", "variable"])

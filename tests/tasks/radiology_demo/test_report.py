@@ -144,10 +144,10 @@ def millimetres(size: str) -> int:
 
 def read(report: Report) -> Study:
     """Recover a study from the sentences of its report."""
-    said = sentences(one_article(report.source))
+    sentences_of_report = sentences(one_article(report.source))
     findings = []
-    for place, sentence in enumerate(said):
-        after = said[place + 1] if said[place + 1 : place + 2] else ""
+    for place, sentence in enumerate(sentences_of_report):
+        after = sentences_of_report[place + 1] if sentences_of_report[place + 1 : place + 2] else ""
         story = f"{sentence} {after}" if after.startswith("This ") else sentence
         resolved = re.search(r"resolution of|can no longer be identified", sentence)
         for topic, kind, gone, regex in READERS[report.study.modality.name]:
