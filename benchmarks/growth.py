@@ -211,11 +211,11 @@ def main() -> None:
         axes[name] = {"rows": rows}
     rows = [{"at": count, "seconds": measure_examples(count)} for count in counts]
     axes["examples"] = {"rows": rows}
-    for name, found in axes.items():
-        check_axis(name, found["rows"], 2 if options.quick else 8)
-        values = [value for value in ("seconds", "bytes") if value in found["rows"][0]]
-        found["exponents"] = {value: exponent(found["rows"], value) for value in values}
-        print(name, {value: round(e, 2) for value, e in found["exponents"].items()}, flush=True)
+    for name, axis in axes.items():
+        check_axis(name, axis["rows"], 2 if options.quick else 8)
+        values = [value for value in ("seconds", "bytes") if value in axis["rows"][0]]
+        axis["exponents"] = {value: exponent(axis["rows"], value) for value in values}
+        print(name, {value: round(e, 2) for value, e in axis["exponents"].items()}, flush=True)
     record = {
         "fingerprint": fingerprint(torch.device("cpu"), torch.bfloat16, "packed").model_dump(),
         "quick": options.quick,

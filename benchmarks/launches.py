@@ -112,10 +112,10 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
         assert trainer.device.type == "cuda"
         trainer.model.train()
         _make_state(trainer.trained.values(), trainer.optimizer)
-        made = trainer.engine.collate(batch)
+        collated = trainer.engine.collate(batch)
         counter = LaunchCounter()
         with counter:
-            trainer.step([made], tokens, check=True)
+            trainer.step([collated], tokens, check=True)
     check_step(counter.launches, [len(e.source) for e in batch])
     return counter.launches
 
@@ -169,8 +169,8 @@ def _backbone(shape: str) -> Backbone:
         backbone = family(shape)
         backbone.config = lambda: copy.deepcopy(config)  # type: ignore[method-assign]
         return backbone
-    found: Backbone = installed().backbone(shape)
-    return found
+    registered: Backbone = installed().backbone(shape)
+    return registered
 
 
 def main() -> None:

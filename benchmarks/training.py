@@ -90,18 +90,18 @@ def main() -> None:
         record["curves"] = curves(nano)
         save()
     for case in cases:
-        found = next((f for f in record["cases"] if is_of(f, case)), None)
-        if found is None:
-            found = asdict(case)
-            record["cases"].append(found)
-        if "speed_ratio" in found:
+        measurements = next((f for f in record["cases"] if is_of(f, case)), None)
+        if measurements is None:
+            measurements = asdict(case)
+            record["cases"].append(measurements)
+        if "speed_ratio" in measurements:
             print(f"{case.shape:10} {case.recipe:14} is in {file}: delete it to measure again.")
             continue
         compiled = options.compile and case.recipe == options.recipes[0]
         plan = Plan(options.trial_steps, options.rounds, compiled, record["curves"]["excluded"])
-        found |= compare(case, plan, Measured(found, save))
+        measurements |= compare(case, plan, Measured(measurements, save))
         save()
-        show(found, time.perf_counter() - began)
+        show(measurements, time.perf_counter() - began)
     print(f"Written: {file}")
 
 

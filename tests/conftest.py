@@ -137,10 +137,10 @@ def eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def manual_clock() -> Iterator[ManualClock]:
     """Replace the clock of this process by one that only sleep advances."""
-    made = ManualClock()
-    before = clock.use(made)
-    yield made
-    clock.use(before)
+    manual = ManualClock()
+    previous = clock.use(manual)
+    yield manual
+    clock.use(previous)
 
 
 @pytest.fixture(scope="session")

@@ -137,10 +137,14 @@ def test_coverage_of_the_comparison(seeds: int, seed_spread: float) -> None:
     hits = np.zeros(3)
     for trial in range(trials):
         recipe, baseline, floor = simulated(rng, seeds, 150, seed_spread)
-        made = compare(recipe, baseline, floor, resamples=400, seed=trial)
-        assert made.retention is not None
-        assert made.retention_above_floor is not None
-        pairs = (made.difference, -2), (made.retention, 38 / 40), (made.retention_above_floor, 0.9)
+        comparison = compare(recipe, baseline, floor, resamples=400, seed=trial)
+        assert comparison.retention is not None
+        assert comparison.retention_above_floor is not None
+        pairs = (
+            (comparison.difference, -2),
+            (comparison.retention, 38 / 40),
+            (comparison.retention_above_floor, 0.9),
+        )
         hits += [interval.low <= truth <= interval.high for interval, truth in pairs]
     assert all(0.93 <= share <= 0.97 for share in hits / trials), hits / trials
 
@@ -151,12 +155,12 @@ def test_seeds_with_test_examples_of_their_own_are_paired_within_the_seed() -> N
     hits = np.zeros(3)
     for trial in range(trials):
         pairs = [simulated(rng, 1, size, 0.8)[:2] for size in (60, 70, 80, 90, 100)]
-        ours, theirs = ([run for (run,) in runs] for runs in zip(*pairs, strict=True))
-        made = compare(ours, theirs, shared_examples=False, resamples=400, seed=trial)
-        mean = mean_interval(ours, shared_examples=False, resamples=400, seed=trial)
-        assert made.retention is not None
-        found = (made.difference, -2), (made.retention, 38 / 40), (mean, 38)
-        hits += [interval.low <= truth <= interval.high for interval, truth in found]
+        recipe, baseline = ([run for (run,) in runs] for runs in zip(*pairs, strict=True))
+        comparison = compare(recipe, baseline, shared_examples=False, resamples=400, seed=trial)
+        mean = mean_interval(recipe, shared_examples=False, resamples=400, seed=trial)
+        assert comparison.retention is not None
+        intervals = (comparison.difference, -2), (comparison.retention, 38 / 40), (mean, 38)
+        hits += [interval.low <= truth <= interval.high for interval, truth in intervals]
     # Wide on purpose, but not by more than the root of two: 2 * Phi(1.96 * 2 ** 0.5) - 1.
     # The mean, in which the spread among examples is largest, is the widest.
     assert all(0.94 <= share <= 0.998 for share in hits[:2] / trials), hits / trials
@@ -177,26 +181,26 @@ def test_coverage_of_the_mean_over_seeds(seeds: int) -> None:
 
 def test_with_one_seed_the_comparison_is_the_paired_t_test() -> None:
     rng = np.random.default_rng(7)
-    ours, theirs = rng.normal(30, 9, 400), rng.normal(30.9, 9, 400)
-    made = compare([mean_score(ours)], [mean_score(theirs)], resamples=20_000)
-    test = stats.ttest_rel(ours, theirs)
+    recipe, baseline = rng.normal(30, 9, 400), rng.normal(30.9, 9, 400)
+    comparison = compare([mean_score(recipe)], [mean_score(baseline)], resamples=20_000)
+    test = stats.ttest_rel(recipe, baseline)
     expected = test.confidence_interval(0.95)
     width = expected.high - expected.low
-    assert made.difference.value == pytest.approx((ours - theirs).mean())
-    assert made.difference.low == pytest.approx(expected.low, abs=0.02 * width)
-    assert made.difference.high == pytest.approx(expected.high, abs=0.02 * width)
-    assert made.p_value == pytest.approx(test.pvalue, abs=0.01)
-    assert made.seeds == 1
+    assert comparison.difference.value == pytest.approx((recipe - baseline).mean())
+    assert comparison.difference.low == pytest.approx(expected.low, abs=0.02 * width)
+    assert comparison.difference.high == pytest.approx(expected.high, abs=0.02 * width)
+    assert comparison.p_value == pytest.approx(test.pvalue, abs=0.01)
+    assert comparison.seeds == 1
 
 
 def test_pairing_takes_out_the_difficulty_of_examples() -> None:
     rng = np.random.default_rng(8)
     difficulty = rng.normal(40, 15, 300)
     recipe, baseline = mean_score(difficulty - 1), mean_score(difficulty + rng.normal(0, 1, 300))
-    made = compare([recipe], [baseline])
+    comparison = compare([recipe], [baseline])
     alone = bootstrap_interval(recipe)
-    assert made.difference.high < 0
-    assert made.difference.high - made.difference.low < 0.1 * (alone.high - alone.low)
+    assert comparison.difference.high < 0
+    assert comparison.difference.high - comparison.difference.low < 0.1 * (alone.high - alone.low)
 
 
 def test_rejects_a_true_null_hypothesis_at_the_stated_rate() -> None:
@@ -210,19 +214,19 @@ def test_rejects_a_true_null_hypothesis_at_the_stated_rate() -> None:
 
 def test_a_recipe_compared_with_itself_is_equal_to_the_last_digit() -> None:
     runs, _, floor = simulated(np.random.default_rng(10), 3, 50, 1.0)
-    made = compare(runs, runs, floor)
-    assert made.difference == (0, 0, 0)
-    assert made.retention == (1, 1, 1)
-    assert made.retention_above_floor == (1, 1, 1)
-    assert made.p_value == 1
+    comparison = compare(runs, runs, floor)
+    assert comparison.difference == (0, 0, 0)
+    assert comparison.retention == (1, 1, 1)
+    assert comparison.retention_above_floor == (1, 1, 1)
+    assert comparison.p_value == 1
 
 
 def test_no_ratio_is_invented_where_the_baseline_is_not_above_the_lead_baseline() -> None:
     rng = np.random.default_rng(11)
     recipe, baseline = mean_score(rng.normal(30, 5, 50)), mean_score(rng.normal(30, 5, 50))
-    made = compare([recipe], [baseline], lead_baseline=mean_score(rng.normal(30, 5, 50)))
-    assert made.retention_above_floor is None
-    assert made.retention is not None
+    comparison = compare([recipe], [baseline], lead_baseline=mean_score(rng.normal(30, 5, 50)))
+    assert comparison.retention_above_floor is None
+    assert comparison.retention is not None
     assert compare([recipe], [mean_score(np.zeros(50))]).retention is None
 
 

@@ -51,9 +51,9 @@ def test_with_examples_of_their_own_seeds_are_drawn_apart() -> None:
     rng = np.random.default_rng(1)
     first, second = rng.normal(5, 2, 2), rng.normal(6, 2, 3)
     all_draws = []
-    for ours in product(first, repeat=2):
-        for theirs in product(second, repeat=3):
-            means = np.mean(ours), np.mean(theirs)
+    for first_draw in product(first, repeat=2):
+        for second_draw in product(second, repeat=3):
+            means = np.mean(first_draw), np.mean(second_draw)
             all_draws += [np.mean([means[i] for i in seeds]) for seeds in product((0, 1), repeat=2)]
     scores = [mean_score(first), mean_score(second)]
     mean = SeedMean.of(scores, Bootstrap(100), shared=False)
@@ -69,10 +69,10 @@ def test_what_no_line_explains_is_taken_from_the_draws(kind: str) -> None:
     if kind == "kinked":
         values = rng.normal(0, 1, 60)
         score = Score(values.tolist(), "folded", values[:, None], lambda s: np.abs(s[:, 0]))
-    made = SeedMean.of([score], Bootstrap(2000, seed=3), shared=True).error()
+    error = SeedMean.of([score], Bootstrap(2000, seed=3), shared=True).error()
     many = np.random.default_rng(4).multinomial(60, np.full(60, 1 / 60), size=200_000)
-    assert made.standard == pytest.approx(score.aggregate(many @ score.statistics).std(), rel=0.03)
-    assert made.doubt < 0.03
+    assert error.standard == pytest.approx(score.aggregate(many @ score.statistics).std(), rel=0.03)
+    assert error.doubt < 0.03
 
 
 def near_the_border(rng: np.random.Generator) -> tuple[list[Score], list[Score]]:
@@ -80,28 +80,28 @@ def near_the_border(rng: np.random.Generator) -> tuple[list[Score], list[Score]]
     lengths = rng.integers(2, 40, (2, 3, 100)).astype(np.float64)
     shares = rng.beta(3, 5, (2, 3, 100))
     shares[0] += 0.0395
-    ours, theirs = ([*map(ratio_score, s * n, n)] for s, n in zip(shares, lengths, strict=True))
-    return ours, theirs
+    recipe, baseline = ([*map(ratio_score, s * n, n)] for s, n in zip(shares, lengths, strict=True))
+    return recipe, baseline
 
 
 def test_a_decision_near_the_border_does_not_depend_on_the_draws() -> None:
-    ours, theirs = near_the_border(np.random.default_rng(7))
-    found = [compare(ours, theirs, seed=seed).p_value for seed in range(6)]
+    recipe, baseline = near_the_border(np.random.default_rng(7))
+    p_values = [compare(recipe, baseline, seed=seed).p_value for seed in range(6)]
     few = [
-        SeedMean.of(ours, Bootstrap(seed=seed), shared=True)
-        .minus(SeedMean.of(theirs, Bootstrap(seed=seed), shared=True))
+        SeedMean.of(recipe, Bootstrap(seed=seed), shared=True)
+        .minus(SeedMean.of(baseline, Bootstrap(seed=seed), shared=True))
         .p_value()
         for seed in range(6)
     ]
-    assert 0.03 < np.mean(found) < 0.07
-    assert np.ptp(found) < 0.001
+    assert 0.03 < np.mean(p_values) < 0.07
+    assert np.ptp(p_values) < 0.001
     assert np.ptp(few) < 0.006
 
 
 def test_more_is_drawn_only_where_it_may_decide() -> None:
-    ours, theirs = near_the_border(np.random.default_rng(7))
-    difference = SeedMean.of(ours, Bootstrap(), shared=True).minus(
-        SeedMean.of(theirs, Bootstrap(), shared=True)
+    recipe, baseline = near_the_border(np.random.default_rng(7))
+    difference = SeedMean.of(recipe, Bootstrap(), shared=True).minus(
+        SeedMean.of(baseline, Bootstrap(), shared=True)
     )
     p_value = difference.p_value()
     assert not difference.is_decided([p_value * 1.001])
@@ -113,8 +113,8 @@ def test_stars_of_the_committed_sweep_do_not_depend_on_the_draws() -> None:
     for name in ("rouge2", "bleu"):
         scores: dict[str, list[Score]] = {"full": [], "lprun": []}
         for run in sorted(runs, key=lambda run: run.report.seed):
-            found = read_scores(run.folder, run.report, [name]).scores[name]
-            scores[run.report.recipe].append(found)
+            score = read_scores(run.folder, run.report, [name]).scores[name]
+            scores[run.report.recipe].append(score)
         p_values = [compare(scores["lprun"], scores["full"], seed=s).p_value for s in range(5)]
         assert len({p < 0.05 for p in p_values}) == 1
         assert np.ptp(p_values) < 0.001
@@ -125,7 +125,7 @@ def test_stars_of_the_committed_sweep_do_not_depend_on_the_draws() -> None:
 
 def test_one_seeds_p_value_is_the_t_tests_with_the_bootstraps_variance() -> None:
     rng = np.random.default_rng(9)
-    ours, theirs = rng.normal(30, 9, 400), rng.normal(30.9, 9, 400)
-    made = compare([mean_score(ours)], [mean_score(theirs)])
-    t = (ours - theirs).mean() / ((ours - theirs).std() / math.sqrt(400))
-    assert made.p_value == pytest.approx(2 * stats.t(399).sf(abs(t)))
+    recipe, baseline = rng.normal(30, 9, 400), rng.normal(30.9, 9, 400)
+    comparison = compare([mean_score(recipe)], [mean_score(baseline)])
+    t = (recipe - baseline).mean() / ((recipe - baseline).std() / math.sqrt(400))
+    assert comparison.p_value == pytest.approx(2 * stats.t(399).sf(abs(t)))

@@ -51,7 +51,7 @@ class Tiny(T5):
 
 
 class Seen:
-    """What the observers of a training run saw."""
+    """Records the events that observers of a training run receive."""
 
     def __init__(self) -> None:
         self.steps: list[StepDone] = []
@@ -63,13 +63,13 @@ def settings(**values: Any) -> TrainSettings:
     return TrainSettings(**{**short, **values})
 
 
-def trainer(chosen: TrainSettings, recipe: str = "full", seed: int = 0) -> Trainer:
+def make_trainer(chosen: TrainSettings, recipe: str = "full", seed: int = 0) -> Trainer:
     spec = RunSpec(recipe=recipe, weights="random", device="cpu", seed=seed, train=chosen)
     return load_trainer(resolve_run(spec, Tiny("tiny"), parse(recipe, installed().compressors)))
 
 
-def weights(made: Trainer) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in made.trained.items()}
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.trained.items()}
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -82,7 +82,7 @@ def score(value: float, higher_is_better: bool = True) -> Score:
 
 
 def run(
-    made: Trainer,
+    trainer: Trainer,
     chosen: TrainSettings,
     folder: Path,
     evaluate: Callable[[], float] = lambda: 0.0,
@@ -92,7 +92,7 @@ def run(
 ) -> Training:
     seen = seen or Seen()
     return train(
-        made,
+        trainer,
         Schedule(EXAMPLES, chosen.batch_size, chosen.accumulation, seed),
         chosen,
         evaluate=lambda: {"other": score(9), "main": score(evaluate(), higher_is_better)},
@@ -106,12 +106,12 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
-def scripted(scores: Sequence[float], made: Trainer, kept: list[Any]) -> Callable[[], float]:
+def scripted(scores: Sequence[float], trainer: Trainer, kept: list[Any]) -> Callable[[], float]:
     """Return an evaluation that gives these scores and records the weights at each call."""
     left: Iterator[float] = iter(scores)
 
     def evaluate() -> float:
-        kept.append(weights(made))
+        kept.append(weights(trainer))
         return next(left)
 
     return evaluate
@@ -120,12 +120,12 @@ def scripted(scores: Sequence[float], made: Trainer, kept: list[Any]) -> Callabl
 @pytest.mark.parametrize("recipe", ["full", "lora_ff"])
 def test_the_best_weights_are_left(tmp_path: Path, recipe: str) -> None:
     chosen = settings(eval_every_epochs=0.3, learning_rate=1e-2)
-    made = trainer(chosen, recipe)
+    trainer = make_trainer(chosen, recipe)
     kept: list[Any] = []
-    result = run(made, chosen, tmp_path, scripted([1, 3, 2, 3], made, kept))
+    result = run(trainer, chosen, tmp_path, scripted([1, 3, 2, 3], trainer, kept))
     # Of equal scores the earlier one stays.
     assert (result.best_step, result.best_value, result.steps) == (6, 3, 12)
-    assert equal(weights(made), kept[1])
+    assert equal(weights(trainer), kept[1])
     assert not equal(kept[1], kept[3])
     assert (tmp_path / "weights.safetensors").is_file()
 
@@ -148,13 +148,13 @@ def test_the_direction_is_the_metrics_and_no_number_never_wins(
     tmp_path: Path, higher_is_better: bool, scores: list[float], best: int
 ) -> None:
     chosen = settings(eval_every_epochs=0.3, learning_rate=1e-2)
-    made, seen = trainer(chosen), Seen()
+    trainer, seen = make_trainer(chosen), Seen()
     kept: list[Any] = []
-    evaluate = scripted(scores, made, kept)
-    result = run(made, chosen, tmp_path, evaluate, seen=seen, higher_is_better=higher_is_better)
+    evaluate = scripted(scores, trainer, kept)
+    result = run(trainer, chosen, tmp_path, evaluate, seen=seen, higher_is_better=higher_is_better)
     assert (result.best_step, result.best_value) == ([3, 6, 9, 12][best], scores[best])
     assert result.best_metric == "main"
-    assert equal(weights(made), kept[best])
+    assert equal(weights(trainer), kept[best])
     assert [e.step for e in seen.evaluations if e.best][-1] == result.best_step
     # Lines that any reader of JSON understands.
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
@@ -163,18 +163,18 @@ def test_the_direction_is_the_metrics_and_no_number_never_wins(
 
 def test_where_no_value_is_a_number_the_last_weights_are_left(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, learning_rate=1e-2, patience=3)
-    made = trainer(chosen)
+    trainer = make_trainer(chosen)
     kept: list[Any] = []
-    result = run(made, chosen, tmp_path, scripted([NAN] * 6, made, kept))
+    result = run(trainer, chosen, tmp_path, scripted([NAN] * 6, trainer, kept))
     assert (result.best_step, result.best_value, result.stopped) == (6, None, "patience")
-    assert equal(weights(made), kept[-1])
+    assert equal(weights(trainer), kept[-1])
     assert Training.model_validate_json(result.model_dump_json()) == result
 
 
 def test_history_and_observers_see_every_step_and_evaluation(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.5, warmup_steps=4, learning_rate=0.01)
-    made, seen = trainer(chosen), Seen()
-    run(made, chosen, tmp_path, scripted([5, 4, 6], made, []), seen=seen)
+    trainer, seen = make_trainer(chosen), Seen()
+    run(trainer, chosen, tmp_path, scripted([5, 4, 6], trainer, []), seen=seen)
     rates = [0.01 * min(k / 4, (12 - k) / 8) for k in range(12)]
     assert [s.step for s in seen.steps] == list(range(1, 13))
     assert [s.values["learning_rate"] for s in seen.steps] == pytest.approx(rates)
@@ -196,7 +196,7 @@ def test_a_warm_up_longer_than_the_training_never_reaches_the_peak_and_says_so(
     tmp_path: Path,
 ) -> None:
     chosen, seen = settings(warmup_steps=1000, learning_rate=0.01, max_steps=4), Seen()
-    result = run(trainer(chosen), chosen, tmp_path, seen=seen)
+    result = run(make_trainer(chosen), chosen, tmp_path, seen=seen)
     rates = [s.values["learning_rate"] for s in seen.steps]
     assert rates == pytest.approx([0, 1e-5, 2e-5, 3e-5])
     assert result.learning_rate == pytest.approx(3e-5)
@@ -207,7 +207,7 @@ def test_a_warm_up_longer_than_the_training_never_reaches_the_peak_and_says_so(
 
 def test_a_warm_up_can_be_a_share_of_the_training(tmp_path: Path) -> None:
     chosen, seen = settings(warmup_steps=0.3, learning_rate=0.01), Seen()
-    result = run(trainer(chosen), chosen, tmp_path, seen=seen)
+    result = run(make_trainer(chosen), chosen, tmp_path, seen=seen)
     # ceil(0.3 x 12) = 4
     rates = [0.01 * min(k / 4, (12 - k) / 8) for k in range(12)]
     assert [s.values["learning_rate"] for s in seen.steps] == pytest.approx(rates)
@@ -219,7 +219,7 @@ def test_a_warm_up_can_be_a_share_of_the_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", get_args(Scheduler))
 def test_the_learning_rate_follows_the_schedule_of_its_name(tmp_path: Path, name: str) -> None:
     chosen, seen = settings(scheduler=name, warmup_steps=4, learning_rate=0.01), Seen()
-    run(trainer(chosen), chosen, tmp_path, seen=seen)
+    run(make_trainer(chosen), chosen, tmp_path, seen=seen)
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.01)
     peer = get_scheduler(name, optimizer, num_warmup_steps=4, num_training_steps=12)
     rates = []
@@ -232,32 +232,32 @@ def test_the_learning_rate_follows_the_schedule_of_its_name(tmp_path: Path, name
 
 def test_patience_stops(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, patience=2)
-    made = trainer(chosen)
+    trainer = make_trainer(chosen)
     kept: list[Any] = []
-    result = run(made, chosen, tmp_path, scripted([1, 3, 2, 3, 9, 9], made, kept))
+    result = run(trainer, chosen, tmp_path, scripted([1, 3, 2, 3, 9, 9], trainer, kept))
     assert (result.stopped, result.steps, result.planned_steps) == ("patience", 8, 12)
     assert result.best_step == 4
-    assert equal(weights(made), kept[1])
+    assert equal(weights(trainer), kept[1])
 
 
 def test_a_better_score_renews_patience(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, patience=2)
-    made = trainer(chosen)
-    result = run(made, chosen, tmp_path, scripted([2, 1, 3, 1, 4, 1], made, []))
+    trainer = make_trainer(chosen)
+    result = run(trainer, chosen, tmp_path, scripted([2, 1, 3, 1, 4, 1], trainer, []))
     assert (result.stopped, result.steps, result.best_step) == ("finished", 12, 10)
 
 
 def test_diverging_is_an_error_of_its_own(tmp_path: Path) -> None:
     chosen, seen = settings(learning_rate=1e38), Seen()
     with pytest.raises(NonFiniteLossError, match=r"The loss of step 2 is (nan|inf)"):
-        run(trainer(chosen), chosen, tmp_path, seen=seen)
+        run(make_trainer(chosen), chosen, tmp_path, seen=seen)
     assert [s.step for s in seen.steps] == [1]
     assert not (tmp_path / "weights.safetensors").exists()
 
 
 def test_it_learns(tmp_path: Path) -> None:
     chosen, seen = settings(learning_rate=1e-2, max_steps=60, eval_every_epochs=6), Seen()
-    run(trainer(chosen), chosen, tmp_path, seen=seen)
+    run(make_trainer(chosen), chosen, tmp_path, seen=seen)
     losses = [s.values["loss"] for s in seen.steps]
     # Nats per target token. Every second token is the closing one: knowing it halves the loss.
     assert losses[0] > math.log(48) - 0.5
@@ -266,15 +266,15 @@ def test_it_learns(tmp_path: Path) -> None:
 
 def test_training_mode_is_restored_after_an_evaluation(tmp_path: Path) -> None:
     chosen = settings(eval_every_epochs=0.2, max_steps=6)
-    made = trainer(chosen)
+    trainer = make_trainer(chosen)
     modes: list[bool] = []
 
     def evaluate() -> float:
-        modes.append(made.model.training)
-        made.model.eval()
+        modes.append(trainer.model.training)
+        trainer.model.eval()
         return 0.0
 
-    run(made, chosen, tmp_path, evaluate)
+    run(trainer, chosen, tmp_path, evaluate)
     assert modes == [True, True, True]
 
 
@@ -284,9 +284,9 @@ def test_a_seed_decides_every_bit(tmp_path: Path, packing: str) -> None:
     results = []
     for name, seed in [("one", 0), ("same", 0), ("other", 1)]:
         (tmp_path / name).mkdir()
-        made = trainer(chosen, "lora_ff", seed)
-        run(made, chosen, tmp_path / name, seed=seed)
-        results.append((weights(made), history(tmp_path / name)))
+        trainer = make_trainer(chosen, "lora_ff", seed)
+        run(trainer, chosen, tmp_path / name, seed=seed)
+        results.append((weights(trainer), history(tmp_path / name)))
     (one, losses), (same, same_losses), (other, other_losses) = results
     assert equal(one, same)
     assert losses == same_losses
@@ -296,14 +296,14 @@ def test_a_seed_decides_every_bit(tmp_path: Path, packing: str) -> None:
 
 def test_the_first_step_checks_what_is_trained(tmp_path: Path) -> None:
     chosen = settings()
-    made = trainer(chosen)
+    trainer = make_trainer(chosen)
     stray = nn.Parameter(torch.ones(2))
-    made.trained["stray"] = stray
-    made.optimizer.add_param_group({"params": [stray]})
-    before = weights(made)
+    trainer.trained["stray"] = stray
+    trainer.optimizer.add_param_group({"params": [stray]})
+    before = weights(trainer)
     with pytest.raises(HarnessError, match="'stray'"):
-        run(made, chosen, tmp_path)
-    assert equal(weights(made), before)
+        run(trainer, chosen, tmp_path)
+    assert equal(weights(trainer), before)
 
 
 class Killed(BaseException):
@@ -331,7 +331,7 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(
     scores = {3: 1.0, 6: 2.0, 8: 0.5}
 
     def attempt(folder: Path, last: int | None, every: float) -> tuple[Training, Trainer]:
-        made, seen = trainer(chosen, recipe), Seen()
+        trainer, seen = make_trainer(chosen, recipe), Seen()
 
         def stop(event: StepDone) -> None:
             seen.steps.append(event)
@@ -339,7 +339,7 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(
                 raise Killed
 
         result = train(
-            made,
+            trainer,
             Schedule(EXAMPLES, chosen.batch_size, chosen.accumulation, 0),
             chosen,
             evaluate=lambda: {"main": score(scores[seen.steps[-1].step])},
@@ -348,7 +348,7 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(
             observers=Observers(stop, lambda event: None),
             save_state_seconds=every,
         )
-        return result, made
+        return result, trainer
 
     (tmp_path / "whole").mkdir()
     whole, one = attempt(tmp_path / "whole", None, 300)
@@ -377,9 +377,9 @@ def test_patience_that_ran_out_before_the_kill_stays_run_out(
         manual_clock.sleep(7)
         return next(left)
 
-    first = run(trainer(chosen), chosen, tmp_path, evaluate)
+    first = run(make_trainer(chosen), chosen, tmp_path, evaluate)
     seen = Seen()
-    again = run(trainer(chosen), chosen, tmp_path, seen=seen)
+    again = run(make_trainer(chosen), chosen, tmp_path, seen=seen)
     assert (first.steps, again.steps, again.stopped, seen.steps) == (4, 4, "patience", [])
     # Nothing is measured twice.
     assert (first.seconds, again.seconds) == (14, 14)
@@ -395,7 +395,7 @@ def test_the_state_on_a_cpu_holds_nothing_of_gpus(
     for name in ("get_rng_state", "get_rng_state_all", "set_rng_state"):
         monkeypatch.setattr(torch.cuda, name, asked)
     chosen = settings(eval_every_epochs=0.2, max_steps=4)
-    run(trainer(chosen), chosen, tmp_path)
-    run(trainer(chosen), chosen, tmp_path)
+    run(make_trainer(chosen), chosen, tmp_path)
+    run(make_trainer(chosen), chosen, tmp_path)
     with safe_open(tmp_path / "snapshot.safetensors", framework="pt") as file:
         assert [name for name in file.keys() if name.startswith("random/")] == ["random/torch"]  # noqa: SIM118

@@ -33,7 +33,9 @@ EXAMPLES = [
 ]
 
 
-def trainer(backbone: Backbone, recipe: str | Recipe, seed: int = 0, **settings: Any) -> Trainer:
+def make_trainer(
+    backbone: Backbone, recipe: str | Recipe, seed: int = 0, **settings: Any
+) -> Trainer:
     train = TrainSettings(precision="float32", **settings)
     spec = RunSpec(recipe=str(recipe), weights="random", device="cpu", seed=seed, train=train)
     if isinstance(recipe, str):
@@ -49,14 +51,16 @@ def move_adapters(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.05)
 
 
-def backward(made: Trainer, batch_size: int, accumulation: int) -> tuple[float, dict[str, Tensor]]:
+def backward(
+    trainer: Trainer, batch_size: int, accumulation: int
+) -> tuple[float, dict[str, Tensor]]:
     """Return loss and gradients of the same eight examples, divided into micro-batches."""
     (step,) = Schedule(EXAMPLES, batch_size, accumulation, seed=0).steps(0, 1)
     assert len(step.micro_batches) == accumulation
-    batches = [made.engine.collate(batch) for batch in step.micro_batches]
-    loss = float(made.backward(batches, step.target_tokens))
-    gradients = {n: p.grad.clone() for n, p in made.trained.items() if p.grad is not None}
-    made.optimizer.zero_grad()
+    batches = [trainer.engine.collate(batch) for batch in step.micro_batches]
+    loss = float(trainer.backward(batches, step.target_tokens))
+    gradients = {n: p.grad.clone() for n, p in trainer.trained.items() if p.grad is not None}
+    trainer.optimizer.zero_grad()
     return loss, gradients
 
 
@@ -65,14 +69,14 @@ def backward(made: Trainer, batch_size: int, accumulation: int) -> tuple[float, 
 def test_loss_and_gradients_do_not_depend_on_how_a_step_is_cut(
     backbone: Backbone, recipe: str, packing: str
 ) -> None:
-    made = trainer(backbone, recipe, packing=packing)
-    made.model.eval()  # Without dropout.
-    move_adapters(made.model)
-    loss, gradients = backward(made, 8, 1)
-    assert gradients.keys() == made.trained.keys()
+    trainer = make_trainer(backbone, recipe, packing=packing)
+    trainer.model.eval()  # Without dropout.
+    move_adapters(trainer.model)
+    loss, gradients = backward(trainer, 8, 1)
+    assert gradients.keys() == trainer.trained.keys()
     largest = max(float(g.norm()) for g in gradients.values())
     for batch_size, accumulation in [(4, 2), (2, 4), (1, 8)]:
-        cut_loss, cut_gradients = backward(made, batch_size, accumulation)
+        cut_loss, cut_gradients = backward(trainer, batch_size, accumulation)
         assert cut_loss == pytest.approx(loss, rel=1e-5)
         for name, gradient in gradients.items():
             assert float((cut_gradients[name] - gradient).norm()) < 1e-5 * largest, name
@@ -83,10 +87,10 @@ def test_a_step_is_that_of_pytorch_by_hand(backbone: Backbone, recipe: str) -> N
     # With a large epsilon Adam is smooth: rounding cannot turn the sign of an update.
     settings: Settings = {"clip_norm": 0.5, "epsilon": 0.1, "beta1": 0.8, "weight_decay": 0.3}
     rates: Settings = {"learning_rate": 0.02, "adapter_learning_rate": 0.02}
-    made = trainer(backbone, recipe, packing="off", **settings, **rates)
-    made.model.eval()
-    move_adapters(made.model)
-    reference = copy.deepcopy(made.model)
+    trainer = make_trainer(backbone, recipe, packing="off", **settings, **rates)
+    trainer.model.eval()
+    move_adapters(trainer.model)
+    reference = copy.deepcopy(trainer.model)
     parameters = {n: p for n, p in reference.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=0.02, betas=(0.8, 0.999), eps=0.1, weight_decay=0.3, foreach=False
@@ -98,9 +102,9 @@ def test_a_step_is_that_of_pytorch_by_hand(backbone: Backbone, recipe: str) -> N
         torch.stack(losses).sum().backward()
         assert nn.utils.clip_grad_norm_(parameters.values(), 0.5) > 0.5, "clipping had no part"
         optimizer.step()
-        loss = made.step([made.engine.collate(EXAMPLES)], tokens, check=True)
+        loss = trainer.step([trainer.engine.collate(EXAMPLES)], tokens, check=True)
         assert float(loss) == pytest.approx(sum(x.item() for x in losses), rel=1e-4)
-    for name, parameter in made.trained.items():
+    for name, parameter in trainer.trained.items():
         torch.testing.assert_close(parameter, parameters[name], rtol=1e-4, atol=1e-5)
         assert parameter.grad is None
 
@@ -112,12 +116,12 @@ def _loss(model: PreTrainedModel, example: Example) -> Tensor:
 
 
 def test_counts_and_layers_are_those_of_the_composed_model(backbone: Backbone) -> None:
-    full = trainer(backbone, "full")
+    full = make_trainer(backbone, "full")
     assert full.parameters.trainable == full.parameters.total == full.parameters.original
     assert full.parameters.trainable_pct_of_original == 100
     assert full.layers_kept.encoder == full.layers_kept.decoder == [1, 2, 3, 4, 5, 6]
 
-    both = trainer(backbone, "lora_ff+lprun")
+    both = make_trainer(backbone, "lora_ff+lprun")
     assert both.layers_kept.encoder == both.layers_kept.decoder == [1, 2, 3, 5, 6]
     assert both.parameters.original == full.parameters.original
     assert both.parameters.total == sum(p.numel() for p in both.model.parameters())
@@ -129,13 +133,13 @@ def test_counts_and_layers_are_those_of_the_composed_model(backbone: Backbone) -
 def test_recipes_with_an_adapter_have_their_own_rate(backbone: Backbone) -> None:
     rates: Settings = {"learning_rate": 0.25, "adapter_learning_rate": 0.5}
     for recipe, rate in [("full", 0.25), ("lprun", 0.25), ("lora_ff", 0.5), ("lora_qv+lprun", 0.5)]:
-        made = trainer(backbone, recipe, **rates)
-        assert made.learning_rate == rate
-        assert [group["lr"] for group in made.optimizer.param_groups] == [rate]
+        trainer = make_trainer(backbone, recipe, **rates)
+        assert trainer.learning_rate == rate
+        assert [group["lr"] for group in trainer.optimizer.param_groups] == [rate]
 
 
 def test_the_seed_draws_the_initial_adapter(backbone: Backbone) -> None:
-    one, same, other = (trainer(backbone, "lora_ff", seed) for seed in (3, 3, 4))
+    one, same, other = (make_trainer(backbone, "lora_ff", seed) for seed in (3, 3, 4))
     assert all(torch.equal(one.trained[name], p) for name, p in same.trained.items())
     adapters = [name for name in one.trained if "lora_A" in name]
     assert adapters
@@ -153,22 +157,22 @@ class Stray(Compressor[Options]):
         return model
 
 
-def collated(made: Trainer, examples: Sequence[Example] = EXAMPLES) -> tuple[list[Any], int]:
-    return [made.engine.collate(examples)], sum(len(e.target) for e in examples)
+def collated(trainer: Trainer, examples: Sequence[Example] = EXAMPLES) -> tuple[list[Any], int]:
+    return [trainer.engine.collate(examples)], sum(len(e.target) for e in examples)
 
 
 def test_a_parameter_that_gets_no_gradient_is_found(backbone: Backbone) -> None:
-    made = trainer(backbone, Recipe((Stray("stray", Options()),)))
+    trainer = make_trainer(backbone, Recipe((Stray("stray", Options()),)))
     with pytest.raises(HarnessError, match=r"1 parameters should be trained .*'stray'"):
-        made.step(*collated(made), check=True)
+        trainer.step(*collated(trainer), check=True)
 
 
 def test_a_parameter_that_the_optimizer_lacks_is_found(backbone: Backbone) -> None:
-    made = trainer(backbone, "lora_ff")
-    name = next(iter(made.trained))
-    made.optimizer.param_groups[0]["params"].remove(made.trained[name])
+    trainer = make_trainer(backbone, "lora_ff")
+    name = next(iter(trainer.trained))
+    trainer.optimizer.param_groups[0]["params"].remove(trainer.trained[name])
     with pytest.raises(HarnessError, match="not in the optimizer"):
-        made.step(*collated(made), check=True)
+        trainer.step(*collated(trainer), check=True)
 
 
 VARIABLES = {
@@ -185,11 +189,11 @@ def test_the_environment_changes_no_number(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trained() -> dict[str, Tensor]:
-        made = trainer(backbone, "lora_ff")
-        move_adapters(made.model)
+        trainer = make_trainer(backbone, "lora_ff")
+        move_adapters(trainer.model)
         for _ in range(2):
-            made.step(*collated(made))
-        return {name: p.detach().clone() for name, p in made.trained.items()}
+            trainer.step(*collated(trainer))
+        return {name: p.detach().clone() for name, p in trainer.trained.items()}
 
     quiet = trained()
     for name, value in VARIABLES.items():

@@ -18,25 +18,25 @@ from harness.training.trainer import Trainer, load_trainer
 EXAMPLES = [Example([5] * n + [1], [7] * m + [1]) for n, m in [(30, 14), (9, 3), (1, 20), (35, 8)]]
 
 
-def trainer(backbone: Backbone, checkpointing: str, **train: str) -> Trainer:
+def make_trainer(backbone: Backbone, checkpointing: str, **train: str) -> Trainer:
     settings = {"checkpointing": checkpointing, "precision": "float32", **train}
     spec = RunSpec.model_validate(
         {"recipe": "lora_ff+lprun", "weights": "random", "device": "cpu", "train": settings}
     )
-    made = load_trainer(resolve_run(spec, backbone, parse(spec.recipe, installed().compressors)))
-    made.model.train()
+    trainer = load_trainer(resolve_run(spec, backbone, parse(spec.recipe, installed().compressors)))
+    trainer.model.train()
     torch.manual_seed(1)
-    for name, parameter in made.trained.items():
+    for name, parameter in trainer.trained.items():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    return made
+    return trainer
 
 
-def outcome(made: Trainer) -> tuple[float, dict[str, Tensor]]:
+def outcome(trainer: Trainer) -> tuple[float, dict[str, Tensor]]:
     torch.manual_seed(2)  # Of dropout, which is on.
     tokens = sum(len(e.target) for e in EXAMPLES)
-    loss = made.backward([made.engine.collate(EXAMPLES)], tokens)
-    return float(loss), {n: p.grad for n, p in made.trained.items() if p.grad is not None}
+    loss = trainer.backward([trainer.engine.collate(EXAMPLES)], tokens)
+    return float(loss), {n: p.grad for n, p in trainer.trained.items() if p.grad is not None}
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_loss_and_gradients_are_the_same_to_the_bit(
     backbone: Backbone, packing: str, precision: str
 ) -> None:
     settings = {"packing": packing, "precision": precision}
-    kept_loss, kept = outcome(trainer(backbone, "off", **settings))
-    loss, gradients = outcome(trainer(backbone, "on", **settings))
+    kept_loss, kept = outcome(make_trainer(backbone, "off", **settings))
+    loss, gradients = outcome(make_trainer(backbone, "on", **settings))
     assert loss == kept_loss
     assert gradients.keys() == kept.keys()
     for name, gradient in gradients.items():
@@ -57,8 +57,8 @@ def test_loss_and_gradients_are_the_same_to_the_bit(
 
 def test_memory_falls(backbone: Backbone) -> None:
     def peak(checkpointing: str) -> int:
-        made = trainer(backbone, checkpointing)
-        outcome(made)
-        return peak_of_allocations(lambda: outcome(made))
+        trainer = make_trainer(backbone, checkpointing)
+        outcome(trainer)
+        return peak_of_allocations(lambda: outcome(trainer))
 
     assert peak("on") < 0.6 * peak("off")

@@ -65,10 +65,10 @@ def test_result_and_gradients_are_those_of_each_sequence_alone(
     expected_gradients = torch.autograd.grad(expected, leaves, upstream)
     actual = attend(query, key, value, bias, queries, keys, 0.7, 0.0, causal)
     torch.testing.assert_close(actual, expected)
-    for ours, theirs in zip(
+    for gradient, expected_gradient in zip(
         torch.autograd.grad(actual, leaves, upstream), expected_gradients, strict=True
     ):
-        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(gradient, expected_gradient)
 
 
 @WAYS

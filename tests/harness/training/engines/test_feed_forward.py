@@ -31,5 +31,5 @@ def test_under_autocast_all_bits_are_the_same(kind: str) -> None:
         assert "forward" in vars(layer.DenseReluDense)
         actual = outcome(layer, x)
     assert "forward" not in vars(layer.DenseReluDense)
-    for ours, theirs in zip(actual, expected, strict=True):
-        assert torch.equal(ours, theirs)
+    for value, reference in zip(actual, expected, strict=True):
+        assert torch.equal(value, reference)

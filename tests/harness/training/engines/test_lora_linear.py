@@ -51,8 +51,8 @@ def test_result_and_gradients_are_pefts(bias: bool) -> None:
     assert len(expected) == (5 if bias else 4)
     with patch_lora(model):
         actual = outcome(model, x)
-    for ours, theirs in zip(actual, expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for value, reference in zip(actual, expected, strict=True):
+        torch.testing.assert_close(value, reference)
 
 
 @pytest.mark.parametrize("kind", [drop, drop_on_device])
@@ -126,7 +126,7 @@ def test_a_trained_base_weight_keeps_pefts_forward() -> None:
 
 
 def test_the_input_is_kept_once() -> None:
-    """What is kept for the backward pass is x, A, B, W, the narrow product, and mask bits."""
+    """Only x, A, B, W, the narrow product and mask bits are kept for the backward pass."""
     model = adapted(False, dropout=0.5)
     x = torch.randn(64, 6, requires_grad=True)
     saved: dict[int, int] = {}

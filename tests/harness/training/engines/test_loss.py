@@ -27,10 +27,10 @@ def test_loss_and_gradients_are_those_of_whole_logits(
     expected_gradients = torch.autograd.grad(0.3 * expected, leaves)
     actual = chunked_cross_entropy(states, weight, bias, labels, smoothing)
     torch.testing.assert_close(actual, expected)
-    for ours, theirs in zip(
+    for gradient, expected_gradient in zip(
         torch.autograd.grad(0.3 * actual, leaves), expected_gradients, strict=True
     ):
-        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(gradient, expected_gradient)
 
 
 def test_a_frozen_head_gets_no_gradient() -> None:

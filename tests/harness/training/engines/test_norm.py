@@ -33,8 +33,10 @@ def test_result_and_gradients_are_the_modules(scale: float) -> None:
             result = norm(x)
             result.backward(upstream)
         results.append((result.detach(), x.grad, norm.weight.grad))
-    for ours, theirs in zip(results[1], results[0], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+    for value, reference in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(
+            value, reference, rtol=1e-4, atol=1e-5 * float(reference.abs().max())
+        )
 
 
 def test_it_keeps_its_input_and_one_number_a_row() -> None:
@@ -74,5 +76,5 @@ def test_the_norm_of_accelerators_is_the_same() -> None:
             torch.nn.functional.rms_norm(x, weight.shape, weight, 1e-6),
         )
     ]
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    for value, reference in zip(*results, strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-4, atol=1e-5)

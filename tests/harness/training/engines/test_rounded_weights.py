@@ -87,9 +87,9 @@ def test_a_weight_that_is_used_twice_gets_both_gradients() -> None:
     with undo:
         actual = outcome(twice)
     # Both gradients are rounded before they are added up; autocast adds in bfloat16.
-    for ours, theirs in zip(actual, expected, strict=True):
-        if theirs is not None and ours is not None:
-            torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)
+    for value, reference in zip(actual, expected, strict=True):
+        if reference is not None and value is not None:
+            torch.testing.assert_close(value, reference, rtol=0.02, atol=0.02)
 
 
 def test_names_and_parameters_stay_and_all_is_undone() -> None:
@@ -154,10 +154,10 @@ def test_a_stacked_product_is_that_of_its_parts(bias: bool, again: bool) -> None
     assert any(WIDTH in shape and 4 + 4 + WIDTH in shape for shape in products), "not stacked"
     # What differs is where bfloat16 rounds; the gradient of a key's bias is nothing but rounding.
     largest = max(float(t.norm()) for t in expected[1:] if t is not None)
-    for ours, theirs in zip(actual, expected, strict=True):
-        assert ours is not None
-        assert theirs is not None
-        assert float((ours - theirs).norm()) < 0.01 * largest
+    for value, reference in zip(actual, expected, strict=True):
+        assert value is not None
+        assert reference is not None
+        assert float((value - reference).norm()) < 0.01 * largest
 
 
 def test_stacked_modules_with_different_inputs_give_correct_results() -> None:
