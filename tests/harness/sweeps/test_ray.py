@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shlex
 import shutil
@@ -124,6 +125,8 @@ def start_node(results: Path) -> Iterator[Callable[[], psutil.Process]]:
     import ray
 
     ray.shutdown()
+    # A stream of an earlier cluster would close the one that has its id in this cluster.
+    gc.collect()
     host = ray.util.get_node_ip_address()
     with socket.socket() as free:
         free.bind((host, 0))
