@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import shlex
 import shutil
@@ -125,8 +124,6 @@ def start_node(results: Path) -> Iterator[Callable[[], psutil.Process]]:
     import ray
 
     ray.shutdown()
-    # A stream of an earlier cluster would close the one that has its id in this cluster.
-    gc.collect()
     host = ray.util.get_node_ip_address()
     with socket.socket() as free:
         free.bind((host, 0))
@@ -150,7 +147,10 @@ def start_node(results: Path) -> Iterator[Callable[[], psutil.Process]]:
     try:
         start([*head, "--num-cpus", "0"])
         _until(is_up)
-        ray.init(address=address, log_to_driver=False)
+        # The first job has the ids of an earlier cluster's, whose streams this process has closed.
+        for _ in range(2):
+            ray.shutdown()
+            ray.init(address=address, log_to_driver=False)
         yield lambda: start(["unshare", "--mount", "sh", "-c", hidden])
     finally:
         ray.shutdown()
