@@ -58,6 +58,16 @@ def test_an_address_that_does_not_answer_is_an_error_at_once(prefix: str) -> Non
     assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 
 
+@pytest.fixture(autouse=True)
+def without_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start all clusters without authentication.
+
+    Ray would write a token into the user's home. A process also keeps the mode of its first
+    cluster: nodes of a second one with another mode could not answer it.
+    """
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+
 @pytest.fixture
 def cluster() -> Iterator[Ray]:
     import ray
@@ -101,7 +111,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 QUIET = {
     **os.environ,
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",  # A token would be written into the user's home.
+    "RAY_AUTH_MODE": "disabled",
     "PYTHONPATH": str(Path(harness.__file__).parents[1]),
 }
 
@@ -147,10 +157,7 @@ def start_node(results: Path) -> Iterator[Callable[[], psutil.Process]]:
     try:
         start([*head, "--num-cpus", "0"])
         _until(is_up)
-        # The first job has the ids of an earlier cluster's, whose streams this process has closed.
-        for _ in range(2):
-            ray.shutdown()
-            ray.init(address=address, log_to_driver=False)
+        ray.init(address=address, log_to_driver=False)
         yield lambda: start(["unshare", "--mount", "sh", "-c", hidden])
     finally:
         ray.shutdown()
