@@ -133,7 +133,8 @@ def test_a_real_kernel_runs_sweeps_and_shows_reports(tmp_path: Path) -> None:
         "run = harness.run(settings=SETTINGS)\nrun",
         "sweep = harness.sweep(seeds=2, settings=SETTINGS)\nsweep",
         "assert [run.report.status for run in sweep.reports] == ['ok', 'ok']",
-        "harness.load_reports().to_pandas()",
+        "frame = harness.load_reports().to_pandas()\n"
+        "assert frame['quality.rouge1.value'].notna().all()\nframe",
         "profile = harness.profile('nano-t5', ['lprun'], settings={'train.batch_size': 2, "
         "'probe.steps': 1, 'probe.rounds': 2})\nassert profile.recipes[0].status == 'ok'",
         "harness.load_report(run.folder)",
@@ -155,7 +156,7 @@ def test_a_real_kernel_runs_sweeps_and_shows_reports(tmp_path: Path) -> None:
         assert word in shown[1]
     assert "lora_ff+lprun" in shown[2]
     assert "<table>" in shown[2]
-    assert "quality.rouge1.value" in shown[4]
+    assert "2 rows" in shown[4]
     assert "peak memory" in shown[6]
     errors = [out for cell in notebook.cells for out in cell.outputs if out.output_type == "error"]
     assert not errors
