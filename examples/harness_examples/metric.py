@@ -15,7 +15,7 @@ class WerOptions(Options):
     """Options of ``wer``."""
 
     case: bool = True
-    """Whether upper and lower case differ."""
+    """Count words that differ only in upper and lower case as different."""
 
 
 class WordErrorRate(Metric):

@@ -48,7 +48,7 @@ class Value(Record):
     signature: str
     """Identifies the implementation; values with different signatures are never compared."""
     higher_is_better: bool
-    """Whether a higher value is better."""
+    """True if a higher value is better, false if a lower one is."""
     metric: str | None = None
     """The metric and its options, as ``--metrics`` takes them; null if no options were chosen."""
 

@@ -81,7 +81,7 @@ def _has_one_seed(row: RecipeRow, metric: str | None) -> bool:
 
 
 def _sentence(row: RecipeRow, metric: str | None, noise: float | None) -> str:
-    """Say what a recipe saves and how its quality differs; empty if neither was measured."""
+    """Return a sentence on a recipe's speed, memory and quality; empty if none was measured."""
     clauses = list(_costs(row, noise))
     quality = row.quality.get(metric) if metric else None
     if metric and quality:

@@ -43,7 +43,7 @@ CODE = ["harness", "compressors", "tasks", "benchmarks", "scripts", "examples", 
 DOCUMENTED = [folder for folder in CODE if folder != "tests"]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/**/*.md"]
 
-QUESTION = re.compile(r"(What|Which|Where|How|Whether|When)\b")
+QUESTION = re.compile(r"(What|Which|Where|How|Whether|When|Say)\b")
 """First words that make a docstring a riddle: it begins with a verb or a noun instead."""
 
 
@@ -98,11 +98,11 @@ def _names_in_string(literal: str) -> Iterator[str]:
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line, docstring) of a module, and of its classes and functions."""
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    """Yield (line, docstring) of a module, and of its classes, functions, fields and constants."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, kinds) and (text := ast.get_docstring(node)):
-            yield getattr(node, "lineno", 1), text
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield node.lineno, text.lstrip()
 
 
 def help_texts(command: Any, name: str) -> Iterator[tuple[str, str]]:
