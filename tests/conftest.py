@@ -42,6 +42,26 @@ _PRELOADED = [
 _start_fresh = SpawnProcess._Popen
 
 
+@pytest.fixture
+def tiny_settings() -> dict[str, object]:
+    """Settings of a run that trains two steps and predicts two examples."""
+    return {
+        "device": "cpu",
+        "train.max_steps": 2,
+        "train.batch_size": 2,
+        "train.warmup_steps": 1,
+        "train.eval_examples": 2,
+        "greedy.max_new_tokens": 4,
+        "test.examples": 2,
+        "test.beams": 1,
+        "test.max_new_tokens": 4,
+        "probe.baseline": "off",
+        "probe.warmup_steps": 1,
+        "probe.steps": 1,
+        "probe.rounds": 2,
+    }
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quick_processes() -> Iterator[None]:
     """Fork measured and similar processes from a server that has imported their modules.

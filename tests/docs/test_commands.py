@@ -66,23 +66,6 @@ NEEDS = {
 }
 """Pattern of a command -> pattern of its error, which names what is missing here."""
 
-TINY = {
-    "device": "cpu",
-    "train.max_steps": 2,
-    "train.batch_size": 2,
-    "train.warmup_steps": 1,
-    "train.eval_examples": 2,
-    "greedy.max_new_tokens": 4,
-    "test.examples": 2,
-    "test.beams": 1,
-    "test.max_new_tokens": 4,
-    "probe.baseline": "off",
-    "probe.warmup_steps": 1,
-    "probe.steps": 1,
-    "probe.rounds": 2,
-}
-SETTINGS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
-
 
 @dataclass(frozen=True)
 class Block:
@@ -272,11 +255,15 @@ WHOLE = [command for command in HARNESS if command.startswith("harness run") and
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", WHOLE)
-def test_a_run_of_the_pages_finishes(command: str, place: Path, harness: Harness) -> None:
+def test_a_run_of_the_pages_finishes(
+    command: str, place: Path, harness: Harness, tiny_settings: dict[str, object]
+) -> None:
     for tracker in re.findall(r"--track (\w+)", command):
         pytest.importorskip(tracker)
-    words = [*arguments(command), *SETTINGS, "--out", "own"]
-    result = harness(*words)
+    settings = [
+        word for item in tiny_settings.items() for word in ("--set", "=".join(map(str, item)))
+    ]
+    result = harness(*arguments(command), *settings, "--out", "own")
     assert result.exit_code == 0, result.output
     reports = [json.loads(path.read_text()) for path in Path("own").glob("*/report.json")]
     assert reports

@@ -15,22 +15,6 @@ from harness import HarnessError
 
 FUNCTIONS = ("run", "sweep", "plan", "profile", "score", "load_report", "load_reports")
 
-SETTINGS = {
-    "device": "cpu",
-    "train.max_steps": 2,
-    "train.batch_size": 2,
-    "train.warmup_steps": 1,
-    "train.eval_examples": 2,
-    "greedy.max_new_tokens": 4,
-    "test.examples": 2,
-    "test.beams": 1,
-    "test.max_new_tokens": 4,
-    "probe.baseline": "off",
-    "probe.warmup_steps": 1,
-    "probe.steps": 1,
-    "probe.rounds": 2,
-}
-
 
 def test_no_module_takes_the_place_of_a_function() -> None:
     code = f"""
@@ -125,11 +109,13 @@ def test_own_data_need_a_task() -> None:
 
 
 @pytest.mark.slow
-def test_a_real_kernel_runs_sweeps_and_shows_reports(tmp_path: Path) -> None:
+def test_a_real_kernel_runs_sweeps_and_shows_reports(
+    tmp_path: Path, tiny_settings: dict[str, object]
+) -> None:
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     cells = [
-        f"import harness\nSETTINGS = {SETTINGS!r}",
+        f"import harness\nSETTINGS = {tiny_settings!r}",
         "run = harness.run(settings=SETTINGS)\nrun",
         "sweep = harness.sweep(seeds=2, settings=SETTINGS)\nsweep",
         "assert [run.report.status for run in sweep.reports] == ['ok', 'ok']",
