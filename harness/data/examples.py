@@ -130,10 +130,10 @@ def tokenize(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]
     for start in range(0, len(split), _CHUNK):
         rows = split[start : start + _CHUNK]
         texts = [task.prefix + text for text in rows["source"]]
-        ids, cut = _encode(texts, tokenizer, task.max_source_length)
+        ids, cut = encode(texts, tokenizer, task.max_source_length)
         sources.append(Tokens.of(ids))
         truncated_sources += cut
-        ids, cut = _encode(rows["target"], tokenizer, task.max_target_length)
+        ids, cut = encode(rows["target"], tokenizer, task.max_target_length)
         targets.append(Tokens.of(ids))
         truncated_targets += cut
     examples = Examples(Tokens.joined(sources), Tokens.joined(targets))
@@ -182,7 +182,7 @@ def check_useful(
             )
 
 
-def _encode(
+def encode(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int
 ) -> tuple[list[list[int]], int]:
     """Return ids of at most ``limit`` tokens, and the number of texts that were longer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 import transformers
@@ -17,6 +17,9 @@ from harness.evaluation.library_search import library_search
 from harness.evaluation.weights import in_float32, linear_weights_in, merged
 from harness.model.attention_switch import attention_implementation
 from harness.spec.decoding import DecodingSettings
+
+BatchSearch = Callable[[Sequence[Sequence[int]], DecodingSettings], list[str]]
+"""(token ids of the sources of a batch, settings) -> a text for each source."""
 
 
 def generate(
@@ -53,16 +56,50 @@ def generate(
         Texts without special tokens and without surrounding white space.
     """
     predictions = dict(known or {})
-    with merged(model), computing_in(model, dtype), _predicting(model, shared_beams) as search:
+    with searching(model, tokenizer, shared_beams=shared_beams, dtype=dtype) as search:
         for batch in batches(sources, settings.batch_size, predictions):
-            ids, lengths = _pad([sources[i] for i in batch], model.generation_config.pad_token_id)
-            best = search(model, ids.to(model.device), lengths.to(model.device), settings)
-            texts = tokenizer.batch_decode(best, skip_special_tokens=True)
-            decoded = {i: text.strip() for i, text in zip(batch, texts, strict=True)}
+            texts = search([sources[i] for i in batch], settings)
+            decoded = dict(zip(batch, texts, strict=True))
             predictions |= decoded
             if on_batch:
                 on_batch(decoded)
     return [predictions[i] for i in range(len(sources))]
+
+
+@contextmanager
+def searching(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    shared_beams: bool,
+    dtype: torch.dtype,
+) -> Iterator[BatchSearch]:
+    """Prepare a model for decoding, and yield a function that predicts the texts of one batch.
+
+    Preparation (merging adapters, converting weights) takes longer than a short batch, so it is
+    done once for many. The function may be called from any thread, one call at a time. Afterwards
+    the model is as before. See ``generate`` for the arguments.
+    """
+    training = model.training
+    with ExitStack() as stack:
+        stack.enter_context(merged(model))
+        stack.enter_context(_weights_in(model, dtype))
+        stack.callback(model.train, training)
+        model.eval()
+        if shared_beams:
+            stack.enter_context(attention_implementation(model, ATTENTION))
+        find_best = beam_search if shared_beams else library_search
+
+        def search(sources: Sequence[Sequence[int]], settings: DecodingSettings) -> list[str]:
+            # Both contexts hold for the calling thread only.
+            with torch.inference_mode(), _autocast(model, dtype):
+                ids, lengths = _pad(sources, model.generation_config.pad_token_id)
+                ids, lengths = ids.to(model.device), lengths.to(model.device)
+                best = find_best(model, ids, lengths, settings)
+            texts = tokenizer.batch_decode(best, skip_special_tokens=True)
+            return [text.strip() for text in texts]
+
+        yield search
 
 
 def batches(
@@ -113,33 +150,24 @@ def _pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     return ids, lengths
 
 
-Search = Callable[[PreTrainedModel, Tensor, Tensor, DecodingSettings], Tensor]
-
-
-@contextmanager
-def _predicting(model: PreTrainedModel, shared_beams: bool) -> Iterator[Search]:
-    """Put the model into evaluation mode, and yield the fastest search that it supports."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            if shared_beams:
-                with attention_implementation(model, ATTENTION):
-                    yield beam_search
-            else:
-                yield library_search
-    finally:
-        model.train(training)
-
-
 @contextmanager
 def computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
     """Compute matrix products in ``dtype`` and logits in float32 within the context."""
+    with _weights_in(model, dtype), _autocast(model, dtype):
+        yield
+
+
+@contextmanager
+def _weights_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
+    """Store the weights of linear layers in ``dtype``; the layer of logits stays in float32."""
     if dtype == torch.float32:
         with linear_weights_in(model, dtype):
             yield
         return
     head = model.get_output_embeddings()
-    autocast = torch.autocast(model.device.type, dtype)
-    with linear_weights_in(model, dtype, excluded=head), in_float32(head), autocast:
+    with linear_weights_in(model, dtype, excluded=head), in_float32(head):
         yield
+
+
+def _autocast(model: PreTrainedModel, dtype: torch.dtype) -> AbstractContextManager[object]:
+    return nullcontext() if dtype == torch.float32 else torch.autocast(model.device.type, dtype)

@@ -100,6 +100,12 @@ class Data(Record):
     """Targets longer than the limit; they are truncated for training and never for scores."""
     sha256: str
     """Hash of the texts of all splits."""
+    prefix: str | None = None
+    """Text that the task puts before every source; null in older reports."""
+    max_source_length: int | None = None
+    """Longest source in tokens; longer ones are truncated. Null in older reports."""
+    max_target_length: int | None = None
+    """Longest target in tokens; longer ones are truncated in training. Null in older reports."""
     rows: int | None = None
     """Usable rows of all splits, whether scored or not; null in older reports."""
     notes: list[str] = Field(default_factory=list)
@@ -151,6 +157,9 @@ class Report(Record):
     """Set unless the status is ok."""
     backbone: str
     """Name of the backbone."""
+    backbone_version: str | None = None
+    """Identifies the files of the backbone: a hash, or a hub id with its commit. Null in older
+    reports."""
     recipe: str
     """Recipe in canonical form."""
     task: str

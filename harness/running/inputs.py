@@ -106,16 +106,17 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
         test,
         eval_rows,
         test_rows,
-        _describe_data(splits, tokenized),
+        _describe_data(splits, tokenized, task),
     )
 
 
-def _describe_data(splits: Splits, tokenized: Sequence[TokenizedSplit]) -> Data:
+def _describe_data(splits: Splits, tokenized: Sequence[TokenizedSplit], task: Task[Any]) -> Data:
     """Return the report's part on the data.
 
     Args:
         splits: all rows that the task supplied.
         tokenized: the training examples, and the eval and test examples that are scored.
+        task: provides the prefix and the limits in tokens.
     """
     train, evaluation, test = tokenized
     return Data(
@@ -127,6 +128,9 @@ def _describe_data(splits: Splits, tokenized: Sequence[TokenizedSplit]) -> Data:
         cut_sources=sum(split.truncated_sources for split in tokenized),
         cut_targets=sum(split.truncated_targets for split in tokenized),
         sha256=data_hash(splits.train, splits.eval, splits.test),
+        prefix=task.prefix,
+        max_source_length=task.max_source_length,
+        max_target_length=task.max_target_length,
         rows=len(splits.train) + len(splits.eval) + len(splits.test),
         notes=list(splits.notes),
     )

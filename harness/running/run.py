@@ -136,6 +136,7 @@ class Run:
             id=id_,
             status="ok",
             backbone=inputs.run.backbone.name,
+            backbone_version=inputs.run.backbone.version(),
             recipe=str(inputs.run.recipe),
             task=inputs.task.name,
             seed=self.spec.seed,

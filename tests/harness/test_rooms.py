@@ -15,6 +15,9 @@ ROOT = Path(harness.__file__).parents[1]
 
 ROOMS = [
     {"cli"},
+    {"serving"},
+    {"generation"},
+    {"export"},
     {"sweeps"},
     {"reporting"},
     {"running"},

@@ -1,0 +1,1 @@
+"""Export: the model of a run for other programs, with a proof that it is the model measured."""

@@ -1,0 +1,98 @@
+"""Manifest: the file in every exported folder that says what the model is and how to use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from harness.errors import HarnessError, first_line
+from harness.records.record import Record
+from harness.records.report import LayersKept
+from harness.spec.decoding import DecodingSettings
+
+FILE = "harness.json"
+
+Form = Literal["merged", "adapter", "ctranslate2"]
+"""Forms of an export: a plain model, an adapter for PEFT, or a model of CTranslate2."""
+
+
+class ExportCheck(Record):
+    """Comparison of an exported model, loaded by stock libraries, with the model of the run."""
+
+    examples: int
+    """Test examples that were compared."""
+    equal_predictions: int
+    """Examples for which both predict the same text."""
+    least_equal: int
+    """Fewest equal predictions with which the check passes."""
+    reference: str
+    """The predictions compared with: those that the run stored, or new ones in float32."""
+    equal_to_stored: int
+    """Examples for which the exported model predicts the text that the run stored."""
+    largest_difference: float
+    """Largest absolute difference of logits, or of log-probabilities of target tokens."""
+    limit: float
+    """Largest difference with which the check passes."""
+    compared: Literal["logits", "log-probabilities"]
+    """The numbers whose difference was taken, with the references as targets."""
+    libraries: dict[str, str] = Field(default_factory=dict)
+    """Versions of the libraries that loaded the exported model."""
+
+
+class Manifest(Record):
+    """What an exported model is, how it was measured and how to use it."""
+
+    schema_version: int = 1
+    """Version of this record's schema."""
+    form: Form
+    """Form of the export."""
+    run: str
+    """Id of the run."""
+    backbone: str
+    """The original model: a hub id, a registered name or the name of a folder."""
+    backbone_version: str | None = None
+    """Identifies the files of the original model; null for runs of older versions."""
+    recipe: str
+    """Recipe that the model was trained with."""
+    task: str
+    """Task that it was trained on."""
+    data_sha256: str | None = None
+    """Hash of the texts of all splits."""
+    prefix: str
+    """Text before every source."""
+    max_source_length: int
+    """Longest source in tokens; longer ones are truncated."""
+    decoding: DecodingSettings
+    """Settings with which the test split was predicted."""
+    dtype: str
+    """Data type of the stored weights: float32, bfloat16, float16, or a quantization."""
+    layers_kept: LayersKept | None = None
+    """Layers of the original that the model has."""
+    base: str | None = None
+    """Of an adapter: the folder of its base, relative to the adapter, or the original's name."""
+    base_sha256: str | None = None
+    """Of an adapter: hash of the weights of its base."""
+    weights_sha256: str
+    """Hash of the weights in this folder."""
+    check: ExportCheck
+    """Result of the check that preceded this file."""
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read the manifest of an exported folder; return None if there is none.
+
+    Raises:
+        HarnessError: the file is damaged or has another schema.
+    """
+    path = folder / FILE
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValidationError) as error:
+        raise HarnessError(
+            f"{str(path)!r} is not a manifest of this version: {first_line(error)}.",
+            "Export the run again: harness export RUN --out FOLDER",
+        ) from error

@@ -1,0 +1,198 @@
+"""The trained model of a finished run, rebuilt from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.api.backbone import Backbone
+from harness.api.plugins import Plugins, installed
+from harness.api.recipe import Recipe
+from harness.errors import HarnessError
+from harness.records.report import Report
+from harness.records.run_folder import SPEC, StoredRun, find_runs, read_report
+from harness.spec.run_spec import RunSpec, read_toml, resolve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run whose model can be rebuilt.
+
+    Attributes:
+        folder: the folder of the run.
+        report: what the run measured.
+        spec: the settings of the run.
+        backbone: the original model.
+        recipe: the recipe that it was trained with.
+        prefix: text before every source.
+        max_source_length: longest source in tokens.
+        max_target_length: longest target in tokens.
+    """
+
+    folder: Path
+    report: Report
+    spec: RunSpec
+    backbone: Backbone
+    recipe: Recipe
+    prefix: str
+    max_source_length: int
+    max_target_length: int
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer."""
+        return self.backbone.tokenizer()
+
+    def original(self) -> PreTrainedModel:
+        """Load the original model, in float32 on the CPU, as the run loaded it.
+
+        Random weights are drawn again from the run's seed.
+        """
+        from transformers import set_seed
+
+        set_seed(self.spec.seed)
+        return self.backbone.load(self.spec.weights)
+
+    def load(self) -> PreTrainedModel:
+        """Load the original model, apply the recipe, and copy the trained weights into it.
+
+        Returns:
+            The model with its adapters, in float32 on the CPU, in evaluation mode.
+
+        Raises:
+            HarnessError: the trained weights are missing or do not fit the model.
+        """
+        import torch
+
+        from harness.model.composition import compose
+        from harness.training.trained_weights import FILE, load_weights
+
+        model = compose(self.original(), self.backbone, self.recipe)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        try:
+            with torch.no_grad():
+                load_weights(trained, self.folder)
+        except FileNotFoundError as error:
+            raise HarnessError(
+                f"The run {self.report.id} has no trained weights: {FILE} is missing.",
+                f"Copy the file into {str(self.folder)!r}, or repeat the run: "
+                f"harness run --spec {self.folder / SPEC}",
+            ) from error
+        except Exception as error:  # Errors of damaged safetensors files are not documented.
+            raise HarnessError(
+                f"The trained weights of the run {self.report.id} do not fit its model: {error}",
+                f"Repeat the run: harness run --spec {self.folder / SPEC}",
+            ) from error
+        return model.eval()
+
+
+def open_run(folder: Path, plugins: Plugins | None = None) -> TrainedRun:
+    """Open a finished run, without loading weights.
+
+    Args:
+        folder: the folder of the run.
+        plugins: the plugins of this environment.
+
+    Raises:
+        HarnessError: there is no finished run, or a plugin that it used is missing.
+    """
+    report = read_report(folder)
+    if report.status != "ok" or report.training is None:
+        raise HarnessError(
+            f"The run {report.id} ended as {report.status}: it has no trained model.",
+            f"Repeat it: harness run --spec {folder / SPEC}",
+        )
+    spec = resolve(read_toml(folder / SPEC), "paper")
+    plugins = plugins or installed()
+    backbone = plugins.backbone(spec.backbone)
+    _require_same_files(report, backbone)
+    data = report.data
+    if data is not None and data.prefix is not None:
+        prefix, source = data.prefix, data.max_source_length
+        target = data.max_target_length
+    else:  # A report of an older version.
+        task = plugins.task(spec.task, spec.task_options)
+        prefix, source, target = task.prefix, task.max_source_length, task.max_target_length
+    assert source is not None
+    assert target is not None
+    recipe = plugins.recipe(spec.recipe)
+    return TrainedRun(folder, report, spec, backbone, recipe, prefix, source, target)
+
+
+def _require_same_files(report: Report, backbone: Backbone) -> None:
+    """Raise an error if the backbone's files are not those that the run started from."""
+    then = report.backbone_version
+    if then is not None and (now := backbone.version()) != then:
+        raise HarnessError(
+            f"The files of the backbone {report.backbone} have changed since the run "
+            f"{report.id}: {now} now, {then} then.",
+            "Restore the files that the run started from.",
+        )
+
+
+def choose_run(place: Path, seed: int | str | None = None) -> Path:
+    """Return the folder of one run.
+
+    Args:
+        place: the folder of a run, or a folder that holds runs of one recipe with several seeds.
+        seed: the seed of the run; ``best`` is the one with the best value on the eval split, which
+            is the split that also chose its weights; None if there is only one run.
+
+    Raises:
+        HarnessError: there is no such run, or several.
+    """
+    runs = [StoredRun(folder, read_report(folder)) for folder in find_runs(place)]
+    good = [run for run in runs if run.report.status == "ok" and run.report.training]
+    if not good:
+        raise HarnessError(
+            f"The folder {str(place)!r} holds no run that ended well.", "See: harness report"
+        )
+    recipes = sorted({(r.report.backbone, r.report.recipe, r.report.task) for r in good})
+    if len(recipes) > 1:
+        names = ", ".join(" ".join(parts) for parts in recipes[:6])
+        raise HarnessError(
+            f"The folder {str(place)!r} holds runs of several recipes: {names}.",
+            "Name the folder of one run, or let the results choose: harness recommend "
+            f"{place} --export FOLDER",
+        )
+    return _with_seed(good, seed).folder
+
+
+def _with_seed(runs: Sequence[StoredRun], seed: int | str | None) -> StoredRun:
+    if seed == "best":
+        return _best(runs)
+    chosen = [run for run in runs if seed is None or str(run.report.seed) == str(seed)]
+    if len(chosen) == 1:
+        return chosen[0]
+    seeds = ", ".join(str(run.report.seed) for run in sorted(runs, key=lambda r: r.report.seed))
+    if chosen:
+        raise HarnessError(f"There are {len(chosen)} runs, with the seeds {seeds}.", "--seed best")
+    raise HarnessError(f"No run has the seed {seed}.", f"There are: {seeds}; or --seed best")
+
+
+def _best(runs: Sequence[StoredRun]) -> StoredRun:
+    """Return the run with the best value on the eval split; of equal ones the lowest seed."""
+    metrics = {run.report.training.best_metric for run in runs if run.report.training}
+    if len(metrics) > 1:
+        raise HarnessError(
+            "The best weights of these runs were chosen by different metrics.", "--seed NUMBER"
+        )
+    metric = metrics.pop()
+    higher = next(
+        (r.report.quality[metric].higher_is_better for r in runs if metric in r.report.quality),
+        True,
+    )
+
+    def rank(run: StoredRun) -> tuple[float, int]:
+        assert run.report.training
+        value = run.report.training.best_value
+        worst = float("inf")
+        return (worst if value is None else -value if higher else value), run.report.seed
+
+    return min(runs, key=rank)

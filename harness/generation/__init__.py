@@ -1,0 +1,1 @@
+"""Generation: many texts through a model, with the decoding that was measured."""

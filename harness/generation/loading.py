@@ -1,0 +1,176 @@
+"""Loading of text models: from a run, an export, a hub id or a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.api.plugins import installed
+from harness.errors import HarnessError
+from harness.export.manifest import Manifest, read_manifest
+from harness.export.trained_run import choose_run, open_run
+from harness.generation.text_model import TextModel, TorchTextModel, Usage
+from harness.records.run_folder import REPORT
+from harness.spec.decoding import DecodingSettings
+from harness.training.resolved_run import choose_device, choose_dtype
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.api.backbone import Backbone
+
+
+class LoadedModel(NamedTuple):
+    """A model and its tokenizer, ready for ``model.generate``.
+
+    Attributes:
+        model: the model, without adapters, in evaluation mode; its generation settings are those
+            that were measured.
+        tokenizer: its tokenizer.
+        prefix: text that belongs before every source.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prefix: str
+
+
+class _Parts(NamedTuple):
+    """Parts of a text model."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    usage: Usage
+    backbone: Backbone
+    precision: str
+
+
+def load_text_model(
+    reference: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    adapters: Mapping[str, Path] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    prefix: str | None = None,
+    max_source_length: int | None = None,
+) -> TextModel:
+    """Load a model that predicts texts.
+
+    Args:
+        reference: the folder of a run or of an export, a folder written by ``save_pretrained``, a
+            hub id or a registered backbone.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: precision of matrix products: ``auto``, ``float32`` or ``bfloat16``. auto is that
+            of the run's predictions; for other models see ``choose_dtype``.
+        adapters: name -> folder of an adapter for PEFT, to switch between.
+        settings: settings of the search that replace those of the model.
+        prefix: text before every source; by default the model's own.
+        max_source_length: longest source in tokens; by default the model's own.
+
+    Raises:
+        HarnessError: there is no such model, or it lacks files.
+    """
+    chosen_device = choose_device(device)
+    parts = _read(reference)
+    usage = parts.usage
+    usage = usage._replace(
+        settings=DecodingSettings.model_validate(
+            {**usage.settings.model_dump(), **(settings or {})}
+        ),
+        prefix=usage.prefix if prefix is None else prefix,
+        max_source_length=max_source_length or usage.max_source_length,
+    )
+    requested = parts.precision if precision == "auto" else precision
+    dtype = choose_dtype(requested, chosen_device, parts.backbone)
+    model = parts.model
+    for name, folder in (adapters or {}).items():
+        _add_adapter(model, name, folder)
+    return TorchTextModel(
+        model.eval().to(chosen_device),
+        parts.tokenizer,
+        usage,
+        dtype=dtype,
+        shared_beams=parts.backbone.shared_beams,
+        adapters=tuple(adapters or ()),
+    )
+
+
+def _read(reference: str) -> _Parts:
+    folder = Path(reference).expanduser()
+    if (folder / REPORT).is_file() or _holds_runs(folder):
+        return _read_run(folder)
+    manifest = read_manifest(folder)
+    if manifest is not None and manifest.form == "ctranslate2":
+        raise HarnessError(
+            f"{reference!r} is a model of CTranslate2, which has no model of transformers.",
+            "Export the run merged: harness export RUN --out FOLDER",
+        )
+    return _read_published(reference, manifest)
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Return whether a folder holds runs directly below it and no model."""
+    if not folder.is_dir() or (folder / "config.json").exists():
+        return False
+    return any((child / REPORT).is_file() for child in folder.iterdir() if child.is_dir())
+
+
+def _read_run(place: Path) -> _Parts:
+    run = open_run(choose_run(place))
+    usage = Usage(run.report.id, run.prefix, run.max_source_length, decoding_of(run.spec.test))
+    decoding = run.report.decoding or ""
+    precision = next((p for p in ("float32", "bfloat16") if f"|{p}|" in decoding), "auto")
+    return _Parts(run.load(), run.tokenizer, usage, run.backbone, precision)
+
+
+def _read_published(reference: str, manifest: Manifest | None) -> _Parts:
+    """Read a model that other programs can read too."""
+    backbone = installed().backbone(reference)
+    model = backbone.load("pretrained")
+    tokenizer = backbone.tokenizer()
+    if manifest is not None:
+        usage = Usage(manifest.run, manifest.prefix, manifest.max_source_length, manifest.decoding)
+    else:
+        settings = settings_of(model.generation_config)
+        longest = backbone.longest_sequence() or min(tokenizer.model_max_length, 512)
+        usage = Usage(backbone.name, "", longest, settings)
+    return _Parts(model, tokenizer, usage, backbone, "auto")
+
+
+def decoding_of(settings: DecodingSettings) -> DecodingSettings:
+    """Return the settings of the search alone, of a group that has further settings."""
+    names = DecodingSettings.model_fields
+    return DecodingSettings.model_validate({name: getattr(settings, name) for name in names})
+
+
+def settings_of(config: GenerationConfig) -> DecodingSettings:
+    """Return the settings of a model's own generation configuration.
+
+    What it leaves open has the default of transformers, apart from the longest prediction, which is
+    128 tokens.
+    """
+    values = {
+        "beams": config.num_beams,
+        "max_new_tokens": config.max_new_tokens or config.max_length,
+        "no_repeat_ngram": config.no_repeat_ngram_size,
+        "length_penalty": config.length_penalty,
+        "min_new_tokens": config.min_new_tokens or config.min_length,
+        "repetition_penalty": config.repetition_penalty,
+        "early_stopping": config.early_stopping,
+    }
+    defaults = {"beams": 1, "no_repeat_ngram": 0}
+    given = {name: value for name, value in values.items() if value is not None}
+    return DecodingSettings.model_validate({**defaults, **given})
+
+
+def _add_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
+    """Add an adapter, by transformers' own loader."""
+    try:
+        model.load_adapter(str(folder), adapter_name=name, local_files_only=True)
+    except Exception as error:  # The errors of readers of damaged files are not documented.
+        raise HarnessError(
+            f"The adapter {name!r} cannot be loaded from {str(folder)!r}: {error}",
+            "Give a folder with adapter_config.json and adapter_model.safetensors.",
+        ) from error

@@ -1,0 +1,1 @@
+"""Serving: a server that predicts texts over HTTP."""
