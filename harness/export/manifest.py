@@ -42,7 +42,7 @@ class ExportCheck(Record):
 
 
 class Manifest(Record):
-    """What an exported model is, how it was measured and how to use it."""
+    """Description of an exported model: its origin, its use and its check."""
 
     schema_version: int = 1
     """Version of this record's schema."""

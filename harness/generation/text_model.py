@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Usage(NamedTuple):
-    """How a model is used.
+    """Use of a model: its prefix, limits and search.
 
     Attributes:
         name: a short name of the model.
