@@ -28,6 +28,7 @@ from .data.table_task import TableOptions, TableTask
 from .data.turns import Joining, exchanges, turn_column
 from .errors import HarnessError, is_out_of_memory
 from .evaluation.entry import score
+from .export.entry import export_run
 from .records.report import Report
 from .records.run_folder import StoredRun
 from .records.tensor_file import write_tensors
@@ -85,6 +86,7 @@ __all__ = [
     "count_leakage",
     "data_folder",
     "exchanges",
+    "export_run",
     "file_hash",
     "find_file",
     "find_metrics",

@@ -98,6 +98,21 @@ class Backbone(ABC):
         """
         return
 
+    def published(self) -> str | None:
+        """Return the hub id or the folder from which transformers alone loads the same model.
+
+        An exported adapter refers to it instead of a copy. The default, None, makes exports write
+        the base.
+        """
+        return None
+
+    def license(self) -> str | None:
+        """Return the license of the weights, as an identifier of the hub.
+
+        None, the default, means that the card of ``published`` states it, if anything does.
+        """
+        return None
+
     def always_trained(self, model: PreTrainedModel) -> list[nn.Parameter]:
         """Return parameters that every recipe trains, after its compressors are applied.
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import ModelCard, try_to_load_from_cache
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
+from yaml import YAMLError
 
 from harness import HarnessError, folder_hash
 from harness.backbones import weight_files
@@ -24,6 +25,21 @@ def files_version(source: str) -> str:
         if isinstance(cached, str):
             return f"{source}@{Path(cached).parent.name}"
     return source
+
+
+def stated_license(source: str) -> str | None:
+    """Return the license in the card of a folder or of a hub id in the cache; None without one."""
+    path = Path(source) / "README.md"
+    if not Path(source).is_dir():
+        cached = try_to_load_from_cache(source, "README.md")
+        if not isinstance(cached, str):
+            return None
+        path = Path(cached)
+    try:
+        stated = ModelCard.load(path).data.license
+    except (OSError, ValueError, YAMLError):  # There is no card, or its head is damaged.
+        return None
+    return stated if isinstance(stated, str) else None
 
 
 def weights_folder(source: str, local_files_only: bool) -> tuple[Path, list[str]]:

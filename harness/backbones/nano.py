@@ -17,3 +17,11 @@ class NanoT5(T5):
     def _source(self) -> str:
         with as_file(files("harness.backbones") / "nano_t5") as folder:
             return str(folder)
+
+    def published(self) -> None:
+        """Return None: the folder belongs to the installed package."""
+        return
+
+    def license(self) -> str:
+        """Return the license of the package, which the weights come with."""
+        return "apache-2.0"

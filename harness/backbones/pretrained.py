@@ -71,6 +71,10 @@ class Pretrained(DeclaredPaths):
         adapter = f"+sha256:{folder_hash(self.adapter)}" if self.adapter else ""
         return files_version(self._source) + adapter + written(self.options)
 
+    def published(self) -> str | None:
+        """Return the hub id or the folder, unless an adapter or options change the model."""
+        return None if self.adapter or written(self.options) else self._source
+
     def config(self) -> PreTrainedConfig:
         """Return the configuration, from the built-in shapes if the model has one."""
         if self._shape:
@@ -95,9 +99,8 @@ class Pretrained(DeclaredPaths):
         return tokenizer
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        source = self._source
-        if self.adapter and any(self.adapter.glob("tokenizer*")):
-            source = str(self.adapter)
+        own = self.adapter and any(self.adapter.glob("tokenizer*"))
+        source = str(self.adapter) if own else self._source
         return fetch("tokenizer", self.reference, source, AutoTokenizer.from_pretrained)
 
     def load(self, weights: Weights) -> PreTrainedModel:

@@ -31,10 +31,17 @@ class ExportCheck(Record):
     """The predictions compared with: those that the run stored, or new ones in float32."""
     equal_to_stored: int
     """Examples for which the exported model predicts the text that the run stored."""
+    stored_must_equal: bool = False
+    """True if all of these must be equal: the run decoded in float32, on a CPU, with the same
+    search. Another precision, device or decoder can change a prediction."""
     largest_difference: float
     """Largest absolute difference of logits, or of log-probabilities of target tokens."""
     limit: float
     """Largest difference with which the check passes."""
+    mean_difference: float | None = None
+    """Mean absolute difference of log-probabilities, in nats; null if logits were compared."""
+    mean_limit: float | None = None
+    """Largest mean difference with which the check passes; null if logits were compared."""
     compared: Literal["logits", "log-probabilities"]
     """The numbers whose difference was taken, with the references as targets."""
     libraries: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,78 @@
+"""A merged export: a plain model of transformers, with its tokenizer and its search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.errors import HarnessError
+from harness.export.check import check_torch
+from harness.export.forms import ExportForm, Written, tokenize_lines
+from harness.export.stock_model import (
+    generation_settings,
+    merge,
+    merged_skeleton,
+    require_stock,
+    save_model,
+)
+from harness.export.weights_hash import weights_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from harness.export.manifest import ExportCheck, Manifest
+    from harness.export.reference import Reference
+    from harness.export.request import ExportRequest
+    from harness.export.trained_run import TrainedRun
+    from harness.export.workspace import Workspace
+
+
+class Merged(ExportForm):
+    """A folder that ``from_pretrained`` loads."""
+
+    def validate(self, run: TrainedRun, request: ExportRequest) -> None:
+        """Merge a model without weights, and compare its structure with transformers' own."""
+        if request.base is not None or request.rebuild:
+            raise HarnessError(
+                "A merged model has no base.", "--base and --rebuild belong to --adapter"
+            )
+        if request.quantization is not None:
+            raise HarnessError(
+                "A merged model is not quantized.", "--quantization belongs to --ctranslate2"
+            )
+        require_stock(merged_skeleton(run), run.report.recipe)
+
+    def write(
+        self,
+        run: TrainedRun,
+        model: PreTrainedModel,
+        workspace: Workspace,
+        request: ExportRequest,
+    ) -> Written:
+        """Write configuration, weights, tokenizer and settings of the search."""
+        model = merge(run, model)
+        require_stock(model, run.report.recipe)
+        model.generation_config = generation_settings(model.generation_config, run.spec.test)
+        save_model(model, str(workspace.folder), request.dtype)
+        run.tokenizer.save_pretrained(workspace.folder)
+        return Written(request.dtype, weights_hash(workspace.folder))
+
+    def check(
+        self, reference: Reference, workspace: Workspace, request: ExportRequest
+    ) -> ExportCheck:
+        """Compare logits and predictions."""
+        return check_torch(reference, workspace.folder, None, request.dtype)
+
+    def usage(self, manifest: Manifest, request: ExportRequest) -> str:
+        """Return a few lines of Python that use transformers alone."""
+        return "\n".join(
+            [
+                "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer",
+                "",
+                'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+                'model = AutoModelForSeq2SeqLM.from_pretrained("FOLDER").eval()',
+                *tokenize_lines(manifest),
+                "outputs = model.generate(**inputs)",
+                "print(tokenizer.batch_decode(outputs, skip_special_tokens=True))",
+                "",
+            ]
+        )
