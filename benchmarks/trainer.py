@@ -25,6 +25,7 @@ from harness import Backbone
 from harness.api.backbone import Weights
 from harness.api.recipe import Recipe
 from harness.data.examples import Example
+from harness.model.contexts import default_context
 from harness.training.engines.padded import PaddedEngine
 
 LEARNING_RATE = 1e-4
@@ -146,7 +147,7 @@ def with_peft(model: PreTrainedModel, backbone: Backbone, recipe: Recipe) -> Any
     for compressor in recipe.compressors:
         roles = getattr(compressor, "roles", ())
         if not roles:
-            model = compressor.apply(model, backbone)
+            model = compressor.apply(model, backbone, default_context(model, backbone))
             continue
         options = compressor.options
         targets = [name for role in roles for name in backbone.modules(model, role)]

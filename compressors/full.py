@@ -9,7 +9,7 @@ from harness import Compressor, Options, Stage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness import Backbone
+    from harness import Backbone, Context
 
 
 class FullOptions(Options):
@@ -26,7 +26,9 @@ class Full(Compressor[FullOptions]):
     Options = FullOptions
     conflicts: ClassVar[frozenset[str]] = frozenset({"*"})
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Return the model unchanged, or with the paper's vocabulary if that is requested."""
         if self.options.paper_compat:
             backbone.resize_to_tokenizer(model)

@@ -12,7 +12,7 @@ from harness import Compressor, Options, Role, Stage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness import Backbone
+    from harness import Backbone, Context
 
 
 class LoraOptions(Options):
@@ -39,7 +39,9 @@ class Lora(Compressor[LoraOptions]):
     Options = LoraOptions
     roles: ClassVar[tuple[Role, ...]]
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Inject PEFT's layers in place; the adapter has the compressor's name."""
         import torch
         from peft import LoraConfig, inject_adapter_in_model

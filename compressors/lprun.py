@@ -12,7 +12,7 @@ from harness import STACKS, Compressor, HarnessError, Options, Stage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness import Backbone
+    from harness import Backbone, Context
 
 Strategy = Literal["alternating", "top", "bottom", "every"]
 _STRATEGIES = ("alternating", "top", "bottom", "every")
@@ -53,7 +53,9 @@ class LayerPruning(Compressor[LayerPruningOptions]):
     stage: ClassVar[Stage] = Stage.STRUCTURE
     Options = LayerPruningOptions
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Drop layers in place."""
         for stack in STACKS:
             depth = len(backbone.layers(model, stack))

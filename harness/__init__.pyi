@@ -3,6 +3,7 @@
 from .api.arrays import FloatArray
 from .api.backbone import STACKS, Backbone, Role, Stack, Weights
 from .api.compressor import Compressor, Stage
+from .api.context import Context
 from .api.events import DataRead, Evaluated, PhaseStarted, StepDone
 from .api.hookspecs import hookimpl
 from .api.metric import Metric, Score
@@ -10,6 +11,7 @@ from .api.options import Options, validate
 from .api.plugins import find_metrics
 from .api.registry import Register
 from .api.task import LengthProfile, Preparation, Prepared, Splits, Task
+from .api.version import API_VERSION
 from .backbones.pretrained import Pretrained
 from .costs.entry import plan, profile
 from .data.data_folder import DATA_VARIABLE, data_folder, find_file
@@ -42,6 +44,7 @@ from .sweeps.executor import Executor, Job, ProcessExecutor, WorkerExit
 __version__: str
 
 __all__ = [
+    "API_VERSION",
     "DATA_SUFFIXES",
     "DATA_VARIABLE",
     "HUB_PREFIX",
@@ -49,6 +52,7 @@ __all__ = [
     "STACKS",
     "Backbone",
     "Compressor",
+    "Context",
     "DataRead",
     "Dialect",
     "Evaluated",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from harness import Backbone, Compressor, HarnessError, Options, Stage
+from harness import Backbone, Compressor, Context, HarnessError, Options, Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,7 +25,9 @@ class BitFit(Compressor[BitFitOptions]):
     # LoRA would freeze the biases again.
     conflicts: ClassVar[frozenset[str]] = frozenset({"lora_ff", "lora_qv"})
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Choose what is trained; no module changes."""
         for name, parameter in model.named_parameters():
             module, _, kind = name.rpartition(".")

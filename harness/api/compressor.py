@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness.api.backbone import Backbone
+    from harness.api.context import Context
 
 
 class Stage(IntEnum):
@@ -53,13 +54,23 @@ class Compressor(ABC, Generic[OptionsT]):
         self.options = options
 
     @abstractmethod
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Change the model, in place or not, and return it.
 
         The method must work on real weights and on the meta device, because the same code counts
         parameters without weights and trains with weights. It sets ``requires_grad`` to select
-        the trained parameters. Random numbers come from torch's global generator, which the run
-        seeds.
+        the trained parameters. Random numbers come from ``context.generator`` or from torch's
+        global generator, which the run seeds.
+
+        It may be called several times, on skeletons and on weights. Keep nothing of a model in
+        ``self``.
+
+        Args:
+            model: the backbone's model, as compressors of earlier stages left it.
+            backbone: finds the model's layers and modules by role.
+            context: the device, the precision, and data and weights on demand.
         """
 
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:

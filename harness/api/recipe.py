@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any
 from harness.api.compressor import Compressor, Stage
 from harness.api.options import validate, written
 from harness.api.parts import GRAMMAR, read_options
-from harness.api.registry import Registry
+from harness.api.registry import Entry, Registry
+from harness.api.version import API_VERSION
 from harness.errors import HarnessError
 
 _PART = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?::(?P<options>.*))?")
@@ -55,11 +57,25 @@ def parse(text: str, registry: Registry) -> Recipe:
         name = match["name"]
         if name in compressors:
             raise HarnessError(f"The recipe {text!r} names {name!r} twice.", f"Name {name} once.")
-        cls: type[Compressor[Any]] = registry.find(name).load()
+        entry = registry.find(name)
+        cls: type[Compressor[Any]] = entry.load()
+        _check_version(cls, entry)
         options = read_options(match["options"], part)
         compressors[name] = cls(name, validate(cls.Options, options, f"compressor {name!r}"))
     _check_conflicts(compressors, text)
     return Recipe(tuple(sorted(compressors.values(), key=lambda c: (c.stage, c.name))))
+
+
+def _check_version(cls: type[Compressor[Any]], entry: Entry) -> None:
+    """Raise an error if a compressor's ``apply`` has the arguments of the first API version."""
+    if len(inspect.signature(cls.apply).parameters) != 3:
+        return
+    raise HarnessError(
+        f"The compressor {entry.name!r} of {entry.origin} was written for version 1 of the API: "
+        f"its apply takes (model, backbone). This is version {API_VERSION}.",
+        "Install a newer version of it. Its author adds one argument: "
+        "def apply(self, model, backbone, context)",
+    )
 
 
 def _check_conflicts(compressors: Mapping[str, Compressor[Any]], text: str) -> None:

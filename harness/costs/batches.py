@@ -127,7 +127,7 @@ def drawn_batches(
         _count(spec),
         spec.seed,
     )
-    return _frozen(spec, examples)
+    return _frozen(spec, examples, synthetic=True)
 
 
 def own_batches(spec: RunSpec, backbone: Backbone, task: Task[Any]) -> FrozenSchedule:
@@ -162,7 +162,7 @@ def _count(spec: RunSpec) -> int:
     return max(steps, _STEPS) * spec.train.batch_size * spec.train.accumulation
 
 
-def _frozen(spec: RunSpec, examples: Sequence[Example]) -> FrozenSchedule:
+def _frozen(spec: RunSpec, examples: Sequence[Example], synthetic: bool = False) -> FrozenSchedule:
     train = spec.train
     schedule = Schedule(examples, train.batch_size, train.accumulation, spec.seed)
-    return freeze(schedule, spec.probe)
+    return freeze(schedule, spec.probe, synthetic)

@@ -10,6 +10,7 @@ from harness.costs.memory_estimate import try_to_estimate
 from harness.errors import first_line
 from harness.measurement.request_server import ProcessEndedError, RequestServer, Service
 from harness.model.composition import compose
+from harness.model.contexts import skeleton_context
 from harness.spec.run_spec import RunSpec
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Step
@@ -77,7 +78,8 @@ class _EstimateService(Service):
             backbone = plugins.backbone(spec.backbone)
             recipe = plugins.recipe(spec.recipe)
             run = resolve_checkpointing(resolve_run(spec, backbone, recipe), longest)
-            skeleton = compose(backbone.skeleton(), backbone, recipe)
+            context = skeleton_context(backbone, spec.seed)
+            skeleton = compose(backbone.skeleton(), backbone, recipe, context)
             memory, reason = try_to_estimate(run, skeleton, longest)
         except Exception as error:
             # A recipe that cannot be built is a result of the sweep, not a reason not to start it.

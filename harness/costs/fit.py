@@ -9,6 +9,7 @@ import torch
 
 from harness.costs.memory_estimate import try_to_estimate
 from harness.model.composition import compose
+from harness.model.contexts import skeleton_context
 from harness.training.resolved_run import ResolvedRun
 from harness.training.schedule import Step
 
@@ -35,7 +36,8 @@ def resolve_checkpointing(run: ResolvedRun, longest: Step) -> ResolvedRun:
     """
     if run.spec.train.checkpointing != "auto":
         return run
-    skeleton = compose(run.backbone.skeleton(), run.backbone, run.recipe)
+    context = skeleton_context(run.backbone, run.spec.seed)
+    skeleton = compose(run.backbone.skeleton(), run.backbone, run.recipe, context)
     memory, _ = try_to_estimate(run, skeleton, longest)
     free = free_bytes(run.device)
     fits = memory is None or free is None or memory.peak_bytes <= free

@@ -10,6 +10,7 @@ from harness.api.recipe import Recipe
 from harness.costs.memory_estimate import try_to_estimate
 from harness.data.examples import Example
 from harness.model.composition import ParameterCount, compose, count_parameters, kept_layers, layers
+from harness.model.contexts import skeleton_context
 from harness.model.flops import training_flops
 from harness.records.profile import BatchesOf, MemoryEstimate
 from harness.records.record import Record
@@ -102,7 +103,7 @@ def plan_recipes(
     def plan_one(recipe: Recipe) -> Plan:
         model = backbone.skeleton()
         all_layers = layers(model, backbone)
-        model = compose(model, backbone, recipe)
+        model = compose(model, backbone, recipe, skeleton_context(backbone, spec.seed))
         kept = kept_layers(all_layers, layers(model, backbone))
         storage = _storage(count_parameters(model), tasks, tasks * original.total_bytes)
         flops = training_flops(model, source_tokens, target_tokens).total

@@ -18,11 +18,13 @@ from harness.measurement.probe import (
     add_flop_limit,
     measure_memory_of,
     measure_speed_of,
+    measured_process,
     warm_up,
     without_baseline,
 )
 from harness.measurement.process import MeasuredProcess
 from harness.model.composition import compose
+from harness.model.contexts import skeleton_context
 from harness.records.measurements import Memory, Speed
 from harness.records.phase import Phase
 from harness.records.profile import ProfiledRecipe
@@ -90,7 +92,7 @@ def each_recipe(
             except Exception as error:
                 _record_failure(row, error)
             if row.speed:
-                add_flop_limit(row.speed, backbone, recipe, frozen)
+                add_flop_limit(row.speed, backbone, recipe, frozen, spec.seed)
             yield row
 
 
@@ -102,7 +104,8 @@ def _add_estimate(
     frozen: FrozenSchedule,
 ) -> None:
     """Record the memory estimate of ``harness plan``, or the reason why there is none."""
-    skeleton = compose(backbone.skeleton(), backbone, recipe)
+    context = skeleton_context(backbone, spec.seed)
+    skeleton = compose(backbone.skeleton(), backbone, recipe, context)
     run = resolve_run(spec, backbone, recipe)
     row.predicted_memory, reason = try_to_estimate(run, skeleton, frozen.longest)
     if reason is not None:
@@ -154,7 +157,7 @@ class _Baseline:
         if self.memory is None or self._process is not None:
             return self.memory is not None
         with _unless_out_of_memory():
-            self._process = MeasuredProcess(self._spec, self._frozen.steps, self._frozen.longest)
+            self._process = measured_process(self._spec, self._frozen)
             warm_up(self._process, self._frozen)
             return True
         self.make_room()
@@ -190,7 +193,7 @@ def _measure(
     """Fill in a row; if an error ends the measurement, the numbers so far stay in the row."""
 
     def time(baseline_process: MeasuredProcess | None) -> Speed:
-        with MeasuredProcess(spec, frozen.steps, frozen.longest) as process:
+        with measured_process(spec, frozen) as process:
             row.attention = process.attention
             row.layers_kept = process.layers_kept
             row.parameters = process.parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,10 @@ from harness.records.run_folder import SPEC, StoredRun, find_runs, read_report
 from harness.spec.run_spec import RunSpec, read_toml, resolve
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.api.context import Context
+    from harness.data.calibration import CalibrationData
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,28 @@ class TrainedRun:
         set_seed(self.spec.seed)
         return self.backbone.load(self.spec.weights)
 
+    def _context(self) -> Context:
+        """Return the context that the run had; it reads the task's data if a compressor asks."""
+        from harness.training.resolved_run import resolve_run
+        from harness.training.run_context import run_context
+
+        spec = self.spec.model_copy(update={"device": "cpu"})
+        run = resolve_run(spec, self.backbone, self.recipe)
+
+        def read(examples: int) -> list[BatchEncoding]:
+            return run_context(replace(run, calibration=self._examples())).calibration(examples)
+
+        return replace(run_context(run), synthetic=False, read_batches=read)
+
+    def _examples(self) -> CalibrationData:
+        from harness.data.calibration import CalibrationData
+        from harness.data.token_cache import tokenize_once
+
+        task = installed().task(self.spec.task, self.spec.task_options)
+        rows = task.splits(self.spec.seed).train
+        split = tokenize_once(rows, self.tokenizer, task)
+        return CalibrationData.sample(split.examples, self.spec.seed)
+
     def load(self) -> PreTrainedModel:
         """Load the original model, apply the recipe, and copy the trained weights into it.
 
@@ -73,7 +98,7 @@ class TrainedRun:
         from harness.model.composition import compose
         from harness.training.trained_weights import FILE, load_weights
 
-        model = compose(self.original(), self.backbone, self.recipe)
+        model = compose(self.original(), self.backbone, self.recipe, self._context())
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         try:
             with torch.no_grad():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
+from harness.data.calibration import CalibrationData
 from harness.errors import first_line, is_out_of_memory
 from harness.measurement.process import MeasuredProcess
 from harness.model.flops import flop_limit
@@ -37,6 +38,7 @@ class FrozenSchedule:
         rounds: rounds of windows.
         steps: the warm-up, then one window's steps for each round.
         longest: the examples with the most tokens, as one optimizer step.
+        calibration: the examples that compressors may look at.
     """
 
     warmup: int
@@ -44,6 +46,7 @@ class FrozenSchedule:
     rounds: int
     steps: Sequence[Step]
     longest: Step
+    calibration: CalibrationData
 
     @property
     def mean_source_tokens(self) -> float:
@@ -56,8 +59,14 @@ class FrozenSchedule:
         return sum(s.target_tokens for s in self.steps) / sum(s.examples for s in self.steps)
 
 
-def freeze(schedule: Schedule, settings: ProbeSettings) -> FrozenSchedule:
-    """Take a probe's steps from the start of a run's own schedule."""
+def freeze(schedule: Schedule, settings: ProbeSettings, synthetic: bool = False) -> FrozenSchedule:
+    """Take a probe's steps from the start of a run's own schedule.
+
+    Args:
+        schedule: the order of the training examples.
+        settings: numbers of steps.
+        synthetic: whether the tokens of the examples are random.
+    """
     count = settings.warmup_steps + settings.rounds * settings.steps
     return FrozenSchedule(
         settings.warmup_steps,
@@ -65,6 +74,7 @@ def freeze(schedule: Schedule, settings: ProbeSettings) -> FrozenSchedule:
         settings.rounds,
         list(schedule.steps(0, count)),
         longest_step(schedule),
+        CalibrationData.sample(schedule.examples, schedule.seed, synthetic),
     )
 
 
@@ -101,16 +111,19 @@ def probe_speed(
     return speed
 
 
+def measured_process(spec: RunSpec, frozen: FrozenSchedule) -> MeasuredProcess:
+    """Start a process that trains a spec's recipe on a frozen schedule."""
+    return MeasuredProcess(spec, frozen.steps, frozen.longest, frozen.calibration)
+
+
 def _time(
     spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec | None, on_progress: OnProgress
 ) -> Speed:
     with ExitStack() as stack:
-        process = stack.enter_context(MeasuredProcess(spec, frozen.steps, frozen.longest))
+        process = stack.enter_context(measured_process(spec, frozen))
         baseline = None
         if baseline_spec is not None:
-            baseline = stack.enter_context(
-                MeasuredProcess(baseline_spec, frozen.steps, frozen.longest)
-            )
+            baseline = stack.enter_context(measured_process(baseline_spec, frozen))
             warm_up(baseline, frozen)
         return measure_speed_of(process, baseline, frozen, on_progress)
 
@@ -216,7 +229,7 @@ def probe_memory(spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec |
 
 def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
     """Measure the peak memory of a recipe in a process of its own."""
-    with MeasuredProcess(spec, frozen.steps, frozen.longest) as process:
+    with measured_process(spec, frozen) as process:
         reading = process.memory(spec.probe.memory_steps)
         parts = process.memory_parts()
     return Memory(
@@ -233,7 +246,7 @@ def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
 
 
 def add_flop_limit(
-    speed: Speed, backbone: Backbone, recipe: Recipe, frozen: FrozenSchedule
+    speed: Speed, backbone: Backbone, recipe: Recipe, frozen: FrozenSchedule, seed: int
 ) -> None:
     """Record the FLOP limit of a recipe's relative speed, and the share of it that was reached.
 
@@ -242,10 +255,11 @@ def add_flop_limit(
         backbone: the backbone.
         recipe: the recipe that was timed.
         frozen: the steps that were timed.
+        seed: the run's seed.
     """
     lengths = round(frozen.mean_source_tokens), round(frozen.mean_target_tokens)
     try:
-        speed.flop_limit_relative = flop_limit(backbone, recipe, *lengths)
+        speed.flop_limit_relative = flop_limit(backbone, recipe, *lengths, seed)
     except RuntimeError as error:  # A compressor may need real weights.
         reason = f"the recipe cannot be traced by shapes: {first_line(error)}"
         explain_nulls(speed, reason, "flop_limit_relative", "share_of_limit")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,7 @@ from harness.training.schedule import Step, prefetch
 
 if TYPE_CHECKING:
     from harness.api.backbone import Backbone
+    from harness.data.calibration import CalibrationData
     from harness.measurement.energy import Meter
     from harness.records.measurements import Energy, MemoryParts, TimeParts
     from harness.records.report import LayersKept, Parameters
@@ -34,13 +36,20 @@ class MeasuredProcess:
         spec: the recipe, the backbone and the settings.
         steps: the fixed schedule of steps that windows are taken from.
         longest: the step that memory is measured on.
+        calibration: the examples that compressors may look at; None gives them random tokens.
 
     Raises:
         OutOfMemoryError: the process ran out of memory; also raised by every method.
         HarnessError: raised in the process; also raised by every method.
     """
 
-    def __init__(self, spec: RunSpec, steps: Sequence[Step], longest: Step) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        steps: Sequence[Step],
+        longest: Step,
+        calibration: CalibrationData | None = None,
+    ) -> None:
         # The profiler that counts tensor bytes would otherwise write to the user's terminal.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -52,7 +61,7 @@ class MeasuredProcess:
         self.parameters: Parameters
         try:
             self.engine, self.attention, self.layers_kept, self.parameters = self._ask(
-                "prepare", spec, list(steps), longest
+                "prepare", spec, list(steps), longest, calibration
             )
         except BaseException:
             self.close()
@@ -136,7 +145,11 @@ class _TrainingService(Service):
     why_no_meter = "it was not requested"
 
     def prepare(
-        self, spec: RunSpec, steps: Sequence[Step], longest: Step
+        self,
+        spec: RunSpec,
+        steps: Sequence[Step],
+        longest: Step,
+        calibration: CalibrationData | None,
     ) -> tuple[str, str, LayersKept, Parameters]:
         """Build the trainer; return its engine, attention, kept layers and parameter counts."""
         from harness.api.plugins import installed
@@ -148,7 +161,7 @@ class _TrainingService(Service):
         self.backbone = plugins.backbone(spec.backbone)
         recipe = plugins.recipe(spec.recipe)
         # The cost of a step does not depend on the weights' values.
-        run = resolve_run(spec, self.backbone, recipe)
+        run = replace(resolve_run(spec, self.backbone, recipe), calibration=calibration)
         trainer = load_trainer(run, drawn_on_device=True)
         trainer.model.train()
         self.trainer = trainer

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.api.backbone import STACKS, Backbone, Stack
+from harness.model.contexts import default_context
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from harness.api.context import Context
     from harness.api.recipe import Recipe
 
 Layers = Mapping[Stack, Sequence["nn.Module"]]
@@ -34,13 +36,22 @@ class ParameterCount:
     trainable_bytes: int
 
 
-def compose(model: PreTrainedModel, backbone: Backbone, recipe: Recipe) -> PreTrainedModel:
+def compose(
+    model: PreTrainedModel, backbone: Backbone, recipe: Recipe, context: Context | None = None
+) -> PreTrainedModel:
     """Apply the compressors of a recipe, stage by stage, and return the model.
 
     Do not use the passed model afterwards: compressors may change it in place.
+
+    Args:
+        model: the backbone's model or skeleton.
+        backbone: the backbone that the model came from.
+        recipe: the recipe to apply.
+        context: what the compressors may ask for; by default random tokens and pre-trained weights.
     """
+    context = context or default_context(model, backbone)
     for compressor in recipe.compressors:
-        model = compressor.apply(model, backbone)
+        model = compressor.apply(model, backbone, context)
     for parameter in backbone.always_trained(model):
         parameter.requires_grad_(True)
     return model

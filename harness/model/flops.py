@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.model.composition import compose
+from harness.model.contexts import skeleton_context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,7 +36,9 @@ class StepFlops:
         return self.forward + self.backward
 
 
-def flop_limit(backbone: Backbone, recipe: Recipe, source_tokens: int, target_tokens: int) -> float:
+def flop_limit(
+    backbone: Backbone, recipe: Recipe, source_tokens: int, target_tokens: int, seed: int = 0
+) -> float:
     """Return a recipe's speed relative to full fine-tuning if only matrix products took time.
 
     It is the quotient of full fine-tuning's and the recipe's floating-point operations.
@@ -45,9 +48,11 @@ def flop_limit(backbone: Backbone, recipe: Recipe, source_tokens: int, target_to
         recipe: the recipe, which is applied to a skeleton of the backbone.
         source_tokens: mean length of the sources in tokens.
         target_tokens: mean length of the targets in tokens.
+        seed: the seed of the run, for compressors that draw what they change.
     """
     full = training_flops(backbone.skeleton(), source_tokens, target_tokens)
-    compressed = compose(backbone.skeleton(), backbone, recipe)
+    context = skeleton_context(backbone, seed)
+    compressed = compose(backbone.skeleton(), backbone, recipe, context)
     return full.total / training_flops(compressed, source_tokens, target_tokens).total
 
 

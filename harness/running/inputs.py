@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from harness.api.metric import Metric
 from harness.api.plugins import Plugins
 from harness.api.task import Splits, Task
+from harness.data.calibration import CalibrationData
 from harness.data.examples import TokenizedSplit, check_fit, check_useful
 from harness.data.hashing import data_hash
 from harness.data.token_cache import tokenize_once
@@ -94,8 +95,9 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
         check_useful(split, tokenizer, task)
     if reason := chooser.unreadable(references_of(eval_rows, chooser)):
         raise HarnessError(f"{best_metric} cannot choose the best weights.", reason)
+    calibration = CalibrationData.sample(train.examples, spec.seed)
     return Inputs(
-        run,
+        replace(run, calibration=calibration),
         task,
         metrics,
         best_metric,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 
 from harness.api.recipe import Recipe
 from harness.data.examples import Example
@@ -17,6 +17,7 @@ from harness.model.composition import compose
 from harness.records.report import MergeCheck
 from harness.training.engines.padded import PaddedEngine
 from harness.training.resolved_run import ResolvedRun
+from harness.training.run_context import load_original, run_context
 
 
 @torch.inference_mode()
@@ -82,8 +83,7 @@ def load_trained(run: ResolvedRun, trained: Mapping[str, Tensor]) -> PreTrainedM
 
     Its frozen weights are exact; training in bfloat16 rounds them.
     """
-    set_seed(run.spec.seed)
-    model = compose(run.backbone.load(run.spec.weights), run.backbone, run.recipe)
+    model = compose(load_original(run), run.backbone, run.recipe, run_context(run))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in trained:

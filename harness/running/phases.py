@@ -75,7 +75,8 @@ def probe(context: RunContext) -> None:
     if report.memory is None:
         _measure_memory(context, baseline)
     if report.speed:
-        add_flop_limit(report.speed, setup.run.backbone, setup.run.recipe, setup.frozen)
+        run = setup.run
+        add_flop_limit(report.speed, run.backbone, run.recipe, setup.frozen, spec.seed)
 
 
 def _measure_speed(context: RunContext, baseline: RunSpec | None) -> None:

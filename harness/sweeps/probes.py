@@ -11,6 +11,7 @@ from random import Random
 from typing import NamedTuple
 
 from harness import clock
+from harness.data.calibration import CalibrationData
 from harness.data.examples import tokenize
 from harness.measurement.probe import longest_step
 from harness.measurement.process import MeasuredProcess
@@ -107,7 +108,8 @@ class Probes:
 
 def probe(spec: RunSpec, batches: ProbeBatches) -> Costs:
     """Time a few steps and a few predictions of a recipe, in a process of its own."""
-    sample = [e for step in batches.steps for batch in step.micro_batches for e in batch][:_DECODED]
+    examples = [e for step in batches.steps for batch in step.micro_batches for e in batch]
+    sample = examples[:_DECODED]
     longest = max(len(example.target) for example in sample)
 
     def decode(settings: DecodingSettings) -> float:
@@ -117,7 +119,11 @@ def probe(spec: RunSpec, batches: ProbeBatches) -> Costs:
         return process.decode([example.source for example in sample], short) / len(sample)
 
     began = clock.seconds()
-    with MeasuredProcess(spec, batches.steps, batches.longest) as process, _limited(process):
+    calibration = CalibrationData.sample(examples, spec.seed)
+    with (
+        MeasuredProcess(spec, batches.steps, batches.longest, calibration) as process,
+        _limited(process),
+    ):
         start = clock.seconds() - began
         process.window(0, 1)
         first = process.window(0, 1)

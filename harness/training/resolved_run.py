@@ -9,6 +9,7 @@ import torch
 
 from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
+from harness.data.calibration import CalibrationData
 from harness.errors import HarnessError
 from harness.spec.run_spec import RunSpec
 from harness.training.engines.fused_attention import without_cudnn_attention
@@ -32,6 +33,7 @@ class ResolvedRun:
         recipe: built from the spec's text.
         device: the device to train on.
         dtype: the data type of matrix products.
+        calibration: examples for compressors that look at data; None gives them random tokens.
     """
 
     spec: RunSpec
@@ -39,6 +41,7 @@ class ResolvedRun:
     recipe: Recipe
     device: torch.device
     dtype: torch.dtype
+    calibration: CalibrationData | None = None
 
     @property
     def checkpointing(self) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 
 from harness.api.compressor import Stage
 from harness.errors import HarnessError
@@ -21,6 +21,7 @@ from harness.training.engines.padded import Batch, Engine
 from harness.training.optimizer import make_optimizer
 from harness.training.processes import SINGLE_PROCESS, Processes
 from harness.training.resolved_run import ResolvedRun
+from harness.training.run_context import load_original, run_context
 
 
 @dataclass
@@ -147,17 +148,14 @@ def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:
 
     Args:
         run: the settings, the backbone and the recipe.
-        drawn_on_device: draw random weights on the device, which takes a second instead of a
-            minute for a large model. They differ from the weights that a CPU draws.
+        drawn_on_device: see ``load_original``.
     """
-    spec, backbone = run.spec, run.backbone
-    set_seed(spec.seed)
-    on_device = drawn_on_device and spec.weights == "random"
-    with run.device if on_device else nullcontext():
-        model = backbone.load(spec.weights)
+    backbone = run.backbone
+    model = load_original(run, drawn_on_device=drawn_on_device)
     original = count_parameters(model).total
     before = layers(model, backbone)
-    model = compose(model, backbone, run.recipe)
+    context = run_context(run, drawn_on_device=drawn_on_device)
+    model = compose(model, backbone, run.recipe, context)
     kept = kept_layers(before, layers(model, backbone))
     return build_trainer(
         model,

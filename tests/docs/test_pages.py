@@ -15,6 +15,7 @@ PAGES = {
     "backbone": "write-a-backbone",
     "compressor": "write-a-compressor",
     "executor": "write-an-executor",
+    "influence": "write-a-compressor",
     "metric": "write-a-metric",
     "observer": "write-an-observer",
     "task": "write-a-task",

@@ -1,16 +1,17 @@
 """The grammar of recipes: canonical text, any order, and errors that suggest corrections."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import HarnessError, Stage
+from harness import Compressor, HarnessError, Options, Stage
 from harness.api.parts import split_parts
 from harness.api.plugins import installed
 from harness.api.recipe import Recipe, parse
+from harness.api.registry import Origin, Register, Registry
 
 BOOLEANS = st.sampled_from(["true", "false"])
 KEEP = st.sampled_from(["all", "top", "every", "1-3.5.7", "2"])
@@ -120,3 +121,21 @@ def test_mistakes_are_explained(text: str, complaint: str) -> None:
     with pytest.raises(HarnessError) as raised:
         read(text)
     assert complaint in str(raised.value)
+
+
+class Dated(Compressor[Any]):
+    """A compressor as the first version of the API had them."""
+
+    stage: ClassVar[Stage] = Stage.STRUCTURE
+    Options = Options
+
+    def apply(self, model: Any, backbone: Any) -> Any:  # type: ignore[override]
+        return model
+
+
+def test_a_compressor_of_the_first_api_version_is_refused_with_the_edit_that_mends_it() -> None:
+    registry = Registry("compressor")
+    Register(registry, Origin("their-package", "1.4"))("dated", Dated, "of old")
+    with pytest.raises(HarnessError, match=r"'dated' of their-package 1\.4 .* version 1") as raised:
+        parse("dated", registry)
+    assert "def apply(self, model, backbone, context)" in str(raised.value.hint)

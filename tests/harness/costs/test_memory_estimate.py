@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness import Backbone, Compressor, Options, Stage
+from harness import Backbone, Compressor, Context, Options, Stage
 from harness.api.plugins import installed
 from harness.api.recipe import Recipe, parse
 from harness.costs.batches import drawn_batches, lengths_of, profile_spec
@@ -135,7 +135,7 @@ class ReadsValues(Compressor[Options]):
     stage = Stage.STRUCTURE
     Options = Options
 
-    def apply(self, model: Any, backbone: Backbone) -> Any:
+    def apply(self, model: Any, backbone: Backbone, context: Context) -> Any:
         weight = model.get_input_embeddings().weight
 
         def look(*_: Any) -> None:

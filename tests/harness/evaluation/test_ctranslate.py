@@ -23,6 +23,7 @@ from harness.backbones.bart import Bart
 from harness.backbones.t5 import T5
 from harness.evaluation.ctranslate import require_ctranslate2, translate, translate_signature
 from harness.evaluation.decoding import generate
+from harness.model.contexts import default_context
 from harness.spec.decoding import DecodingSettings
 
 pytest.importorskip("ctranslate2")
@@ -82,7 +83,8 @@ def pruned_with_lora(model: PreTrainedModel, backbone: Backbone) -> PreTrainedMo
     backbone.keep_layers(model, "encoder", [1, 3])
     backbone.keep_layers(model, "decoder", [2, 3])
     torch.manual_seed(0)
-    model = LoraFF("lora_ff", LoraOptions(r=4)).apply(model, backbone)
+    compressor = LoraFF("lora_ff", LoraOptions(r=4))
+    model = compressor.apply(model, backbone, default_context(model, backbone))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from compressors.lora import LoraFF, LoraOptions, LoraQV
+from compressors.lora import Lora, LoraFF, LoraOptions, LoraQV
 from harness import Backbone
 from harness.backbones.bart import Bart
 from harness.backbones.t5 import T5
 from harness.evaluation.decoding import generate, signature
+from harness.model.contexts import default_context
 from harness.spec.decoding import DecodingSettings
 
 VOCABULARY = 60
@@ -87,16 +88,15 @@ def _bart_pruned(seed: int = 2) -> PreTrainedModel:
 
 
 def _t5_lora(seed: int = 10) -> PreTrainedModel:
-    model = LoraFF("lora_ff", LoraOptions(r=4)).apply(_t5(seed), T5("tiny"))
-    return _with_random_updates(model)
+    return _adapted(LoraFF("lora_ff", LoraOptions(r=4)), _t5(seed), T5("tiny"))
 
 
 def _bart_lora(seed: int = 2) -> PreTrainedModel:
-    model = LoraQV("lora_qv", LoraOptions(r=4)).apply(_bart(seed), Bart("tiny"))
-    return _with_random_updates(model)
+    return _adapted(LoraQV("lora_qv", LoraOptions(r=4)), _bart(seed), Bart("tiny"))
 
 
-def _with_random_updates(model: PreTrainedModel) -> PreTrainedModel:
+def _adapted(lora: Lora, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    model = lora.apply(model, backbone, default_context(model, backbone))
     # A fresh adapter changes nothing: B is zero.
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -16,6 +16,7 @@ from pydantic import Field
 from harness import (
     Backbone,
     Compressor,
+    Context,
     HarnessError,
     Metric,
     Options,
@@ -63,7 +64,9 @@ class Costly(Compressor[Costs]):
     stage: ClassVar[Stage] = Stage.OBJECTIVE
     Options = Costs
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Sleep and allocate before every forward pass of training."""
         visits: Counter[int] = Counter()
         if self.options.seconds:
@@ -91,7 +94,9 @@ class Refusing(Compressor[Options]):
     stage: ClassVar[Stage] = Stage.STRUCTURE
     Options = Options
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Raise the error."""
         raise HarnessError("It has no such layers.", "Choose others.")
 
@@ -102,7 +107,9 @@ class Failing(Compressor[Options]):
     stage: ClassVar[Stage] = Stage.OBJECTIVE
     Options = Options
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Fail before the forward pass, where the first token says so."""
 
         def fail(module: torch.nn.Module, args: Any, kwargs: dict[str, torch.Tensor]) -> None:
@@ -124,7 +131,9 @@ class Stuck(Compressor[Options]):
     stage: ClassVar[Stage] = Stage.OBJECTIVE
     Options = Options
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Sleep for ever before a forward pass of training."""
 
         def wait(module: torch.nn.Module, args: Any) -> None:
@@ -141,7 +150,9 @@ class Killed(Compressor[Options]):
     stage: ClassVar[Stage] = Stage.OBJECTIVE
     Options = Options
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Kill the process before the first forward pass on real weights."""
 
         def kill(module: torch.nn.Module, args: Any) -> None:

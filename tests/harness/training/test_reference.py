@@ -19,6 +19,7 @@ from harness.api.plugins import installed
 from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.model.composition import compose
+from harness.model.contexts import default_context
 from harness.training.engines.packed import PackedEngine, choose_engine
 
 STEPS = 50
@@ -122,7 +123,7 @@ def with_peft(model: PreTrainedModel, backbone: Backbone, text: str) -> Any:
     """Apply a recipe as a user of PEFT would: its own wrapper, its own adapter name."""
     for compressor in parse(text, installed().compressors).compressors:
         if not (roles := getattr(compressor, "roles", ())):
-            model = compressor.apply(model, backbone)
+            model = compressor.apply(model, backbone, default_context(model, backbone))
             continue
         targets = [name for role in roles for name in backbone.modules(model, role)]
         config = LoraConfig(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness import Backbone, Compressor, HarnessError, Options, Stage
+from harness import Backbone, Compressor, Context, HarnessError, Options, Stage
 from harness.api.plugins import installed
 from harness.api.recipe import Recipe, parse
 from harness.backbones.t5 import T5
@@ -152,7 +152,9 @@ class Stray(Compressor[Options]):
     stage: ClassVar[Stage] = Stage.ADAPTER
     Options = Options
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         model.register_parameter("stray", nn.Parameter(torch.ones(3)))
         return model
 

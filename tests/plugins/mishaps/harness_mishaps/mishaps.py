@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness import Backbone, Compressor, Options, Stage
+from harness import Backbone, Compressor, Context, Options, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,9 @@ class Mishap(Compressor[Any]):
     stage: ClassVar[Stage] = Stage.STRUCTURE
     Options = Options
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Call ``strike`` in every training forward pass of the first layer."""
 
         def forward(module: Any, arguments: tuple[Tensor, ...]) -> None:
@@ -51,14 +53,16 @@ class Hungry(Mishap):
 
     Options = HungryOptions
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Set the limit if the model has real weights."""
         if not next(model.parameters()).is_meta:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             _, hard = resource.getrlimit(resource.RLIMIT_AS)
             now = pages * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (now + self.options.limit, hard))
-        return super().apply(model, backbone)
+        return super().apply(model, backbone, context)
 
     def strike(self, hidden: Tensor) -> None:
         """Allocate memory for the batch."""
