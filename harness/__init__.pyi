@@ -31,6 +31,9 @@ from .data.turns import Joining, exchanges, turn_column
 from .errors import HarnessError, is_out_of_memory
 from .evaluation.entry import score
 from .export.entry import export_run
+from .generation.entry import generate, load
+from .generation.generated import Generated
+from .generation.loading import LoadedModel
 from .records.report import Report
 from .records.run_folder import StoredRun
 from .records.tensor_file import write_tensors
@@ -58,10 +61,12 @@ __all__ = [
     "Evaluated",
     "Executor",
     "FloatArray",
+    "Generated",
     "HarnessError",
     "Job",
     "Joining",
     "LengthProfile",
+    "LoadedModel",
     "Metric",
     "Options",
     "PhaseStarted",
@@ -95,6 +100,7 @@ __all__ = [
     "find_file",
     "find_metrics",
     "folder_hash",
+    "generate",
     "hash_text",
     "hash_texts",
     "holds_lists",
@@ -102,6 +108,7 @@ __all__ = [
     "is_data_path",
     "is_hub_reference",
     "is_out_of_memory",
+    "load",
     "load_from_hub",
     "load_report",
     "load_reports",

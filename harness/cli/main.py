@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from harness import __version__
 from harness.api.plugins import installed
+from harness.cli.generate import generate
 from harness.cli.listing import list_plugins
 from harness.cli.plan import plan
 from harness.cli.prepare import prepare
@@ -57,6 +58,7 @@ app.command("profile")(profile)
 app.command("score")(score)
 app.command("prepare")(prepare)
 app.command("stats")(stats)
+app.command("generate")(generate)
 
 
 def _version(requested: bool) -> None:

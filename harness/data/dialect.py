@@ -15,7 +15,8 @@ from typing import BinaryIO, TextIO, cast
 
 from harness.errors import HarnessError
 
-_HEAD_BYTES = 1 << 16
+HEAD_BYTES = 1 << 16
+"""Size of the piece at the start of a file from which its properties are detected."""
 _HEAD_ROWS = 50
 _BYTE_ORDER_MARKS = {
     # UTF-32 first, because its byte order mark begins with that of UTF-16.
@@ -80,10 +81,7 @@ def open_text(path: Path, dialect: Dialect, newline: str = "") -> Iterator[TextI
         HarnessError: the text is not in the encoding; the message names the likely one.
     """
     with _open_bytes(path) as head_file:
-        head = head_file.read(_HEAD_BYTES)
-    encoding = dialect.encoding or _marked(head) or "utf-8-sig"
-    if dialect.encoding is None and encoding == "utf-8-sig" and b"\0" in head:
-        raise _undecodable(path, head, "it holds zero bytes")
+        encoding = encoding_of(path, head_file.read(HEAD_BYTES), dialect)
     with _open_bytes(path) as raw, io.TextIOWrapper(raw, encoding, newline=newline) as text:
         try:
             yield text
@@ -101,6 +99,23 @@ def open_text(path: Path, dialect: Dialect, newline: str = "") -> Iterator[TextI
             ) from error
 
 
+def encoding_of(path: Path, head: bytes, dialect: Dialect) -> str:
+    """Return the encoding of a text file.
+
+    Args:
+        path: the file, for messages.
+        head: the first bytes of the file.
+        dialect: may name the encoding.
+
+    Raises:
+        HarnessError: the file has zero bytes, which UTF-8 text has not.
+    """
+    encoding = dialect.encoding or _marked(head) or "utf-8-sig"
+    if dialect.encoding is None and encoding == "utf-8-sig" and b"\0" in head:
+        raise _undecodable(path, head, "it holds zero bytes")
+    return encoding
+
+
 def _open_bytes(path: Path) -> BinaryIO:
     if path.name.endswith(".gz"):
         return cast(BinaryIO, gzip.open(path, "rb"))
@@ -115,7 +130,7 @@ def _around(path: Path, encoding: str) -> bytes:
     """Return the first piece of a file that cannot be decoded."""
     decoder = codecs.getincrementaldecoder(encoding)()
     with _open_bytes(path) as file:
-        while piece := file.read(_HEAD_BYTES):
+        while piece := file.read(HEAD_BYTES):
             try:
                 decoder.decode(piece)
             except UnicodeError:
@@ -178,11 +193,20 @@ def find_delimiter(path: Path, dialect: Dialect) -> tuple[str, str | None]:
     """
     if dialect.delimiter is not None:
         return dialect.delimiter, None
+    with open_text(path, dialect) as text:
+        return likely_delimiter(path, text.read(HEAD_BYTES), whole=not text.read(1))
+
+
+def likely_delimiter(path: Path, head: str, *, whole: bool) -> tuple[str, str | None]:
+    """Return the delimiter that fits the first rows of a CSV file, and a note if it was guessed.
+
+    Args:
+        path: the file; its name tells the usual delimiter.
+        head: the start of the file.
+        whole: whether that is the whole file.
+    """
     usual = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ","
     candidates = [usual, *(d for d in _DELIMITERS if d != usual)]
-    with open_text(path, dialect) as text:
-        head = text.read(_HEAD_BYTES)
-        whole = not text.read(1)
     for delimiter in candidates:
         if _fits(head, delimiter, whole):
             if delimiter == usual:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
@@ -151,7 +151,7 @@ class TableTask(Task[OptionsT]):
     def _has_target(self, table: Table, source_column: str) -> bool:
         """Return whether a column of targets is named or can be guessed."""
         named = self.options.target_column is not None
-        return named or bool(_guesses(table, "target", source_column))
+        return named or bool(likely_columns(table.columns, "target", source_column))
 
     def _answers(self, table: Table, column: str, ids: list[str]) -> dict[str, list[Any]]:
         """Return the answers of dialogues as targets, and the turns before them as sources."""
@@ -185,7 +185,7 @@ class TableTask(Task[OptionsT]):
                     _hint(table, role),
                 )
             return named
-        guesses = _guesses(table, role, other)
+        guesses = likely_columns(table.columns, role, other)
         if len(guesses) == 1:
             return guesses[0]
         problem = (
@@ -217,11 +217,18 @@ class TableTask(Task[OptionsT]):
         return None
 
 
-def _guesses(table: Table, role: Role, other: str | None) -> list[str]:
-    """Return the columns whose names fit a role."""
-    columns = [c for c in table.columns if c.lower() in _NAMES[role] and c != other]
+def likely_columns(names: Iterable[str], role: Role, other: str | None = None) -> list[str]:
+    """Return the columns whose names fit a role.
+
+    Args:
+        names: names of the columns of a table.
+        role: source or target.
+        other: the column of the other role.
+    """
+    known = [name for name in names if name != other]
+    columns = [name for name in known if name.lower() in _NAMES[role]]
     if not columns and role == "source":
-        columns = [c for c in table.columns if c.lower() in _TURNS and c != other]
+        columns = [name for name in known if name.lower() in _TURNS]
     return columns
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from peft.tuners.tuners_utils import BaseTunerLayer
+
 from harness.api.plugins import installed
 from harness.errors import HarnessError
 from harness.export.manifest import Manifest, read_manifest
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.api.backbone import Backbone
+    from harness.api.compressor import Compressor
 
 
 class LoadedModel(NamedTuple):
@@ -44,6 +47,7 @@ class _Parts(NamedTuple):
     usage: Usage
     backbone: Backbone
     precision: str
+    compressors: tuple[Compressor[Any], ...] = ()
 
 
 def load_text_model(
@@ -97,6 +101,47 @@ def load_text_model(
     )
 
 
+def load_merged(reference: str) -> LoadedModel:
+    """Load a model without adapters, ready for transformers' ``generate``.
+
+    Args:
+        reference: as in ``load_text_model``.
+
+    Raises:
+        HarnessError: there is no such model, it lacks files, or its adapters cannot be merged.
+    """
+    parts = _read(reference)
+    model, usage = parts.model, parts.usage
+    for compressor in reversed(parts.compressors):
+        model = compressor.merge(model)
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise HarnessError(
+            f"The adapters of {reference!r} cannot be merged into its weights.",
+            "Predict with them: harness.generate(MODEL, TEXTS)",
+        )
+    _set_generation(model, usage.settings)
+    parts.tokenizer.model_max_length = usage.max_source_length
+    return LoadedModel(model.eval(), parts.tokenizer, usage.prefix)
+
+
+def _set_generation(model: PreTrainedModel, settings: DecodingSettings) -> None:
+    """Replace a model's generation settings, apart from its special tokens."""
+    from transformers import GenerationConfig
+
+    old = model.generation_config
+    special = {name: value for name, value in old.to_dict().items() if name.endswith("_token_id")}
+    model.generation_config = GenerationConfig(
+        **special,
+        num_beams=settings.beams,
+        max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens or None,
+        no_repeat_ngram_size=settings.no_repeat_ngram,
+        length_penalty=settings.length_penalty,
+        repetition_penalty=settings.repetition_penalty,
+        early_stopping=settings.early_stopping,
+    )
+
+
 def _read(reference: str) -> _Parts:
     folder = Path(reference).expanduser()
     if (folder / REPORT).is_file() or _holds_runs(folder):
@@ -122,7 +167,8 @@ def _read_run(place: Path) -> _Parts:
     usage = Usage(run.report.id, run.prefix, run.max_source_length, decoding_of(run.spec.test))
     decoding = run.report.decoding or ""
     precision = next((p for p in ("float32", "bfloat16") if f"|{p}|" in decoding), "auto")
-    return _Parts(run.load(), run.tokenizer, usage, run.backbone, precision)
+    compressors = tuple(run.recipe.compressors)
+    return _Parts(run.load(), run.tokenizer, usage, run.backbone, precision, compressors)
 
 
 def _read_published(reference: str, manifest: Manifest | None) -> _Parts:

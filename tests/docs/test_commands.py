@@ -45,7 +45,7 @@ KINDS = {
     "toml": r"\[|\w+ = ",
     "python": r"from |import |class |def |@|\"\"\"",
     "folder": r"\w+/\n",
-    "picture": r"\w+ +[a-z ]+\n\w+ +[a-z ]+\n",
+    "picture": r"\w+ +[A-Za-z ]+\n\w+ +[A-Za-z ]+\n",
 }
 """Kind of a block -> pattern of its first words."""
 
@@ -60,6 +60,7 @@ NEEDS = {
     r"--task (samsum)$": r"{0} is not available",
     r"--task hub:(\S+)": r"{0} is not available",
     r"sweep (paper/\w+)": r"backbone '\S+' is not on this machine|data of \S+ were not found",
+    r"^harness generate (results/RUN)\b": r"{0}|notes\.jsonl",
     # Plugins of the package of examples, which is not installed here.
     r"\b(bitfit|commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",
     r"\b(slurm)\b": r"'{0}'",
