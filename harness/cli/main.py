@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from harness import __version__
 from harness.api.plugins import installed
+from harness.cli.export import export
 from harness.cli.generate import generate
 from harness.cli.listing import list_plugins
 from harness.cli.plan import plan
@@ -52,6 +53,7 @@ app.command("run")(run)
 app.command("sweep")(sweep)
 app.command("report")(report)
 app.command("recommend")(recommend)
+app.command("export")(export)
 app.command("list")(list_plugins)
 app.command("plan")(plan)
 app.command("profile")(profile)

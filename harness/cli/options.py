@@ -91,6 +91,9 @@ SnapshotEvery = Annotated[
         help="Seconds between saves of the training state; an interrupted run resumes from it.",
     ),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -206,7 +206,7 @@ def run_stock_process(reference: Reference, folder: Path, base: Path | str | Non
             "result": str(work / "result.json"),
         }
         (work / "request.json").write_text(json.dumps(request), "utf-8")
-        start_stock_process(PROGRAM, work / "request.json")
+        start_stock_process(PROGRAM, str(work / "request.json"))
         result: dict[str, Any] = json.loads((work / "result.json").read_text("utf-8"))
         tensors = load_file(work / "logits.safetensors")
     tokens = (result["sources"], result["targets"])
@@ -223,21 +223,21 @@ def run_stock_process(reference: Reference, folder: Path, base: Path | str | Non
     )
 
 
-def start_stock_process(program: Path, request: Path) -> None:
+def start_stock_process(program: Path, *arguments: str) -> None:
     """Run a program that imports stock libraries alone, until it ends.
 
     Args:
-        program: the program, which blocks the import of the harness itself.
-        request: the file that it reads.
+        program: the program.
+        arguments: its arguments.
 
     Raises:
         HarnessError: it failed.
     """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.run(
-        [sys.executable, "-P", str(program), str(request)],
+        # -P: neither the program's folder nor the present one is searched for modules.
+        [sys.executable, "-P", str(program), *arguments],
         env=environment,
-        cwd=request.parent,
         capture_output=True,
         text=True,
         check=False,

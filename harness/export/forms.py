@@ -26,7 +26,7 @@ class Written(NamedTuple):
         dtype: data type of the weights, or their quantization.
         weights_sha256: hash of the weights.
         base: of an adapter: its base, relative to the adapter, or the original's name.
-        base_sha256: of an adapter: hash of the weights of its base.
+        base_sha256: of an adapter: hash of the weights of its base; None if that is the original.
     """
 
     dtype: str
@@ -80,6 +80,7 @@ class ExportForm(ABC):
 
 FORMS = {
     "merged": "harness.export.merged:Merged",
+    "adapter": "harness.export.adapter:Adapter",
 }
 """Name of a form -> module and class; a module is imported when its form is used."""
 

@@ -80,7 +80,8 @@ class Manifest(Record):
     base: str | None = None
     """Of an adapter: the folder of its base, relative to the adapter, or the original's name."""
     base_sha256: str | None = None
-    """Of an adapter: hash of the weights of its base."""
+    """Of an adapter: hash of the weights of its base; null if that is the original, which
+    ``backbone_version`` identifies."""
     weights_sha256: str
     """Hash of the weights in this folder."""
     check: ExportCheck

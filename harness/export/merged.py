@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from harness.errors import HarnessError
 from harness.export.check import check_torch
 from harness.export.forms import ExportForm, Written, tokenize_lines
+from harness.export.rebuild_base import weights_hash
 from harness.export.stock_model import (
     generation_settings,
     merge,
     merged_skeleton,
-    require_stock,
+    require_mergeable,
     save_model,
 )
-from harness.export.weights_hash import weights_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +39,7 @@ class Merged(ExportForm):
             raise HarnessError(
                 "A merged model is not quantized.", "--quantization belongs to --ctranslate2"
             )
-        require_stock(merged_skeleton(run), run.report.recipe)
+        require_mergeable(merged_skeleton(run), run.report.recipe)
 
     def write(
         self,
@@ -50,7 +50,7 @@ class Merged(ExportForm):
     ) -> Written:
         """Write configuration, weights, tokenizer and settings of the search."""
         model = merge(run, model)
-        require_stock(model, run.report.recipe)
+        require_mergeable(model, run.report.recipe)
         model.generation_config = generation_settings(model.generation_config, run.spec.test)
         save_model(model, str(workspace.folder), request.dtype)
         run.tokenizer.save_pretrained(workspace.folder)

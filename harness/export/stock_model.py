@@ -27,27 +27,41 @@ def merge(run: TrainedRun, model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def require_stock(model: PreTrainedModel, recipe: str) -> None:
-    """Check that a model built from the configuration has exactly the weights of this model.
+def stock_skeleton(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model that transformers builds from a model's configuration, without weights.
 
     Raises:
-        HarnessError: weights are left over or missing.
+        HarnessError: transformers cannot build it.
     """
     try:
         with torch.device("meta"):
-            stock = AutoModelForSeq2SeqLM.from_config(model.config)
+            return AutoModelForSeq2SeqLM.from_config(model.config)
     except Exception as error:  # The errors of unknown configurations are not documented.
         raise HarnessError(
             f"transformers cannot build a model from the configuration: {first_line(error)}.",
             "Models of a family that transformers lacks cannot be exported.",
         ) from error
+
+
+def require_stock(model: PreTrainedModel, what: str, hint: str) -> None:
+    """Check that a model built from the configuration has exactly the weights of this model.
+
+    Args:
+        model: a model without adapters.
+        what: names the model in the message.
+        hint: the remedy.
+
+    Raises:
+        HarnessError: weights are left over or missing.
+    """
+    stock = stock_skeleton(model)
     here = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     there = {name: tuple(tensor.shape) for name, tensor in stock.state_dict().items()}
     extra, missing = sorted(here.keys() - there.keys()), sorted(there.keys() - here.keys())
     other = sorted(name for name in here.keys() & there.keys() if here[name] != there[name])
     problems = [
-        f"{len(names):,} weights {what} ({', '.join(names[:2])}{', ...' * (len(names) > 2)})"
-        for names, what in (
+        f"{len(names):,} weights {which} ({', '.join(names[:2])}{', ...' * (len(names) > 2)})"
+        for names, which in (
             (extra, "have no place in it"),
             (missing, "are missing"),
             (other, "have another shape"),
@@ -56,10 +70,22 @@ def require_stock(model: PreTrainedModel, recipe: str) -> None:
     ]
     if problems:
         raise HarnessError(
-            f"The merged model of {recipe} is not a {type(stock).__name__} of transformers: "
-            f"{'; '.join(problems)}.",
-            "Export the adapter, if the recipe has one: --adapter",
+            f"{what} is not a {type(stock).__name__} of transformers: {'; '.join(problems)}.",
+            hint,
         )
+
+
+def require_mergeable(model: PreTrainedModel, recipe: str) -> None:
+    """Check that a merged model is a plain one.
+
+    Raises:
+        HarnessError: it is not.
+    """
+    require_stock(
+        model,
+        f"The recipe {recipe} cannot be merged: the result",
+        "Export the adapter, if the recipe has one: --adapter",
+    )
 
 
 def save_model(model: PreTrainedModel, folder: str, dtype: str) -> None:

@@ -56,7 +56,7 @@ def main(path: str) -> None:
         if base is not None:
             # transformers' own loader of adapters, beside PEFT's.
             second = load(base)
-            second.load_adapter(folder, local_files_only=True)
+            second.load_adapter(folder)
             second.eval()
             tensors |= {f"second.{number}": logits(second, *pair) for number, pair in pairs[:2]}
     save_file(tensors, request["logits"])

@@ -84,6 +84,12 @@ class TrainedRun:
         split = tokenize_once(rows, self.tokenizer, task)
         return CalibrationData.sample(split.examples, self.spec.seed)
 
+    def untrained(self) -> PreTrainedModel:
+        """Load the original model and apply the recipe, as the run did before it trained."""
+        from harness.model.composition import compose
+
+        return compose(self.original(), self.backbone, self.recipe, self._context())
+
     def load(self) -> PreTrainedModel:
         """Load the original model, apply the recipe, and copy the trained weights into it.
 
@@ -95,10 +101,9 @@ class TrainedRun:
         """
         import torch
 
-        from harness.model.composition import compose
         from harness.training.trained_weights import FILE, load_weights
 
-        model = compose(self.original(), self.backbone, self.recipe, self._context())
+        model = self.untrained()
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         try:
             with torch.no_grad():

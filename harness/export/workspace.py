@@ -47,6 +47,11 @@ class Workspace:
         self._moves.append((hidden, final))
         return hidden
 
+    def discard(self, hidden: Path) -> None:
+        """Remove a hidden folder that is not needed after all."""
+        self._moves = [move for move in self._moves if move[0] != hidden]
+        shutil.rmtree(hidden)
+
     def commit(self) -> None:
         """Move all folders into place; an earlier export is replaced."""
         # The export itself comes last: it refers to the others.
