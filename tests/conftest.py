@@ -59,6 +59,7 @@ def tiny_settings() -> dict[str, object]:
         "probe.warmup_steps": 1,
         "probe.steps": 1,
         "probe.rounds": 2,
+        "probe.inference": False,
     }
 
 

@@ -24,6 +24,7 @@ TINY = {
     "probe.baseline": "off",
     "probe.steps": 1,
     "probe.rounds": 2,
+    "probe.inference": "false",
 }
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.api.options import written
@@ -20,6 +20,9 @@ from harness.spec.decoding import DecodingSettings
 
 BatchSearch = Callable[[Sequence[Sequence[int]], DecodingSettings], list[str]]
 """(token ids of the sources of a batch, settings) -> a text for each source."""
+
+IdSearch = Callable[[Sequence[Sequence[int]], DecodingSettings], Tensor]
+"""(token ids of the sources of a batch, settings) -> token ids of the best hypotheses."""
 
 
 def generate(
@@ -80,6 +83,24 @@ def searching(
     done once for many. The function may be called from any thread, one call at a time. Afterwards
     the model is as before. See ``generate`` for the arguments.
     """
+    with searching_ids(model, shared_beams=shared_beams, dtype=dtype) as search_ids:
+
+        def search(sources: Sequence[Sequence[int]], settings: DecodingSettings) -> list[str]:
+            best = search_ids(sources, settings)
+            texts = tokenizer.batch_decode(best, skip_special_tokens=True)
+            return [text.strip() for text in texts]
+
+        yield search
+
+
+@contextmanager
+def searching_ids(
+    model: PreTrainedModel, *, shared_beams: bool, dtype: torch.dtype
+) -> Iterator[IdSearch]:
+    """Prepare a model as ``searching`` does, and yield a function that returns token ids.
+
+    Its result has the shape (sources, at most 1 + max_new_tokens), the start token first.
+    """
     training = model.training
     with ExitStack() as stack:
         stack.enter_context(merged(model))
@@ -90,14 +111,12 @@ def searching(
             stack.enter_context(attention_implementation(model, ATTENTION))
         find_best = beam_search if shared_beams else library_search
 
-        def search(sources: Sequence[Sequence[int]], settings: DecodingSettings) -> list[str]:
+        def search(sources: Sequence[Sequence[int]], settings: DecodingSettings) -> Tensor:
             # Both contexts hold for the calling thread only.
             with torch.inference_mode(), _autocast(model, dtype):
                 ids, lengths = _pad(sources, model.generation_config.pad_token_id)
                 ids, lengths = ids.to(model.device), lengths.to(model.device)
-                best = find_best(model, ids, lengths, settings)
-            texts = tokenizer.batch_decode(best, skip_special_tokens=True)
-            return [text.strip() for text in texts]
+                return find_best(model, ids, lengths, settings)
 
         yield search
 
@@ -167,6 +186,18 @@ def _weights_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
     head = model.get_output_embeddings()
     with linear_weights_in(model, dtype, excluded=head), in_float32(head):
         yield
+
+
+@torch.no_grad()
+def store_weights_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Convert the weights of linear layers for good to the precision that decoding stores them in.
+
+    Decoding would otherwise keep the original weights beside the converted ones.
+    """
+    head = model.get_output_embeddings()
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and layer.weight.is_floating_point() and layer is not head:
+            layer.weight.data = layer.weight.to(dtype)
 
 
 def _autocast(model: PreTrainedModel, dtype: torch.dtype) -> AbstractContextManager[object]:

@@ -101,6 +101,28 @@ def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) 
     )
 
 
+def peak_of_work(work: Callable[[], object], device: torch.device) -> tuple[int, int]:
+    """Return the bytes held before ``work`` and the peak during it.
+
+    They are counted as ``measure_memory`` counts them. The work must have been done before, so that
+    kernels are loaded.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        _workspaces(device)
+        static = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        torch.cuda.synchronize(device)
+        return static, torch.cuda.max_memory_allocated(device)
+    return_freed_blocks()
+    static = resident("VmRSS")
+    reset_peak()
+    work()
+    return static, resident("VmHWM")
+
+
 def _workspaces(device: torch.device) -> int:
     """Free cuBLAS's workspaces and return their bytes; the next matrix product allocates them."""
     held = torch.cuda.memory_allocated(device)

@@ -73,17 +73,31 @@ class RequestServer:
             TimeoutError: there was no result within ``timeout``. The process is still busy and must
                 be killed.
         """
+        self.send(method, *arguments)
+        return self.receive(timeout)
+
+    def send(self, method: str, *arguments: object) -> None:
+        """Start a request whose result ``receive`` returns; see ``request``."""
         try:
             self._pipe.send((method, arguments))
+        except ConnectionError as error:
+            raise self._ended() from error
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """Wait for the result of the last request; see ``request``."""
+        try:
             if not self._pipe.poll(timeout):
                 raise TimeoutError(f"no answer within {timeout:g} seconds")
             answer = self._pipe.recv()
         except (EOFError, ConnectionError) as error:
-            self._process.join(_EXIT_SECONDS)
-            raise ProcessEndedError(self._process.exitcode) from error
+            raise self._ended() from error
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+    def _ended(self) -> ProcessEndedError:
+        self._process.join(_EXIT_SECONDS)
+        return ProcessEndedError(self._process.exitcode)
 
     def kill(self) -> None:
         """End the process at once, from any thread; a waiting ``request`` raises an error."""

@@ -68,6 +68,13 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     if memory := report.memory:
         relative = f", {100 * memory.relative:.0f} % of full fine-tuning" if memory.relative else ""
         yield "peak memory", f"{memory.peak_bytes / 2**30:.2f} GiB{relative}"
+    if inference := report.inference:
+        latency, interval = inference.latency, inference.latency.relative_ci
+        bounds = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+        relative = (
+            f", {latency.relative:.2f} x full fine-tuning{bounds}" if latency.relative else ""
+        )
+        yield "decoding, batch 1", f"{1000 * latency.median_seconds:.3g} ms{relative}"
     for name, value in report.quality.items():
         bounds = f" (95 % interval {value.ci[0]:.2f} to {value.ci[1]:.2f})" if value.ci else ""
         yield name, f"{value.value:.2f}{bounds}"

@@ -14,6 +14,7 @@ class Phase(StrEnum):
     LOAD = "load"
     PROBE_SPEED = "probe speed"
     PROBE_MEMORY = "probe memory"
+    PROBE_INFERENCE = "probe inference"
     TRAIN = "train"
     EVALUATE = "evaluate"
     MERGE_CHECK = "hand-over"

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from harness.records.inference import Inference
 from harness.records.measurements import Fingerprint, Memory, Speed
 from harness.records.record import Record
 
@@ -192,6 +193,8 @@ class Report(Record):
     """Null until measured."""
     memory: Memory | None = None
     """Null until measured."""
+    inference: Inference | None = None
+    """Costs of decoding; null until measured, in older reports, and if it was switched off."""
     training: Training | None = None
     """Null until trained."""
     quality: dict[str, Value] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.measurement.inference import without_baseline
 from harness.records.measurements import Fingerprint, Memory, Speed
 from harness.records.reasons import explain_nulls
 from harness.records.report import Report
@@ -70,6 +71,22 @@ def apply_baseline(report: Report, folder: Path) -> None:
     explain_nulls(memory, reason, "relative")
     if speed.share_of_limit is not None:
         speed.not_measured.pop("share_of_limit", None)
+    _relate_decoding(report, earlier)
+
+
+def _relate_decoding(report: Report, earlier: Report) -> None:
+    """Fill in relative memory and size of decoding; windows that took no turns give no ratio."""
+    own, full = report.inference, earlier.inference
+    if own is None:
+        return
+    without_baseline(own, f"{earlier.id}, beside which decoding was not timed")
+    if full is None or (own.search, own.sources_sha256) != (full.search, full.sources_sha256):
+        return
+    own.memory.relative = own.memory.peak_bytes / full.memory.peak_bytes
+    own.size.model_relative = own.size.model_bytes / full.size.model_bytes
+    own.size.trained_relative = own.size.trained_bytes / full.size.trained_bytes
+    explain_nulls(own.memory, "", "relative")
+    explain_nulls(own.size, "", "model_relative", "trained_relative")
 
 
 def _measured(report: Report) -> tuple[Speed, Memory, Fingerprint]:

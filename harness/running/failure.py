@@ -11,7 +11,16 @@ from harness.records.reasons import explain_nulls
 from harness.records.report import Failure, Report, Status
 from harness.training.log import NonFiniteLossError
 
-_PARTS = ("layers_kept", "parameters", "speed", "memory", "training", "handover", "fingerprint")
+_PARTS = (
+    "layers_kept",
+    "parameters",
+    "speed",
+    "memory",
+    "inference",
+    "training",
+    "handover",
+    "fingerprint",
+)
 """Parts of a report that phases fill in."""
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 from harness import clock
 from harness.api.events import StepDone
 from harness.api.metric import Score
+from harness.errors import is_out_of_memory
 from harness.evaluation.decoding import generate
 from harness.evaluation.partial_predictions import PartialPredictions
 from harness.evaluation.scoring import references_of
+from harness.measurement.decoding_work import freeze_decoding, run_budget
 from harness.measurement.fingerprint import explain_no_driver, fingerprint
+from harness.measurement.inference import measure_inference
 from harness.measurement.probe import (
     NO_BASELINE,
     add_flop_limit,
@@ -30,10 +34,14 @@ from harness.running.run_observers import RunObservers
 from harness.running.setup import Setup
 from harness.running.stopwatch import Stopwatch
 from harness.spec.run_spec import BASELINE, RunSpec
+from harness.spec.setting_groups import ProbeSettings
 from harness.training.loop import Observers, train
 from harness.training.processes import Processes
 from harness.training.trained_weights import load_weights
 from harness.training.trainer import Trainer, load_trainer
+
+NO_MEMORY = "decoding ran out of memory"
+"""Reason why a run has no costs of decoding."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class RunContext:
 
 
 def probe(context: RunContext) -> None:
-    """Measure speed and memory, beside full fine-tuning if it was requested."""
+    """Measure speed, memory and decoding, beside full fine-tuning if it was requested."""
     report, setup = context.report, context.setup
     spec = setup.run.spec
     with_baseline = spec.probe.baseline == "probe"
@@ -74,6 +82,10 @@ def probe(context: RunContext) -> None:
         _measure_speed(context, baseline)
     if report.memory is None:
         _measure_memory(context, baseline)
+    if lacks_inference(report, spec.probe):
+        _measure_inference(context, baseline)
+    if not spec.probe.inference:
+        explain_nulls(report, "off (probe.inference=false)", "inference")
     if report.speed:
         run = setup.run
         add_flop_limit(report.speed, run.backbone, run.recipe, setup.frozen, spec.seed)
@@ -100,6 +112,41 @@ def _measure_memory(context: RunContext, baseline: RunSpec | None) -> None:
     speed = report.speed
     if baseline and speed and speed.relative is None and report.memory.relative is None:
         without_baseline(speed, NO_BASELINE)  # The baseline does not even fit alone.
+    context.save()
+
+
+def lacks_inference(report: Report, settings: ProbeSettings) -> bool:
+    """Return whether a report lacks the costs of decoding that were requested.
+
+    A recipe that cannot decode here for lack of memory has the reason instead.
+    """
+    if not settings.inference or report.inference is not None:
+        return False
+    return report.not_measured.get("inference") != NO_MEMORY
+
+
+def _measure_inference(context: RunContext, baseline: RunSpec | None) -> None:
+    """Measure decoding; a run whose decoding does not fit into memory here goes on."""
+    report, setup, observers = context.report, context.setup, context.observers
+    spec = setup.run.spec
+    observers.enter(Phase.PROBE_INFERENCE)
+    windows = 0
+
+    def on_progress() -> None:
+        nonlocal windows
+        windows += 1
+        observers.step_done(StepDone(windows))
+
+    assert report.speed
+    step = fmean(report.speed.window_seconds) / spec.probe.steps / context.processes.size
+    budget = run_budget(context.stopwatch.seconds, setup.planned_steps * step)
+    work = freeze_decoding(setup.frozen, spec.test)
+    try:
+        report.inference = measure_inference(spec, work, baseline, budget, on_progress)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    explain_nulls(report, NO_MEMORY, "inference")
     context.save()
 
 

@@ -20,6 +20,7 @@ from harness.running.phases import (
     RunContext,
     check_merged_model,
     evaluate,
+    lacks_inference,
     probe,
     train_best_weights,
 )
@@ -27,6 +28,7 @@ from harness.running.run_observers import RunObservers
 from harness.running.setup import planned_steps, schedule_of, set_up
 from harness.running.stopwatch import Stopwatch
 from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import ProbeSettings
 from harness.training.learning_rate import warmup_notes
 from harness.training.loop import SAVE_STATE_SECONDS
 from harness.training.processes import SINGLE_PROCESS, Processes
@@ -151,7 +153,7 @@ class Run:
         """Return the report of an earlier start that was stopped, if there was one."""
         report = folder.resume()
         if report is not None:
-            report.resumed.append(_resumption(report, folder))
+            report.resumed.append(_resumption(report, folder, self.spec.probe))
             folder.save(report)  # The run may be stopped again before the next phase ends.
         return report
 
@@ -166,12 +168,14 @@ def _notes(inputs: Inputs) -> tuple[str, ...]:
     )
 
 
-def _resumption(report: Report, folder: RunFolder) -> Resumption:
+def _resumption(report: Report, folder: RunFolder, settings: ProbeSettings) -> Resumption:
     """Return the phase that a stopped run resumes with: the first one without a result."""
     if report.speed is None:
         return Resumption(phase=Phase.PROBE_SPEED.value)
     if report.memory is None:
         return Resumption(phase=Phase.PROBE_MEMORY.value)
+    if lacks_inference(report, settings):
+        return Resumption(phase=Phase.PROBE_INFERENCE.value)
     if report.training is None:
         return Resumption(phase=Phase.TRAIN.value, step=steps_done(folder.work))
     return Resumption(phase=(Phase.MERGE_CHECK if report.decoding else Phase.EVALUATE).value)

@@ -216,7 +216,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def headline(report: Report) -> dict[str, float]:
-    """Return the main numbers of a report: time, parameters, speed, memory and scores."""
+    """Return the main numbers of a report: time, parameters, speed, memory, decoding and scores."""
     values: dict[str, float | None] = {"seconds": report.seconds}
     if report.parameters:
         values["trainable_parameters"] = report.parameters.trainable
@@ -226,5 +226,9 @@ def headline(report: Report) -> dict[str, float]:
     if report.memory:
         values["memory/peak_bytes"] = report.memory.peak_bytes
         values["memory/relative"] = report.memory.relative
+    if report.inference:
+        latency = report.inference.latency
+        values["inference/latency_seconds"] = latency.median_seconds
+        values["inference/latency_relative"] = latency.relative
     values |= {f"test/{name}": value.value for name, value in report.quality.items()}
     return {name: float(value) for name, value in values.items() if value is not None}

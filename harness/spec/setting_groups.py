@@ -141,3 +141,6 @@ class ProbeSettings(Options):
     """Rounds of four windows: full, recipe, recipe, full."""
     memory_steps: int = Field(3, ge=3)
     """Optimizer steps of the memory window, each on the longest batch."""
+    inference: bool = True
+    """Also measure decoding: latency, throughput, memory and size of the merged model. It takes at
+    most 15 % of a run's time."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from harness import clock
 from harness.data.calibration import CalibrationData
 from harness.data.examples import tokenize
+from harness.measurement.decoding_work import run_budget
 from harness.measurement.probe import longest_step
 from harness.measurement.process import MeasuredProcess
 from harness.running.inputs import scored_counts
@@ -155,7 +156,7 @@ def _limited(process: MeasuredProcess) -> Iterator[None]:
 def run_seconds(
     plan: CellPlan, spec: RunSpec, batches: ProbeBatches, costs: Costs, baseline: Costs | None
 ) -> float:
-    """Return the seconds of a run: starts, its own probe, training to its last step, predictions.
+    """Return the seconds of a run: starts, its own probes, training to its last step, predictions.
 
     Args:
         plan: the cell's plan, with its numbers of steps and examples.
@@ -180,4 +181,7 @@ def run_seconds(
     evaluations = math.ceil(plan.cell.steps / interval)
     greedy, test = scored_counts(spec, plan.task, plan.splits)
     training = plan.cell.steps * costs.step + evaluations * greedy * costs.greedy
-    return costs.start + probing + training + test * costs.test
+    decoding = 0.0
+    if settings.inference:
+        decoding = run_budget(costs.start + probing, plan.cell.steps * costs.step)
+    return costs.start + probing + decoding + training + test * costs.test

@@ -35,6 +35,7 @@ TINY = {
     "probe.warmup_steps": 1,
     "probe.steps": 1,
     "probe.rounds": 2,
+    "probe.inference": False,
 }
 
 

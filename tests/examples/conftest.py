@@ -38,6 +38,7 @@ SETTINGS = {
     "probe.warmup_steps": 1,
     "probe.steps": 1,
     "probe.rounds": 2,
+    "probe.inference": False,
 }
 
 SRUN = """#!/bin/sh

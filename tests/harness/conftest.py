@@ -102,6 +102,57 @@ def make_report() -> Callable[..., Report]:
 
 
 @pytest.fixture(scope="session")
+def inference_of() -> Callable[..., dict[str, Any]]:
+    """Build the costs of decoding, as a report holds them.
+
+    ``speed`` is relative to full fine-tuning; without one there is no baseline.
+    """
+
+    def make(
+        latency: float = 0.2,
+        speed: float | None = None,
+        peak_bytes: int = 2**30,
+        model_bytes: int = 1000,
+        **changes: Any,
+    ) -> dict[str, Any]:
+        why = {"not_measured": {"relative": "no baseline: off"}}
+        timing: dict[str, Any] = {"seconds": latency, **(why if speed is None else {})}
+        if speed is not None:
+            ratio = {"relative": speed, "relative_ci": [0.9 * speed, 1.1 * speed]}
+            timing |= {**ratio, "noise_floor": 1.02}
+        batch = {"batch_size": 16, "examples_per_s": 16 / latency, "output_tokens_per_s": 640.0}
+        return {
+            "search": "beams:6|max_new_tokens:40",
+            "beams": 6,
+            "output_tokens": 40,
+            "source_tokens": 190.5,
+            "sources_sha256": "ab" * 32,
+            "examples": 8,
+            "rounds": 3,
+            "baseline": "off" if speed is None else "full on the same sources, interleaved",
+            "latency": {**timing, "median_seconds": latency, "p95_seconds": 1.5 * latency},
+            "prefill": timing,
+            "per_token": timing,
+            "throughput": {**timing, **batch},
+            "memory": {
+                "peak_bytes": peak_bytes,
+                "static_bytes": peak_bytes // 2,
+                "relative": None if speed is None else peak_bytes / 2**30,
+            },
+            "size": {
+                "model_bytes": model_bytes,
+                "model_relative": None if speed is None else model_bytes / 1000,
+                "trained_bytes": model_bytes // 10,
+                "trained_relative": None if speed is None else model_bytes / 10_000,
+            },
+            "seconds": 12.0,
+            **changes,
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def write_run(make_report: Callable[..., Report]) -> Callable[..., Path]:
     """Write the folder of a good run whose examples score what is requested.
 
@@ -217,6 +268,7 @@ def short_run(tiny_t5: Path, notes: Path) -> list[str]:
         "probe.warmup_steps": 1,
         "probe.steps": 1,
         "probe.rounds": 2,
+        "probe.inference": "false",
     }
     chosen = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     return ["run", "--backbone", str(tiny_t5), "--task", str(notes), *chosen]

@@ -101,6 +101,30 @@ class Refusing(Compressor[Options]):
         raise HarnessError("It has no such layers.", "Choose others.")
 
 
+class SlowLayers(Compressor[Costs]):
+    """Sleeps in each call of a decoder layer, and allocates in each call of the model."""
+
+    stage: ClassVar[Stage] = Stage.OBJECTIVE
+    Options = Costs
+
+    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+        """Sleep before every call of a decoder layer that is left."""
+        if self.options.seconds:
+            clock.use(clock.ManualClock())
+
+        def sleep(module: torch.nn.Module, args: Any) -> None:
+            clock.sleep(self.options.seconds)
+
+        def allocate(module: torch.nn.Module, args: Any) -> None:
+            if self.options.mebibytes:
+                torch.ones(self.options.mebibytes * 2**20, dtype=torch.uint8, device=model.device)
+
+        for layer in backbone.layers(model, "decoder"):
+            layer.register_forward_pre_hook(sleep)
+        model.register_forward_pre_hook(allocate)
+        return model
+
+
 class Failing(Compressor[Options]):
     """Fails in one of three ways, by the first token of the first source."""
 
@@ -212,6 +236,7 @@ class SleepyLength(Metric):
 def register_compressors(register: Register) -> None:
     """Register the compressors."""
     register("costly", Costly, "sleeps and allocates")
+    register("slow_layers", SlowLayers, "sleeps in each decoder layer")
     register("refusing", Refusing, "complains")
     register("failing", Failing, "fails")
     register("stuck", Stuck, "never ends")

@@ -87,7 +87,13 @@ def test_slow_evaluations_and_a_slow_disk_do_not_change_the_speed(
             },
             "greedy": {"beams": 1, "max_new_tokens": 2},
             "test": {"beams": 1, "max_new_tokens": 2},
-            "probe": {"baseline": "off", "warmup_steps": 1, "steps": 1, "rounds": 2},
+            "probe": {
+                "baseline": "off",
+                "warmup_steps": 1,
+                "steps": 1,
+                "rounds": 2,
+                "inference": False,
+            },
         }
     )
     plugins = discover(importlib.metadata.entry_points(group=GROUP))

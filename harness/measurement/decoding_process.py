@@ -1,0 +1,192 @@
+"""Decoding with a merged model in a process of its own, which decodes on request."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from harness import clock
+from harness.errors import OutOfMemoryError
+from harness.measurement.decoding_work import FrozenDecoding, Sources
+from harness.measurement.memory import memory_reached
+from harness.measurement.request_server import ProcessEndedError, RequestServer, Service
+from harness.spec.decoding import DecodingSettings
+from harness.spec.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.evaluation.decoding import IdSearch
+
+
+class Sizes(NamedTuple):
+    """Bytes of parameters in the precision in which they are saved; shared ones count once."""
+
+    model: int
+    """All parameters of the merged model."""
+    trained: int
+    """Parameters that are trained."""
+
+
+class DecodingWindow(NamedTuple):
+    """Seconds of the parts of a window."""
+
+    latencies: list[float]
+    """Each example, decoded alone."""
+    prefills: list[float]
+    """The first token of each example, decoded alone."""
+    batch: float | None
+    """The batch; None if it was not requested."""
+
+
+class DecodingProcess:
+    """Decodes with a recipe's merged model in a fresh process of its own; a context manager.
+
+    The process starts to load the model at once, and ``wait`` waits for it, so that two of them
+    load at the same time. See ``MeasuredProcess`` for its errors.
+
+    Args:
+        spec: the recipe, the backbone and the settings.
+        work: the sources and the settings of the search.
+    """
+
+    def __init__(self, spec: RunSpec, work: FrozenDecoding) -> None:
+        self.recipe = spec.recipe
+        self.sizes: Sizes
+        self._server = RequestServer(_DecodingService)
+        self._server.send("prepare", spec, work)
+
+    def wait(self) -> None:
+        """Wait until the model is loaded and merged."""
+        self.sizes = self._receive()
+
+    def window(self, examples: int, *, batch: bool) -> DecodingWindow:
+        """Decode the first ``examples`` sources one by one, and the batch if it is requested."""
+        window: DecodingWindow = self._ask("window", examples, batch)
+        return window
+
+    def memory(self) -> tuple[int, int]:
+        """Return the bytes held, and the peak while the longest sources are decoded.
+
+        It makes the allocator slower, so no window may be timed afterwards.
+        """
+        static, peak = self._ask("memory")
+        return static, peak
+
+    def kill(self) -> None:
+        """End the process at once, from any thread; a method that waits for it raises an error."""
+        self._server.kill()
+
+    def close(self) -> None:
+        """End the process."""
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:  # The process may still be busy, and nobody reads its answer.
+            self.kill()
+        self.close()
+
+    def _ask(self, request: str, *arguments: object) -> Any:
+        self._server.send(request, *arguments)
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            return self._server.receive()
+        except ProcessEndedError as error:
+            if error.code == -9:
+                raise OutOfMemoryError(f"The process of {self.recipe} was killed.") from error
+            raise RuntimeError(
+                f"The process of {self.recipe} ended with code {error.code}."
+            ) from error
+
+
+class _DecodingService(Service):
+    """Decodes with a merged model, within the process of a request server."""
+
+    spec: RunSpec
+    work: FrozenDecoding
+    device: torch.device
+    search: IdSearch
+    end: frozenset[int]
+
+    def prepare(self, spec: RunSpec, work: FrozenDecoding) -> Sizes:
+        """Load the backbone, apply the recipe and merge it; return the sizes of the result."""
+        import torch
+        from transformers import set_seed
+
+        from harness.api.plugins import installed
+        from harness.evaluation.beam_search import SpecialTokens
+        from harness.evaluation.decoding import searching_ids, store_weights_in
+        from harness.model.composition import compose, count_parameters
+        from harness.training.resolved_run import resolve_run
+
+        self.spec, self.work = spec, work
+        plugins = installed()
+        backbone, recipe = plugins.backbone(spec.backbone), plugins.recipe(spec.recipe)
+        run = resolve_run(spec, backbone, recipe)
+        set_seed(spec.seed)
+        # Random weights are drawn on the device, which is faster.
+        with run.device if spec.weights == "random" else contextlib.nullcontext():
+            model = backbone.load(spec.weights)
+        model = compose(model, backbone, recipe).to(run.device)
+        trained = count_parameters(model).trainable_bytes
+        with torch.no_grad():
+            for compressor in reversed(recipe.compressors):
+                model = compressor.merge(model)
+        sizes = Sizes(count_parameters(model).total_bytes, trained)
+        store_weights_in(model, run.dtype)
+        self.device = run.device
+        self.end = frozenset(SpecialTokens.of(model).end)
+        self._context = searching_ids(model, shared_beams=backbone.shared_beams, dtype=run.dtype)
+        self.search = self._context.__enter__()
+        return sizes
+
+    def memory_reached(self, error: Exception) -> int | None:
+        from harness.training.resolved_run import choose_device
+
+        return memory_reached(error, choose_device(self.spec.device))
+
+    def window(self, examples: int, batch: bool) -> DecodingWindow:
+        work = self.work
+        sources = work.sources[:examples]
+        return DecodingWindow(
+            latencies=[self._seconds([source], work.settings) for source in sources],
+            prefills=[self._seconds([source], work.first_token) for source in sources],
+            batch=self._seconds(work.batch, work.settings) if batch else None,
+        )
+
+    def memory(self) -> tuple[int, int]:
+        from harness.measurement.memory import peak_of_work
+
+        decode = partial(self.search, self.work.longest, self.work.settings)
+        return peak_of_work(decode, self.device)
+
+    def _seconds(self, sources: Sources, settings: DecodingSettings) -> float:
+        """Decode sources at once, and check that each generated as many tokens as it should."""
+        self._wait()
+        began = clock.seconds()
+        ids = self.search(sources, settings)
+        self._wait()
+        seconds = clock.seconds() - began
+        tokens = settings.max_new_tokens
+        early = [row for row in ids[:, 1:tokens].tolist() if not self.end.isdisjoint(row)]
+        if ids.shape[1] != 1 + tokens or early:
+            raise RuntimeError(f"an example did not generate {tokens} tokens")
+        return seconds
+
+    def _wait(self) -> None:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
