@@ -8,6 +8,7 @@ from .api.events import DataRead, Evaluated, PhaseStarted, StepDone
 from .api.hookspecs import hookimpl
 from .api.metric import Metric, Score
 from .api.options import Options, validate
+from .api.parameter_group import ParameterGroup
 from .api.plugins import find_metrics
 from .api.registry import Register
 from .api.task import LengthProfile, Preparation, Prepared, Splits, Task
@@ -69,6 +70,7 @@ __all__ = [
     "LoadedModel",
     "Metric",
     "Options",
+    "ParameterGroup",
     "PhaseStarted",
     "Preparation",
     "Prepared",

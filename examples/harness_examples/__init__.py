@@ -14,6 +14,7 @@ def register_compressors(register: Register) -> None:
     register(
         "influence", "harness_examples.influence:Influence", "drop the layers that change least"
     )
+    register("sparsity", "harness_examples.sparsity:Sparsity", "prune weights while training")
 
 
 @hookimpl

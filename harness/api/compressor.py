@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from harness.api.options import Options
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from harness.api.backbone import Backbone
     from harness.api.context import Context
+    from harness.api.parameter_group import ParameterGroup
 
 
 class Stage(IntEnum):
@@ -79,3 +81,52 @@ class Compressor(ABC, Generic[OptionsT]):
         The default returns the model, for compressors that add nothing.
         """
         return model
+
+    def parameter_groups(self, model: PreTrainedModel) -> Sequence[ParameterGroup]:
+        """Return trained parameters with a learning rate or a weight decay of their own.
+
+        The default names none: all trained parameters have the run's settings.
+        """
+        return ()
+
+    def on_train_start(self, model: PreTrainedModel, total_steps: int) -> None:
+        """Prepare a schedule; called before the first step, and again when a run resumes.
+
+        When a run resumes, ``load_state_dict`` follows. A probe of speed or memory is a training of
+        its own, which takes the first steps only.
+
+        Args:
+            model: the composed model.
+            total_steps: optimizer steps that are planned.
+        """
+
+    def on_step(self, model: PreTrainedModel, step: int) -> None:
+        """Act after an optimizer step; the gradients of the step are still there.
+
+        Operations on weights are not recorded for a gradient.
+
+        Args:
+            model: the model in training.
+            step: optimizer steps done, from 1 to ``total_steps``.
+        """
+
+    def on_evaluate(self, model: PreTrainedModel, step: int, scores: Mapping[str, float]) -> None:
+        """Act after the eval split was scored.
+
+        Args:
+            model: the model in training.
+            step: optimizer steps done.
+            scores: metric name -> value.
+        """
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return what ``on_step`` and ``on_evaluate`` have changed in this compressor.
+
+        It is saved in the training state, so that a run that was killed goes on identically.
+        Trained weights and the model's buffers are saved already. Keys are text without a slash;
+        values are tensors, anything that JSON can hold, or such mappings.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned; tensors are on the model's device."""

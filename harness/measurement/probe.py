@@ -39,6 +39,7 @@ class FrozenSchedule:
         steps: the warm-up, then one window's steps for each round.
         longest: the examples with the most tokens, as one optimizer step.
         calibration: the examples that compressors may look at.
+        total_steps: optimizer steps of the whole training; None if there is none.
     """
 
     warmup: int
@@ -47,6 +48,7 @@ class FrozenSchedule:
     steps: Sequence[Step]
     longest: Step
     calibration: CalibrationData
+    total_steps: int | None = None
 
     @property
     def mean_source_tokens(self) -> float:
@@ -113,7 +115,9 @@ def probe_speed(
 
 def measured_process(spec: RunSpec, frozen: FrozenSchedule) -> MeasuredProcess:
     """Start a process that trains a spec's recipe on a frozen schedule."""
-    return MeasuredProcess(spec, frozen.steps, frozen.longest, frozen.calibration)
+    return MeasuredProcess(
+        spec, frozen.steps, frozen.longest, frozen.calibration, frozen.total_steps
+    )
 
 
 def _time(

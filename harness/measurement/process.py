@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from harness.spec.decoding import DecodingSettings
     from harness.training.trainer import Trainer
 
+_MANY_STEPS = 10_000
+"""Length of a training for the schedules of compressors where it is unknown: a measurement sees the
+beginning of the training."""
+
 
 class MeasuredProcess:
     """Trains a recipe in a fresh process of its own; a context manager.
@@ -37,6 +41,7 @@ class MeasuredProcess:
         steps: the fixed schedule of steps that windows are taken from.
         longest: the step that memory is measured on.
         calibration: the examples that compressors may look at; None gives them random tokens.
+        total_steps: optimizer steps of the training that the steps stand for, if known.
 
     Raises:
         OutOfMemoryError: the process ran out of memory; also raised by every method.
@@ -49,6 +54,7 @@ class MeasuredProcess:
         steps: Sequence[Step],
         longest: Step,
         calibration: CalibrationData | None = None,
+        total_steps: int | None = None,
     ) -> None:
         # The profiler that counts tensor bytes would otherwise write to the user's terminal.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -61,7 +67,7 @@ class MeasuredProcess:
         self.parameters: Parameters
         try:
             self.engine, self.attention, self.layers_kept, self.parameters = self._ask(
-                "prepare", spec, list(steps), longest, calibration
+                "prepare", spec, list(steps), longest, calibration, total_steps
             )
         except BaseException:
             self.close()
@@ -150,6 +156,7 @@ class _TrainingService(Service):
         steps: Sequence[Step],
         longest: Step,
         calibration: CalibrationData | None,
+        total_steps: int | None,
     ) -> tuple[str, str, LayersKept, Parameters]:
         """Build the trainer; return its engine, attention, kept layers and parameter counts."""
         from harness.api.plugins import installed
@@ -164,6 +171,7 @@ class _TrainingService(Service):
         run = replace(resolve_run(spec, self.backbone, recipe), calibration=calibration)
         trainer = load_trainer(run, drawn_on_device=True)
         trainer.model.train()
+        trainer.begin(total_steps or spec.train.max_steps or _MANY_STEPS)
         self.trainer = trainer
         attention = trainer.engine.attention(trainer.model)
         return trainer.engine.name, attention, trainer.layers_kept, trainer.parameters

@@ -69,6 +69,9 @@ class Training(Record):
     """Value of that metric on the eval split at that step; null if it never was a number."""
     learning_rate: float
     """Highest learning rate of all steps."""
+    learning_rates: dict[str, float] = Field(default_factory=dict)
+    """Group of parameters that a compressor named (COMPRESSOR.GROUP) -> its highest learning rate;
+    ``learning_rate`` is that of the others. Empty if there is no group."""
     notes: list[str] = Field(default_factory=list)
     """Sentences that a reader of the training should know."""
     stopped: Literal["finished", "patience"]

@@ -32,6 +32,7 @@ from harness.spec.setting_groups import ProbeSettings
 from harness.training.learning_rate import warmup_notes
 from harness.training.loop import SAVE_STATE_SECONDS
 from harness.training.processes import SINGLE_PROCESS, Processes
+from harness.training.run_context import require_single_process
 from harness.training.state import steps_done
 
 
@@ -91,6 +92,7 @@ class Run:
         self.observers.run_started(self.spec)
         self.observers.enter(Phase.LOAD)
         inputs = read_inputs(self.requested, self.plugins)
+        require_single_process(inputs.run.recipe, self.processes.size)
         self.observers.data_read(DataRead(_notes(inputs)))
         data_sha256 = inputs.data.sha256
         id_ = identity(inputs.run, inputs.task, data_sha256, self.plugins, self.processes.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.costs.fit import resolve_checkpointing
 from harness.measurement.probe import FrozenSchedule, freeze
@@ -43,6 +43,7 @@ def set_up(inputs: Inputs, micro_batch: int | None = None) -> Setup:
     run = inputs.run.with_micro_batch(micro_batch) if micro_batch else inputs.run
     schedule = schedule_of(inputs, run)
     frozen = freeze(schedule, run.spec.probe)
+    frozen = replace(frozen, total_steps=planned_steps(schedule, run))
     return Setup(resolve_checkpointing(run, frozen.longest), inputs, schedule, frozen)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,27 @@ def learning_rate_schedule(
         settings.scheduler, optimizer, warmup_steps(settings, planned), planned
     )
     return schedule
+
+
+def highest_rates(optimizer: Optimizer, highest_rate: float) -> dict[str, float]:
+    """Return the highest learning rate of each group that has its own: name -> rate.
+
+    Args:
+        optimizer: the optimizer after the training.
+        highest_rate: the highest rate of the first group. The schedule is the same for all.
+    """
+    groups = optimizer.param_groups
+    peak = groups[0]["initial_lr"]
+    share = highest_rate / peak if peak else 1.0
+    return {g["name"]: g["initial_lr"] * share for g in groups if "name" in g}
+
+
+def rate_notes(rates: Mapping[str, float]) -> list[str]:
+    """Return a note on each group of parameters with a learning rate of its own."""
+    return [
+        f"The parameters {name} were trained with a learning rate of up to {rate:.3g}."
+        for name, rate in rates.items()
+    ]
 
 
 def warmup_notes(settings: TrainSettings, planned: int) -> list[str]:

@@ -14,7 +14,12 @@ from harness.records.report import Training
 from harness.records.run_folder import HISTORY
 from harness.spec.setting_groups import TrainSettings
 from harness.training.best_weights import is_better
-from harness.training.learning_rate import learning_rate_schedule, warmup_notes
+from harness.training.learning_rate import (
+    highest_rates,
+    learning_rate_schedule,
+    rate_notes,
+    warmup_notes,
+)
 from harness.training.log import TrainingLog
 from harness.training.schedule import Schedule, prefetch
 from harness.training.state import Progress, StateSaver
@@ -102,11 +107,13 @@ class _Loop:
         self.observers = observers
         self.planned = schedule.planned_steps(settings.epochs, settings.max_steps)
         self.interval = schedule.steps_between_evaluations(settings.eval_every_epochs)
+        trainer.begin(self.planned)
         self.scheduler = learning_rate_schedule(trainer.optimizer, settings, self.planned)
 
     def run(self, saver: StateSaver) -> None:
         """Take the remaining steps, until the last one or until the patience is used up."""
         trainer, now = self.trainer, saver.now
+        trainer.steps_done = now.step
         if now.best and now.best.step == now.step:
             # A run may die between saving its state and its best weights.
             save_weights(trainer.trained, self.folder)
@@ -147,6 +154,8 @@ class _Loop:
         }
         append_line(file, {"step": now.step, "epoch": round(event.epoch, 4), "eval": values})
         self.observers.evaluated(event)
+        for compressor in self.trainer.compressors:
+            compressor.on_evaluate(self.trainer.model, now.step, event.values)
         now.since_best = 0 if event.best else now.since_best + 1
         # While every value is NaN, the latest weights are kept.
         if event.best or now.best is None or math.isnan(now.best.values[self.best_metric]):
@@ -161,6 +170,7 @@ class _Loop:
         now = saver.now
         assert now.best is not None
         best = now.best.values[self.best_metric]
+        rates = highest_rates(self.trainer.optimizer, now.highest_rate)
         return Training(
             steps=now.step,
             planned_steps=self.planned,
@@ -168,7 +178,8 @@ class _Loop:
             best_metric=self.best_metric,
             best_value=best if math.isfinite(best) else None,
             learning_rate=now.highest_rate,
-            notes=warmup_notes(self.settings, self.planned),
+            learning_rates=rates,
+            notes=[*warmup_notes(self.settings, self.planned), *rate_notes(rates)],
             stopped="finished" if now.step == self.planned else "patience",
             seconds=saver.seconds,
             processes=self.trainer.processes.size,

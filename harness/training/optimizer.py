@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import _disable_current_modes
 
+from harness.api.parameter_group import ParameterGroup
 from harness.errors import HarnessError
 from harness.spec.setting_groups import TrainSettings
 
@@ -19,6 +20,7 @@ def make_optimizer(
     trained: Mapping[str, nn.Parameter],
     settings: TrainSettings,
     learning_rate: float,
+    own: Sequence[ParameterGroup] = (),
 ) -> Optimizer:
     """Return the optimizer that the settings name, over the trained parameters.
 
@@ -30,11 +32,12 @@ def make_optimizer(
         trained: qualified name -> trained parameter.
         settings: name and settings of the optimizer, and which parameters decay.
         learning_rate: the peak learning rate.
+        own: groups with a learning rate or a weight decay of their own.
 
     Raises:
         HarnessError: the optimizer's library is not installed.
     """
-    groups = _groups(model, trained, settings)
+    groups = _groups(model, trained, settings, learning_rate, own)
     adam: dict[str, Any] = {
         "lr": learning_rate,
         "betas": (settings.beta1, settings.beta2),
@@ -82,20 +85,41 @@ def require_optimizer(settings: TrainSettings) -> None:
 
 
 def _groups(
-    model: nn.Module, trained: Mapping[str, nn.Parameter], settings: TrainSettings
+    model: nn.Module,
+    trained: Mapping[str, nn.Parameter],
+    settings: TrainSettings,
+    learning_rate: float,
+    own: Sequence[ParameterGroup],
 ) -> list[dict[str, Any]]:
-    """Divide the parameters into those that decay and those that do not."""
-    if settings.decay == "all":
-        return [{"params": [*trained.values()], "weight_decay": settings.weight_decay}]
-    decaying = _decaying(model)
+    """Return the groups of parameters with common settings, and then those with their own."""
+    names = {id(parameter): name for name, parameter in trained.items()}
+    in_own = {id(parameter) for group in own for parameter in group.parameters}
+    decaying = set(trained) if settings.decay == "all" else _decaying(model)
+    common = {name: p for name, p in trained.items() if id(p) not in in_own}
+    groups = _by_decay(common, decaying, settings.weight_decay, None)
+    for group in own:
+        rate = learning_rate if group.learning_rate is None else group.learning_rate
+        members = {names[id(parameter)]: parameter for parameter in group.parameters}
+        for part in _by_decay(members, decaying, settings.weight_decay, group.weight_decay):
+            groups.append({**part, "lr": group.factor * rate, "name": group.name})
+    return groups
+
+
+def _by_decay(
+    parameters: Mapping[str, nn.Parameter],
+    decaying: set[str],
+    weight_decay: float,
+    own_decay: float | None,
+) -> list[dict[str, Any]]:
+    """Divide parameters into those that decay and those that do not, or give all one decay."""
+    if own_decay is not None:
+        return [{"params": [*parameters.values()], "weight_decay": own_decay}]
     divided = {
-        settings.weight_decay: [p for name, p in trained.items() if name in decaying],
-        0.0: [p for name, p in trained.items() if name not in decaying],
+        weight_decay: [p for name, p in parameters.items() if name in decaying],
+        0.0: [p for name, p in parameters.items() if name not in decaying],
     }
     return [
-        {"params": parameters, "weight_decay": decay}
-        for decay, parameters in divided.items()
-        if parameters
+        {"params": members, "weight_decay": decay} for decay, members in divided.items() if members
     ]
 
 

@@ -1,8 +1,8 @@
 """The training state on disk: all that a resumed training needs, on a CPU to the same bits.
 
-One safetensors file holds the trained weights, the optimizer's state and the random generators'
-states as tensors, and everything else as JSON in its header. A single file is replaced atomically,
-so that the state on disk is always complete and of one step.
+One safetensors file holds the trained weights, the state of the optimizer and of compressors, and
+the states of random generators as tensors, and everything else as JSON in its header. A single file
+is replaced atomically, so that the state on disk is always complete and of one step.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress:
 
     Args:
         folder: the run's folder; a state that is there is replaced atomically.
-        trainer: holds the trained weights, saved buffers and the optimizer.
+        trainer: holds the trained weights, saved buffers, the optimizer and the compressors.
         scheduler: the schedule of the learning rate.
         progress: the progress of the training at this step.
     """
@@ -113,6 +113,12 @@ def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress:
                 tensors[f"optimizer/{index}/{key}"] = value
             else:
                 numbers.setdefault(str(index), {})[key] = value
+    compressors: dict[str, Any] = {}
+    for key, value in _flat({c.name: c.state_dict() for c in trainer.compressors}):
+        if isinstance(value, Tensor):
+            tensors[f"compressors/{key}"] = value
+        else:
+            compressors[key] = value
     tensors["random/torch"] = torch.get_rng_state()
     if trainer.device.type == "cuda":
         # Of the device in use only: a resumed run may see a different number of devices.
@@ -124,6 +130,7 @@ def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress:
         "groups": optimizer["param_groups"],
         "numbers": numbers,
         "scheduler": scheduler.state_dict(),
+        "compressors": compressors,
         "python": random.getstate(),
         "numpy": numpy_state,
     }
@@ -137,7 +144,7 @@ def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progre
 
     Args:
         folder: the run's folder.
-        trainer: its weights, buffers and optimizer are overwritten.
+        trainer: its weights, buffers, optimizer and compressors get the saved state.
         scheduler: the schedule of the learning rate; overwritten.
     """
     path = folder / TRAINING_STATE
@@ -148,6 +155,9 @@ def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progre
         with torch.no_grad():
             for name, tensor in _model_tensors(trainer):
                 tensor.copy_(file.get_tensor(name))
+        compressors: dict[str, Any] = {}
+        for key, value in header.get("compressors", {}).items():
+            _put(compressors, key, value)
         state: dict[int, dict[str, Any]] = {}
         for index, values in header["numbers"].items():
             for key, value in values.items():
@@ -157,11 +167,15 @@ def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progre
             if kind == "optimizer":
                 index, _, key = rest.partition("/")
                 _put(state.setdefault(int(index), {}), key, file.get_tensor(name))
+            elif kind == "compressors":
+                _put(compressors, rest, file.get_tensor(name).to(trainer.device))
         trainer.optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
         torch.set_rng_state(file.get_tensor("random/torch"))
         if trainer.device.type == "cuda":
             torch.cuda.set_rng_state(file.get_tensor("random/cuda"), trainer.device)
     scheduler.load_state_dict(header["scheduler"])
+    for compressor in trainer.compressors:
+        compressor.load_state_dict(compressors.get(compressor.name, {}))
     version, words, gauss = header["python"]
     random.setstate((version, tuple(words), gauss))
     numpy_state = header["numpy"]

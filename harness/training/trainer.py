@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.api.compressor import Stage
+from harness.api.compressor import Compressor, Stage
 from harness.errors import HarnessError
 from harness.model.composition import compose, count_parameters, kept_layers, layers
 from harness.records.report import LayersKept, Parameters
@@ -19,6 +20,7 @@ from harness.training.engines.activation_checkpointing import checkpoint_activat
 from harness.training.engines.packed import choose_engine
 from harness.training.engines.padded import Batch, Engine
 from harness.training.optimizer import make_optimizer
+from harness.training.parameter_groups import own_groups
 from harness.training.processes import SINGLE_PROCESS, Processes
 from harness.training.resolved_run import ResolvedRun
 from harness.training.run_context import load_original, run_context
@@ -39,7 +41,10 @@ class Trainer:
         learning_rate: the peak learning rate.
         layers_kept: the layers that the recipe kept.
         parameters: counts of the composed model's parameters.
+        compressors: the compressors of the recipe, which are called at each step.
         processes: the processes that take each step together.
+        steps_done: optimizer steps done.
+        total_steps: optimizer steps that are planned; None until ``begin`` is called.
     """
 
     model: PreTrainedModel
@@ -52,7 +57,20 @@ class Trainer:
     learning_rate: float
     layers_kept: LayersKept
     parameters: Parameters
+    compressors: tuple[Compressor[Any], ...] = ()
     processes: Processes = SINGLE_PROCESS
+    steps_done: int = 0
+    total_steps: int | None = None
+
+    def begin(self, total_steps: int) -> None:
+        """Call the compressors before the first step.
+
+        Args:
+            total_steps: optimizer steps that are planned. More steps than that count as the last.
+        """
+        self.steps_done, self.total_steps = 0, total_steps
+        for compressor in self.compressors:
+            compressor.on_train_start(self.model, total_steps)
 
     def backward(
         self,
@@ -104,9 +122,14 @@ class Trainer:
         return loss
 
     def update(self) -> None:
-        """Clip the gradients, update the weights, and clear the gradients."""
+        """Clip the gradients, update the weights, call the compressors, and clear the gradients."""
         nn.utils.clip_grad_norm_(self.trained.values(), self.clip_norm)
         self.optimizer.step()
+        if self.total_steps is not None:
+            self.steps_done = min(self.steps_done + 1, self.total_steps)
+            with torch.no_grad():
+                for compressor in self.compressors:
+                    compressor.on_step(self.model, self.steps_done)
         self.optimizer.zero_grad()
 
     @contextmanager
@@ -213,7 +236,8 @@ def build_trainer(
     adapted = Stage.ADAPTER in run.recipe.stages
     rate = settings.adapter_learning_rate if adapted else settings.learning_rate
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = make_optimizer(model, trained, settings, rate)
+    own = own_groups(run.recipe.compressors, model, trained)
+    optimizer = make_optimizer(model, trained, settings, rate, own)
     return Trainer(
         model=model,
         device=device,
@@ -225,4 +249,5 @@ def build_trainer(
         learning_rate=rate,
         layers_kept=layers_kept,
         parameters=parameters,
+        compressors=run.recipe.compressors,
     )

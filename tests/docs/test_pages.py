@@ -18,6 +18,7 @@ PAGES = {
     "influence": "write-a-compressor",
     "metric": "write-a-metric",
     "observer": "write-an-observer",
+    "sparsity": "write-a-compressor",
     "task": "write-a-task",
 }
 """Example -> the page that explains it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import harness
 from harness import Backbone
@@ -18,12 +22,13 @@ from harness.data.examples import Example
 from harness.export.trained_run import open_run
 from harness.measurement.probe import measured_process
 from harness.model.composition import compose, kept_layers, layers
-from harness.records.run_folder import SPEC
+from harness.records.run_folder import SPEC, read_report
 from harness.running.inputs import read_inputs
 from harness.running.setup import set_up
 from harness.spec.run_spec import RunSpec, read_toml, resolve
 from harness.training.resolved_run import resolve_run
 from harness.training.run_context import run_context
+from harness.training.trainer import load_trainer
 
 
 def test_influence_drops_the_layer_that_changes_nothing(
@@ -66,3 +71,78 @@ def test_a_run_and_its_probe_drop_the_same_layers(
     # The same model is built again when the run is exported.
     model = open_run(run.folder, plugins).load()
     assert len(setup.run.backbone.layers(model, "encoder")) == len(kept.encoder)
+
+
+RUN = """
+import os, signal, sys
+from harness.api.hookspecs import hookimpl
+from harness.api.plugins import installed
+from harness.cli.main import app
+
+class Death:
+    @hookimpl
+    def phase_started(self, event):
+        self.phase = event.phase
+
+    @hookimpl
+    def step_done(self, event):
+        if (self.phase, event.step) == ("train", int(sys.argv[1])):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+installed().manager.register(Death())
+app(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("plugins")
+def test_gradual_pruning_goes_on_after_a_kill(
+    tiny_settings: dict[str, object], tmp_path: Path
+) -> None:
+    settings = {**tiny_settings, "train.max_steps": 9, "train.precision": "float32"}
+    chosen = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    recipe = "sparsity:final=0.6,every=2,learning_rate=0.001"
+
+    def start(folder: str, death: int) -> int:
+        command = ["run", "--compressor", recipe, *chosen, "--snapshot-every", "0"]
+        arguments = [str(death), *command, "--out", str(tmp_path / folder)]
+        return subprocess.run([sys.executable, "-c", RUN, *arguments], check=False).returncode
+
+    assert start("whole", 0) == 0
+    assert start("killed", 5) == -signal.SIGKILL
+    assert start("killed", 0) == 0
+    (whole,), (killed,) = ((tmp_path / name).iterdir() for name in ("whole", "killed"))
+    for name in ("weights.safetensors", "history.jsonl", "predictions.jsonl"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+    assert read_report(killed).resumed
+    training = read_report(killed).training
+    assert training
+    # Nine steps of a warm-up of one, then linear: the first step after it has the peak.
+    assert training.learning_rates == {"sparsity.matrices": pytest.approx(0.001)}
+    assert sparsity_of(killed / "weights.safetensors") == pytest.approx(0.6, abs=0.03)  # Ties.
+
+
+def sparsity_of(file: Path) -> float:
+    """Return the share of zeros in the matrices of attention and feed-forward layers."""
+    tensors = [
+        t for name, t in load_file(file).items() if "DenseReluDense" in name or "Attention" in name
+    ]
+    matrices = [t for t in tensors if t.dim() == 2 and t.shape[0] > 32]
+    return sum(int((t == 0).sum()) for t in matrices) / sum(t.numel() for t in matrices)
+
+
+def test_gradual_pruning_follows_its_schedule(plugins: Plugins, backbone: Backbone) -> None:
+    recipe = plugins.recipe("sparsity:final=0.5,every=2")
+    trainer = load_trainer(resolve_run(RunSpec(weights="random", device="cpu"), backbone, recipe))
+    trainer.begin(9)
+    (compressor,) = recipe.compressors
+    shares = []
+    for _ in range(9):
+        batch = trainer.engine.collate([Example([5, 6, 7, 1], [8, 1])])
+        trainer.step([batch], batch.target_tokens)
+        weights = [weight for _, weight in compressor.matrices(trainer.model)]  # type: ignore[attr-defined]
+        zeros = sum(int((weight == 0).sum()) for weight in weights)
+        shares.append(zeros / sum(weight.numel() for weight in weights))
+    # After 2, 4 and 6 of 6 steps: 0.5 x (1 - (1 - n / 6)^3).
+    expected = [0, 0.352, 0.352, 0.481, 0.481, 0.5, 0.5, 0.5, 0.5]
+    assert shares == pytest.approx(expected, abs=0.01)
