@@ -11,7 +11,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from harness.api.plugins import installed
 from harness.errors import HarnessError
 from harness.export.manifest import Manifest, read_manifest
+from harness.export.stock_model import generation_settings
 from harness.export.trained_run import choose_run, open_run
+from harness.generation.adapters import add_adapter
 from harness.generation.text_model import TextModel, TorchTextModel, Usage
 from harness.records.run_folder import REPORT
 from harness.spec.decoding import DecodingSettings
@@ -90,7 +92,7 @@ def load_text_model(
     dtype = choose_dtype(requested, chosen_device, parts.backbone)
     model = parts.model
     for name, folder in (adapters or {}).items():
-        _add_adapter(model, name, folder)
+        add_adapter(model, name, folder)
     return TorchTextModel(
         model.eval().to(chosen_device),
         parts.tokenizer,
@@ -119,27 +121,9 @@ def load_merged(reference: str) -> LoadedModel:
             f"The adapters of {reference!r} cannot be merged into its weights.",
             "Predict with them: harness.generate(MODEL, TEXTS)",
         )
-    _set_generation(model, usage.settings)
+    model.generation_config = generation_settings(model.generation_config, usage.settings)
     parts.tokenizer.model_max_length = usage.max_source_length
     return LoadedModel(model.eval(), parts.tokenizer, usage.prefix)
-
-
-def _set_generation(model: PreTrainedModel, settings: DecodingSettings) -> None:
-    """Replace a model's generation settings, apart from its special tokens."""
-    from transformers import GenerationConfig
-
-    old = model.generation_config
-    special = {name: value for name, value in old.to_dict().items() if name.endswith("_token_id")}
-    model.generation_config = GenerationConfig(
-        **special,
-        num_beams=settings.beams,
-        max_new_tokens=settings.max_new_tokens,
-        min_new_tokens=settings.min_new_tokens or None,
-        no_repeat_ngram_size=settings.no_repeat_ngram,
-        length_penalty=settings.length_penalty,
-        repetition_penalty=settings.repetition_penalty,
-        early_stopping=settings.early_stopping,
-    )
 
 
 def _read(reference: str) -> _Parts:
@@ -209,14 +193,3 @@ def settings_of(config: GenerationConfig) -> DecodingSettings:
     defaults = {"beams": 1, "no_repeat_ngram": 0}
     given = {name: value for name, value in values.items() if value is not None}
     return DecodingSettings.model_validate({**defaults, **given})
-
-
-def _add_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
-    """Add an adapter, by transformers' own loader."""
-    try:
-        model.load_adapter(str(folder), adapter_name=name, local_files_only=True)
-    except Exception as error:  # The errors of readers of damaged files are not documented.
-        raise HarnessError(
-            f"The adapter {name!r} cannot be loaded from {str(folder)!r}: {error}",
-            "Give a folder with adapter_config.json and adapter_model.safetensors.",
-        ) from error

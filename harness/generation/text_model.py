@@ -12,6 +12,7 @@ import torch
 from harness.data.examples import encode
 from harness.errors import HarnessError, did_you_mean
 from harness.evaluation.decoding import BatchSearch, searching
+from harness.generation.adapters import use_adapter
 from harness.spec.decoding import DecodingSettings
 
 if TYPE_CHECKING:
@@ -138,11 +139,8 @@ class TorchTextModel(TextModel):
 
     def _prepare(self, adapter: str | None) -> BatchSearch:
         """Merge an adapter and convert the weights until ``close``."""
-        if self.adapters and adapter is None:
-            self.model.disable_adapters()
-        elif self.adapters:
-            self.model.enable_adapters()
-            self.model.set_adapter(adapter)
+        if self.adapters:
+            use_adapter(self.model, adapter)
         context = searching(
             self.model, self.tokenizer, shared_beams=self._shared_beams, dtype=self._dtype
         )
