@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import options
-from harness.errors import HarnessError
+from harness.cli.adapters import read_adapters
 
 if TYPE_CHECKING:
     from harness.generation.generated import Generated
@@ -133,7 +131,7 @@ def generate(
             settings=parse_settings(settings or []),
             prefix=prefix,
             max_source_length=max_source_length,
-            adapters=_adapters(adapter or []),
+            adapters=read_adapters(adapter or []),
             adapter_column=adapter_column,
             device=device,
             precision=precision,
@@ -149,19 +147,6 @@ def generate(
         )
     assert isinstance(generated, harness.Generated)
     _show(generated, as_json=as_json)
-
-
-def _adapters(words: Iterable[str]) -> dict[str, Path]:
-    """Read NAME=DIR of each adapter."""
-    folders: dict[str, Path] = {}
-    for word in words:
-        name, equals, folder = word.partition("=")
-        if not equals or not name or not folder:
-            raise HarnessError(f"--adapter {word!r} cannot be read.", "Write --adapter NAME=FOLDER")
-        if name in folders:
-            raise HarnessError(f"There are two adapters {name!r}.", "Give each its own name.")
-        folders[name] = Path(folder)
-    return folders
 
 
 def _show(generated: Generated, *, as_json: bool) -> None:

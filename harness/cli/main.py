@@ -21,6 +21,7 @@ from harness.cli.recommend import recommend
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.score import score
+from harness.cli.serve import serve
 from harness.cli.stats import stats
 from harness.cli.sweep import sweep
 from harness.errors import HarnessError
@@ -61,6 +62,7 @@ app.command("score")(score)
 app.command("prepare")(prepare)
 app.command("stats")(stats)
 app.command("generate")(generate)
+app.command("serve")(serve)
 
 
 def _version(requested: bool) -> None:

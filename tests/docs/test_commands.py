@@ -61,6 +61,8 @@ NEEDS = {
     r"--task hub:(\S+)": r"{0} is not available",
     r"sweep (paper/\w+)": r"backbone '\S+' is not on this machine|data of \S+ were not found",
     r"^harness generate (results/RUN)\b": r"{0}|notes\.jsonl",
+    r"^harness serve results/(RUN)\b": r"'results/\S+' .*weights|{0}",
+    r"^harness serve .*=(exports/\w+)\b": r"exports/",
     # Plugins of the package of examples, which is not installed here.
     r"\b(bitfit|commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",
     r"\b(slurm)\b": r"'{0}'",
@@ -222,10 +224,14 @@ def test_a_harness_command_works_or_says_what_is_missing(
     if "--nproc" in words:
         words += ["--nproc", "1"]  # The observer does not reach other processes.
 
-    def give_up(*_: Any) -> None:
+    def give_up(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("harness.costs.entry.profile_recipes", give_up)
+    if words[0] == "serve":
+        monkeypatch.setattr("harness.serving.server.Server.run", give_up)
+        monkeypatch.setenv("HARNESS_API_KEY", "key")
+        words += ["--port", "0"]
     user = CtrlC()
     installed().manager.register(user)
     try:
@@ -240,7 +246,7 @@ def test_a_harness_command_works_or_says_what_is_missing(
         assert result.exit_code == 2, result.output
         assert "The sweep needs a confirmation" in result.output
         assert re.search(r"\d+ runs?, ", result.output), result.output
-    elif words[0] in ("run", "profile"):
+    elif words[0] in ("run", "profile", "serve"):
         assert result.exit_code == 130, result.output
     elif words[0] == "recommend":
         # 1 means that no recipe is good enough, which is an answer too.
