@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -123,23 +123,21 @@ class _DecodingService(Service):
     def prepare(self, spec: RunSpec, work: FrozenDecoding) -> Sizes:
         """Load the backbone, apply the recipe and merge it; return the sizes of the result."""
         import torch
-        from transformers import set_seed
 
         from harness.api.plugins import installed
         from harness.evaluation.beam_search import SpecialTokens
         from harness.evaluation.decoding import searching_ids, store_weights_in
         from harness.model.composition import compose, count_parameters
         from harness.training.resolved_run import resolve_run
+        from harness.training.run_context import load_original, run_context
 
         self.spec, self.work = spec, work
         plugins = installed()
         backbone, recipe = plugins.backbone(spec.backbone), plugins.recipe(spec.recipe)
-        run = resolve_run(spec, backbone, recipe)
-        set_seed(spec.seed)
-        # Random weights are drawn on the device, which is faster.
-        with run.device if spec.weights == "random" else contextlib.nullcontext():
-            model = backbone.load(spec.weights)
-        model = compose(model, backbone, recipe).to(run.device)
+        run = replace(resolve_run(spec, backbone, recipe), calibration=work.calibration)
+        context = run_context(run, drawn_on_device=True)
+        model = load_original(run, drawn_on_device=True)
+        model = compose(model, backbone, recipe, context).to(run.device)
         trained = count_parameters(model).trainable_bytes
         with torch.no_grad():
             for compressor in reversed(recipe.compressors):

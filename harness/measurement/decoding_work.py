@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from harness.data.calibration import CalibrationData
 from harness.measurement.probe import FrozenSchedule
 from harness.spec.decoding import DecodingSettings
 
@@ -33,12 +34,14 @@ class FrozenDecoding:
         sources: sources that are decoded one by one.
         batch: sources that are decoded at once.
         longest: the longest sources, decoded at once, on which memory is measured.
+        calibration: training examples for compressors that need some; None gives them random ones.
     """
 
     settings: DecodingSettings
     sources: Sources
     batch: Sources
     longest: Sources
+    calibration: CalibrationData | None = None
 
     @property
     def first_token(self) -> DecodingSettings:
@@ -67,6 +70,7 @@ def freeze_decoding(frozen: FrozenSchedule, settings: DecodingSettings) -> Froze
         sources=list(islice(cycle(sources), MOST_EXAMPLES)),
         batch=list(islice(cycle(sources), settings.batch_size)),
         longest=list(islice(cycle(longest), settings.batch_size)),
+        calibration=frozen.calibration,
     )
 
 

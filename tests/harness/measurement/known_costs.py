@@ -107,7 +107,9 @@ class SlowLayers(Compressor[Costs]):
     stage: ClassVar[Stage] = Stage.OBJECTIVE
     Options = Costs
 
-    def apply(self, model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
         """Sleep before every call of a decoder layer that is left."""
         if self.options.seconds:
             clock.use(clock.ManualClock())

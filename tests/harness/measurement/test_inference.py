@@ -80,9 +80,10 @@ def test_a_pruned_decoder_takes_the_time_of_the_layers_that_are_left(
 ) -> None:
     left = decoder_layers(deep, "lprun")
     assert 0 < left < LAYERS
-    found = measure(f"{SLOW}+lprun", SLOW, batch_size=3, beams=2)
+    found = measure(f"{SLOW}+lprun", SLOW, budget=800, batch_size=3, beams=2)
     tokens = found.output_tokens
-    assert (tokens, found.beams, found.rounds, found.examples) == (3, 2, 2, 32)
+    assert (tokens, found.beams, found.rounds) == (3, 2, 2)
+    assert 5 <= found.examples < 32
     assert found.per_token
     assert found.throughput
     # All that takes time is a call of a decoder layer: one for each layer and token.
@@ -105,7 +106,7 @@ def test_a_pruned_decoder_takes_the_time_of_the_layers_that_are_left(
 def test_lora_merged_decodes_as_fast_as_full_fine_tuning(
     measure: Callable[..., Inference], deep: Path
 ) -> None:
-    found = measure(f"lora_ff:r=2+{SLOW}", SLOW, batch_size=2, beams=1)
+    found = measure(f"lora_ff:r=2+{SLOW}", SLOW, budget=800, batch_size=2, beams=1)
     for timing in relatives(found):
         assert timing.relative == pytest.approx(1)
         assert timing.noise_floor == pytest.approx(1)
