@@ -12,7 +12,7 @@ from harness.cli.waiting import Waiting
 if TYPE_CHECKING:
     from harness.records.report import Report
     from harness.reporting.collection import Reports
-    from harness.reporting.summary import Summary
+    from harness.reporting.summary import Front, Summary
 
 
 def load(results: Path) -> Reports:
@@ -34,12 +34,13 @@ def load(results: Path) -> Reports:
     return runs
 
 
-def summarize(runs: Reports, metrics: str | None) -> Summary:
+def summarize(runs: Reports, metrics: str | None, front: Front = "training") -> Summary:
     """Average the runs over seeds and compare recipes, with a progress bar if that takes long.
 
     Args:
         runs: the runs of a results folder.
         metrics: names of metrics, separated by commas; None takes all.
+        front: the costs of the Pareto front.
 
     Raises:
         HarnessError: no run has one of the metrics.
@@ -48,7 +49,7 @@ def summarize(runs: Reports, metrics: str | None) -> Summary:
     if metrics is not None:
         names = [name.strip() for name in metrics.split(",") if name.strip()]
     with Waiting("Comparing recipes", runs.recipe_count) as waiting:
-        return runs.summarize(names, waiting.on_progress)
+        return runs.summarize(names, waiting.on_progress, front)
 
 
 def terminal_table(summary: Summary) -> str:

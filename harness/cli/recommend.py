@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.reporting.recommendation import Recommendation, Verdict
+    from harness.reporting.summary import Summary
 
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _BYTES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -35,14 +36,22 @@ def recommend(
             help="Lowest speed relative to full fine-tuning, e.g. 150%.", show_default=False
         ),
     ] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(
+            help="Longest time to decode one example, e.g. 50ms or 0.05s; measured at batch 1.",
+            show_default=False,
+        ),
+    ] = None,
     metric: Annotated[
         str | None,
         typer.Option(help="Metric that measures quality.", show_default="the first, e.g. rouge1"),
     ] = None,
     by: Annotated[
-        Literal["speed", "memory", "parameters"],
+        Literal["speed", "memory", "parameters", "latency"],
         typer.Option(
-            help="Meaning of cheapest: fastest, least memory or fewest trained parameters."
+            help="Meaning of cheapest: fastest training, least memory, fewest trained parameters, "
+            "or fastest decoding of one example."
         ),
     ] = "speed",
     as_json: options.Json = False,
@@ -58,14 +67,18 @@ def recommend(
     quality = _ratio(min_quality, "--min-quality")
     memory = _bytes(max_memory) if max_memory is not None else None
     speed = _ratio(min_speed, "--min-speed") if min_speed is not None else None
+    latency = _seconds(max_latency) if max_latency is not None else None
     summary = summarize(load(results), metric)
     if not summary.metrics:
         raise HarnessError(f"No run in {str(results)!r} has been scored.", "See: harness report")
+    if latency is not None or by == "latency":
+        _require_latency(summary, results)
     needs = recommendation.Needs(
         metric=summary.metrics[0],
         min_quality=quality,
         max_memory_bytes=memory,
         min_speed=speed,
+        max_latency_seconds=latency,
         by=by,
     )
     recommendations = [recommendation.recommend(group, needs) for group in summary.groups]
@@ -98,6 +111,7 @@ def _lines(recommended: Recommendation) -> Iterator[str]:
 
 
 def _facts(verdict: Verdict) -> str:
+    from harness.reporting.inference_row import milliseconds
     from harness.reporting.wording import bounds, count, memory, percent
 
     share = verdict.retention
@@ -106,11 +120,33 @@ def _facts(verdict: Verdict) -> str:
         if share
         else "is no worse than full fine-tuning"
     )
+    latency = verdict.latency_seconds
+    decodes = "" if latency is None else f", decodes an example in {milliseconds(latency)}"
     return (
         f"{kept}, trains at "
         f"{percent(verdict.speed)}, takes {memory(verdict.memory_bytes, 'GiB')} GiB, trains "
-        f"{count(verdict.trainable)} parameters"
+        f"{count(verdict.trainable)} parameters{decodes}"
     )
+
+
+def _require_latency(summary: Summary, results: Path) -> None:
+    """Raise an error if no run has a latency to choose by."""
+    if not any(group.has_inference for group in summary.groups):
+        raise HarnessError(
+            f"No run in {str(results)!r} has measured decoding, so no latency is known.",
+            "Repeat the runs with --set probe.inference=true, or leave out --max-latency and "
+            "--by latency",
+        )
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds of a time such as ``50ms`` or ``0.05s``."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s)\s*", text)
+    if not match:
+        raise HarnessError(
+            f"--max-latency {text!r} is not a time.", "Write, for example: --max-latency 50ms"
+        )
+    return float(match[1]) / (1000 if match[2] == "ms" else 1)
 
 
 def _ratio(text: str, option: str) -> float:

@@ -45,14 +45,18 @@ def report(
             show_default="all",
         ),
     ] = None,
+    front: Annotated[
+        Literal["training", "inference"],
+        typer.Option(help="Speed and memory of the Pareto front: those of training or decoding."),
+    ] = "training",
 ) -> None:
-    """Show each recipe's speed, trained parameters, memory and quality, averaged over seeds.
+    """Show each recipe's costs of training and decoding and its quality, averaged over seeds.
 
     Quality is compared with full fine-tuning on the same test examples. The results folder caches
     the comparison, so a second report is fast.
     """
     runs = load(results)
-    summary = summarize(runs, metrics)
+    summary = summarize(runs, metrics, front)
     if compare == PAPER:
         from harness.reporting.reference import add_paper_reference
 

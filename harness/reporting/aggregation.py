@@ -16,7 +16,7 @@ from harness.reporting.notes import notes, settings_difference
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.pareto import pareto_front
 from harness.reporting.row import make_row
-from harness.reporting.summary import Estimate, Group, Quality, RecipeRow, Summary
+from harness.reporting.summary import Estimate, Front, Group, Quality, RecipeRow, Summary
 from harness.spec.run_spec import BASELINE
 from harness.statistics.holm import holm
 
@@ -45,6 +45,7 @@ def summarize(
     comparisons: Comparisons,
     metrics: Sequence[str] | None = None,
     on_progress: OnProgress = lambda: None,
+    front: Front = "training",
 ) -> Summary:
     """Average over seeds and compare with full fine-tuning, group by group.
 
@@ -53,6 +54,7 @@ def summarize(
         comparisons: computes the comparisons, or takes them from its cache.
         metrics: names of the metrics to show; by default all that any run has.
         on_progress: is called after each recipe.
+        front: the costs of the Pareto fronts.
     """
     present = {name for run in runs for name in run.report.quality}
     builtin = [name for name in METRICS if name in present]
@@ -61,7 +63,7 @@ def summarize(
     members = [Members.of(group_runs, shown) for group_runs in by_group]
     comparisons.prepare([group_members.requests for group_members in members], on_progress)
     with without_collector():
-        groups = [_group(group_members, comparisons, shown) for group_members in members]
+        groups = [_group(each, comparisons, shown, front) for each in members]
     _tell_apart([(group, runs[0]) for group, runs in zip(groups, by_group, strict=True)])
     return Summary(metrics=shown, groups=groups)
 
@@ -75,7 +77,9 @@ def grouped(runs: Iterable[StoredRun]) -> dict[tuple[str, str, str], list[Stored
     return dict(sorted(groups.items()))
 
 
-def _group(members: Members, comparisons: Comparisons, metrics: Sequence[str]) -> Group:
+def _group(
+    members: Members, comparisons: Comparisons, metrics: Sequence[str], front: Front
+) -> Group:
     rows = [
         make_row(runs, request, members.has_baseline, comparisons)
         for runs, request in zip(members.by_recipe, members.requests, strict=True)
@@ -92,6 +96,7 @@ def _group(members: Members, comparisons: Comparisons, metrics: Sequence[str]) -
         ),
         noise_floor=max((floor for floor in noise_floors if floor), default=None),
         fingerprints=_distinct(report.fingerprint for report in good),
+        front=front,
         rows=rows,
     )
     _adjust(rows, metrics)
@@ -122,36 +127,43 @@ def _adjust(rows: Sequence[RecipeRow], metrics: Sequence[str]) -> None:
 
 
 def _mark_front(group: Group, metrics: Sequence[str]) -> None:
-    """Mark the recipes on the Pareto front of speed, memory and the first metric."""
+    """Mark the recipes on the Pareto front of the chosen costs and the first metric."""
     good = [row for row in group.rows if row.status == "ok"]
     if not good or len(group.fingerprints) > 1:
         return
     name = next((name for name in metrics if any(name in row.quality for row in good)), None)
-    measured = [r for r in good if name in r.quality and r.speed and r.memory_bytes]
+    costs = {row.recipe: _costs(row, group.front) for row in good}
+    measured = [row for row in good if name in row.quality and costs[row.recipe]]
     if name is None or len(measured) < 2:
         return
     group.front_metric = name
     # Intervals of paired differences are narrower: the difficulty of the examples cancels out.
     paired = all(row.recipe == BASELINE or row.quality[name].difference for row in measured)
-    front = pareto_front({row.recipe: _point(row, row.quality[name], paired) for row in measured})
+    front = pareto_front(
+        {row.recipe: [*costs[row.recipe], _goodness(row.quality[name], paired)] for row in measured}
+    )
     for row in measured:
         row.on_front = row.recipe in front
 
 
-def _point(row: RecipeRow, quality: Quality, paired: bool) -> list[Estimate]:
-    """Return the objectives of the Pareto front; more of each is better."""
-    assert row.speed
-    assert row.memory_bytes
-    smallness = -math.log(row.memory_bytes)
+def _costs(row: RecipeRow, front: Front) -> list[Estimate]:
+    """Return speed and memory as objectives, of which more is better; empty if one is unknown."""
+    if front == "training":
+        speed, size = row.speed, row.memory_bytes
+    else:
+        own = row.inference
+        speed, size = (own.latency, own.memory_bytes) if own else (None, None)
+    if speed is None or not size:
+        return []
+    smallness = -math.log(size)
     half = _SAME_MEMORY / 2
+    return [speed, Estimate(value=smallness, low=smallness - half, high=smallness + half)]
+
+
+def _goodness(quality: Quality, paired: bool) -> Estimate:
+    """Return the quality as an objective, of which more is better."""
     goodness = (quality.difference or Estimate(value=0)) if paired else quality.value
-    if not quality.higher_is_better:
-        goodness = goodness.negated
-    return [
-        row.speed,
-        Estimate(value=smallness, low=smallness - half, high=smallness + half),
-        goodness,
-    ]
+    return goodness if quality.higher_is_better else goodness.negated
 
 
 def _distinct(fingerprints: Iterable[Fingerprint | None]) -> list[Fingerprint]:

@@ -81,8 +81,9 @@ def _has_one_seed(row: RecipeRow, metric: str | None) -> bool:
 
 
 def _sentence(row: RecipeRow, metric: str | None, noise: float | None) -> str:
-    """Return a sentence on a recipe's speed, memory and quality; empty if none was measured."""
+    """Return a sentence on a recipe's costs and quality; empty if none was measured."""
     clauses = list(_costs(row, noise))
+    clauses += _decoding(row)
     quality = row.quality.get(metric) if metric else None
     if metric and quality:
         clauses.append(_quality(heading(metric), quality))
@@ -106,6 +107,17 @@ def _costs(row: RecipeRow, noise: float | None) -> Iterator[str]:
         yield f"trains with {share} of full fine-tuning's memory"
     if speed:
         yield f"no difference in speed was shown{times}"
+
+
+def _decoding(row: RecipeRow) -> Iterator[str]:
+    """Yield the clause on decoding speed, if it was compared."""
+    own = row.inference
+    if own is None or own.latency is None:
+        return
+    if _is_shown(own.latency, own.noise_floor):
+        yield f"decodes {own.latency.value:.2f} times as fast{_times(own.latency)}"
+    else:
+        yield f"no difference in decoding speed was shown{_times(own.latency)}"
 
 
 def _is_shown(speed: Estimate, noise: float | None) -> bool:

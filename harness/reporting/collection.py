@@ -15,7 +15,7 @@ from harness.records.run_folder import StoredRun
 if TYPE_CHECKING:
     import pandas
 
-    from harness.reporting.summary import Summary
+    from harness.reporting.summary import Front, Summary
 
 _PROCESSES = 8
 """Most processes that compare recipes at the same time; each takes about 150 MB."""
@@ -60,6 +60,7 @@ class Reports(Sequence[StoredRun]):
         self,
         metrics: Sequence[str] | None = None,
         on_recipe: Callable[[], None] = lambda: None,
+        front: Front = "training",
     ) -> Summary:
         """Average over seeds, and compare each recipe with full fine-tuning.
 
@@ -68,6 +69,7 @@ class Reports(Sequence[StoredRun]):
         Args:
             metrics: names of the metrics to show; by default all that any run has.
             on_recipe: is called after each recipe.
+            front: the costs of the Pareto front: ``training`` or ``inference``.
 
         Returns:
             The summary that ``harness report`` shows; a notebook shows it as a table.
@@ -90,7 +92,7 @@ class Reports(Sequence[StoredRun]):
                 )
         comparisons = Comparisons(self.folder, min(_PROCESSES, os.cpu_count() or 1))
         try:
-            return summarize(self.runs, comparisons, metrics, on_recipe)
+            return summarize(self.runs, comparisons, metrics, on_recipe, front)
         finally:
             comparisons.keep()
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.records.inference import Inference
 from harness.records.measurements import Energy, Memory, MemoryParts, TimeParts
 from harness.records.report import Report
+from harness.reporting.inference_row import milliseconds
 from harness.reporting.wording import percent
 
 
 def breakdown_lines(report: Report) -> Iterator[str]:
-    """Yield a line for each measured part of the costs: step, memory, FLOP limit and energy."""
+    """Yield a line for each measured part of the costs, from a step to decoding."""
     speed, memory = report.speed, report.memory
     if speed and speed.parts:
         seconds = {part: getattr(speed.parts, part) for part in TimeParts.model_fields}
@@ -31,6 +33,8 @@ def breakdown_lines(report: Report) -> Iterator[str]:
         )
     elif speed and (why := speed.not_measured.get("share_of_limit")):
         yield f"speed beside full fine-tuning's: not measured ({why})"
+    if report.inference:
+        yield f"decoding: {_decoding(report.inference)}"
     if speed and speed.energy:
         yield f"energy: {_energy(speed.energy)}"
 
@@ -44,6 +48,20 @@ def allocation_retries(memory: Memory | None) -> str | None:
         "memory was short or fragmented; set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in "
         "the environment, or a smaller train.batch_size"
     )
+
+
+def _decoding(inference: Inference) -> str:
+    latency, size = inference.latency, inference.size
+    parts = [f"{milliseconds(latency.median_seconds)} for one example"]
+    parts.append(f"{milliseconds(inference.prefill.seconds)} to its first token")
+    if inference.per_token:
+        parts.append(f"{milliseconds(inference.per_token.seconds)} for each later one")
+    if batch := inference.throughput:
+        parts.append(f"{batch.output_tokens_per_s:,.0f} tokens/s at batch {batch.batch_size}")
+    parts.append(f"{inference.memory.peak_bytes / 2**30:.2f} GiB")
+    parts.append(f"{size.model_bytes / 1e6:,.1f} MB on disk")
+    parts.append(f"{size.trained_bytes / 1e6:,.1f} MB of trained weights")
+    return ", ".join(parts)
 
 
 def _energy(energy: Energy) -> str:

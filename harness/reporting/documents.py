@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from harness.records.display import html_table
+from harness.reporting.inference_row import inference_cells, inference_headings
 from harness.reporting.notes import legend
-from harness.reporting.summary import Estimate, Group, RecipeRow, Summary
+from harness.reporting.summary import Estimate, Group, InferenceRow, RecipeRow, Summary
 from harness.reporting.wording import (
     LEAD_BASELINE,
     LESS_IS_BETTER,
@@ -90,7 +91,12 @@ def _caption(group: Group) -> str:
 
 def table_csv(summary: Summary) -> str:
     """Write a line for each recipe, with plain numbers: ratios, bytes, percent for metrics."""
-    rows = [_record(group, row, summary) for group in summary.groups for row in group.rows]
+    has_inference = any(group.has_inference for group in summary.groups)
+    rows = [
+        _record(group, row, summary, has_inference)
+        for group in summary.groups
+        for row in group.rows
+    ]
     fields = list(dict.fromkeys(field for row in rows for field in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, lineterminator="\n")
@@ -106,22 +112,24 @@ def _headings(group: Group, metrics: Sequence[str]) -> list[str]:
         f"{heading(name)} kept above {LEAD_BASELINE}" for name in group.above_lead_baseline(metrics)
     ]
     unit = f"peak {group.memory_unit}"
-    return ["recipe", "front", "speed", "trained", unit, *names, *kept, *above]
+    costs = inference_headings(group)
+    return ["recipe", "front", "speed", "trained", unit, *names, *kept, *above, *costs]
 
 
 def _lines(group: Group, metrics: Sequence[str]) -> Iterable[list[str]]:
     kept, above = group.compared(metrics), group.above_lead_baseline(metrics)
-    shares = len(kept) + len(above)
+    others = len(kept) + len(above) + len(inference_headings(group))
     unit = group.memory_unit
     for row in group.rows:
         cells = [_with(row.recipe, seeds_left(row)), "•" if row.on_front else ""]
         if row.status == "ok":
             cells += [*_values(row, unit, metrics), *_shares(row, kept, above)]
+            cells += [_with(c.value, c.more) for c in inference_cells(group, row.inference)]
         else:
-            cells += [row.status] + [""] * (2 + len(metrics) + shares)
+            cells += [row.status] + [""] * (2 + len(metrics) + others)
         yield cells
         for label, values in reference_lines(row, unit, metrics):
-            yield [label, "", *values, *[""] * shares]
+            yield [label, "", *values, *[""] * others]
 
 
 def _values(row: RecipeRow, unit: str, metrics: Sequence[str]) -> list[str]:
@@ -155,7 +163,9 @@ def _with(value: str, more: str) -> str:
     return f"{value} ({more})" if more else value
 
 
-def _record(group: Group, row: RecipeRow, summary: Summary) -> dict[str, object]:
+def _record(
+    group: Group, row: RecipeRow, summary: Summary, has_inference: bool
+) -> dict[str, object]:
     record: dict[str, object] = {
         "backbone": group.backbone,
         "task": group.task,
@@ -172,6 +182,7 @@ def _record(group: Group, row: RecipeRow, summary: Summary) -> dict[str, object]
         "memory_bytes": row.memory_bytes,
         "memory_relative": row.memory_relative,
         "on_front": row.on_front,
+        **(_inference_record(row.inference) if has_inference else {}),
     }
     for name in summary.metrics:
         quality = row.quality.get(name)
@@ -188,6 +199,17 @@ def _record(group: Group, row: RecipeRow, summary: Summary) -> dict[str, object]
         record["reference_memory_bytes"] = reference.memory_bytes if reference else None
         for name in summary.metrics:
             record[f"reference_{name}"] = reference.quality.get(name) if reference else None
+    return record
+
+
+def _inference_record(row: InferenceRow | None) -> dict[str, object]:
+    record: dict[str, object] = {}
+    for name in InferenceRow.model_fields:
+        value = getattr(row, name, None)
+        if name in ("latency", "throughput"):
+            record |= _flat(f"inference_{name}", value)
+        elif name != "not_measured":
+            record[f"inference_{name}"] = value
     return record
 
 

@@ -12,6 +12,7 @@ from harness.records.data_notes import data_shares
 from harness.records.measurements import Fingerprint
 from harness.records.run_folder import SPEC
 from harness.reporting.cost_breakdown import allocation_retries
+from harness.reporting.inference_row import inference_legend, inference_notes
 from harness.reporting.members import Members
 from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.reporting.wording import LEAD_BASELINE, LESS_IS_BETTER, heading, meanings, not_measured
@@ -49,6 +50,7 @@ def notes(group: Group, members: Members) -> Iterator[str]:
         )
     yield from _lead_baseline(recipes)
     yield from _not_measured(good)
+    yield from inference_notes(group)
     yield from _wide_speeds(good)
     for run in members.runs:
         if retries := allocation_retries(run.report.memory):
@@ -143,7 +145,8 @@ def _not_measured(rows: Sequence[RecipeRow]) -> Iterator[str]:
     """Yield why a relative speed or memory is missing."""
     names = {"speed": "relative speed", "memory_relative": "relative memory"}
     lacking = {
-        row.recipe: {names[name]: why for name, why in row.not_measured.items()} for row in rows
+        row.recipe: {names[name]: why for name, why in row.not_measured.items() if name in names}
+        for row in rows
     }
     for sentence in not_measured(lacking):
         yield f"{sentence}."
@@ -238,9 +241,12 @@ def legend(summary: Summary, metrics: Collection[str] | None = None) -> Iterator
     rows = [row for group in summary.groups for row in group.rows]
     if any(row.quality for row in rows):
         yield from _columns(summary, summary.metrics if metrics is None else metrics)
+    yield from inference_legend(summary.groups)
     if any(row.on_front for row in rows):
+        decoding = any(group.front == "inference" for group in summary.groups)
+        costs = "decoding speed, decoding memory" if decoding else "speed, memory"
         yield (
-            "•: on the Pareto front of speed, memory and quality; values within the intervals, or "
+            f"•: on the Pareto front of {costs} and quality; values within the intervals, or "
             "within 1 % of memory, are ties."
         )
         yield (

@@ -8,12 +8,14 @@ from typing import Literal
 from pydantic import Field
 
 from harness.records.record import Record
+from harness.reporting.inference_row import milliseconds
 from harness.reporting.summary import Estimate, Group, Quality, RecipeRow
 from harness.reporting.wording import bounds, count, heading, memory, percent
 from harness.spec.run_spec import BASELINE
 
-Cost = Literal["speed", "memory", "parameters"]
-"""Cost by which recipes are ordered: training time, peak memory or trained parameters."""
+Cost = Literal["speed", "memory", "parameters", "latency"]
+"""Cost by which recipes are ordered: training time, peak memory, trained parameters, or the time to
+decode one example."""
 
 
 class Needs(Record):
@@ -27,6 +29,8 @@ class Needs(Record):
     """Largest peak memory; null sets no limit."""
     min_speed: float | None = None
     """Least training speed relative to full fine-tuning; null sets no limit."""
+    max_latency_seconds: float | None = None
+    """Largest median time to decode one example at batch 1; null sets no limit."""
     by: Cost = "speed"
     """Cost that decides which recipe is cheaper."""
 
@@ -49,6 +53,8 @@ class Verdict(Record):
     """Peak memory."""
     trainable: int | None = None
     """Number of trained parameters."""
+    latency_seconds: float | None = None
+    """Median time to decode one example at batch 1; null if it was not measured."""
 
 
 class Recommendation(Record):
@@ -109,6 +115,7 @@ def _judge(row: RecipeRow, needs: Needs) -> Verdict:
         speed=row.speed.value if row.speed else None,
         memory_bytes=row.memory_bytes,
         trainable=row.trainable,
+        latency_seconds=row.inference.latency_seconds if row.inference else None,
     )
     verdict.reasons = list(_shortfalls(row, verdict, needs))
     verdict.qualifies = not verdict.reasons
@@ -136,6 +143,11 @@ def _shortfalls(row: RecipeRow, verdict: Verdict, needs: Needs) -> Iterator[str]
             f"keeps {percent(kept.value, 1)} of {heading(needs.metric)} "
             f"({bounds(kept, 100, 1)}), and may keep less than {percent(needs.min_quality, 1)}"
         )
+    yield from _too_expensive(verdict, needs)
+
+
+def _too_expensive(verdict: Verdict, needs: Needs) -> Iterator[str]:
+    """Yield a reason for each cost that is above its limit or not known."""
     limit = needs.max_memory_bytes
     if limit is not None:
         if verdict.memory_bytes is None:
@@ -148,6 +160,13 @@ def _shortfalls(row: RecipeRow, verdict: Verdict, needs: Needs) -> Iterator[str]
             yield "its speed relative to full fine-tuning is not known"
         elif verdict.speed < needs.min_speed:
             yield f"trains at {percent(verdict.speed)}, less than {percent(needs.min_speed)}"
+    most = needs.max_latency_seconds
+    if most is not None:
+        if verdict.latency_seconds is None:
+            yield "its latency was not measured"
+        elif verdict.latency_seconds > most:
+            latency = milliseconds(verdict.latency_seconds)
+            yield f"decodes an example in {latency}, more than {milliseconds(most)}"
 
 
 def _is_no_worse(quality: Quality | None) -> bool:
@@ -160,12 +179,14 @@ def _is_no_worse(quality: Quality | None) -> bool:
     return low >= 0 if quality.higher_is_better else high <= 0
 
 
-def _cost(verdict: Verdict, by: Cost) -> tuple[float, float, float]:
-    """Return the sort key: the chosen cost first, the other two to break ties."""
+def _cost(verdict: Verdict, by: Cost) -> tuple[float, ...]:
+    """Return the sort key: the chosen cost first, others to break ties."""
     unknown = float("inf")
     slowness = 1 / verdict.speed if verdict.speed else unknown
     size = verdict.memory_bytes or unknown
     trained = verdict.trainable or unknown
+    if by == "latency":
+        return verdict.latency_seconds or unknown, slowness, size
     if by == "speed":
         return slowness, size, trained
     return (size, slowness, trained) if by == "memory" else (trained, slowness, size)
@@ -177,4 +198,9 @@ def _extra_cost(verdict: Verdict, chosen: Verdict, by: Cost) -> str:
     if by == "memory":
         size, chosen_size = (memory(v.memory_bytes, "GiB") for v in (verdict, chosen))
         return f"takes {size} GiB, the chosen one {chosen_size}"
+    if by == "latency":
+        if verdict.latency_seconds is None or chosen.latency_seconds is None:
+            return "its latency was not measured"
+        own, best = (milliseconds(v) for v in (verdict.latency_seconds, chosen.latency_seconds))
+        return f"decodes an example in {own}, the chosen one in {best}"
     return f"trains {count(verdict.trainable)} parameters, the chosen one {count(chosen.trainable)}"

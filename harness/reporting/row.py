@@ -9,6 +9,7 @@ from harness.records.measurements import Memory, Speed
 from harness.records.reasons import explain_nulls
 from harness.records.report import Value
 from harness.records.run_folder import StoredRun
+from harness.reporting.inference_row import inference_row
 from harness.reporting.mean_speed import mean_speed
 from harness.reporting.outcome import Paired, Request
 from harness.reporting.paired_comparison import Comparisons
@@ -58,6 +59,9 @@ def make_row(
     row.memory_bytes = max((memory.peak_bytes for memory in memories), default=None)
     shares = [memory.relative for memory in memories if memory.relative is not None]
     row.memory_relative = fmean(shares) if shares else None
+    row.inference = inference_row([r.inference for r in reports if r.inference])
+    if reason := next(iter(filter(None, (r.not_measured.get("inference") for r in reports))), None):
+        explain_nulls(row, reason, "inference")
     if speeds:
         explain_nulls(row, _why_no_ratio(speeds[0], speeds[0]), "speed")
     if speeds and memories:

@@ -11,6 +11,9 @@ from harness.records.measurements import Fingerprint
 from harness.records.record import Record
 from harness.records.report import Status
 
+Front = Literal["training", "inference"]
+"""Costs that a Pareto front weighs against quality."""
+
 SIGNIFICANT = 0.05
 """Level below which an adjusted p-value is significant."""
 
@@ -91,6 +94,43 @@ class Reference(Record):
     """Reasons why numbers are left out."""
 
 
+class InferenceRow(Record):
+    """Costs of decoding with a recipe's merged model, as means over its seeds."""
+
+    latency_seconds: float
+    """Median time of one example at batch 1."""
+    p95_seconds: float | None = None
+    """95th percentile of that time; null if too few examples were timed."""
+    prefill_seconds: float
+    """Time to the first token at batch 1."""
+    per_token_seconds: float | None = None
+    """Time of each later token at batch 1; null if it was not measured."""
+    latency: Estimate | None = None
+    """Speed at batch 1 relative to full fine-tuning's: its latency over the recipe's."""
+    batch_size: int | None = None
+    """Examples of the batch; null if no batch was timed."""
+    output_tokens_per_s: float | None = None
+    """Output tokens per second at that batch."""
+    throughput: Estimate | None = None
+    """Speed at that batch relative to full fine-tuning's."""
+    memory_bytes: int
+    """Peak memory while decoding, the largest of all seeds."""
+    memory_relative: float | None = None
+    """Peak memory relative to full fine-tuning's."""
+    model_bytes: int
+    """Weights of the merged model on disk."""
+    trained_bytes: int
+    """Trained weights on disk, which each task adds to a shared base."""
+    beams: int
+    """Number of beams."""
+    output_tokens: int
+    """Tokens that each example generates."""
+    noise_floor: float | None = None
+    """Largest ratio of full fine-tuning's latency to itself."""
+    not_measured: dict[str, str] = Field(default_factory=dict)
+    """Field that is null -> reason."""
+
+
 class RecipeRow(Record):
     """A recipe with the means over its seeds."""
 
@@ -124,8 +164,11 @@ class RecipeRow(Record):
     """Peak memory, the largest of all seeds."""
     memory_relative: float | None = None
     """Peak memory relative to full fine-tuning."""
+    inference: InferenceRow | None = None
+    """Costs of decoding; null if no seed measured them."""
     not_measured: dict[str, str] = Field(default_factory=dict)
-    """``speed`` or ``memory_relative``, if null in a row of status ok -> the reason."""
+    """``speed``, ``memory_relative`` or ``inference``, if null in a row of status ok -> the reason.
+    Older reports do not say why they lack ``inference``."""
     quality: dict[str, Quality] = Field(default_factory=dict)
     """Metric -> value and comparison."""
     not_compared: str | None = None
@@ -137,8 +180,8 @@ class RecipeRow(Record):
     no_floor: dict[str, str] = Field(default_factory=dict)
     """Metric with a ``retention`` -> reason why its ``retention_above_floor`` is null."""
     on_front: bool | None = None
-    """True if the recipe is on the Pareto front of speed, memory and quality, where values within
-    the intervals are ties; null if one of the three is unknown."""
+    """True if the recipe is on the Pareto front of the group's ``front``, where values within the
+    intervals are ties; null if one of the three objectives is unknown."""
     reference: Reference | None = None
     """Numbers of the source that the summary is compared with."""
 
@@ -158,6 +201,9 @@ class Group(Record):
     """Unit in which memory is shown: GB (1e9 bytes), the paper's unit, beside its numbers."""
     noise_floor: float | None = None
     """Noise floor of speed: the largest ratio of full fine-tuning's speed to itself."""
+    front: Front = "training"
+    """Objectives of the Pareto front beside quality: speed and memory of training, or speed at
+    batch 1 and memory of decoding."""
     front_metric: str | None = None
     """Metric whose values are the quality of the Pareto front."""
     fingerprints: list[Fingerprint] = Field(default_factory=list)
@@ -173,6 +219,11 @@ class Group(Record):
     def title(self) -> str:
         """Name of the group: backbone and task."""
         return f"{self.backbone} on {self.task}"
+
+    @property
+    def has_inference(self) -> bool:
+        """Return whether any row has costs of decoding."""
+        return any(row.inference for row in self.rows)
 
     def less_is_better(self, metric: str) -> bool:
         """Return whether less of a metric is better."""

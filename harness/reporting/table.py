@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
+from harness.reporting.inference_row import inference_cells, inference_headings
 from harness.reporting.notes import legend
 from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.reporting.text_columns import Line, in_columns, printable
@@ -32,7 +33,7 @@ _RECIPE, _KEPT = 15, 13
 
 
 def table(summary: Summary, width: int = 80) -> str:
-    """Lay out each group of a summary: the answer, costs and metrics, quality kept, and notes.
+    """Lay out each group: the answer, costs and metrics, quality kept, decoding, and notes.
 
     Args:
         summary: the summary to show.
@@ -83,6 +84,9 @@ def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
             *_kept(group, above, above_lead_baseline=True),
         ]
         yield from in_columns(lines, width)
+    if decoding := list(_decoding(group)):
+        yield "decoding:"
+        yield from in_columns(decoding, width)
     notes = list(group.notes)
     if left := present[len(shown) :]:
         notes.append(f"Not shown for lack of width (see --format json): {', '.join(left)}.")
@@ -101,6 +105,21 @@ def _costs(group: Group, metrics: Sequence[str]) -> Iterator[Line]:
             yield Line([seeds, "", *_spreads(row, metrics)], dim=True)
         for label, cells in reference_lines(row, group.memory_unit, metrics):
             yield Line([f"  {label}", "", *cells], color="cyan")
+
+
+def _decoding(group: Group) -> Iterator[Line]:
+    """Yield the rows of the costs of decoding; none if no row measured them."""
+    headings = inference_headings(group)
+    if not headings:
+        return
+    yield Line(["recipe", *headings], bold=True)
+    for row in group.rows:
+        if row.inference is None:
+            continue
+        cells = inference_cells(group, row.inference)
+        yield Line([row.recipe, *(cell.value for cell in cells)])
+        spreads = (cell.more.replace(", 1 seed", ONE_SEED) for cell in cells)
+        yield Line(["", *spreads], dim=True)
 
 
 def _values(row: RecipeRow, unit: str, metrics: Sequence[str]) -> Iterator[str]:

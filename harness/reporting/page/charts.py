@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from harness.reporting.summary import Estimate, Group
+from harness.reporting.summary import Estimate, Group, RecipeRow
 from harness.reporting.wording import UNITS, heading
 
 Spec = dict[str, Any]
@@ -32,33 +32,20 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
     Args:
         group: the group.
         metric: the name of the quality's metric.
-        against: the cost: ``speed`` or ``memory``.
+        against: the cost: ``speed``, ``memory`` or ``decoding``.
 
     Returns:
         The specification, or None if no recipe has both numbers.
     """
-    rows = []
-    unit = group.memory_unit
-    for row in group.rows:
-        quality = row.quality.get(metric)
-        x = _percent(row.speed) if against == "speed" else _size(row.memory_bytes, unit)
-        if quality is None or x is None:
-            continue
-        value = quality.value
-        rows.append(
-            {
-                "recipe": row.recipe,
-                **{f"x{end}": bound for end, bound in zip(("", "_low", "_high"), x, strict=True)},
-                "y": value.value,
-                "y_low": value.value if value.low is None else value.low,
-                "y_high": value.value if value.high is None else value.high,
-                "front": _FRONT[row.on_front],
-            }
-        )
+    rows = _points(group, metric, against)
     if not rows:
         return None
     _place_names(rows)
-    title = "speed, % of full" if against == "speed" else f"peak memory, {unit}"
+    title = {
+        "speed": "speed, % of full",
+        "memory": f"peak memory, {group.memory_unit}",
+        "decoding": "decoding speed, % of full",
+    }[against]
     x_axis = alt.X("x:Q").title(title).scale(zero=False, padding=44)
     quality_title = heading(metric) + ", less is better" * group.less_is_better(metric)
     y_axis = alt.Y("y:Q").title(quality_title).scale(zero=False, padding=12)
@@ -94,6 +81,39 @@ def tradeoff(group: Group, metric: str, against: str) -> Spec | None:
         ),
     ]
     return _spec(alt.layer(*layers), _HEIGHT)
+
+
+def _points(group: Group, metric: str, against: str) -> list[Spec]:
+    """Return the points of a trade-off."""
+    rows = []
+    unit = group.memory_unit
+    # A front of other costs would be a line through points that it does not compare.
+    has_front_of_cost = (against == "decoding") == (group.front == "inference")
+    for row in group.rows:
+        quality = row.quality.get(metric)
+        x = _cost(row, against, unit)
+        if quality is None or x is None:
+            continue
+        value = quality.value
+        rows.append(
+            {
+                "recipe": row.recipe,
+                **{f"x{end}": bound for end, bound in zip(("", "_low", "_high"), x, strict=True)},
+                "y": value.value,
+                "y_low": value.value if value.low is None else value.low,
+                "y_high": value.value if value.high is None else value.high,
+                "front": _FRONT[row.on_front if has_front_of_cost else None],
+            }
+        )
+    return rows
+
+
+def _cost(row: RecipeRow, against: str, unit: str) -> tuple[float, float, float] | None:
+    if against == "memory":
+        return _size(row.memory_bytes, unit)
+    if against == "speed":
+        return _percent(row.speed)
+    return _percent(row.inference.latency if row.inference else None)
 
 
 def _place_names(rows: Sequence[Spec]) -> None:

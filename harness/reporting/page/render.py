@@ -13,6 +13,7 @@ from typing import Any
 from harness import __version__
 from harness.errors import HarnessError
 from harness.records.run_folder import StoredRun
+from harness.reporting.inference_row import inference_cells, inference_headings
 from harness.reporting.notes import legend
 from harness.reporting.page import contents
 from harness.reporting.summary import Group, Summary
@@ -123,6 +124,12 @@ def _figures(group: Group, runs: Sequence[StoredRun]) -> list[tuple[str, str, di
             charts.tradeoff(group, metric, "memory"),
         ),
         (
+            f"{name} against decoding speed",
+            "Quality and speed of decoding one text at a time, with 95 % intervals; better recipes "
+            "are further up and to the right.",
+            charts.tradeoff(group, metric, "decoding"),
+        ),
+        (
             "Recipes compared with full fine-tuning",
             "Speed, peak memory and quality of each recipe in percent of full fine-tuning's; "
             "trained parameters in percent of the backbone's.",
@@ -156,7 +163,11 @@ def _wording() -> dict[str, Any]:
     from harness.reporting import wording
 
     names = ("bounds", "count", "directed", "heading", "mark", "memory", "percent", "seeds_left")
-    return {name: getattr(wording, name) for name in (*names, "reference_lines")}
+    return {
+        **{name: getattr(wording, name) for name in (*names, "reference_lines")},
+        "inference_cells": inference_cells,
+        "inference_headings": inference_headings,
+    }
 
 
 def _file(name: str) -> str:

@@ -53,6 +53,71 @@ def results(tmp_path: Path, write_run: Callable[..., Path]) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def decoded(
+    tmp_path: Path, write_run: Callable[..., Path], inference_of: Callable[..., dict[str, Any]]
+) -> Path:
+    """Runs of equal quality that decode at different speeds; the fastest trains slowest."""
+    scores = list(np.random.default_rng(0).normal(40, 8, 80))
+    for recipe, train, latency in [("full", 1.0, 0.2), ("lora_ff", 1.5, 0.2), ("lprun", 1.2, 0.1)]:
+        speed = {
+            "tokens_per_s": 500.0,
+            "samples_per_s": 25.0,
+            "relative": train,
+            "baseline": "probe",
+            "engine": "packed",
+            "schedule_sha256": "cd" * 32,
+            "window_seconds": [1.0],
+        }
+        costs = inference_of(latency=latency, speed=0.2 / latency)
+        write_run(tmp_path, {"rouge1": scores}, recipe=recipe, speed=speed, inference=costs)
+    return tmp_path
+
+
+def test_the_latency_of_one_example_can_be_limited_and_decide(
+    harness: Harness, decoded: Path
+) -> None:
+    assert recommended(harness, decoded)["chosen"] == "lora_ff"
+    limited = recommended(harness, decoded, "--max-latency", "0.15s")
+    assert limited["chosen"] == "lprun"
+    assert limited["needs"]["max_latency_seconds"] == 0.15
+    slow = "decodes an example in 200 ms, more than 150 ms"
+    assert {reasons(limited)[recipe] for recipe in ("full", "lora_ff")} == {slow}
+    fastest = recommended(harness, decoded, "--by", "latency")
+    assert fastest["chosen"] == "lprun"
+    assert "decodes an example in 200 ms, the chosen one in 100 ms" in reasons(fastest)["lora_ff"]
+    shown = harness("recommend", str(decoded), "--max-latency", "150 ms").stdout
+    assert "decodes an example in 100 ms" in shown
+    assert recommended(harness, decoded, "--max-latency", "50ms")["chosen"] is None
+
+
+def test_a_recipe_whose_latency_is_unknown_is_not_chosen_under_a_limit(
+    harness: Harness, decoded: Path, write_run: Callable[..., Path]
+) -> None:
+    scores = list(np.random.default_rng(0).normal(40, 8, 80))
+    write_run(decoded, {"rouge1": scores}, recipe="lora_qv")
+    limited = recommended(harness, decoded, "--max-latency", "1s")
+    assert "its latency was not measured" in reasons(limited)["lora_qv"]
+    assert recommended(harness, decoded, "--by", "latency")["chosen"] == "lprun"
+
+
+@pytest.mark.parametrize("options", [["--max-latency", "50ms"], ["--by", "latency"]])
+def test_latency_that_no_run_measured_is_an_error(
+    harness: Harness, results: Path, options: list[str]
+) -> None:
+    result = harness("recommend", str(results), *options)
+    assert result.exit_code == 2
+    assert "has measured decoding, so no latency is known" in result.stderr
+    assert "--set probe.inference=true" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["50", "fast", "-5ms", "5 min"])
+def test_a_latency_without_a_unit_is_an_error(harness: Harness, decoded: Path, text: str) -> None:
+    result = harness("recommend", str(decoded), f"--max-latency={text}")
+    assert result.exit_code == 2
+    assert "--max-latency 50ms" in result.stderr
+
+
 def recommended(harness: Harness, results: Path, *options: str) -> dict[str, Any]:
     result = harness("recommend", str(results), "--json", *options)
     recommendation: dict[str, Any]
