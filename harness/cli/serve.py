@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from harness.api.options import validate
 from harness.cli import options
 from harness.cli.adapters import read_adapters
 from harness.errors import HarnessError
@@ -95,11 +96,13 @@ def serve(
     _check_packages()
     from harness.serving.limits import Limits
     from harness.serving.server import bind, log_to_stderr
+    from harness.spec.decoding import DecodingSettings
     from harness.spec.run_spec import parse_settings
 
     key = _read_key(api_key_file)
     adapters = read_adapters(adapter or [])
     search = parse_settings(settings or [])
+    validate(DecodingSettings, search, "The search")
     bound = bind(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
 

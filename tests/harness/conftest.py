@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
     from harness.records.report import Report
 
 
@@ -293,3 +296,29 @@ def finished_run(short_run: list[str], tmp_path_factory: pytest.TempPathFactory)
     assert result.exit_code == 0, result.output
     (folder,) = results.iterdir()
     return FinishedRun(result, folder)
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Chrome]:
+    """A Chromium without a window; the test is skipped where there is none with its driver."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="the package selenium is missing")
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
+    names = ("chromium", "google-chrome", "chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    driver = shutil.which("chromedriver")
+    if not (browser and driver):
+        pytest.skip(
+            "there is no Chromium with its chromedriver (Debian: chromium, chromium-driver)"
+        )
+    options = Options()
+    options.binary_location = browser
+    # Chrome cannot sandbox itself as root or in a container.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    chrome.set_script_timeout(60)
+    yield chrome
+    chrome.quit()

@@ -1,7 +1,6 @@
 """The page in a real browser: it draws, filters, sorts and browses, and runs no code from data."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -13,30 +12,6 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the package selenium is missing")
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER),
-    reason="there is no Chromium with its chromedriver (Debian: chromium, chromium-driver)",
-)
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator["Chrome"]:
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = str(BROWSER)
-    # Chrome cannot sandbox itself as root or in a container.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(DRIVER))
-    browser.set_script_timeout(60)
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture
