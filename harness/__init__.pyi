@@ -8,6 +8,7 @@ from .api.events import DataRead, Evaluated, PhaseStarted, StepDone
 from .api.hookspecs import hookimpl
 from .api.metric import Metric, Score
 from .api.options import Options, validate
+from .api.outputs import Outputs
 from .api.parameter_group import ParameterGroup
 from .api.plugins import find_metrics
 from .api.registry import Register
@@ -44,6 +45,7 @@ from .running.entry import run
 from .spec.run_spec import RunSpec
 from .sweeps.entry import SweepResult, sweep
 from .sweeps.executor import Executor, Job, ProcessExecutor, WorkerExit
+from .training.engines.padded import Batch
 
 __version__: str
 
@@ -55,6 +57,7 @@ __all__ = [
     "SPLIT_NAMES",
     "STACKS",
     "Backbone",
+    "Batch",
     "Compressor",
     "Context",
     "DataRead",
@@ -70,6 +73,7 @@ __all__ = [
     "LoadedModel",
     "Metric",
     "Options",
+    "Outputs",
     "ParameterGroup",
     "PhaseStarted",
     "Preparation",

@@ -14,6 +14,9 @@ def register_compressors(register: Register) -> None:
     register(
         "influence", "harness_examples.influence:Influence", "drop the layers that change least"
     )
+    register(
+        "distillation", "harness_examples.distillation:Distillation", "imitate the original model"
+    )
     register("sparsity", "harness_examples.sparsity:Sparsity", "prune weights while training")
 
 

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from harness.api.options import Options
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from harness.api.backbone import Backbone
     from harness.api.context import Context
+    from harness.api.outputs import Need, Outputs
     from harness.api.parameter_group import ParameterGroup
+    from harness.training.engines.padded import Batch
 
 
 class Stage(IntEnum):
@@ -45,11 +48,13 @@ class Compressor(ABC, Generic[OptionsT]):
         stage: stage in which it is applied.
         Options: the pydantic model of its options.
         conflicts: names of compressors that cannot be in the same recipe.
+        needs: what ``loss`` needs beside logits: "hidden_states", "teacher".
     """
 
     stage: ClassVar[Stage]
     Options: type[OptionsT]
     conflicts: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __init__(self, name: str, options: OptionsT) -> None:
         self.name = name
@@ -81,6 +86,20 @@ class Compressor(ABC, Generic[OptionsT]):
         The default returns the model, for compressors that add nothing.
         """
         return model
+
+    def loss(self, model: PreTrainedModel, batch: Batch, outputs: Outputs) -> Tensor | None:
+        """Return an addition to the loss of a micro-batch, or None.
+
+        The addition is a sum over the target tokens of the micro-batch, as the cross-entropy is.
+        The sum of a whole optimizer step is divided by the step's target tokens. Multiply a term
+        that is not a sum over tokens by ``batch.target_tokens``.
+
+        Args:
+            model: the model in training, after its forward pass.
+            batch: the micro-batch; its tensors depend on whether sequences are packed.
+            outputs: logits in chunks, and what the compressor needs.
+        """
+        return None
 
     def parameter_groups(self, model: PreTrainedModel) -> Sequence[ParameterGroup]:
         """Return trained parameters with a learning rate or a weight decay of their own.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from harness.api.outputs import Need, undeclared
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Context:
         synthetic: whether ``calibration`` returns random tokens in place of the task's examples.
         read_batches: returns batches of a number of examples.
         load_original: returns the backbone's model as the run loads it.
+        needs: what the compressors of the recipe declare.
     """
 
     device: torch.device
@@ -43,6 +45,7 @@ class Context:
     synthetic: bool
     read_batches: Callable[[int], list[BatchEncoding]] = field(repr=False)
     load_original: Callable[[], PreTrainedModel] = field(repr=False)
+    needs: frozenset[Need] = frozenset()
     _batches: dict[int, list[BatchEncoding]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -83,6 +86,22 @@ class Context:
     def data_were_read(self) -> bool:
         """True once a compressor has asked for calibration examples."""
         return bool(self._batches)
+
+    @cached_property
+    def _teacher(self) -> PreTrainedModel:
+        return self.load_original().eval().requires_grad_(False)
+
+    def teacher(self) -> PreTrainedModel:
+        """Return a frozen copy of the original model, which is in memory once.
+
+        ``Outputs.teacher`` has what it computes for a batch.
+
+        Raises:
+            HarnessError: no compressor of the recipe needs a "teacher".
+        """
+        if "teacher" not in self.needs:
+            raise undeclared("teacher")
+        return self._teacher
 
     def original(self) -> dict[str, Tensor]:
         """Load the weights of the backbone before any compressor: qualified name -> tensor.

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.api.compressor import Compressor, Stage
 from harness.api.options import validate, written
+from harness.api.outputs import Need
 from harness.api.parts import GRAMMAR, read_options
 from harness.api.registry import Entry, Registry
 from harness.api.version import API_VERSION
@@ -41,6 +42,11 @@ class Recipe:
     def stages(self) -> frozenset[Stage]:
         """The stages of its compressors."""
         return frozenset(compressor.stage for compressor in self.compressors)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """All that the losses of its compressors need beside logits."""
+        return frozenset(need for compressor in self.compressors for need in compressor.needs)
 
 
 def parse(text: str, registry: Registry) -> Recipe:

@@ -52,8 +52,12 @@ def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> 
     layers_kept = LayersKept(encoder=[], decoder=[])  # Not read here.
     shapes = ShapesOnly(run.device)
     shapes.adopt(model)
+    teacher = None
+    if "teacher" in run.recipe.needs:
+        teacher = run.backbone.skeleton().eval().requires_grad_(False)
+        shapes.adopt(teacher)
     with shapes:
-        trainer = build_trainer(model, run, layers_kept, parameters)
+        trainer = build_trainer(model, run, layers_kept, parameters, teacher)
     trainer.model.train()
     batches = [trainer.engine.collate(batch) for batch in longest.micro_batches]
     with shapes:

@@ -50,6 +50,7 @@ def compose(
         context: what the compressors may ask for; by default random tokens and pre-trained weights.
     """
     context = context or default_context(model, backbone)
+    context.needs = recipe.needs
     for compressor in recipe.compressors:
         model = compressor.apply(model, backbone, context)
     for parameter in backbone.always_trained(model):

@@ -37,6 +37,8 @@ class MemoryParts(Record):
     """Logits, what is computed from them, and their gradients."""
     other: int
     """The batch, and temporary tensors of the backward pass."""
+    teacher: int = 0
+    """Weights of the original model, if a compressor trains with it as a teacher."""
 
     @property
     def total(self) -> int:

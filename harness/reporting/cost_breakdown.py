@@ -20,7 +20,11 @@ def breakdown_lines(report: Report) -> Iterator[str]:
         shares = ", ".join(f"{part} {percent(value / total)}" for part, value in seconds.items())
         yield f"step: {shares}"
     if memory and memory.parts:
-        mebibytes = {part: getattr(memory.parts, part) / 2**20 for part in MemoryParts.model_fields}
+        mebibytes = {
+            part: getattr(memory.parts, part) / 2**20
+            for part in MemoryParts.model_fields
+            if part != "teacher" or memory.parts.teacher
+        }
         sizes = ", ".join(f"{part} {value:,.0f}" for part, value in mebibytes.items())
         yield f"tensors at the peak, MiB: {sizes}"
     if retries := allocation_retries(memory):

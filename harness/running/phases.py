@@ -175,6 +175,7 @@ def train_best_weights(context: RunContext) -> Trainer:
             load_weights(trainer.trained, context.folder.work)
     finally:
         trainer.engine.unpatch(trainer.model)
+        trainer.release_teacher()
     return trainer
 
 

@@ -19,6 +19,7 @@ from harness.records.report import LayersKept, Parameters
 from harness.training.engines.activation_checkpointing import checkpoint_activations
 from harness.training.engines.packed import choose_engine
 from harness.training.engines.padded import Batch, Engine
+from harness.training.objective import Objective, make_objective
 from harness.training.optimizer import make_optimizer
 from harness.training.parameter_groups import own_groups
 from harness.training.processes import SINGLE_PROCESS, Processes
@@ -33,7 +34,8 @@ class Trainer:
     Attributes:
         model: the composed model.
         device: the device that holds the model.
-        engine: builds batches and computes their loss.
+        engine: builds batches and runs the model on them.
+        objective: computes the loss of a batch.
         optimizer: updates the trained parameters.
         trained: qualified name -> trained parameter.
         clip_norm: a gradient with a larger norm is scaled down to this norm.
@@ -50,6 +52,7 @@ class Trainer:
     model: PreTrainedModel
     device: torch.device
     engine: Engine
+    objective: Objective
     optimizer: torch.optim.Optimizer
     trained: dict[str, nn.Parameter]
     clip_norm: float
@@ -92,7 +95,7 @@ class Trainer:
         """
         total = torch.zeros((), device=self.device)
         for batch in micro_batches:
-            loss = self.engine.loss_sum(self.model, batch.to(self.device)) / target_tokens
+            loss = self.objective.loss_sum(self.model, batch.to(self.device)) / target_tokens
             on_pass("forward")
             loss.backward()
             on_pass("backward")
@@ -131,6 +134,16 @@ class Trainer:
                 for compressor in self.compressors:
                     compressor.on_step(self.model, self.steps_done)
         self.optimizer.zero_grad()
+
+    def release_teacher(self) -> None:
+        """Free the memory of the teacher after training."""
+        self.objective.teacher = self.objective.teacher_engine = None
+
+    @property
+    def teacher_tensors(self) -> list[Tensor]:
+        """The weights and buffers of the teacher; empty if there is none."""
+        teacher = self.objective.teacher
+        return [*teacher.parameters(), *teacher.buffers()] if teacher else []
 
     @contextmanager
     def unpatched(self) -> Iterator[PreTrainedModel]:
@@ -185,6 +198,7 @@ def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:
         run,
         LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
         parameters_of(model, original),
+        context.teacher() if "teacher" in run.recipe.needs else None,
     )
 
 
@@ -206,7 +220,11 @@ def parameters_of(model: PreTrainedModel, original: int) -> Parameters:
 
 
 def build_trainer(
-    model: PreTrainedModel, run: ResolvedRun, layers_kept: LayersKept, parameters: Parameters
+    model: PreTrainedModel,
+    run: ResolvedRun,
+    layers_kept: LayersKept,
+    parameters: Parameters,
+    teacher: PreTrainedModel | None = None,
 ) -> Trainer:
     """Move a composed model to its device, and add an engine and an optimizer.
 
@@ -215,6 +233,7 @@ def build_trainer(
         run: the settings, the backbone that the model came from, and the recipe that was applied.
         layers_kept: see ``Trainer``.
         parameters: see ``Trainer``.
+        teacher: the original model, frozen, if a compressor of the recipe needs it.
 
     Raises:
         HarnessError: packing or the optimizer is not available.
@@ -242,6 +261,7 @@ def build_trainer(
         model=model,
         device=device,
         engine=engine,
+        objective=make_objective(run, engine, teacher),
         optimizer=optimizer,
         trained=trained,
         clip_norm=settings.clip_norm,

@@ -14,6 +14,7 @@ PAGES = {
     "__init__": "plugins",
     "backbone": "write-a-backbone",
     "compressor": "write-a-compressor",
+    "distillation": "write-a-compressor",
     "executor": "write-an-executor",
     "influence": "write-a-compressor",
     "metric": "write-a-metric",

@@ -146,3 +146,21 @@ def test_gradual_pruning_follows_its_schedule(plugins: Plugins, backbone: Backbo
     # After 2, 4 and 6 of 6 steps: 0.5 x (1 - (1 - n / 6)^3).
     expected = [0, 0.352, 0.352, 0.481, 0.481, 0.5, 0.5, 0.5, 0.5]
     assert shares == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("plugins")
+def test_distillation_is_measured_with_its_teacher(
+    tiny_settings: dict[str, object], tmp_path: Path
+) -> None:
+    recipe = "distillation+lora_ff+lprun"
+    run = harness.run(compressor=recipe, settings=tiny_settings, results=tmp_path, progress=False)
+    assert run.report.status == "ok", run.report.failure
+    assert run.report.memory
+    assert run.report.memory.parts
+    assert run.report.parameters
+    # In float32; its embeddings are the model's own size.
+    assert run.report.memory.parts.teacher == 4 * run.report.parameters.original
+    [plan] = harness.plan("nano-t5", recipe, settings={**tiny_settings, "train.batch_size": 1})
+    assert plan.memory
+    assert plan.memory.parts.teacher == run.report.memory.parts.teacher

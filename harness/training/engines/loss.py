@@ -22,6 +22,19 @@ _CHUNK_BYTES = 2**24
 """Bytes of a chunk's float32 logits under a frozen head; enough for efficient products."""
 
 
+def chunk_rows(tokens: int, vocabulary: int, least: int = 1) -> int:
+    """Return the number of tokens in a chunk, so that all chunks have about as many.
+
+    Args:
+        tokens: the number of all tokens, at least one.
+        vocabulary: the number of logits of a token.
+        least: the number of tokens that a chunk should have at least.
+    """
+    rows = max(_CHUNK_BYTES // (vocabulary * 4), least)
+    chunks = -(-tokens // rows)
+    return -(-tokens // chunks)
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -33,12 +46,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         smoothing: float,
     ) -> Tensor:
         wants_states, wants_weight, wants_bias, *_ = ctx.needs_input_grad
-        rows = _CHUNK_BYTES // (len(weight) * 4)
-        if wants_weight:
-            # Each chunk adds a matrix of the weight's size, so it should hold as many tokens.
-            rows = max(rows, weight.shape[1])
-        chunks = -(-len(states) // max(1, rows))
-        rows = -(-len(states) // chunks)
+        vocabulary, width = weight.shape
+        # Each chunk adds a matrix of the weight's size, so it should hold as many tokens.
+        rows = chunk_rows(len(states), vocabulary, width if wants_weight else 1)
         low = weight.to(states.dtype)
         total = states.new_zeros((), dtype=torch.float32)
         grad_states = torch.empty_like(states) if wants_states else None

@@ -20,8 +20,8 @@ from harness.training.engines.attention import kernels, patch_attention
 from harness.training.engines.dropout import PackedMaskDropout
 from harness.training.engines.feed_forward import patch_t5_feed_forwards
 from harness.training.engines.lora_linear import patch_lora
-from harness.training.engines.loss import chunked_cross_entropy
 from harness.training.engines.norm import patch_t5_norms
+from harness.training.engines.outputs import PackedOutputs, layer_outputs
 from harness.training.engines.padded import Batch, Engine, PaddedEngine, pinned
 from harness.training.engines.precision import frozen_weights_in
 from harness.training.engines.rounded_weights import WeightGroup, round_together
@@ -134,14 +134,21 @@ class PackedEngine(Engine):
             target_lengths=targets,
         )
 
-    def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Return the loss summed over all target tokens; the LM head is applied in chunks."""
+    def forward(
+        self, model: PreTrainedModel, batch: Batch, hidden_states: bool = False
+    ) -> PackedOutputs:
+        """Return the outputs for all tokens; the LM head is applied in chunks."""
         assert isinstance(batch, PackedBatch)
         head = model.get_output_embeddings()
         tensors = batch.tensors
         for group in self._groups:
             group.forget()
-        with self._autocast(), self.dropout_context(), _head_inputs(head) as inputs:
+        with (
+            self._autocast(),
+            self.dropout_context(),
+            _head_inputs(head) as inputs,
+            layer_outputs(model, self.backbone, hidden_states) as hidden,
+        ):
             model(
                 input_ids=tensors["input_ids"][None],
                 decoder_input_ids=tensors["decoder_input_ids"][None],
@@ -151,9 +158,12 @@ class PackedEngine(Engine):
         (states,) = inputs
         weight = head.weight if self._head_weight is None else self._head_weight
         states = states.squeeze(0).to(self.dtype)
-        return chunked_cross_entropy(
+        outputs = PackedOutputs(
             states, weight, _head_bias(model, head), tensors["labels"], self.label_smoothing
         )
+        if hidden_states:
+            outputs.add({stack: [x.squeeze(0) for x in hidden[stack]] for stack in STACKS})
+        return outputs
 
     def attention(self, model: PreTrainedModel) -> str:
         """Name the kernels, which differ by device and precision."""
@@ -202,7 +212,9 @@ def choose_engine(
             "Leave out --set train.packing=on; batches are then padded.",
         )
     if packing == "off" or obstacle:
-        return PaddedEngine(pad_token_id, dtype, device.type, label_smoothing=label_smoothing)
+        return PaddedEngine(
+            pad_token_id, dtype, device.type, label_smoothing=label_smoothing, backbone=backbone
+        )
     start = model.config.decoder_start_token_id
     engine = PackedEngine(backbone, start, dtype, device, label_smoothing)
     engine.patch(model)

@@ -10,10 +10,16 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 from transformers import PreTrainedModel
 
+from harness.api.backbone import Backbone, Stack
 from harness.data.examples import Example
+from harness.training.engines.outputs import (
+    PaddedOutputs,
+    TokenOutputs,
+    layer_outputs,
+    places,
+)
 
 IGNORED = -100
 """Label of positions that carry no loss."""
@@ -62,6 +68,17 @@ class Engine(ABC):
         """Build a batch on the CPU; it may be called in another thread."""
 
     @abstractmethod
+    def forward(
+        self, model: PreTrainedModel, batch: Batch, hidden_states: bool = False
+    ) -> TokenOutputs:
+        """Return the outputs of a batch.
+
+        Args:
+            model: the model, patched for this engine.
+            batch: a batch of this engine, on the model's device.
+            hidden_states: also collect the states after each layer.
+        """
+
     def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Return the summed negative log-likelihood of the targets in nats, a float32 scalar.
 
@@ -70,6 +87,7 @@ class Engine(ABC):
         It is a sum and not a mean, so that the trainer can divide it by the tokens of a whole
         optimizer step: the gradient must not depend on the size of a micro-batch.
         """
+        return self.forward(model, batch).cross_entropy
 
     def attention(self, model: PreTrainedModel) -> str:
         """Name the attention implementation that a patched model trains with, for the report."""
@@ -96,6 +114,7 @@ class PaddedEngine(Engine):
         device_type: ``cpu`` or ``cuda``.
         multiple: pads lengths up to a multiple of this, for tensor cores (8 in the paper).
         label_smoothing: see ``harness.spec.setting_groups.TrainSettings``.
+        backbone: finds the model's layers; only states after each layer need it.
     """
 
     name = "padded"
@@ -107,7 +126,9 @@ class PaddedEngine(Engine):
         device_type: str,
         multiple: int = 1,
         label_smoothing: float = 0.0,
+        backbone: Backbone | None = None,
     ) -> None:
+        self.backbone = backbone
         self.pad_token_id = pad_token_id
         self.dtype = dtype
         self.device_type = device_type
@@ -128,23 +149,35 @@ class PaddedEngine(Engine):
             examples=len(examples),
         )
 
-    def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
-        """Return the loss summed over all target positions that are not padding."""
+    def forward(
+        self, model: PreTrainedModel, batch: Batch, hidden_states: bool = False
+    ) -> PaddedOutputs:
+        """Return the outputs for all positions that are not padding."""
         labels = batch.tensors["labels"]
-        with self._autocast():
+        with self._autocast(), self._layer_outputs(model, hidden_states) as hidden:
             logits = model(
                 input_ids=batch.tensors["input_ids"],
                 attention_mask=batch.tensors["attention_mask"],
                 decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=labels),
                 use_cache=False,
             ).logits
-        return F.cross_entropy(
-            logits.flatten(0, 1).float(),
-            labels.flatten(),
-            ignore_index=IGNORED,
-            reduction="sum",
-            label_smoothing=self.label_smoothing,
-        )
+        outputs = PaddedOutputs(logits, labels, IGNORED, self.label_smoothing)
+        if hidden_states:
+            real = {"encoder": batch.tensors["attention_mask"] != 0, "decoder": labels != IGNORED}
+            outputs.add(
+                {
+                    stack: [x.flatten(0, 1).index_select(0, places(real[stack])) for x in states]
+                    for stack, states in hidden.items()
+                }
+            )
+        return outputs
+
+    def _layer_outputs(
+        self, model: PreTrainedModel, wanted: bool
+    ) -> AbstractContextManager[dict[Stack, list[Tensor]]]:
+        if not wanted or self.backbone is None:
+            return nullcontext({})
+        return layer_outputs(model, self.backbone, wanted)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.dtype == torch.float32:

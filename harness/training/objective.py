@@ -1,0 +1,79 @@
+"""The objective of a training: cross-entropy, and what compressors add to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from harness.api.compressor import Compressor
+from harness.training.engines.packed import choose_engine
+from harness.training.engines.padded import Batch, Engine
+from harness.training.resolved_run import ResolvedRun
+
+
+@dataclass
+class Objective:
+    """The loss of a batch.
+
+    Attributes:
+        engine: runs the model in training.
+        additions: the compressors that add to the loss.
+        hidden_states: whether one of them needs the states after each layer.
+        teacher: the original model, frozen and on the device, if one of them needs it.
+        teacher_engine: runs the teacher on the engine's batches.
+    """
+
+    engine: Engine
+    additions: tuple[Compressor[Any], ...] = ()
+    hidden_states: bool = False
+    teacher: PreTrainedModel | None = None
+    teacher_engine: Engine | None = None
+
+    def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        """Return the loss summed over the target tokens of a micro-batch, in nats."""
+        if not self.additions:
+            return self.engine.loss_sum(model, batch)
+        outputs = self.engine.forward(model, batch, self.hidden_states)
+        if self.teacher is not None and self.teacher_engine is not None:
+            with torch.no_grad():
+                taught = self.teacher_engine.forward(self.teacher, batch, self.hidden_states)
+            outputs.add(teacher=taught)
+        loss = outputs.cross_entropy
+        for compressor in self.additions:
+            addition = compressor.loss(model, batch, outputs)
+            if addition is not None:
+                loss = loss + addition
+        return loss
+
+
+def make_objective(
+    run: ResolvedRun, engine: Engine, teacher: PreTrainedModel | None = None
+) -> Objective:
+    """Return the objective of a run, and move the teacher to the device.
+
+    Args:
+        run: the settings, the backbone and the recipe.
+        engine: the engine of the model in training.
+        teacher: the original model, frozen.
+    """
+    compressors = run.recipe.compressors
+    additions = tuple(c for c in compressors if type(c).loss is not Compressor.loss)
+    objective = Objective(engine, additions, "hidden_states" in run.recipe.needs)
+    if teacher is None:
+        return objective
+    teacher = teacher.to(run.device)
+    objective.teacher = teacher
+    objective.teacher_engine = choose_engine(
+        teacher,
+        run.backbone,
+        device=run.device,
+        dtype=run.dtype,
+        pad_token_id=teacher.config.pad_token_id,
+        # Its batches are those of the model in training.
+        packing="on" if engine.name == "packed" else "off",
+    )
+    return objective
