@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.api.backbone import Stack
 
 Need = Literal["hidden_states", "teacher"]
-"""What a compressor's loss may ask for: the states after each layer, or the original model."""
+"""Request of a compressor's loss: the states after each layer, or the original model."""
 
 
 class Outputs(ABC):
