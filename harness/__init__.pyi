@@ -4,6 +4,7 @@ from .api.arrays import FloatArray
 from .api.backbone import STACKS, Backbone, Role, Stack, Weights
 from .api.compressor import Compressor, Stage
 from .api.context import Context
+from .api.cost import Cost
 from .api.events import DataRead, Evaluated, PhaseStarted, StepDone
 from .api.hookspecs import hookimpl
 from .api.metric import Metric, Score
@@ -60,6 +61,7 @@ __all__ = [
     "Batch",
     "Compressor",
     "Context",
+    "Cost",
     "DataRead",
     "Dialect",
     "Evaluated",

@@ -29,6 +29,7 @@ class Influence(Compressor[InfluenceOptions]):
 
     stage: ClassVar[Stage] = Stage.STRUCTURE
     Options = InfluenceOptions
+    needs = frozenset({"data"})
 
     def apply(
         self, model: PreTrainedModel, backbone: Backbone, context: Context

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from harness import Backbone, Compressor, Context, Options, ParameterGroup, Stage
+from harness import Backbone, Compressor, Context, Cost, Options, ParameterGroup, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,6 +65,10 @@ class Sparsity(Compressor[SparsityOptions]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the masks."""
         self.masks = dict(state.get("masks", {}))
+
+    def cost(self, model: PreTrainedModel, source_tokens: int, target_tokens: int) -> Cost:
+        """Return the memory of the masks, a byte for each weight."""
+        return Cost(bytes=sum(weight.numel() for _, weight in self.matrices(model)))
 
     def matrices(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the matrices of linear layers that are trained, except the LM head."""

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from harness.api.cost import Cost
 from harness.api.options import Options
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -48,7 +50,8 @@ class Compressor(ABC, Generic[OptionsT]):
         stage: stage in which it is applied.
         Options: the pydantic model of its options.
         conflicts: names of compressors that cannot be in the same recipe.
-        needs: what ``loss`` needs beside logits: "hidden_states", "teacher".
+        needs: what it asks for: "data" for calibration examples, "hidden_states" and "teacher" for
+            its loss. Nothing else is given.
     """
 
     stage: ClassVar[Stage]
@@ -86,6 +89,27 @@ class Compressor(ABC, Generic[OptionsT]):
         The default returns the model, for compressors that add nothing.
         """
         return model
+
+    def peft_config(self, model: PreTrainedModel) -> PeftConfig | None:
+        """Return the configuration of its adapter for PEFT; None if it has no such adapter.
+
+        The default finds an adapter that PEFT injected under the compressor's name.
+        """
+        config: PeftConfig | None = (getattr(model, "peft_config", None) or {}).get(self.name)
+        return config
+
+    def cost(self, model: PreTrainedModel, source_tokens: int, target_tokens: int) -> Cost:
+        """Return what the compressor adds to a training step beside the model.
+
+        Parameters and products of the model, and a teacher, are counted already. The default adds
+        nothing.
+
+        Args:
+            model: the composed model or skeleton.
+            source_tokens: length of an example's source.
+            target_tokens: length of an example's target.
+        """
+        return Cost()
 
     def loss(self, model: PreTrainedModel, batch: Batch, outputs: Outputs) -> Tensor | None:
         """Return an addition to the loss of a micro-batch, or None.

@@ -70,9 +70,11 @@ class Context:
                 as many as it has.
 
         Raises:
-            HarnessError: more than ``MOST_EXAMPLES`` examples are requested, or the data cannot
-                be read.
+            HarnessError: no compressor of the recipe needs "data", more than ``MOST_EXAMPLES``
+                examples are requested, or the data cannot be read.
         """
+        if "data" not in self.needs:
+            raise undeclared("data")
         if not 0 < examples <= MOST_EXAMPLES:
             raise HarnessError(
                 f"A compressor asked for {examples} calibration examples.",
@@ -81,11 +83,6 @@ class Context:
         if examples not in self._batches:
             self._batches[examples] = self.read_batches(examples)
         return self._batches[examples]
-
-    @property
-    def data_were_read(self) -> bool:
-        """True once a compressor has asked for calibration examples."""
-        return bool(self._batches)
 
     @cached_property
     def _teacher(self) -> PreTrainedModel:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from harness.api.backbone import Stack
 
-Need = Literal["hidden_states", "teacher"]
-"""Request of a compressor's loss: the states after each layer, or the original model."""
+Need = Literal["data", "hidden_states", "teacher"]
+"""Need of a compressor: training examples, the states after each layer, or the original model."""
 
 
 class Outputs(ABC):

@@ -50,6 +50,8 @@ def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> 
     """
     parameters = parameters_of(model, count_parameters(model).total)
     layers_kept = LayersKept(encoder=[], decoder=[])  # Not read here.
+    lengths = longest.source_tokens // longest.examples, longest.target_tokens // longest.examples
+    added = sum(c.cost(model, *lengths).bytes for c in run.recipe.compressors)
     shapes = ShapesOnly(run.device)
     shapes.adopt(model)
     teacher = None
@@ -66,6 +68,7 @@ def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> 
             parameter.grad = torch.empty_like(parameter)
         trainer.update()
         parts = memory_parts(trainer, batches, storage_of_shape)
+    parts = parts.model_copy(update={"other": parts.other + added})
     process = None if run.device.type == "cuda" else process_bytes()
     return MemoryEstimate(
         peak_bytes=parts.total + (process or 0),

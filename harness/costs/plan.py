@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
+from harness.costs.capabilities import find_capabilities
 from harness.costs.memory_estimate import try_to_estimate
 from harness.data.examples import Example
 from harness.model.composition import ParameterCount, compose, count_parameters, kept_layers, layers
 from harness.model.contexts import skeleton_context
-from harness.model.flops import training_flops
+from harness.model.flops import recipe_flops, training_flops
+from harness.records.capabilities import Capabilities
 from harness.records.profile import BatchesOf, MemoryEstimate
 from harness.records.record import Record
 from harness.records.report import LayersKept, Parameters
@@ -67,6 +69,8 @@ class Plan(Record):
     """Reason why memory cannot be estimated; null if it can."""
     storage: Storage
     """Bytes on disk for several tasks."""
+    capabilities: Capabilities
+    """What the recipe can do on the backbone, found by trying it on shapes."""
 
 
 def plan_recipes(
@@ -106,7 +110,7 @@ def plan_recipes(
         model = compose(model, backbone, recipe, skeleton_context(backbone, spec.seed))
         kept = kept_layers(all_layers, layers(model, backbone))
         storage = _storage(count_parameters(model), tasks, tasks * original.total_bytes)
-        flops = training_flops(model, source_tokens, target_tokens).total
+        flops = recipe_flops(model, backbone, recipe, source_tokens, target_tokens)
         memory, unknown = try_to_estimate(resolve_run(spec, backbone, recipe), model, longest)
         return Plan(
             backbone=backbone.name,
@@ -121,6 +125,7 @@ def plan_recipes(
             memory=memory,
             memory_unknown=unknown,
             storage=storage,
+            capabilities=find_capabilities(backbone, recipe, spec.seed),
         )
 
     return [plan_one(recipe) for recipe in recipes]

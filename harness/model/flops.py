@@ -50,10 +50,33 @@ def flop_limit(
         target_tokens: mean length of the targets in tokens.
         seed: the seed of the run, for compressors that draw what they change.
     """
-    full = training_flops(backbone.skeleton(), source_tokens, target_tokens)
+    full = training_flops(backbone.skeleton(), source_tokens, target_tokens).total
     context = skeleton_context(backbone, seed)
     compressed = compose(backbone.skeleton(), backbone, recipe, context)
-    return full.total / training_flops(compressed, source_tokens, target_tokens).total
+    return full / recipe_flops(compressed, backbone, recipe, source_tokens, target_tokens)
+
+
+def recipe_flops(
+    model: PreTrainedModel,
+    backbone: Backbone,
+    recipe: Recipe,
+    source_tokens: int,
+    target_tokens: int,
+) -> int:
+    """Count the operations of a training step of a recipe: the model, a teacher and other costs.
+
+    Args:
+        model: the composed skeleton.
+        backbone: the backbone that it came from.
+        recipe: the recipe that was applied.
+        source_tokens: length of each source in tokens.
+        target_tokens: length of each target in tokens.
+    """
+    lengths = source_tokens, target_tokens
+    flops = training_flops(model, *lengths).total
+    if "teacher" in recipe.needs:
+        flops += training_flops(backbone.skeleton(), *lengths).forward
+    return flops + sum(c.cost(model, *lengths).flops for c in recipe.compressors)
 
 
 def training_flops(

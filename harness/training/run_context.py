@@ -42,6 +42,7 @@ def run_context(run: ResolvedRun, *, drawn_on_device: bool = False) -> Context:
         synthetic=run.calibration is None or run.calibration.synthetic,
         read_batches=lambda examples: _batches(run, examples, place),
         load_original=load,
+        needs=run.recipe.needs,
     )
 
 

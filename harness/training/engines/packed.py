@@ -205,7 +205,7 @@ def choose_engine(
     """
     if model in _patched:
         _patched.pop(model).unpatch(model)
-    obstacle = _obstacle(model, backbone)
+    obstacle = packing_obstacle(model, backbone)
     if packing == "on" and obstacle:
         raise HarnessError(
             f"The sequences of {backbone.name} cannot be packed: {obstacle}.",
@@ -225,7 +225,7 @@ def choose_engine(
 _patched: WeakKeyDictionary[PreTrainedModel, PackedEngine] = WeakKeyDictionary()
 
 
-def _obstacle(model: PreTrainedModel, backbone: Backbone) -> str | None:
+def packing_obstacle(model: PreTrainedModel, backbone: Backbone) -> str | None:
     """Return the reason why sequences cannot be packed, or None if they can."""
     if type(model.get_output_embeddings()) is not nn.Linear:
         return "a compressor has changed the LM head"

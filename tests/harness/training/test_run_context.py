@@ -32,6 +32,7 @@ class Curious(Compressor[Any]):
 
     stage: ClassVar[Stage] = Stage.STRUCTURE
     Options = Options
+    needs = frozenset({"data"})
     seen: Context
 
     def apply(self, model: Any, backbone: Backbone, context: Context) -> Any:
@@ -118,3 +119,12 @@ def test_without_data_a_run_gives_random_tokens_and_says_so(backbone: Backbone) 
     assert curious.seen.synthetic
     load_trainer(run)
     assert not curious.seen.synthetic
+
+
+def test_examples_are_given_only_if_the_need_is_declared(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = make_run(backbone)
+    monkeypatch.setattr(Curious, "needs", frozenset())
+    with pytest.raises(HarnessError, match="uses 'data' without declaring it"):
+        load_trainer(run)
