@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cost:
-    """What a compressor adds to a training step beside the model.
+    """Addition of a compressor to the cost of a training step, beside the model.
 
     Attributes:
         flops: floating-point operations of the matrix products for one example.

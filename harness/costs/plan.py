@@ -70,7 +70,7 @@ class Plan(Record):
     storage: Storage
     """Bytes on disk for several tasks."""
     capabilities: Capabilities
-    """What the recipe can do on the backbone, found by trying it on shapes."""
+    """Capabilities of the recipe on the backbone, found by trying it on shapes."""
 
 
 def plan_recipes(

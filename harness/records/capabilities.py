@@ -1,4 +1,4 @@
-"""What a recipe can do on a backbone, found by trying it on shapes."""
+"""Capabilities of a recipe on a backbone, found by trying it on shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.records.record import Record
 
 
 class Capabilities(Record):
-    """Properties of a recipe on a backbone, found on a skeleton and not declared by a plugin."""
+    """Properties of a recipe on a backbone, found by trying it on a skeleton."""
 
     changes_structure: bool
     """True if some weights of the backbone are gone or replaced."""
