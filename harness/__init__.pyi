@@ -34,6 +34,7 @@ from .data.turns import Joining, exchanges, turn_column
 from .errors import HarnessError, is_out_of_memory
 from .evaluation.entry import score
 from .export.entry import export_run
+from .export.push import Push, push
 from .generation.entry import generate, load
 from .generation.generated import Generated
 from .generation.loading import LoadedModel
@@ -82,6 +83,7 @@ __all__ = [
     "Prepared",
     "Pretrained",
     "ProcessExecutor",
+    "Push",
     "Register",
     "Report",
     "Reports",
@@ -123,6 +125,7 @@ __all__ = [
     "pick_splits",
     "plan",
     "profile",
+    "push",
     "read_folder",
     "read_table",
     "references_column",

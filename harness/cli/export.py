@@ -125,6 +125,7 @@ def show(folder: Path, *, as_json: bool) -> None:
         folder: the exported folder.
         as_json: print the manifest and the files as JSON.
     """
+    from harness.cli.file_sizes import print_sizes
     from harness.export.entry import size_of
     from harness.export.manifest import read_manifest
 
@@ -141,10 +142,7 @@ def show(folder: Path, *, as_json: bool) -> None:
         typer.echo(json.dumps(values, indent=2))
         return
     typer.echo(f"Written: {folder}\n")
-    width = max(map(len, files))
-    for name, size in files.items():
-        typer.echo(f"  {name:<{width}}  {_readable(size):>10}")
-    typer.echo(f"  {'all':<{width}}  {_readable(sum(files.values())):>10}\n")
+    print_sizes(files)
     for name, value in _check_rows(manifest):
         typer.echo(f"  {name:<28} {value}")
 
@@ -160,12 +158,3 @@ def _check_rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "mean difference", f"{check.mean_difference:.2g} (allowed: {check.mean_limit:.2g})"
     if manifest.base is not None:
         yield "base", manifest.base
-
-
-def _readable(size: float) -> str:
-    """Write a number of bytes with a unit."""
-    units = ["B", "kB", "MB"]
-    while size >= 1000 and units:
-        size, _ = size / 1000, units.pop(0)
-    unit = units[0] if units else "GB"
-    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"

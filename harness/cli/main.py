@@ -17,6 +17,7 @@ from harness.cli.listing import list_plugins
 from harness.cli.plan import plan
 from harness.cli.prepare import prepare
 from harness.cli.profile import profile
+from harness.cli.push import push
 from harness.cli.recommend import recommend
 from harness.cli.report import report
 from harness.cli.run import run
@@ -55,6 +56,7 @@ app.command("sweep")(sweep)
 app.command("report")(report)
 app.command("recommend")(recommend)
 app.command("export")(export)
+app.command("push")(push)
 app.command("list")(list_plugins)
 app.command("plan")(plan)
 app.command("profile")(profile)

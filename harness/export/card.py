@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.records.report import Report
 
 FILE = "README.md"
+EXAMPLES = "## Examples of the test split"
 LIBRARIES = {"merged": "transformers", "adapter": "peft", "ctranslate2": "ctranslate2"}
 
 
@@ -51,7 +52,7 @@ def write_card(
         "\n".join(_not_checked(run.report, manifest.check)),
     ]
     if examples:
-        parts += ["## Examples of the test split", *map(_example, examples)]
+        parts += [EXAMPLES, *map(_example, examples)]
     write_text(folder / FILE, "\n\n".join(parts) + "\n")
 
 

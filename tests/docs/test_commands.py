@@ -63,6 +63,7 @@ NEEDS = {
     r"^harness generate (results/RUN)\b": r"{0}|notes\.jsonl",
     r"^harness serve results/(RUN)\b": r"'results/\S+' .*weights|{0}",
     r"^harness serve .*=(exports/\w+)\b": r"exports/",
+    r"^harness push (\S+)": r"{0}",
     # Plugins of the package of examples, which is not installed here.
     r"\b(bitfit|commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",
     r"\b(slurm)\b": r"'{0}'",
