@@ -32,6 +32,13 @@ def profile(
         typer.Option(min=2, help="Rounds of four windows: full, recipe, recipe, full."),
     ] = 4,
     device: options.Device = "auto",
+    inference: Annotated[
+        bool,
+        typer.Option(
+            "--inference",
+            help="Also measure decoding: latency, throughput, memory and size of the merged model.",
+        ),
+    ] = False,
     compare: Annotated[
         str | None,
         typer.Option(
@@ -41,7 +48,7 @@ def profile(
     as_json: options.Json = False,
     out: Annotated[Path | None, typer.Option(help="File to write the JSON to as well.")] = None,
 ) -> None:
-    """Measure speed, memory and parameters of recipes on this device.
+    """Measure speed, memory and parameters of recipes on this device, and decoding if requested.
 
     No weights or data are needed. Weights are random, with the backbone's shapes. If the task's
     data are not on this machine, the batches have the task's typical lengths.
@@ -77,6 +84,7 @@ def profile(
                 "probe.steps": steps,
                 "probe.rounds": repeats,
             },
+            inference=inference,
             on_progress=status.update,
         )
     if compare:

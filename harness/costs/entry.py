@@ -10,6 +10,7 @@ import torch
 from harness.api.plugins import installed
 from harness.costs.batches import Batches, choose_batches, profile_spec
 from harness.costs.data_choice import DataChoice
+from harness.costs.inference_profile import add_inference
 from harness.costs.memory_estimate import process_bytes
 from harness.costs.plan import Plan, plan_recipes
 from harness.costs.profile import profile_recipes
@@ -94,6 +95,7 @@ def profile(
     target_tokens: int | None = None,
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
+    inference: bool = False,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Profile:
     """Measure speed, memory and parameters of recipes on this device, without training.
@@ -112,6 +114,7 @@ def profile(
         target_tokens: mean length of the targets; implies ``lengths``.
         device: the device to measure: ``auto``, ``cpu`` or ``cuda``.
         settings: settings of the measurement, such as ``{"probe.steps": 4}``.
+        inference: also measure decoding with each recipe's merged model.
         on_progress: is called with the name of each step that begins.
 
     Returns:
@@ -136,6 +139,8 @@ def profile(
     on_progress("reading data")
     batches = choose_batches(spec, chosen, chosen_task, choice, source_tokens, target_tokens)
     rows = profile_recipes(spec, chosen, recipes, batches.frozen, on_progress)
+    if inference:
+        add_inference(rows, spec, batches.frozen, on_progress)
     attentions = sorted({row.attention for row in rows if row.attention})
     measured_on = fingerprint(chosen_device, dtype, ", ".join(attentions) or "no recipe fitted")
     return _record(spec, chosen.name, chosen_task.name, batches, measured_on, rows)

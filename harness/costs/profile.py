@@ -81,6 +81,7 @@ def each_recipe(
         for recipe in recipes:
             on_progress(str(recipe))
             row = ProfiledRecipe(recipe=str(recipe), status="ok")
+            explain_nulls(row, "it was not requested", "inference")
             if estimate_memory:
                 _add_estimate(row, spec, backbone, recipe, frozen)
             else:

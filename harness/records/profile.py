@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from harness.records.inference import Inference
 from harness.records.measurements import Fingerprint, Memory, MemoryParts, Speed
 from harness.records.record import Record
 from harness.records.report import Failure, LayersKept, Parameters
@@ -60,6 +61,9 @@ class ProfiledRecipe(Record):
     """Null if training did not fit into memory."""
     memory: Memory | None = None
     """Null if training did not fit into memory."""
+    inference: Inference | None = None
+    """Costs of decoding; null unless ``--inference`` was requested, or if decoding did not fit into
+    memory."""
     predicted_memory: MemoryEstimate | None = None
     """Estimate of ``harness plan`` for the same batches; null if memory cannot be estimated."""
     not_measured: dict[str, str] = Field(default_factory=dict)

@@ -168,8 +168,8 @@ def inference_notes(group: Group) -> Iterator[str]:
             lacking.setdefault(f"No decoding was measured ({reason})", []).append(recipe)
             continue
         for name, what in (("latency", "relative decoding speed"), ("batch_size", "decoded batch")):
-            if reason := own.not_measured.get(name):
-                lacking.setdefault(f"No {what} ({reason})", []).append(recipe)
+            if why := own.not_measured.get(name):
+                lacking.setdefault(f"No {what} ({why})", []).append(recipe)
     for sentence, recipes in lacking.items():
         of = "" if len(recipes) == len(rows) else f": {', '.join(recipes)}"
         yield f"{sentence}{of}."

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from rich.markup import escape
 from rich.table import Table
 
+from harness.records.inference import Inference
 from harness.records.measurements import MemoryParts, TimeParts
 from harness.records.profile import PaperComparison, Profile, ProfiledRecipe
 from harness.reporting.cost_breakdown import allocation_retries
@@ -17,7 +18,7 @@ _MIB = 2**20
 
 
 def profile_tables(profile: Profile) -> list[Table]:
-    """Lay out the costs of each recipe, the parts of time and memory, and the paper's numbers."""
+    """Lay out each recipe's costs, their parts, decoding, and the paper's numbers."""
     energy = any(_joules(row) is not None for row in profile.recipes)
     costs = _table(
         f"{profile.backbone} on {profile.fingerprint.device}, {profile.fingerprint.dtype}",
@@ -57,6 +58,8 @@ def profile_tables(profile: Profile) -> list[Table]:
         "time: % of a step; memory: MiB in tensors, at the peak of a step on the longest batch."
     )
     tables = [costs, parts]
+    if any(row.inference for row in profile.recipes):
+        tables.append(_inference_table(profile))
     if profile.paper is not None:
         tables.append(_paper_table(profile, profile.paper))
     return tables
@@ -112,6 +115,69 @@ def _lacks(row: ProfiledRecipe) -> dict[str, str]:
         "of full": memory.not_measured.get("relative"),
         "plan": row.not_measured.get("predicted_memory"),
         "energy": energy.not_measured.get("joules") if energy else None,
+    }
+    return {column: why for column, why in reasons.items() if why is not None}
+
+
+def _inference_table(profile: Profile) -> Table:
+    table = _table(
+        "decoding with the merged model",
+        "ms first later % 95_%_CI tok/s % 95_%_CI GiB % MB",
+    )
+    notes = []
+    for row in profile.recipes:
+        if row.inference:
+            table.add_row(row.recipe, *_inference_cells(row.inference))
+        else:
+            table.add_row(row.recipe, "-")
+            notes.append(f"{row.recipe}: {row.not_measured['inference']}.")
+    first = next(row.inference for row in profile.recipes if row.inference)
+    batch = f" at batch {first.throughput.batch_size}" if first.throughput else ""
+    notes += [
+        f"{first.beams} beams; every text gets {first.output_tokens} tokens.",
+        "ms: median time of one text; first: to its first token; later: for each later token.",
+        f"tok/s: output tokens per second{batch}; GiB: peak memory; MB: weights of the model.",
+        "%: the column before it, or speed, relative to full fine-tuning.",
+    ]
+    floors = [r.inference.latency.noise_floor for r in profile.recipes if r.inference]
+    if floor := max((floor for floor in floors if floor), default=0):
+        notes.append(
+            f"Full fine-tuning differed from itself in latency by up to {100 * (floor - 1):.1f} %."
+        )
+    lacking = {r.recipe: _lacks_inference(r.inference) for r in profile.recipes if r.inference}
+    notes += [f"{line}." for line in not_measured(lacking)]
+    table.caption = escape("\n".join(notes))
+    return table
+
+
+def _inference_cells(inference: Inference) -> Iterable[str]:
+    latency, later, batch = inference.latency, inference.per_token, inference.throughput
+    yield _milliseconds(latency.median_seconds)
+    yield _milliseconds(inference.prefill.seconds)
+    yield _milliseconds(later.seconds if later else None)
+    yield _percent(latency.relative)
+    yield span(latency.relative_ci)
+    yield f"{batch.output_tokens_per_s:,.0f}" if batch else "-"
+    yield _percent(batch.relative if batch else None)
+    yield span(batch.relative_ci if batch else None)
+    yield f"{inference.memory.peak_bytes / 2**30:.2f}"
+    yield _percent(inference.memory.relative)
+    yield f"{inference.size.model_bytes / 1e6:,.0f}"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:,.3g}"
+
+
+def _percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{100 * ratio:.0f}"
+
+
+def _lacks_inference(inference: Inference) -> dict[str, str]:
+    reasons = {
+        "speed of decoding": inference.latency.not_measured.get("relative"),
+        "batch": inference.not_measured.get("throughput"),
+        "per token": inference.not_measured.get("per_token"),
     }
     return {column: why for column, why in reasons.items() if why is not None}
 

@@ -160,13 +160,13 @@ def _too_expensive(verdict: Verdict, needs: Needs) -> Iterator[str]:
             yield "its speed relative to full fine-tuning is not known"
         elif verdict.speed < needs.min_speed:
             yield f"trains at {percent(verdict.speed)}, less than {percent(needs.min_speed)}"
-    most = needs.max_latency_seconds
-    if most is not None:
+    longest = needs.max_latency_seconds
+    if longest is not None:
         if verdict.latency_seconds is None:
             yield "its latency was not measured"
-        elif verdict.latency_seconds > most:
+        elif verdict.latency_seconds > longest:
             latency = milliseconds(verdict.latency_seconds)
-            yield f"decodes an example in {latency}, more than {milliseconds(most)}"
+            yield f"decodes an example in {latency}, more than {milliseconds(longest)}"
 
 
 def _is_no_worse(quality: Quality | None) -> bool:

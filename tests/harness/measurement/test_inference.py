@@ -12,12 +12,14 @@ from transformers import T5Config
 
 from harness import HarnessError
 from harness.api.plugins import installed
+from harness.costs.inference_profile import NO_MEMORY, add_inference
 from harness.errors import OutOfMemoryError
 from harness.measurement.decoding_work import FrozenDecoding, freeze_decoding
 from harness.measurement.inference import measure_inference
 from harness.measurement.probe import NOT_TOGETHER, freeze
 from harness.model.composition import compose, count_parameters
 from harness.records.inference import Inference, Timing
+from harness.records.profile import ProfiledRecipe
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule
 
@@ -126,7 +128,7 @@ def test_without_a_baseline_ratios_are_null_with_a_reason(
     found = measure("lprun", None, beams=1, max_new_tokens=1)
     assert found.throughput
     for timing in (found.latency, found.prefill, found.throughput):
-        assert timing.relative is timing.relative_ci is timing.noise_floor is None
+        assert {timing.relative, timing.relative_ci, timing.noise_floor} == {None}
         assert timing.not_measured["noise_floor"] == "no baseline: off"
     assert found.memory.not_measured == {"relative": "no baseline: off"}
     assert set(found.size.not_measured) == {"model_relative", "trained_relative"}
@@ -183,4 +185,24 @@ def test_a_process_that_is_killed_ran_out_of_memory(
     spec = make_spec("killed")
     with pytest.raises(OutOfMemoryError, match="killed was killed"):
         measure_inference(spec, work_of(spec, schedule), None, 0, lambda: None)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_profile_goes_on_after_a_recipe_that_cannot_decode(
+    make_spec: Callable[..., RunSpec], schedule: Schedule
+) -> None:
+    spec = make_spec("full")
+    recipes = [f"slow_layers:mebibytes={2**40}", "failing+lora_ff", "lora_ff"]
+    rows = [ProfiledRecipe(recipe=recipe, status="ok") for recipe in recipes]
+    messages: list[str] = []
+    add_inference(rows, spec, freeze(schedule, spec.probe), messages.append, budget=0)
+    huge, broken, good = rows
+    assert huge.inference is None
+    assert huge.not_measured["inference"] == NO_MEMORY
+    assert broken.not_measured["inference"].startswith("error: KeyError")
+    # It is compared again, although full fine-tuning had to make room.
+    assert good.inference
+    assert good.inference.latency.relative
+    assert good.not_measured == {}
+    assert messages == ["decoding: full, the baseline", *(f"decoding: {r}" for r in recipes)]
     assert multiprocessing.active_children() == []
