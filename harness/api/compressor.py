@@ -146,6 +146,8 @@ class Compressor(ABC, Generic[OptionsT]):
     def on_step(self, model: PreTrainedModel, step: int) -> None:
         """Act after an optimizer step; the gradients of the step are still there.
 
+        It may change the values of weights and buffers. Modules and what is trained stay.
+
         Operations on weights are not recorded for a gradient.
 
         Args:

@@ -171,7 +171,8 @@ class _TrainingService(Service):
         run = replace(resolve_run(spec, self.backbone, recipe), calibration=calibration)
         trainer = load_trainer(run, drawn_on_device=True)
         trainer.model.train()
-        trainer.begin(total_steps or spec.train.max_steps or _MANY_STEPS)
+        total_steps = total_steps or spec.train.max_steps or _MANY_STEPS
+        trainer.events.begin(trainer.model, total_steps)
         self.trainer = trainer
         attention = trainer.engine.attention(trainer.model)
         return trainer.engine.name, attention, trainer.layers_kept, trainer.parameters

@@ -107,13 +107,13 @@ class _Loop:
         self.observers = observers
         self.planned = schedule.planned_steps(settings.epochs, settings.max_steps)
         self.interval = schedule.steps_between_evaluations(settings.eval_every_epochs)
-        trainer.begin(self.planned)
+        trainer.events.begin(trainer.model, self.planned)
         self.scheduler = learning_rate_schedule(trainer.optimizer, settings, self.planned)
 
     def run(self, saver: StateSaver) -> None:
         """Take the remaining steps, until the last one or until the patience is used up."""
         trainer, now = self.trainer, saver.now
-        trainer.steps_done = now.step
+        trainer.events.steps_done = now.step
         if now.best and now.best.step == now.step:
             # A run may die between saving its state and its best weights.
             save_weights(trainer.trained, self.folder)
@@ -154,8 +154,7 @@ class _Loop:
         }
         append_line(file, {"step": now.step, "epoch": round(event.epoch, 4), "eval": values})
         self.observers.evaluated(event)
-        for compressor in self.trainer.compressors:
-            compressor.on_evaluate(self.trainer.model, now.step, event.values)
+        self.trainer.events.evaluated(self.trainer.model, now.step, event.values)
         now.since_best = 0 if event.best else now.since_best + 1
         # While every value is NaN, the latest weights are kept.
         if event.best or now.best is None or math.isnan(now.best.values[self.best_metric]):

@@ -114,7 +114,7 @@ def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress:
             else:
                 numbers.setdefault(str(index), {})[key] = value
     compressors: dict[str, Any] = {}
-    for key, value in _flat({c.name: c.state_dict() for c in trainer.compressors}):
+    for key, value in _flat({c.name: c.state_dict() for c in trainer.events.compressors}):
         if isinstance(value, Tensor):
             tensors[f"compressors/{key}"] = value
         else:
@@ -174,7 +174,7 @@ def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progre
         if trainer.device.type == "cuda":
             torch.cuda.set_rng_state(file.get_tensor("random/cuda"), trainer.device)
     scheduler.load_state_dict(header["scheduler"])
-    for compressor in trainer.compressors:
+    for compressor in trainer.events.compressors:
         compressor.load_state_dict(compressors.get(compressor.name, {}))
     version, words, gauss = header["python"]
     random.setstate((version, tuple(words), gauss))

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.api.compressor import Compressor, Stage
+from harness.api.compressor import Stage
 from harness.errors import HarnessError
 from harness.model.composition import compose, count_parameters, kept_layers, layers
 from harness.records.report import LayersKept, Parameters
+from harness.training.compressor_events import CompressorEvents
 from harness.training.engines.activation_checkpointing import checkpoint_activations
 from harness.training.engines.packed import choose_engine
 from harness.training.engines.padded import Batch, Engine
@@ -43,10 +43,8 @@ class Trainer:
         learning_rate: the peak learning rate.
         layers_kept: the layers that the recipe kept.
         parameters: counts of the composed model's parameters.
-        compressors: the compressors of the recipe, which are called at each step.
+        events: calls the compressors of the recipe.
         processes: the processes that take each step together.
-        steps_done: optimizer steps done.
-        total_steps: optimizer steps that are planned; None until ``begin`` is called.
     """
 
     model: PreTrainedModel
@@ -60,20 +58,8 @@ class Trainer:
     learning_rate: float
     layers_kept: LayersKept
     parameters: Parameters
-    compressors: tuple[Compressor[Any], ...] = ()
+    events: CompressorEvents
     processes: Processes = SINGLE_PROCESS
-    steps_done: int = 0
-    total_steps: int | None = None
-
-    def begin(self, total_steps: int) -> None:
-        """Call the compressors before the first step.
-
-        Args:
-            total_steps: optimizer steps that are planned. More steps than that count as the last.
-        """
-        self.steps_done, self.total_steps = 0, total_steps
-        for compressor in self.compressors:
-            compressor.on_train_start(self.model, total_steps)
 
     def backward(
         self,
@@ -128,11 +114,7 @@ class Trainer:
         """Clip the gradients, update the weights, call the compressors, and clear the gradients."""
         nn.utils.clip_grad_norm_(self.trained.values(), self.clip_norm)
         self.optimizer.step()
-        if self.total_steps is not None:
-            self.steps_done = min(self.steps_done + 1, self.total_steps)
-            with torch.no_grad():
-                for compressor in self.compressors:
-                    compressor.on_step(self.model, self.steps_done)
+        self.events.step_taken(self.model, self.trained)
         self.optimizer.zero_grad()
 
     def release_teacher(self) -> None:
@@ -269,5 +251,5 @@ def build_trainer(
         learning_rate=rate,
         layers_kept=layers_kept,
         parameters=parameters,
-        compressors=run.recipe.compressors,
+        events=CompressorEvents(run.recipe.compressors),
     )

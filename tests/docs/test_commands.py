@@ -65,7 +65,8 @@ NEEDS = {
     r"^harness serve .*=(exports/\w+)\b": r"exports/",
     r"^harness push (\S+)": r"{0}",
     # Plugins of the package of examples, which is not installed here.
-    r"\b(bitfit|commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",
+    r"\b(bitfit|influence|sparsity|distillation)\b": r"'{0}'",
+    r"\b(commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",
     r"\b(slurm)\b": r"'{0}'",
 }
 """Pattern of a command -> pattern of its error, which names what is missing here."""

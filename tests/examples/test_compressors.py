@@ -134,7 +134,7 @@ def sparsity_of(file: Path) -> float:
 def test_gradual_pruning_follows_its_schedule(plugins: Plugins, backbone: Backbone) -> None:
     recipe = plugins.recipe("sparsity:final=0.5,every=2")
     trainer = load_trainer(resolve_run(RunSpec(weights="random", device="cpu"), backbone, recipe))
-    trainer.begin(9)
+    trainer.events.begin(trainer.model, 9)
     (compressor,) = recipe.compressors
     shares = []
     for _ in range(9):

@@ -154,7 +154,7 @@ def test_more_steps_than_planned_count_as_the_last(backbone: Backbone) -> None:
     scheduled = Scheduled("scheduled", Options())
     spec = RunSpec(weights="random", device="cpu")
     trainer = load_trainer(resolve_run(spec, backbone, Recipe((scheduled,))))
-    trainer.begin(2)
+    trainer.events.begin(trainer.model, 2)
     for step in Schedule(EXAMPLES, 4, 1, 0).steps(0, 4):
         trainer.step([trainer.engine.collate(b) for b in step.micro_batches], step.target_tokens)
     assert scheduled.calls == [("start", 2), ("step", 1), ("step", 2), ("step", 2), ("step", 2)]
@@ -166,3 +166,24 @@ def test_several_processes_refuse_a_compressor_that_acts_during_training() -> No
     with pytest.raises(HarnessError, match="'scheduled' acts during training") as raised:
         require_single_process(recipe, 2)
     assert "--nproc" in str(raised.value)
+
+
+class Unfreezing(Scheduled):
+    """Freezes a weight in the third step, which no part of the training would notice."""
+
+    def on_step(self, model: Any, step: int) -> None:
+        if step == 3:
+            next(iter(model.parameters())).requires_grad_(False)
+
+
+def test_a_compressor_that_changes_what_is_trained_ends_the_run(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe((Unfreezing("unfreezing", Options()),))
+    trainer = load_trainer(resolve_run(RunSpec(weights="random", device="cpu"), backbone, recipe))
+    trainer.events.begin(trainer.model, 9)
+    batch = trainer.engine.collate(EXAMPLES[:2])
+    for _ in range(2):
+        trainer.step([batch], batch.target_tokens)
+    with pytest.raises(HarnessError, match="unfreezing changed in step 3"):
+        trainer.step([batch], batch.target_tokens)

@@ -1,0 +1,74 @@
+"""The events of a training, as compressors receive them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from harness.api.compressor import Compressor
+from harness.errors import HarnessError
+
+
+@dataclass
+class CompressorEvents:
+    """Calls the compressors of a recipe during training.
+
+    Attributes:
+        compressors: the compressors, in the order of application.
+        steps_done: optimizer steps done.
+        total_steps: optimizer steps that are planned; None until ``begin`` is called.
+    """
+
+    compressors: tuple[Compressor[Any], ...]
+    steps_done: int = 0
+    total_steps: int | None = None
+
+    def begin(self, model: PreTrainedModel, total_steps: int) -> None:
+        """Call the compressors before the first step.
+
+        Args:
+            model: the composed model.
+            total_steps: optimizer steps that are planned. More steps than that count as the last.
+        """
+        self.steps_done, self.total_steps = 0, total_steps
+        for compressor in self.compressors:
+            compressor.on_train_start(model, total_steps)
+
+    def step_taken(self, model: PreTrainedModel, trained: Mapping[str, nn.Parameter]) -> None:
+        """Call the compressors after an optimizer step, if the training has begun.
+
+        Args:
+            model: the model in training.
+            trained: qualified name -> trained parameter.
+
+        Raises:
+            HarnessError: one of them changed which parameters are trained. The optimizer, the saved
+                weights and the report would not follow.
+        """
+        if self.total_steps is None:
+            return
+        self.steps_done = min(self.steps_done + 1, self.total_steps)
+        acting = [c for c in self.compressors if type(c).on_step is not Compressor.on_step]
+        if not acting:
+            return
+        with torch.no_grad():
+            for compressor in acting:
+                compressor.on_step(model, self.steps_done)
+        now = {id(p) for p in model.parameters() if p.requires_grad}
+        if now != {id(p) for p in trained.values()}:
+            names = " or ".join(compressor.name for compressor in acting)
+            raise HarnessError(
+                f"{names} changed in step {self.steps_done} which parameters are trained.",
+                "This is a mistake in the compressor: on_step may change the values of weights and "
+                "buffers; modules and requires_grad are set in apply.",
+            )
+
+    def evaluated(self, model: PreTrainedModel, step: int, scores: Mapping[str, float]) -> None:
+        """Call the compressors after the eval split was scored; see their ``on_evaluate``."""
+        for compressor in self.compressors:
+            compressor.on_evaluate(model, step, scores)
