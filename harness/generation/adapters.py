@@ -47,7 +47,7 @@ def add_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
             for key, tensor in load_file(folder / _WEIGHTS).items()
         }
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # About several adapters.
+            warnings.simplefilter("ignore")  # About several adapters, and about old names.
             inject_adapter_in_model(config, model, name)
         loaded = set_peft_model_state_dict(model, weights, adapter_name=name)
     except Exception as error:  # The errors of readers of damaged files are not documented.
