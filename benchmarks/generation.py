@@ -40,7 +40,7 @@ from harness.records.atomic import write_text
 
 FILE = "generation.json"
 FLAT = 16 * 2**20
-"""Largest growth of resident memory over the last 90 % of the lines, in bytes."""
+"""Largest growth of peak resident memory over the last 90 % of the lines, in bytes."""
 FLAT_FROM = 50_000
 """Fewest lines whose first tenth holds enough windows for memory to have settled."""
 _WORDS = ["lung", "liver", "spleen", "kidney", "nodule", "cyst", "scar", "stone", "clear"]
@@ -167,12 +167,15 @@ class MemoryCurve:
         return False
 
     def growth(self, lines: int) -> int:
-        """Return the growth of memory after the first tenth of the lines, in bytes."""
+        """Return the growth of peak memory after the first tenth of the lines, in bytes.
+
+        Peaks are compared, since memory rises and falls with each batch.
+        """
         early = [size for records, size in self.samples if records <= lines / 10]
         late = [size for records, size in self.samples if records > lines / 10]
-        demand(bool(early), "no sample of memory in the first tenth of the lines")
+        demand(len(early) >= 2, "less than two samples of memory in the first tenth of the lines")
         demand(len(late) >= 5, f"{len(late)} samples of memory after it")
-        return max(late) - early[-1]
+        return max(late) - max(early)
 
 
 def kill_at(command: Command, records: int) -> int:
