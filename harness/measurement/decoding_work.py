@@ -75,14 +75,14 @@ def freeze_decoding(frozen: FrozenSchedule, settings: DecodingSettings) -> Froze
 
 
 def run_budget(elapsed: float, training: float) -> float:
-    """Return the seconds that the measurement may take within a run.
+    """Return the seconds that the measurement may take within a run, of which they are a part.
 
     Args:
         elapsed: seconds of the run so far.
         training: seconds that the optimizer steps of the run will take. The other phases to come
             are not counted, so that the budget is rather too small.
     """
-    return min(MOST_SECONDS, SHARE * (elapsed + training))
+    return min(MOST_SECONDS, SHARE / (1 - SHARE) * (elapsed + training))
 
 
 class Windows(NamedTuple):
