@@ -58,15 +58,49 @@ def generate(
     Returns:
         Texts without special tokens and without surrounding white space.
     """
+    predictions = generate_share(
+        model,
+        tokenizer,
+        sources,
+        settings,
+        shared_beams=shared_beams,
+        dtype=dtype,
+        known=known,
+        on_batch=on_batch,
+    )
+    return [predictions[i] for i in range(len(sources))]
+
+
+def generate_share(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[Sequence[int]],
+    settings: DecodingSettings,
+    *,
+    shared_beams: bool = False,
+    dtype: torch.dtype = torch.float32,
+    known: Mapping[int, str] | None = None,
+    on_batch: Callable[[dict[int, str]], None] | None = None,
+    rank: int = 0,
+    size: int = 1,
+) -> dict[int, str]:
+    """Return the predictions of one process's share of the sources, by the index of the source.
+
+    See ``generate`` for the other arguments. All processes must know the same earlier predictions.
+
+    Args:
+        rank: number of the process.
+        size: number of processes that divide the batches.
+    """
     predictions = dict(known or {})
     with searching(model, tokenizer, shared_beams=shared_beams, dtype=dtype) as search:
-        for batch in batches(sources, settings.batch_size, predictions):
+        for batch in batches(sources, settings.batch_size, predictions)[rank::size]:
             texts = search([sources[i] for i in batch], settings)
             decoded = dict(zip(batch, texts, strict=True))
             predictions |= decoded
             if on_batch:
                 on_batch(decoded)
-    return [predictions[i] for i in range(len(sources))]
+    return predictions
 
 
 @contextmanager

@@ -6,26 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel
-
 from harness.evaluation.ctranslate import translate, translate_signature
-from harness.evaluation.decoding import generate, signature
+from harness.evaluation.decoding import signature
 from harness.evaluation.partial_predictions import PartialPredictions
 from harness.evaluation.predictions import read_predictions
 from harness.evaluation.scoring import score
 from harness.records.atomic import write_lines
 from harness.records.reasons import explain_nulls
 from harness.records.report import Report
-from harness.running.inputs import Inputs
-from harness.spec.setting_groups import ScoringSettings
+from harness.running.setup import Setup
+from harness.running.shared_predictions import predict_test_split
+from harness.training.trainer import Trainer
 
 
 def predict_and_score(
-    inputs: Inputs,
-    model: PreTrainedModel,
-    dtype: torch.dtype,
-    settings: ScoringSettings,
+    setup: Setup,
+    trainer: Trainer,
     *,
     partial_predictions: PartialPredictions,
     path: Path,
@@ -35,18 +31,15 @@ def predict_and_score(
     """Predict the test split, write the predictions, score what was written, and report it.
 
     Args:
-        inputs: the run's inputs.
-        model: the trained model.
-        dtype: the data type of matrix products.
-        settings: the settings of the search.
+        setup: the data and the settings.
+        trainer: holds the trained model, without the engine's patches.
         partial_predictions: the predictions of earlier starts of the run; gets the new ones.
         path: the file of predictions.
         report: gets the scores.
         on_progress: is called with the number of examples predicted so far.
     """
-    predictions, decoding = _predict(
-        inputs, model, dtype, settings, partial_predictions, on_progress
-    )
+    inputs = setup.inputs
+    predictions, decoding = _predict(setup, trainer, partial_predictions, on_progress)
     lines = [
         {**_texts(row), "prediction": prediction}
         for row, prediction in zip(inputs.test_rows, predictions, strict=True)
@@ -63,15 +56,13 @@ def predict_and_score(
 
 
 def _predict(
-    inputs: Inputs,
-    model: PreTrainedModel,
-    dtype: torch.dtype,
-    settings: ScoringSettings,
+    setup: Setup,
+    trainer: Trainer,
     partial_predictions: PartialPredictions,
     on_progress: Callable[[int], None],
 ) -> tuple[list[str], str]:
     """Return the predictions of the test split, and the signature of the search."""
-    earlier = partial_predictions.known
+    earlier, settings = partial_predictions.known, setup.run.spec.test
 
     def on_batch(batch: dict[int, str]) -> None:
         partial_predictions.add(batch)
@@ -79,24 +70,19 @@ def _predict(
 
     if earlier:
         on_progress(len(earlier))
-    tokenizer = inputs.tokenizer
-    sources = [example.source for example in inputs.test.examples]
-    if settings.decoder == "ctranslate2":
-        decoding = translate_signature(model, settings, dtype)
-        return translate(
-            model, tokenizer, sources, settings, dtype=dtype, known=earlier, on_batch=on_batch
-        ), decoding
-    predictions = generate(
-        model,
-        tokenizer,
-        sources,
+    if settings.decoder == "harness":
+        predictions = predict_test_split(setup, trainer, earlier, on_batch)
+        return predictions, signature(settings, trainer.dtype)
+    predictions = translate(
+        trainer.model,
+        setup.inputs.tokenizer,
+        [example.source for example in setup.inputs.test.examples],
         settings,
-        shared_beams=inputs.run.backbone.shared_beams,
-        dtype=dtype,
+        dtype=trainer.dtype,
         known=earlier,
         on_batch=on_batch,
     )
-    return predictions, signature(settings, dtype)
+    return predictions, translate_signature(trainer.model, settings, trainer.dtype)
 
 
 def _texts(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from harness import clock
 from harness.api.events import StepDone
 from harness.api.metric import Score
 from harness.errors import is_out_of_memory
-from harness.evaluation.decoding import generate
 from harness.evaluation.partial_predictions import PartialPredictions
 from harness.evaluation.scoring import references_of
 from harness.measurement.decoding_work import freeze_decoding, run_budget
@@ -32,11 +31,12 @@ from harness.running.evaluate import predict_and_score
 from harness.running.merge_check import check_merge, compare_with_float32, load_trained
 from harness.running.run_observers import RunObservers
 from harness.running.setup import Setup
+from harness.running.shared_predictions import predict_eval_split
 from harness.running.stopwatch import Stopwatch
 from harness.spec.run_spec import BASELINE, RunSpec
 from harness.spec.setting_groups import ProbeSettings
 from harness.training.loop import Observers, train
-from harness.training.processes import Processes
+from harness.training.processes import PREDICT, TRAIN, Processes
 from harness.training.trained_weights import load_weights
 from harness.training.trainer import Trainer, load_trainer
 
@@ -159,7 +159,9 @@ def train_best_weights(context: RunContext) -> Trainer:
     setup, report = context.setup, context.report
     context.observers.enter(Phase.TRAIN, setup.planned_steps)
     trainer = load_trainer(setup.run)
-    trainer.processes = context.processes
+    if report.training is None:
+        context.processes.start(TRAIN)
+        trainer.join(context.processes)
     _describe(trainer, report)
     report.checkpoint_notes = list(setup.run.backbone.notes)
     if folder := baseline_folder(setup.run.spec.probe):
@@ -191,18 +193,9 @@ def _describe(trainer: Trainer, report: Report) -> None:
 def _train(context: RunContext, trainer: Trainer) -> Training:
     setup = context.setup
     inputs, run = setup.inputs, setup.run
-    sources = [example.source for example in inputs.eval.examples]
 
     def score_eval_split() -> dict[str, Score]:
-        with trainer.unpatched() as model:
-            predictions = generate(
-                model,
-                inputs.tokenizer,
-                sources,
-                run.spec.greedy,
-                shared_beams=run.backbone.shared_beams,
-                dtype=trainer.dtype,
-            )
+        predictions = predict_eval_split(setup, trainer)
         rows = inputs.eval_rows
         references = references_of(rows, inputs.chooser)
         return inputs.chooser.score(rows["source"], predictions, references)
@@ -227,11 +220,13 @@ def evaluate(context: RunContext, trainer: Trainer) -> None:
     context.observers.enter(Phase.EVALUATE, len(inputs.test_rows))
     partial_predictions = PartialPredictions(work / PARTIAL_PREDICTIONS)
     context.stopwatch.carry(partial_predictions.seconds)
+    if context.setup.run.spec.test.decoder == "harness":
+        context.processes.start(PREDICT)
+        trainer.processes = context.processes
+        context.processes.copy_from_main(trainer.trained.values())
     predict_and_score(
-        inputs,
-        trainer.model,
-        trainer.dtype,
-        context.setup.run.spec.test,
+        context.setup,
+        trainer,
         partial_predictions=partial_predictions,
         path=work / PREDICTIONS,
         report=context.report,

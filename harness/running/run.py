@@ -32,7 +32,6 @@ from harness.spec.setting_groups import ProbeSettings
 from harness.training.learning_rate import warmup_notes
 from harness.training.loop import SAVE_STATE_SECONDS
 from harness.training.processes import SINGLE_PROCESS, Processes
-from harness.training.run_context import require_single_process
 from harness.training.state import steps_done
 
 
@@ -92,7 +91,6 @@ class Run:
         self.observers.run_started(self.spec)
         self.observers.enter(Phase.LOAD)
         inputs = read_inputs(self.requested, self.plugins)
-        require_single_process(inputs.run.recipe, self.processes.size)
         self.observers.data_read(DataRead(_notes(inputs)))
         data_sha256 = inputs.data.sha256
         id_ = identity(inputs.run, inputs.task, data_sha256, self.plugins, self.processes.size)
@@ -110,7 +108,8 @@ class Run:
             if isinstance(error, HarnessError) and not folder.has_history:
                 folder.delete()
                 raise
-            record_failure(report, error, self.phase, inputs.run.device)
+            cause = self.processes.cause(error)
+            record_failure(report, cause, self.phase, inputs.run.device)
         report.seconds = stopwatch.seconds
         place = folder.finish(report)
         self.observers.run_finished(report)

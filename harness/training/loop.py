@@ -14,6 +14,8 @@ from harness.records.report import Training
 from harness.records.run_folder import HISTORY
 from harness.spec.setting_groups import TrainSettings
 from harness.training.best_weights import is_better
+from harness.training.exchange import bytes_from_main
+from harness.training.follower import verdict
 from harness.training.learning_rate import (
     highest_rates,
     learning_rate_schedule,
@@ -22,7 +24,7 @@ from harness.training.learning_rate import (
 )
 from harness.training.log import TrainingLog
 from harness.training.schedule import Schedule, prefetch
-from harness.training.state import Progress, StateSaver
+from harness.training.state import Progress, StateSaver, training_state
 from harness.training.trained_weights import load_weights, save_weights
 from harness.training.trainer import Trainer
 
@@ -122,14 +124,14 @@ class _Loop:
         log = TrainingLog(self.folder / HISTORY, self.observers.step_done, behind)
         trainer.model.train()
         processes = trainer.processes
-        processes.start(now.step)
+        bytes_from_main(processes, training_state(self.folder))
         steps = self.schedule.steps(now.step, left)
         first = now.step
         for step, batches in prefetch(steps, trainer.engine.collate, processes.share):
             rate = float(self.scheduler.get_last_lr()[0])
             now.highest_rate = max(now.highest_rate, rate)
             check = now.step == first
-            loss = trainer.step(batches, step.target_tokens, check=check, number=now.step)
+            loss = trainer.step(batches, step.target_tokens, check=check)
             self.scheduler.step()
             now.step += 1
             log.step_taken(now.step, loss, rate)
@@ -139,12 +141,18 @@ class _Loop:
                     saver.save()
                 continue
             log.catch_up()
-            self._evaluate(saver)
-            if now.since_best >= self.settings.patience:
+            values = self._evaluate(saver)
+            stops = now.since_best >= self.settings.patience
+            bytes_from_main(processes, verdict(stops, values))
+            if stops:
                 break
 
-    def _evaluate(self, saver: StateSaver) -> None:
-        """Score the eval split; save the training state, and the weights if they are the best."""
+    def _evaluate(self, saver: StateSaver) -> Mapping[str, float]:
+        """Score the eval split; save the training state, and the weights if they are the best.
+
+        Returns:
+            The scores: metric name -> value.
+        """
         now, file = saver.now, self.folder / HISTORY
         scores = self.evaluate()
         self.trainer.model.train()
@@ -163,6 +171,7 @@ class _Loop:
         saver.save()
         if now.best is event:
             save_weights(self.trainer.trained, self.folder)
+        return event.values
 
     def report(self, saver: StateSaver) -> Training:
         """Return the report's section on the training that has ended."""

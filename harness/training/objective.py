@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from harness.api.compressor import Compressor
@@ -48,6 +48,20 @@ class Objective:
             if addition is not None:
                 loss = loss + addition
         return loss
+
+
+class LossSum(nn.Module):
+    """The summed loss of a batch as a module, which torch's data parallelism can wrap."""
+
+    def __init__(self, model: PreTrainedModel, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the loss summed over the target tokens; that of a filler is 0."""
+        loss = self.objective.loss_sum(self.model, batch)
+        return loss * 0 if batch.filler else loss
 
 
 def make_objective(

@@ -1,10 +1,9 @@
 """Data-parallel training: several processes take each step together, each on its own device.
 
-The main process (rank 0) is the run: it measures, holds the optimizer, evaluates and writes. The
-others are workers. For each step a worker receives the trained weights, computes the gradient of
-its share of the step's examples, and adds it to a sum in the main process. Between steps it waits
-for the next broadcast. A worker keeps nothing from step to step, so that a run in several processes
-is stopped and resumed like any other.
+The main process (rank 0) is the run: it measures, scores and writes files. The others are workers.
+All of them hold the model and the optimizer, and take the same steps: each computes the gradient of
+its share of a step's tokens, torch's DistributedDataParallel sums the gradients, and each updates
+its own weights in the same way. They also divide the predictions.
 
 The loss is a sum over all target tokens of the step, divided by their number. Loss and gradient are
 therefore those of one process, whatever the number of processes, except for the order of
@@ -14,24 +13,34 @@ floating-point additions and for dropout, which each process draws by itself.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.data.examples import Example
 from harness.errors import HarnessError, OutOfMemoryError, first_line, is_out_of_memory
 from harness.training.schedule import Step
 
-_BUCKET_ELEMENTS = 2**24
-"""Elements sent at once: many small messages cost latency, one large buffer costs memory."""
-_MESSAGE_BYTES = 512
-_STOP = -1
-"""Step number that ends the workers."""
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+_UNLIMITED = timedelta(days=365)
+_TIMEOUT = "HARNESS_PROCESS_TIMEOUT"
+_DEFAULT_TIMEOUT = 1800
+"""Seconds that a process waits for the others within a step, an evaluation or an exchange."""
+TRAIN, PREDICT, FINISHED = "train", "predict", "finished"
+"""Stages that workers take part in, and the end."""
+_STAGE, _ERROR, _END = "harness/stage", "harness/error", "harness/end"
+"""Keys of the store that the processes share."""
 
 
 @dataclass(frozen=True)
@@ -41,149 +50,151 @@ class Processes:
     Attributes:
         rank: number of this process; 0 is the main process.
         size: number of processes.
+        store: the store that the group shares; None for a single process.
     """
 
     rank: int = 0
     size: int = 1
+    store: Store | None = None
 
     def share(self, step: Step) -> Step:
         """Return this process's examples of a step, in micro-batches no larger than the step's.
 
-        Each example is in the share of exactly one process. A share is empty if there are fewer
-        examples than processes.
+        The tokens are divided as evenly as whole examples allow, and all shares have equally many
+        micro-batches. A process with fewer examples gets fillers: micro-batches whose loss does
+        not count, since every process must take part in every exchange.
         """
         if self.size == 1:
             return step
         width = max(map(len, step.micro_batches))
-        examples = [e for batch in step.micro_batches for e in batch][self.rank :: self.size]
-        return Step(
-            tuple(
-                tuple(examples[start : start + width]) for start in range(0, len(examples), width)
-            )
-        )
+        shares = _divided([e for batch in step.micro_batches for e in batch], self.size)
+        rounds = max(-(-len(share) // width) for share in shares)
+        own = shares[self.rank]
+        # As many examples in each micro-batch as possible without leaving one empty.
+        sizes = [len(own) // rounds + (number < len(own) % rounds) for number in range(rounds)]
+        batches, start = [], 0
+        for size in sizes:
+            batches.append(tuple(own[start : start + size]) or (shares[0][-1],))
+            start += size
+        return Step(tuple(batches), fillers=sum(size == 0 for size in sizes))
 
-    def start(self, first: int) -> None:
-        """Start the workers at step number ``first``, and wait until all are ready.
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return a module that sums gradients over the processes; its ``forward`` is the same.
 
-        Raises:
-            OutOfMemoryError: a worker ran out of memory.
-            RuntimeError: a worker failed.
-        """
-        if self.size > 1:
-            self._broadcast_step(first)
-            self.raise_if_any_failed(None)
-
-    def step(
-        self, number: int, trained: Collection[nn.Parameter], backward: Callable[[], Tensor]
-    ) -> Tensor:
-        """Compute the loss and the gradients of a step in all processes.
-
-        Args:
-            number: the step's number, from 0; the main process broadcasts it.
-            trained: parameters with the same shapes in all processes. The workers receive the main
-                process's values; the main process receives the sum of all gradients.
-            backward: computes the gradients of this process's share, and returns its loss.
-
-        Returns:
-            The loss; in the main process, that of the whole step.
-
-        Raises:
-            BaseException: the error of ``backward`` here, or see ``raise_if_any_failed``.
+        torch averages the gradients, so a loss must be multiplied by ``size`` before its backward
+        pass.
         """
         if self.size == 1:
-            return backward()
-        if self.rank == 0:
-            self._broadcast_step(number)
-        return self._reduced_step(trained, backward)
+            return module
+        from torch.nn.parallel import DistributedDataParallel
 
-    def run_worker(
-        self,
-        seed: int,
-        trained: Collection[nn.Parameter],
-        backwards: Iterator[Callable[[], Tensor]],
-    ) -> None:
-        """Take part in the main process's steps until it shuts the workers down.
+        return DistributedDataParallel(
+            module, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
+        )
+
+    def without_exchange(self, module: nn.Module) -> AbstractContextManager[object]:
+        """Return a context in which a wrapped module adds up gradients without exchanging them."""
+        if self.size == 1:
+            return nullcontext()
+        context: AbstractContextManager[object] = module.no_sync()  # type: ignore[operator]
+        return context
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum a tensor over the processes, in place, and return it."""
+        if self.size > 1:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def seed(self, seed: int, number: int) -> None:
+        """Seed the dropout of a worker's step, so that a resumed run draws the same masks.
+
+        The main process keeps its generator, whose state is saved.
 
         Args:
-            seed: the run's seed; dropout is seeded with it, the rank and the step's number.
-            trained: see ``step``.
-            backwards: yields the ``backward`` of each step, see ``step``.
+            seed: the run's seed.
+            number: the step's number.
         """
-        while (number := self.receive_step()) != _STOP:
-            backward = next(backwards)
-            # Seeded by step, so that a resumed run draws the same dropout masks.
+        if self.rank > 0:
             state = np.random.SeedSequence([seed, self.rank, number]).generate_state(1, np.uint64)
             torch.manual_seed(int(state[0]))
-            self._reduced_step(trained, backward)
-            for parameter in trained:
-                parameter.grad = None
 
-    def receive_step(self) -> int:
-        """Wait for the number of the next step and return it; a negative number ends the worker."""
-        import torch.distributed as dist
+    @torch.no_grad()
+    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Replace the values of tensors by those of the main process."""
+        if self.size > 1:
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor.detach(), 0)
 
-        number = torch.empty((), dtype=torch.int64)
-        dist.broadcast(number, 0)
-        return int(number)
-
-    def raise_if_any_failed(self, error: BaseException | None) -> None:
-        """Exchange errors between all processes, and raise in each one if any of them failed.
-
-        Args:
-            error: the error of this process, or None. It is raised here.
+    def start(self, stage: str) -> None:
+        """Let the workers begin a stage, and wait until all are ready; the main process calls it.
 
         Raises:
-            OutOfMemoryError: another process ran out of memory.
-            RuntimeError: another process failed; the message holds its error's first line.
+            RuntimeError: a worker failed; see ``cause``.
         """
-        import torch.distributed as dist
+        if self.store is not None:
+            self.store.set(_STAGE, stage)
+            torch.distributed.barrier()
+            self.store.delete_key(_STAGE)
+            torch.distributed.barrier()
 
-        own = torch.zeros(_MESSAGE_BYTES, dtype=torch.uint8)
-        if error is not None:
-            kind = b"m" if is_out_of_memory(error) else b"e"
-            text = first_line(error)
-            data = (kind + text.encode())[:_MESSAGE_BYTES]
-            own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        messages = [torch.empty_like(own) for _ in range(self.size)]
-        dist.all_gather(messages, own)
-        if error is not None:
-            raise error
-        for rank, message in enumerate(messages):
-            data = bytes(message.tolist()).rstrip(b"\0")
-            if data:
-                text = f"Process {rank}: {data[1:].decode(errors='ignore')}"
-                raise OutOfMemoryError(text) if data[:1] == b"m" else RuntimeError(text)
+    def await_stage(self) -> str:
+        """Wait for the main process to begin a stage, and return its name.
 
-    def shutdown(self) -> None:
-        """End the workers."""
-        # The broadcast fails if a worker has died already.
+        Call ``ready`` afterwards, unless the stage is ``FINISHED``.
+        """
+        assert self.store is not None
+        self.store.wait([_STAGE], _UNLIMITED)
+        return self.store.get(_STAGE).decode()
+
+    def ready(self) -> None:
+        """Tell the main process that this worker is ready for the stage."""
+        torch.distributed.barrier()
+        torch.distributed.barrier()
+
+    def fail(self, error: BaseException) -> None:
+        """Leave the reason for the others, and the group; then wait for the main process's end.
+
+        Call it in a worker that failed, before its process ends.
+        """
+        assert self.store is not None
+        kind = "memory" if is_out_of_memory(error) else "error"
+        # Only the first one: the errors of the others follow from it.
+        self.store.compare_set(_ERROR, "", json.dumps([self.rank, kind, first_line(error)]))
+        torch.distributed.destroy_process_group()
         with contextlib.suppress(RuntimeError):
-            self._broadcast_step(_STOP)
+            self.store.wait([_END], timedelta(seconds=60))
 
-    def _reduced_step(
-        self, trained: Collection[nn.Parameter], backward: Callable[[], Tensor]
-    ) -> Tensor:
-        """Broadcast the weights, compute, and sum loss and gradients in the main process."""
-        import torch.distributed as dist
+    def cause(self, error: BaseException) -> BaseException:
+        """Return the error of the worker whose failure this error follows from, or the same error.
 
-        _by_buckets([p.detach() for p in trained], lambda flat: dist.broadcast(flat, 0))
-        error: BaseException | None = None
-        loss = torch.zeros(())
+        When a process leaves the group, exchanges of the others raise RuntimeError.
+        """
+        if self.store is None or not isinstance(error, RuntimeError) or is_out_of_memory(error):
+            return error
         try:
-            loss = backward()
-        except BaseException as raised:  # The others must know before they wait for the sum.
-            error = raised
-        self.raise_if_any_failed(error)
-        # A process without examples has no gradients; it adds zeros. A parameter without a
-        # gradient on rank 0 is not trained; its grad stays None.
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-        _by_buckets([loss, *gradients], lambda flat: dist.reduce(flat, 0))
-        return loss
+            self.store.wait([_ERROR], timedelta(seconds=5))
+        except RuntimeError:
+            return error
+        rank, kind, text = json.loads(self.store.get(_ERROR))
+        message = f"Process {rank}: {text}"
+        return OutOfMemoryError(message) if kind == "memory" else RuntimeError(message)
 
-    def _broadcast_step(self, number: int) -> None:
-        import torch.distributed as dist
+    def end(self) -> None:
+        """Let the workers end; in a worker it does nothing."""
+        if self.store is not None and self.rank == 0:
+            self.store.set(_STAGE, FINISHED)
+            self.store.set(_END, "")
 
-        dist.broadcast(torch.tensor(number), 0)
+
+def _divided(examples: list[Example], parts: int) -> list[list[Example]]:
+    """Divide examples into parts with nearly equal numbers of tokens, the longest first."""
+    divided: list[list[Example]] = [[] for _ in range(parts)]
+    tokens = [0] * parts
+    for example in sorted(examples, key=lambda e: -len(e.source) - len(e.target)):
+        least = tokens.index(min(tokens))
+        divided[least].append(example)
+        tokens[least] += len(example.source) + len(example.target)
+    return divided
 
 
 SINGLE_PROCESS = Processes()
@@ -197,9 +208,10 @@ def join(device: str) -> Iterator[Processes]:
         device: the device of the run's spec. On CUDA each process of a machine uses its own GPU.
 
     Raises:
-        HarnessError: there are fewer GPUs than processes.
+        HarnessError: there are fewer GPUs than processes, or the timeout is not a number.
     """
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -212,37 +224,40 @@ def join(device: str) -> Iterator[Processes]:
                 f"Start at most {torch.cuda.device_count()} processes on each machine.",
             )
         torch.cuda.set_device(local)
+    store = None
     if size > 1:
-        # No timeout: a worker waits as long as a probe or an evaluation of the main process takes,
-        # and the launcher ends all processes when one dies.
-        no_timeout = timedelta(days=365)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=no_timeout)
+        store, _, _ = next(rendezvous("env://", rank, size))
+        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=size, timeout=process_timeout()
+        )
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Processes that are started from here on measure alone and must not join the group.
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
         os.environ.pop(name, None)
-    processes = Processes(rank, size)
+    processes = Processes(rank, size, store)
     try:
         yield processes
     finally:
-        if size > 1:
-            if rank == 0:
-                processes.shutdown()
+        processes.end()
+        if dist.is_initialized():
             dist.destroy_process_group()
 
 
-@torch.no_grad()
-def _by_buckets(tensors: Collection[Tensor], collective: Callable[[Tensor], object]) -> None:
-    """Apply a collective operation in place to tensors of one device, in buckets."""
-    bucket: list[Tensor] = []
-    for index, tensor in enumerate(tensors, 1):
-        bucket.append(tensor)
-        if index < len(tensors) and sum(t.numel() for t in bucket) < _BUCKET_ELEMENTS:
-            continue
-        flat = torch.cat([t.flatten() for t in bucket])
-        collective(flat)
-        for part, values in zip(
-            bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True
-        ):
-            part.copy_(values.view_as(part))
-        bucket = []
+def process_timeout() -> timedelta:
+    """Return the time that a process waits for the others, from the environment or the default.
+
+    Raises:
+        HarnessError: the variable is not a number of seconds above 0.
+    """
+    text = os.environ.get(_TIMEOUT, str(_DEFAULT_TIMEOUT))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if seconds <= 0:
+        raise HarnessError(
+            f"{_TIMEOUT}={text!r} is not a number of seconds.",
+            f"Write a number above 0, for example: export {_TIMEOUT}={_DEFAULT_TIMEOUT}",
+        )
+    return timedelta(seconds=seconds)

@@ -7,10 +7,7 @@ from contextlib import nullcontext
 import torch
 from transformers import BatchEncoding, PreTrainedModel, set_seed
 
-from harness.api.compressor import Compressor
 from harness.api.context import Context
-from harness.api.recipe import Recipe
-from harness.errors import HarnessError
 from harness.model.contexts import preserved_random_state, synthetic_batches
 from harness.training.engines.padded import PaddedEngine
 from harness.training.resolved_run import ResolvedRun
@@ -70,22 +67,3 @@ def _batches(run: ResolvedRun, count: int, device: torch.device) -> list[BatchEn
         BatchEncoding(engine.collate(examples[start : start + _SIZE]).tensors).to(device)
         for start in range(0, len(examples), _SIZE)
     ]
-
-
-def require_single_process(recipe: Recipe, processes: int) -> None:
-    """Refuse several processes if a compressor acts in the middle of training.
-
-    Only the first process calls ``on_step`` and ``on_evaluate``: the others would train another
-    model.
-
-    Raises:
-        HarnessError: there are several, and a compressor overrides one of the two.
-    """
-    for compressor in recipe.compressors if processes > 1 else ():
-        for event in ("on_step", "on_evaluate"):
-            if getattr(type(compressor), event) is not getattr(Compressor, event):
-                raise HarnessError(
-                    f"The compressor {compressor.name!r} acts during training, which works in one "
-                    f"process only; there are {processes}.",
-                    "Leave out --nproc.",
-                )

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
@@ -20,9 +20,15 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class Step:
-    """The examples of one optimizer step, divided into micro-batches."""
+    """The examples of one optimizer step, divided into micro-batches.
+
+    Attributes:
+        micro_batches: the examples of each micro-batch.
+        fillers: number of micro-batches at the end whose loss does not count.
+    """
 
     micro_batches: tuple[tuple[Example, ...], ...]
+    fillers: int = 0
 
     @property
     def target_tokens(self) -> int:
@@ -121,7 +127,7 @@ def prefetch(
         pending: deque[tuple[Step, Future[list[Batch]]]] = deque()
         try:
             for step in steps:
-                future = thread.submit(lambda s: [collate(b) for b in share(s).micro_batches], step)
+                future = thread.submit(lambda s: _collated(share(s), collate), step)
                 pending.append((step, future))
                 if len(pending) > _AHEAD:
                     ready, batches = pending.popleft()
@@ -131,3 +137,9 @@ def prefetch(
                 yield ready, batches.result()
         finally:
             thread.shutdown(cancel_futures=True)
+
+
+def _collated(step: Step, collate: Callable[[Sequence[Example]], Batch]) -> list[Batch]:
+    batches = [collate(examples) for examples in step.micro_batches]
+    first_filler = len(batches) - step.fillers
+    return batches[:first_filler] + [replace(b, filler=True) for b in batches[first_filler:]]

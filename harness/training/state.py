@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -202,6 +203,20 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
     for group in groups:
         values = values.setdefault(group, {})
     values[key] = value
+
+
+def training_state(folder: Path) -> bytes:
+    """Return the training state as bytes, for other processes; empty if there is none."""
+    path = folder / TRAINING_STATE
+    return path.read_bytes() if path.exists() else b""
+
+
+def load_state_bytes(data: bytes, trainer: Trainer, scheduler: LRScheduler) -> Progress:
+    """Load a training state of another process; see ``load_state``."""
+    with tempfile.TemporaryDirectory() as folder:
+        if data:
+            (Path(folder) / TRAINING_STATE).write_bytes(data)
+        return load_state(Path(folder), trainer, scheduler)
 
 
 def steps_done(folder: Path) -> int:

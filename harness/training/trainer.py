@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from harness.training.compressor_events import CompressorEvents
 from harness.training.engines.activation_checkpointing import checkpoint_activations
 from harness.training.engines.packed import choose_engine
 from harness.training.engines.padded import Batch, Engine
-from harness.training.objective import Objective, make_objective
+from harness.training.objective import LossSum, Objective, make_objective
 from harness.training.optimizer import make_optimizer
 from harness.training.parameter_groups import own_groups
 from harness.training.processes import SINGLE_PROCESS, Processes
@@ -44,7 +43,7 @@ class Trainer:
         layers_kept: the layers that the recipe kept.
         parameters: counts of the composed model's parameters.
         events: calls the compressors of the recipe.
-        processes: the processes that take each step together.
+        processes: the processes that take each step together; see ``join``.
     """
 
     model: PreTrainedModel
@@ -61,6 +60,15 @@ class Trainer:
     events: CompressorEvents
     processes: Processes = SINGLE_PROCESS
 
+    def __post_init__(self) -> None:
+        self._loss: nn.Module = LossSum(self.model, self.objective)
+
+    def join(self, processes: Processes) -> None:
+        """Take each further step together with other processes, whose trainers are equal."""
+        self.processes = processes
+        processes.copy_from_main(self.trained.values())
+        self._loss = processes.wrap(LossSum(self.model, self.objective))
+
     def backward(
         self,
         micro_batches: Iterable[Batch],
@@ -70,30 +78,31 @@ class Trainer:
         """Add the gradients of one optimizer step and return its loss.
 
         Args:
-            micro_batches: the step's batches, on the CPU.
-            target_tokens: target tokens of all micro-batches. The loss is the mean over these, so
-                that neither the loss nor the gradient depends on the size of a micro-batch.
+            micro_batches: this process's batches of the step, on the CPU.
+            target_tokens: target tokens of the whole step. The loss is the mean over these, so
+                that neither the loss nor the gradient depends on the size of a micro-batch or on
+                the number of processes.
             on_pass: is called with ``forward`` or ``backward`` when that pass has been queued.
 
         Returns:
             The loss in nats per target token, a scalar on the device. Reading it waits for the
             device.
         """
+        batches = list(micro_batches)
         total = torch.zeros((), device=self.device)
-        for batch in micro_batches:
-            loss = self.objective.loss_sum(self.model, batch.to(self.device)) / target_tokens
-            on_pass("forward")
-            loss.backward()
+        for number, batch in enumerate(batches, 1):
+            last = number == len(batches)
+            exchange = nullcontext() if last else self.processes.without_exchange(self._loss)
+            with exchange:
+                loss = self._loss(batch.to(self.device)) / target_tokens
+                on_pass("forward")
+                (loss * self.processes.size if self.processes.size > 1 else loss).backward()
             on_pass("backward")
             total += loss.detach()
-        return total
+        return self.processes.sum(total)
 
     def step(
-        self,
-        micro_batches: Iterable[Batch],
-        target_tokens: int,
-        check: bool = False,
-        number: int = 0,
+        self, micro_batches: Iterable[Batch], target_tokens: int, check: bool = False
     ) -> Tensor:
         """Take one optimizer step and return its loss; see ``backward`` for both.
 
@@ -101,10 +110,8 @@ class Trainer:
             micro_batches: see ``backward``.
             target_tokens: see ``backward``.
             check: call ``check_trained`` before the update.
-            number: the step's number, from 0; it keeps several processes at the same step.
         """
-        backward = partial(self.backward, micro_batches, target_tokens)
-        loss = self.processes.step(number, self.trained.values(), backward)
+        loss = self.backward(micro_batches, target_tokens)
         if check:
             self.check_trained()
         self.update()
@@ -144,19 +151,23 @@ class Trainer:
         Raises:
             HarnessError: they differ; the reported number of trained parameters would be wrong.
         """
-        optimized = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        untrained = [
-            name
-            for name, parameter in self.trained.items()
-            if id(parameter) not in optimized or parameter.grad is None
-        ]
-        if untrained or len(optimized) != len(self.trained):
+        untrained, optimized = _untrained(self.optimizer, self.trained)
+        if untrained or optimized != len(self.trained):
             raise HarnessError(
                 f"{len(untrained)} parameters should be trained but get no gradient or are not in "
                 f"the optimizer, the first of them {untrained[:1]}.",
                 "This is a mistake in a compressor of the recipe: it must set requires_grad on "
                 "exactly the parameters that the loss depends on.",
             )
+
+
+def _untrained(
+    optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]
+) -> tuple[list[str], int]:
+    """Return the parameters without a gradient or optimizer, and the number of optimized ones."""
+    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    names = [name for name, p in trained.items() if id(p) not in optimized or p.grad is None]
+    return names, len(optimized)
 
 
 def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:

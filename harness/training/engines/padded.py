@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -34,12 +34,14 @@ class Batch:
         source_tokens: tokens of the sources, without padding.
         target_tokens: tokens that carry loss.
         examples: number of examples.
+        filler: whether the loss does not count; see ``Processes.share``.
     """
 
     tensors: dict[str, Tensor]
     source_tokens: int
     target_tokens: int
     examples: int
+    filler: bool = field(default=False, kw_only=True)
 
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to a device without waiting for the copy, and return it."""

@@ -19,7 +19,6 @@ from harness.spec.run_spec import RunSpec
 from harness.spec.setting_groups import TrainSettings
 from harness.training.loop import Observers, train
 from harness.training.resolved_run import resolve_run
-from harness.training.run_context import require_single_process
 from harness.training.schedule import Schedule
 from harness.training.trainer import Trainer, load_trainer
 
@@ -158,14 +157,6 @@ def test_more_steps_than_planned_count_as_the_last(backbone: Backbone) -> None:
     for step in Schedule(EXAMPLES, 4, 1, 0).steps(0, 4):
         trainer.step([trainer.engine.collate(b) for b in step.micro_batches], step.target_tokens)
     assert scheduled.calls == [("start", 2), ("step", 1), ("step", 2), ("step", 2), ("step", 2)]
-
-
-def test_several_processes_refuse_a_compressor_that_acts_during_training() -> None:
-    recipe = Recipe((Scheduled("scheduled", Options()),))
-    require_single_process(recipe, 1)
-    with pytest.raises(HarnessError, match="'scheduled' acts during training") as raised:
-        require_single_process(recipe, 2)
-    assert "--nproc" in str(raised.value)
 
 
 class Unfreezing(Scheduled):

@@ -1,12 +1,14 @@
-"""Several processes take the steps of one training: shares, sums, and failing together."""
+"""Several processes take the steps of one training: shares, equal results, failing together."""
 
 from __future__ import annotations
 
-import multiprocessing
-import runpy
+import json
 import socket
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
 from harness.data.examples import Example
-from harness.training.processes import SINGLE_PROCESS, Processes
-from harness.training.schedule import Schedule
+from harness.errors import HarnessError, OutOfMemoryError
+from harness.training.exchange import bytes_from_main, merged
+from harness.training.processes import SINGLE_PROCESS, Processes, process_timeout
+from harness.training.schedule import Schedule, Step
 
-EXAMPLES = [Example([number, 1], [number, 1]) for number in range(40)]
+EXAMPLES = [Example([number] * (1 + number % 7), [number, 1]) for number in range(40)]
+
+
+def tokens(step: Step) -> int:
+    real = step.micro_batches[: len(step.micro_batches) - step.fillers]
+    return sum(len(e.source) + len(e.target) for e in chain(*real))
 
 
 @given(
@@ -30,120 +40,187 @@ EXAMPLES = [Example([number, 1], [number, 1]) for number in range(40)]
     accumulation=st.integers(1, 4),
     size=st.integers(1, 5),
 )
-def test_shares_hold_each_example_once_in_no_larger_batches(
+def test_shares_hold_each_example_once_and_are_even_in_tokens(
     examples: int, batch_size: int, accumulation: int, size: int
 ) -> None:
     schedule = Schedule(EXAMPLES[:examples], batch_size, accumulation, seed=0)
     for step in schedule.steps(0, schedule.steps_per_epoch):
         shares = [Processes(rank, size).share(step) for rank in range(size)]
-        batches = [batch for share in shares for batch in share.micro_batches]
-        together = Counter(e.source[0] for e in chain(*batches))
+        real = [s.micro_batches[: len(s.micro_batches) - s.fillers] for s in shares]
+        together = Counter(e.source[0] for e in chain(*chain(*real)))
         assert together == Counter(e.source[0] for e in chain(*step.micro_batches))
+        batches = list(chain(*(share.micro_batches for share in shares)))
         assert all(1 <= len(batch) <= batch_size for batch in batches)
-        counts = [share.examples for share in shares]
-        assert max(counts) - min(counts) <= 1
-        assert sum(share.target_tokens for share in shares) == step.target_tokens
+        assert len({len(share.micro_batches) for share in shares}) == 1
+        longest = max(len(e.source) + len(e.target) for e in chain(*step.micro_batches))
+        loads = [tokens(share) for share in shares]
+        assert max(loads) - min(loads) <= longest
 
 
-def test_a_process_alone_does_what_it_is_given() -> None:
+def test_a_process_alone_changes_nothing() -> None:
     (step,) = Schedule(EXAMPLES, 4, 2, seed=0).steps(0, 1)
     assert SINGLE_PROCESS.share(step) is step
-    weight = nn.Parameter(torch.ones(2))
-    SINGLE_PROCESS.start(0)
-    assert SINGLE_PROCESS.step(0, [weight], lambda: torch.tensor(3.0)) == 3
+    module = nn.Linear(2, 2)
+    assert SINGLE_PROCESS.wrap(module) is module
+    assert SINGLE_PROCESS.sum(torch.tensor(3.0)) == 3
+    assert merged(SINGLE_PROCESS, {1: "a"}) == {1: "a"}
+    assert bytes_from_main(SINGLE_PROCESS, b"x") == b"x"
+    error = RuntimeError("mine")
+    assert SINGLE_PROCESS.cause(error) is error
 
 
-# Weights, and gradients that say which process and how often it was asked.
-TOGETHER = """
-import sys
+def test_the_timeout_is_seconds_above_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert process_timeout() == timedelta(minutes=30)
+    monkeypatch.setenv("HARNESS_PROCESS_TIMEOUT", "90")
+    assert process_timeout() == timedelta(seconds=90)
+    monkeypatch.setenv("HARNESS_PROCESS_TIMEOUT", "soon")
+    with pytest.raises(HarnessError, match="HARNESS_PROCESS_TIMEOUT"):
+        process_timeout()
+
+
+START = """
+import importlib.util, json, os, sys
 import torch
-from torch import nn
-from harness.training.processes import join
+from harness.training.exchange import bytes_from_main, merged
+from harness.training.processes import PREDICT, join
 
-fails, error = int(sys.argv[1]), sys.argv[2]
-weights = [nn.Parameter(torch.zeros(shape)) for shape in (3, (2, 2), 1)]
-with join("cpu") as processes:
-    rank = processes.rank
+def load(path):
+    spec = importlib.util.spec_from_file_location("loaded", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    def backward():
-        if fails == rank:
-            raise MemoryError("no room") if error == "memory" else ValueError("no sense")
-        if rank == 1:  # Has no examples.
-            return torch.zeros(())
-        loss = sum((w * w).sum() for w in weights[:2]) * (rank + 1)
-        loss.backward()
-        return loss.detach()
-
-    if rank == 0:
-        processes.start(7)
-        for number in (7, 8):
-            with torch.no_grad():
-                weights[0].fill_(number)
-                weights[1].fill_(2.0)
-            try:
-                loss = processes.step(number, weights, backward)
-            except Exception as e:
-                print(type(e).__name__, e)
-                break
-            print(float(loss), weights[0].grad.tolist(), weights[1].grad.flatten().tolist(),
-                  weights[2].grad)
-            for w in weights:
-                w.grad = None
-    else:
-        assert processes.receive_step() == 7
-        processes.raise_if_any_failed(None)
-        try:
-            processes.run_worker(0, weights, iter([backward] * 2))
-        except Exception:
-            assert processes.receive_step() == -1
+tiny = load(sys.argv[1])
 """
+
+STEPS = """
+from harness import Options, RunSpec
+from harness.api.plugins import installed
+from harness.api.recipe import Recipe
+from harness.data.examples import Example
+from harness.records.tensor_file import write_tensors
+from harness.spec.setting_groups import TrainSettings
+from harness.training.resolved_run import resolve_run
+from harness.training.schedule import Schedule, prefetch
+from harness.training.trainer import load_trainer
+from pathlib import Path
+from random import Random
+
+family, recipes, out = sys.argv[2:5]
+batch_size, accumulation, checkpointing = int(sys.argv[5]), int(sys.argv[6]), sys.argv[7]
+rng = Random(0)
+examples = [
+    Example(
+        [*rng.choices(range(3, 48), k=rng.randrange(1, 25)), 1],
+        [*rng.choices(range(3, 48), k=rng.randrange(0, 9)), 1],
+    )
+    for _ in range(26)
+]
+train = TrainSettings(precision="float32", checkpointing=checkpointing, adapter_learning_rate=1e-3)
+with join("cpu") as processes:
+    for recipe in recipes.split(","):
+        settings = RunSpec(recipe=recipe, weights="random", device="cpu", train=train)
+        backbone = getattr(tiny, family)("tiny")
+        if recipe == "scheduled":  # Acts after each step.
+            chosen = Recipe((load(sys.argv[8]).Scheduled("scheduled", Options()),))
+        else:
+            chosen = installed().recipe(recipe)
+        run = resolve_run(settings, backbone, chosen)
+        trainer = load_trainer(run)
+        if processes.rank:  # As if another version had drawn other weights.
+            with torch.no_grad():
+                for parameter in trainer.trained.values():
+                    parameter.add_(1)
+        trainer.join(processes)
+        trainer.model.eval()
+        trainer.events.begin(trainer.model, 20)
+        steps = Schedule(examples, batch_size, accumulation, 0).steps(0, 20)
+        losses = []
+        for step, batches in prefetch(steps, trainer.engine.collate, processes.share):
+            losses.append(float(trainer.step(batches, step.target_tokens, check=not losses)))
+        if processes.rank == 0:
+            write_tensors(Path(out, f"{recipe}.safetensors"), trainer.trained, {})
+            print(json.dumps(losses))
+"""
+
+FAILS = """
+from harness.errors import OutOfMemoryError
+
+fails, kind = int(sys.argv[2]), sys.argv[3]
+with join("cpu") as processes:
+    try:
+        if processes.rank:
+            assert processes.await_stage() == PREDICT
+            processes.ready()
+        else:
+            processes.start(PREDICT)
+        if processes.rank == fails:
+            raise MemoryError("no room") if kind == "memory" else ValueError("no sense")
+        merged(processes, {processes.rank: "text"})
+    except Exception as error:
+        if processes.rank:
+            processes.fail(error)
+        else:
+            cause = processes.cause(error)
+            print(type(cause).__name__, cause)
+"""
+
+EXCHANGES = """
+with join("cpu") as processes:
+    texts = {processes.rank: "é" * processes.rank, processes.rank + 10: ""}
+    union = merged(processes, texts)
+    message = bytes_from_main(processes, b"state" if processes.rank == 0 else b"")
+    empty = bytes_from_main(processes, b"")
+    if processes.rank == 2:
+        print(json.dumps([{str(k): union[k] for k in sorted(union)}, message.decode(), len(empty)]))
+"""
+
+TINY = Path(__file__).with_name("conftest.py")
+EVENTS = Path(__file__).with_name("test_events.py")
 
 
 @pytest.fixture
-def together(tmp_path: Path) -> Callable[..., str]:
-    """Run the script in three processes; return what the first one printed."""
+def together(tmp_path: Path) -> Callable[..., list[str]]:
+    """Execute a script in several processes; return what each printed."""
 
-    def start(*arguments: Any) -> str:
+    def start(script: str, size: int, *arguments: Any) -> list[str]:
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
-        context = multiprocessing.get_context("spawn")
-        processes, outputs = [], []
-        for rank in range(3):
-            group = {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-            outputs.append(tmp_path / f"output{rank}")
-            script = tmp_path / f"script{rank}.py"
-            script.write_text(
-                "import os, sys\n"
-                f"os.environ.update({ {**group, 'RANK': str(rank)} })\n"
-                f"sys.argv[1:] = {[*map(str, arguments)]}\n"
-                f"sys.stdout = open({str(outputs[-1])!r}, 'w')\n"
-                f"{TOGETHER}"
+        file = tmp_path / "script.py"
+        file.write_text(START + script)
+        group = {"WORLD_SIZE": size, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        words = [sys.executable, str(file), str(TINY), *map(str, arguments)]
+        started = [
+            subprocess.Popen(
+                [
+                    "env",
+                    "OMP_NUM_THREADS=1",
+                    f"RANK={rank}",
+                    *(f"{k}={v}" for k, v in group.items()),
+                    *words,
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
-            processes.append(context.Process(target=runpy.run_path, args=(str(script),)))
-            processes[-1].start()
-        for process in processes:
-            process.join(120)
-        assert [process.exitcode for process in processes] == [0, 0, 0]
-        printed = [output.read_text() for output in outputs]
-        assert printed[1:] == ["", ""]
-        return printed[0]
+            for rank in range(size)
+        ]
+        outputs = [process.communicate(timeout=240) for process in started]
+        assert [p.returncode for p in started] == [0] * size, outputs
+        return [output for output, _ in outputs]
 
     return start
 
 
-def test_loss_and_gradients_are_sums_at_the_first_process_s_weights(
-    together: Callable[..., str],
-) -> None:
-    # (1 + 0 + 3) x (3 n^2 + 4 x 2^2), and its derivatives 8 n and 16.
-    assert together(-1, "").splitlines() == [
-        f"{4.0 * (3 * 49 + 16)} {[56.0] * 3} {[16.0] * 4} None",
-        f"{4.0 * (3 * 64 + 16)} {[64.0] * 3} {[16.0] * 4} None",
-    ]
+def test_texts_and_bytes_are_exchanged(together: Callable[..., list[str]]) -> None:
+    *_, printed = together(EXCHANGES, 3)
+    union = {"0": "", "1": "é", "2": "éé", "10": "", "11": "", "12": ""}
+    assert json.loads(printed) == [union, "state", 0]
 
 
 @pytest.mark.parametrize(
-    ("rank", "error", "said"),
+    ("rank", "kind", "said"),
     [
         (2, "memory", "OutOfMemoryError Process 2: no room"),
         (1, "other", "RuntimeError Process 1: no sense"),
@@ -151,6 +228,59 @@ def test_loss_and_gradients_are_sums_at_the_first_process_s_weights(
     ],
 )
 def test_an_error_in_one_process_ends_all(
-    together: Callable[..., str], rank: int, error: str, said: str
+    together: Callable[..., list[str]], rank: int, kind: str, said: str
 ) -> None:
-    assert together(rank, error).splitlines() == [said]
+    first, *others = together(FAILS, 3, rank, kind)
+    assert first.splitlines() == [said]
+    assert others == ["", ""]
+
+
+def compare(
+    together: Callable[..., list[str]],
+    folder: Path,
+    size: int,
+    family: str,
+    recipes: Sequence[str],
+    *rest: object,
+) -> None:
+    printed = {}
+    for number in (1, size):
+        (folder / str(number)).mkdir()
+        words = (family, ",".join(recipes), folder / str(number), *rest, EVENTS)
+        printed[number] = [
+            json.loads(line) for line in together(STEPS, number, *words)[0].splitlines()
+        ]
+    for number, recipe in enumerate(recipes):
+        losses, other_losses = printed[1][number], printed[size][number]
+        assert len(set(losses)) == 20
+        assert other_losses == pytest.approx(losses, rel=2e-5)
+        weights, others = (
+            load_file(folder / str(number) / f"{recipe}.safetensors") for number in (1, size)
+        )
+        assert weights.keys() == others.keys()
+        differences = [(weights[name] - others[name]).square().sum() for name in weights]
+        norm = sum(tensor.square().sum() for tensor in weights.values())
+        assert float(sum(differences) / norm) ** 0.5 < 1e-4, recipe
+
+
+def test_two_processes_train_the_weights_of_one(
+    together: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    compare(together, tmp_path, 2, "TinyBart", ["lora_ff+lprun", "scheduled"], 3, 2, "off")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("family", ["TinyT5", "TinyGatedT5", "TinyBart"])
+def test_every_recipe_trains_the_weights_of_one_process(
+    together: Callable[..., list[str]], tmp_path: Path, family: str, size: int
+) -> None:
+    recipes = ["full", "lprun", "lora_qv", "lora_ff", "lora_ff+lprun", "lora_qv+lprun"]
+    # With one example in a micro-batch and two in a step, some of four processes have fillers.
+    batch_size, checkpointing = (1, "on") if size == 4 else (3, "off")
+    compare(together, tmp_path, size, family, recipes, batch_size, 2, checkpointing)
+
+
+def test_the_cause_of_an_error_of_memory_is_itself() -> None:
+    error = OutOfMemoryError("here")
+    assert Processes(0, 2, None).cause(error) is error
