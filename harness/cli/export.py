@@ -95,6 +95,16 @@ def export(
     show(folder, as_json=as_json)
 
 
+def export_and_show(run: Path, out: Path, *, overwrite: bool, quiet: bool) -> None:
+    """Export a run merged, and print what was written unless ``quiet``."""
+    from harness.export.entry import export_run
+
+    with progress(quiet=quiet) as on_progress:
+        folder = export_run(run, out, overwrite=overwrite, on_progress=on_progress)
+    if not quiet:
+        show(folder, as_json=False)
+
+
 def _form(*, merged: bool, adapter: bool, ctranslate2: bool) -> Form:
     chosen: list[Form] = []
     chosen += ["merged"] if merged else []

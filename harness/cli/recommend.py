@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from harness.cli import options
+from harness.cli.export import export_and_show
 from harness.cli.loading import load, summarize
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from harness.reporting.recommendation import Recommendation, Verdict
     from harness.reporting.summary import Summary
@@ -54,6 +55,15 @@ def recommend(
             "or fastest decoding of one example."
         ),
     ] = "speed",
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Export the recommended recipe's best seed, merged, as harness export does.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Name the cheapest recipe that keeps enough of full fine-tuning's quality.
@@ -92,6 +102,30 @@ def recommend(
             typer.echo("\n".join(_lines(recommended)) + "\n")
     if not any(recommended.chosen for recommended in recommendations):
         raise typer.Exit(1)
+    if export is not None:
+        winner = _winner(recommendations, summary, results)
+        export_and_show(winner, export, overwrite=overwrite, quiet=as_json)
+
+
+def _winner(recommendations: Sequence[Recommendation], summary: Summary, results: Path) -> Path:
+    """Return the folder of the recommended recipe's best seed.
+
+    Raises:
+        HarnessError: there are recommendations for several backbones or tasks.
+    """
+    from harness.export.trained_run import best_of
+
+    rows = [
+        next(row for row in group.rows if row.recipe == recommended.chosen)
+        for group, recommended in zip(summary.groups, recommendations, strict=True)
+        if recommended.chosen
+    ]
+    if len(rows) > 1:
+        raise HarnessError(
+            f"There are {len(rows)} recommendations, for different backbones, tasks or settings.",
+            "Export one: harness export RUN --out FOLDER",
+        )
+    return best_of([results / folder for folder in rows[0].folders])
 
 
 def _lines(recommended: Recommendation) -> Iterator[str]:

@@ -194,6 +194,22 @@ def choose_run(place: Path, seed: int | str | None = None) -> Path:
     return _with_seed(good, seed).folder
 
 
+def best_of(folders: Sequence[Path]) -> Path:
+    """Return the folder of the run with the best value on the eval split, among several seeds.
+
+    Args:
+        folders: folders of runs of one recipe; those that did not end well are left out.
+
+    Raises:
+        HarnessError: none ended well, or their weights were chosen by different metrics.
+    """
+    runs = [StoredRun(folder, read_report(folder)) for folder in folders]
+    good = [run for run in runs if run.report.status == "ok" and run.report.training]
+    if not good:
+        raise HarnessError("No run of the recipe ended well.", "See: harness report")
+    return _best(good).folder
+
+
 def _with_seed(runs: Sequence[StoredRun], seed: int | str | None) -> StoredRun:
     if seed == "best":
         return _best(runs)
