@@ -76,8 +76,7 @@ class Lora(Compressor[LoraOptions]):
             for module in model.modules()
             if isinstance(module, LoraLayer)
         ]
-        on_meta = next(model.parameters()).is_meta
-        with torch.device("meta" if on_meta else "cpu"), warnings.catch_warnings():
+        with torch.device("meta" if context.skeleton else "cpu"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")
             inject_adapter_in_model(config, model, adapter_name=self.name)
         for layer, active, trained in earlier:
