@@ -95,7 +95,8 @@ def _origins(run: TrainedRun, base: Path, kept: Mapping[Stack, Sequence[int]]) -
 
 
 def _path(model: Any, module: object) -> str:
-    return next(name for name, other in model.named_modules() if other is module)
+    names: list[str] = [name for name, other in model.named_modules() if other is module]
+    return names[0]
 
 
 def _name_in_original(name: str, paths: Mapping[str, Sequence[int]]) -> str:
