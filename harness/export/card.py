@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness.evaluation.predictions import PredictionRow
     from harness.export.manifest import ExportCheck, Manifest
     from harness.export.trained_run import TrainedRun
+    from harness.records.inference import Inference, Timing
     from harness.records.report import Report
 
 FILE = "README.md"
@@ -133,6 +134,21 @@ def _measured(report: Report) -> Iterator[str]:
             "| training memory relative to full fine-tuning "
             f"| {percent(report.memory.relative)} | one measurement |"
         )
+    if report.inference:
+        yield from _decoding_rows(report.inference)
+
+
+def _decoding_rows(inference: Inference) -> Iterator[str]:
+    measured: list[tuple[str, Timing]] = [("at batch 1", inference.latency)]
+    if inference.throughput is not None:
+        measured.append(("in a batch", inference.throughput))
+    for where, timing in measured:
+        if timing.relative is not None:
+            low, high = timing.relative_ci or (None, None)
+            yield (
+                f"| decoding speed {where} relative to full fine-tuning "
+                f"| {percent(timing.relative)} | {percent(low)} to {percent(high)} |"
+            )
 
 
 def _check(check: ExportCheck) -> str:
