@@ -80,6 +80,7 @@ def generate(
     ] = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
+    decoder: options.Decoder = "harness",
     input_format: Annotated[
         str | None,
         typer.Option(
@@ -135,6 +136,7 @@ def generate(
             adapter_column=adapter_column,
             device=device,
             precision=precision,
+            decoder=decoder,
             input_format=input_format,
             output_format=output_format,
             encoding=encoding,

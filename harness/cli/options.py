@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -65,6 +65,12 @@ Precision = Annotated[
     str,
     typer.Option(
         "--precision", "--dtype", help="Precision of matrix products: auto, float32 or bfloat16."
+    ),
+]
+Decoder = Annotated[
+    Literal["harness", "ctranslate2"],
+    typer.Option(
+        help="Search: the harness's own, or CTranslate2's, which is faster and has other ends."
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")]

@@ -58,6 +58,7 @@ def serve(
     ] = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
+    decoder: options.Decoder = "harness",
     max_wait_ms: Annotated[
         float,
         typer.Option(
@@ -118,6 +119,7 @@ def serve(
         model,
         device=device,
         precision=precision,
+        decoder=decoder,
         adapters=adapters,
         settings=search,
         prefix=prefix,

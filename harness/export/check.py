@@ -99,6 +99,7 @@ def compare_log_probabilities(
     predictions: Sequence[str],
     libraries: dict[str, str],
     *,
+    greedy: Sequence[str] | None = None,
     token_limit: float = TOKEN_LIMIT,
     mean_limit: float = MEAN_LIMIT,
     least_equal: float = LEAST_EQUAL,
@@ -110,6 +111,8 @@ def compare_log_probabilities(
         found: example -> log-probabilities of its target tokens by the exported model.
         predictions: predictions of the exported model.
         libraries: versions of the libraries that loaded it.
+        greedy: its greedy predictions, which are then compared with the reference's in place of
+            ``predictions``, for an engine whose beam search is another one.
         token_limit: largest difference of a token, in nats.
         mean_limit: largest mean difference, in nats.
         least_equal: least share of equal predictions.
@@ -119,11 +122,17 @@ def compare_log_probabilities(
     """
     expected = torch.cat(target_log_probabilities(reference.logits, reference.targets))
     differences = (expected - torch.cat(list(found))).abs()
+    compared = (
+        count_equal(reference.predictions, predictions)
+        if greedy is None
+        else count_equal(reference.greedy, greedy)
+    )
+    search = "" if greedy is None else "; both predict by greedy search"
     check = ExportCheck(
         examples=len(reference.rows),
-        equal_predictions=count_equal(reference.predictions, predictions),
+        equal_predictions=compared,
         least_equal=round(least_equal * len(reference.rows)),
-        reference="the model of the run in float32, its adapters not merged",
+        reference=f"the model of the run in float32, its adapters not merged{search}",
         equal_to_stored=count_equal(reference.stored, predictions),
         largest_difference=float(differences.max()),
         limit=token_limit,

@@ -93,7 +93,7 @@ def _fill(
     on_progress("Loading the trained model")
     model = run.load()
     on_progress("Predicting with the model of the run")
-    reference = compute_reference(run, model)
+    reference = compute_reference(run, model, greedy=writer.needs_greedy)
     on_progress("Writing")
     written = writer.write(run, model, workspace, request)
     del model

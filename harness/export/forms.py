@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from harness.errors import HarnessError, did_you_mean
 
@@ -36,7 +36,13 @@ class Written(NamedTuple):
 
 
 class ExportForm(ABC):
-    """A form of an export. An object serves one export; its methods are called in this order."""
+    """A form of an export. An object serves one export; its methods are called in this order.
+
+    Attributes:
+        needs_greedy: whether ``check`` needs the greedy predictions of the reference.
+    """
+
+    needs_greedy: ClassVar[bool] = False
 
     @abstractmethod
     def validate(self, run: TrainedRun, request: ExportRequest) -> None:
@@ -81,6 +87,7 @@ class ExportForm(ABC):
 FORMS = {
     "merged": "harness.export.merged:Merged",
     "adapter": "harness.export.adapter:Adapter",
+    "ctranslate2": "harness.export.translator:CTranslate2",
 }
 """Name of a form -> module and class; a module is imported when its form is used."""
 
@@ -98,12 +105,19 @@ def find_form(name: str) -> ExportForm:
     return form
 
 
-def tokenize_lines(manifest: Manifest) -> list[str]:
-    """Return lines of Python that turn a text into ``inputs``, with the prefix and the limit."""
+def tokenize_lines(manifest: Manifest, *, tensors: bool = True) -> list[str]:
+    """Return lines of Python that turn a text into ``inputs``, with the prefix and the limit.
+
+    Args:
+        manifest: names the prefix and the limit.
+        tensors: whether the inputs are padded tensors, or else lists of ids.
+    """
     prefix = json.dumps(manifest.prefix, ensure_ascii=False)
     return [
         'texts = ["Your text."]',
         *([f"texts = [{prefix} + text for text in texts]"] if manifest.prefix else []),
         f"cut = dict(truncation=True, max_length={manifest.max_source_length})",
-        'inputs = tokenizer(texts, padding=True, return_tensors="pt", **cut)',
+        'inputs = tokenizer(texts, padding=True, return_tensors="pt", **cut)'
+        if tensors
+        else "inputs = tokenizer(texts, **cut)",
     ]

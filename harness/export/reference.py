@@ -18,6 +18,8 @@ from harness.records.run_folder import PREDICTIONS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from harness.spec.decoding import DecodingSettings
+
 EXAMPLES = 20
 TARGET_TOKENS = 64
 """Longest target in tokens whose logits are compared."""
@@ -34,6 +36,7 @@ class Reference:
         targets: token ids of the references.
         logits: example -> logits of the target tokens.
         predictions: predictions of transformers' search with the settings of the run.
+        greedy: predictions of greedy search; empty unless they were requested.
     """
 
     run: TrainedRun
@@ -42,6 +45,7 @@ class Reference:
     targets: Sequence[Sequence[int]]
     logits: Sequence[Tensor]
     predictions: Sequence[str]
+    greedy: Sequence[str] = ()
 
     @property
     def source_texts(self) -> list[str]:
@@ -76,12 +80,15 @@ class Reference:
         return on_cpu and decoding.startswith("beam_search|") and "|float32|" in decoding
 
 
-def compute_reference(run: TrainedRun, model: PreTrainedModel) -> Reference:
+def compute_reference(
+    run: TrainedRun, model: PreTrainedModel, *, greedy: bool = False
+) -> Reference:
     """Compute the reference of a check.
 
     Args:
         run: the run.
         model: its trained model, with its adapters; it is not changed.
+        greedy: also predict by greedy search.
 
     Raises:
         HarnessError: the run has no predictions.
@@ -94,18 +101,31 @@ def compute_reference(run: TrainedRun, model: PreTrainedModel) -> Reference:
     )
     longest = min(TARGET_TOKENS, run.max_target_length)
     targets, _ = encode([_first(row) for row in rows], tokenizer, longest)
-    logits, predictions = [], []
+    logits = []
     with torch.inference_mode():
         for source, target in zip(sources, targets, strict=True):
             output = model(input_ids=torch.tensor([source]), labels=torch.tensor([target]))
             logits.append(output.logits[0].float())
-        size = run.spec.test.batch_size
-        for start in range(0, len(sources), size):
-            ids, lengths = _padded(sources[start : start + size], model.config.pad_token_id)
-            best = library_search(model, ids, lengths, run.spec.test)
-            texts = tokenizer.batch_decode(best, skip_special_tokens=True)
-            predictions += [text.strip() for text in texts]
-    return Reference(run, rows, sources, targets, logits, predictions)
+        predictions = _predict(run, model, sources, run.spec.test)
+        one_beam = run.spec.test.model_copy(update={"beams": 1})
+        greedily = _predict(run, model, sources, one_beam) if greedy else ()
+    return Reference(run, rows, sources, targets, logits, predictions, greedily)
+
+
+def _predict(
+    run: TrainedRun,
+    model: PreTrainedModel,
+    sources: Sequence[Sequence[int]],
+    settings: DecodingSettings,
+) -> list[str]:
+    predictions: list[str] = []
+    for start in range(0, len(sources), settings.batch_size):
+        batch = sources[start : start + settings.batch_size]
+        ids, lengths = _padded(batch, model.config.pad_token_id)
+        best = library_search(model, ids, lengths, settings)
+        texts = run.tokenizer.batch_decode(best, skip_special_tokens=True)
+        predictions += [text.strip() for text in texts]
+    return predictions
 
 
 def _first(row: PredictionRow) -> str:

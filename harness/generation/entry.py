@@ -18,7 +18,7 @@ from harness.spec.decoding import DecodingSettings
 
 if TYPE_CHECKING:
     from harness.generation.generated import Generated
-    from harness.generation.loading import LoadedModel
+    from harness.generation.loading import Decoder, LoadedModel
 
 WINDOW = 2048
 """Default number of records that are sorted by length together."""
@@ -37,6 +37,7 @@ def generate(
     max_source_length: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    decoder: Decoder = "harness",
     adapters: Mapping[str, str | Path] | None = None,
     adapter_column: str | None = None,
     source_column: str | None = None,
@@ -70,6 +71,7 @@ def generate(
         max_source_length: longest source in tokens; longer ones are truncated and counted.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: precision of matrix products: ``auto``, ``float32`` or ``bfloat16``.
+        decoder: ``harness``, or ``ctranslate2``, which is faster and ends some searches earlier.
         adapters: name -> folder of an adapter for PEFT.
         adapter_column: the column that names the adapter of each record; without it a single
             adapter is used for all.
@@ -127,6 +129,7 @@ def generate(
         loading={
             "device": device,
             "precision": precision,
+            "decoder": decoder,
             "adapters": folders,
             "settings": chosen,
             "prefix": prefix,

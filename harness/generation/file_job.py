@@ -100,6 +100,7 @@ class FileJob:
                 "batch_tokens": self.budget,
                 "device": choose_device(self.loading["device"]).type,
                 "precision": self.loading["precision"],
+                "decoder": self.loading["decoder"],
                 "source column": self.fields.source,
                 "prediction column": self.fields.prediction,
                 "adapter column": self.fields.adapter,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -15,6 +15,7 @@ from harness.export.stock_model import generation_settings
 from harness.export.trained_run import choose_run, open_run
 from harness.generation.adapters import add_adapter
 from harness.generation.text_model import TextModel, TorchTextModel, Usage
+from harness.generation.translated_model import convert_text_model, open_translated
 from harness.records.run_folder import REPORT
 from harness.spec.decoding import DecodingSettings
 from harness.training.resolved_run import choose_device, choose_dtype
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from harness.api.backbone import Backbone
     from harness.api.compressor import Compressor
+
+
+Decoder = Literal["harness", "ctranslate2"]
+"""Implementations of the search."""
 
 
 class LoadedModel(NamedTuple):
@@ -61,6 +66,7 @@ def load_text_model(
     settings: Mapping[str, Any] | None = None,
     prefix: str | None = None,
     max_source_length: int | None = None,
+    decoder: Decoder = "harness",
 ) -> TextModel:
     """Load a model that predicts texts.
 
@@ -74,20 +80,37 @@ def load_text_model(
         settings: settings of the search that replace those of the model.
         prefix: text before every source; by default the model's own.
         max_source_length: longest source in tokens; by default the model's own.
+        decoder: ``harness``, or ``ctranslate2``, which converts the model first. An export for
+            CTranslate2 has no other decoder.
 
     Raises:
-        HarnessError: there is no such model, or it lacks files.
+        HarnessError: there is no such model, it lacks files, or CTranslate2 cannot convert it.
     """
+
+    def adjusted(usage: Usage) -> Usage:
+        return usage._replace(
+            settings=DecodingSettings.model_validate(
+                {**usage.settings.model_dump(), **(settings or {})}
+            ),
+            prefix=usage.prefix if prefix is None else prefix,
+            max_source_length=max_source_length or usage.max_source_length,
+        )
+
     chosen_device = choose_device(device)
+    manifest = read_manifest(Path(reference).expanduser())
+    converted = manifest is not None and manifest.form == "ctranslate2"
+    if adapters and (converted or decoder == "ctranslate2"):
+        raise HarnessError(
+            "CTranslate2 has no adapters to switch between.",
+            "Leave out --adapter, or use --decoder harness and a model of transformers.",
+        )
+    if manifest is not None and converted:
+        folder = Path(reference).expanduser()
+        return open_translated(folder, adjusted(usage_of(manifest)), chosen_device.type)
     parts = _read(reference)
-    usage = parts.usage
-    usage = usage._replace(
-        settings=DecodingSettings.model_validate(
-            {**usage.settings.model_dump(), **(settings or {})}
-        ),
-        prefix=usage.prefix if prefix is None else prefix,
-        max_source_length=max_source_length or usage.max_source_length,
-    )
+    usage = adjusted(parts.usage)
+    if decoder == "ctranslate2":
+        return convert_text_model(_merged(parts, reference), parts.tokenizer, usage, chosen_device)
     requested = parts.precision if precision == "auto" else precision
     dtype = choose_dtype(requested, chosen_device, parts.backbone)
     model = parts.model
@@ -113,7 +136,15 @@ def load_merged(reference: str) -> LoadedModel:
         HarnessError: there is no such model, it lacks files, or its adapters cannot be merged.
     """
     parts = _read(reference)
-    model, usage = parts.model, parts.usage
+    model, usage = _merged(parts, reference), parts.usage
+    model.generation_config = generation_settings(model.generation_config, usage.settings)
+    parts.tokenizer.model_max_length = usage.max_source_length
+    return LoadedModel(model.eval(), parts.tokenizer, usage.prefix)
+
+
+def _merged(parts: _Parts, reference: str) -> PreTrainedModel:
+    """Return the model with its adapters merged."""
+    model = parts.model
     for compressor in reversed(parts.compressors):
         model = compressor.merge(model)
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
@@ -121,9 +152,12 @@ def load_merged(reference: str) -> LoadedModel:
             f"The adapters of {reference!r} cannot be merged into its weights.",
             "Predict with them: harness.generate(MODEL, TEXTS)",
         )
-    model.generation_config = generation_settings(model.generation_config, usage.settings)
-    parts.tokenizer.model_max_length = usage.max_source_length
-    return LoadedModel(model.eval(), parts.tokenizer, usage.prefix)
+    return model
+
+
+def usage_of(manifest: Manifest) -> Usage:
+    """Return the use of an exported model."""
+    return Usage(manifest.run, manifest.prefix, manifest.max_source_length, manifest.decoding)
 
 
 def _read(reference: str) -> _Parts:
@@ -161,7 +195,7 @@ def _read_published(reference: str, manifest: Manifest | None) -> _Parts:
     model = backbone.load("pretrained")
     tokenizer = backbone.tokenizer()
     if manifest is not None:
-        usage = Usage(manifest.run, manifest.prefix, manifest.max_source_length, manifest.decoding)
+        usage = usage_of(manifest)
     else:
         settings = settings_of(model.generation_config)
         longest = backbone.longest_sequence() or min(tokenizer.model_max_length, 512)
