@@ -104,7 +104,7 @@ def make_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Card]]:
         card = Card(capacity, needs, peaks or {})
         cards.append(card)
 
-        def start(spec: RunSpec, steps: list[Step], longest: Step) -> Process:
+        def start(spec: RunSpec, steps: list[Step], longest: Step, *rest: object) -> Process:
             return Process(card, spec)
 
         monkeypatch.setattr(probe, "MeasuredProcess", start)

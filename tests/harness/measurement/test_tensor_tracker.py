@@ -33,6 +33,7 @@ def test_parts_are_taken_at_the_peak_and_add_up_to_it() -> None:
         "logits": 28 * KIB,
         "gradients": 8 * KIB,
         "other": 8 * KIB,
+        "teacher": 0,
     }
 
 

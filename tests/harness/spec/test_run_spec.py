@@ -197,6 +197,8 @@ def variants(options: Options) -> Iterator[tuple[str, Any]]:
         other: Any
         if get_origin(info.annotation) is Literal:
             other = next(choice for choice in get_args(info.annotation) if choice != value)
+        elif isinstance(value, bool):
+            other = not value
         elif isinstance(value, str):
             other = f"{value}x"
         elif name == "metrics":
