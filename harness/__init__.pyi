@@ -35,6 +35,7 @@ from .errors import HarnessError, is_out_of_memory
 from .evaluation.entry import score
 from .export.entry import export_run
 from .export.push import Push, push
+from .export.storage import storage
 from .generation.entry import generate, load
 from .generation.generated import Generated
 from .generation.loading import LoadedModel
@@ -133,6 +134,7 @@ __all__ = [
     "score",
     "split_rows",
     "stem",
+    "storage",
     "sweep",
     "text_column",
     "turn_column",

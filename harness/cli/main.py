@@ -24,6 +24,7 @@ from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.serve import serve
 from harness.cli.stats import stats
+from harness.cli.storage import storage
 from harness.cli.sweep import sweep
 from harness.errors import HarnessError
 
@@ -57,6 +58,7 @@ app.command("report")(report)
 app.command("recommend")(recommend)
 app.command("export")(export)
 app.command("push")(push)
+app.command("storage")(storage)
 app.command("list")(list_plugins)
 app.command("plan")(plan)
 app.command("profile")(profile)

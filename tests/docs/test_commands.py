@@ -64,6 +64,7 @@ NEEDS = {
     r"^harness serve results/(RUN)\b": r"'results/\S+' .*weights|{0}",
     r"^harness serve .*=(exports/\w+)\b": r"exports/",
     r"^harness push (\S+)": r"{0}",
+    r"^harness storage (\S+)": r"No files can be measured in {0}|no results folder '{0}'",
     r"^harness export (results/RUN)\b": r"{0}",
     r"^harness export (results) --seed best": r"several recipes|{0}",
     # Plugins of the package of examples, which is not installed here.
