@@ -31,7 +31,7 @@ class FileOptions(SuiteOptions):
 class FileTask(SuiteTask[FileOptions]):
     """Data from files.
 
-    What is read: JSONL, JSON, CSV, TSV, Parquet, Arrow, Feather, Excel workbooks, pairs of text
+    Formats: JSONL, JSON, CSV, TSV, Parquet, Arrow, Feather, Excel workbooks, pairs of text
     files with one text a line, and folders that the library datasets saved. A folder holds a train
     and a test split; where it has no eval split (eval, validation, valid, val or dev), a tenth of
     the train rows is taken for it, and from what the library or the hub wrote also a test split. A

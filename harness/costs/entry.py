@@ -19,7 +19,7 @@ from harness.measurement.fingerprint import explain_no_driver, fingerprint
 from harness.records.measurements import Fingerprint
 from harness.records.profile import Profile, ProfiledRecipe
 from harness.spec.run_spec import RunSpec
-from harness.training.resolved_run import choose_device, choose_dtype
+from harness.training.resolved_run import resolve_run
 
 
 def plan(
@@ -68,7 +68,7 @@ def plan(
     recipes = plugins.recipes(compressor)
     chosen = plugins.backbone(backbone)
     spec = profile_spec(backbone, task, {"device": device, **(settings or {})}, task_options)
-    _measure_process(choose_device(spec.device))
+    _measure_process(resolve_run(spec, chosen, recipes[0]).device)
     batches = None
     if task is not None:
         chosen_task = plugins.task(spec.task, spec.task_options)
@@ -133,16 +133,15 @@ def profile(
     recipes = plugins.recipes(compressor)
     chosen = plugins.backbone(backbone)
     chosen_task = plugins.task(spec.task, spec.task_options)
-    chosen_device = choose_device(spec.device)
-    dtype = choose_dtype(spec.train.precision, chosen_device, chosen)
-    _measure_process(chosen_device)
+    run = resolve_run(spec, chosen, recipes[0])
+    _measure_process(run.device)
     on_progress("reading data")
     batches = choose_batches(spec, chosen, chosen_task, choice, source_tokens, target_tokens)
     rows = profile_recipes(spec, chosen, recipes, batches.frozen, on_progress)
     if inference:
         add_inference(rows, spec, batches.frozen, on_progress)
     attentions = sorted({row.attention for row in rows if row.attention})
-    measured_on = fingerprint(chosen_device, dtype, ", ".join(attentions) or "no recipe fitted")
+    measured_on = fingerprint(run.device, run.dtype, ", ".join(attentions) or "no recipe fitted")
     return _record(spec, chosen.name, chosen_task.name, batches, measured_on, rows)
 
 

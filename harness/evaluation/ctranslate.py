@@ -46,7 +46,7 @@ def translate(
     settings: DecodingSettings,
     *,
     dtype: torch.dtype,
-    known: Mapping[int, str] | None = None,
+    earlier: Mapping[int, str] | None = None,
     on_batch: Callable[[dict[int, str]], None] | None = None,
 ) -> list[str]:
     """Return a prediction for every source; see ``decoding.generate`` for the arguments.
@@ -56,7 +56,7 @@ def translate(
     Raises:
         HarnessError: CTranslate2 is not installed, or cannot convert this model.
     """
-    predictions = dict(known or {})
+    predictions = dict(earlier or {})
     with tempfile.TemporaryDirectory() as folder:
         convert(model, tokenizer, Path(folder) / "converted")
         search = Translation(

@@ -33,7 +33,7 @@ def generate(
     *,
     shared_beams: bool = False,
     dtype: torch.dtype = torch.float32,
-    known: Mapping[int, str] | None = None,
+    earlier: Mapping[int, str] | None = None,
     on_batch: Callable[[dict[int, str]], None] | None = None,
 ) -> list[str]:
     """Return a prediction for every source, in the order of the sources.
@@ -52,7 +52,7 @@ def generate(
             search is used, which gives the same predictions in more time.
         dtype: float32, or bfloat16 for matrix products in bfloat16 with residuals and logits in
             float32. The rounding of bfloat16 can change predictions.
-        known: index of a source -> its prediction, from an earlier call that was interrupted.
+        earlier: index of a source -> its prediction, from an earlier call that was interrupted.
         on_batch: is called after each batch with a mapping from index to prediction.
 
     Returns:
@@ -65,7 +65,7 @@ def generate(
         settings,
         shared_beams=shared_beams,
         dtype=dtype,
-        known=known,
+        earlier=earlier,
         on_batch=on_batch,
     )
     return [predictions[i] for i in range(len(sources))]
@@ -79,7 +79,7 @@ def generate_share(
     *,
     shared_beams: bool = False,
     dtype: torch.dtype = torch.float32,
-    known: Mapping[int, str] | None = None,
+    earlier: Mapping[int, str] | None = None,
     on_batch: Callable[[dict[int, str]], None] | None = None,
     rank: int = 0,
     size: int = 1,
@@ -92,7 +92,7 @@ def generate_share(
         rank: number of the process.
         size: number of processes that divide the batches.
     """
-    predictions = dict(known or {})
+    predictions = dict(earlier or {})
     with searching(model, tokenizer, shared_beams=shared_beams, dtype=dtype) as search:
         for batch in batches(sources, settings.batch_size, predictions)[rank::size]:
             texts = search([sources[i] for i in batch], settings)
@@ -156,18 +156,18 @@ def searching_ids(
 
 
 def batches(
-    sources: Sequence[Sequence[int]], size: int, known: Mapping[int, str]
+    sources: Sequence[Sequence[int]], size: int, earlier: Mapping[int, str]
 ) -> list[list[int]]:
-    """Return the indices of the sources in batches, without batches whose predictions are known.
+    """Return the indices of the sources in batches, without those that were predicted earlier.
 
-    Known predictions do not change how the other sources are batched, so that a resumed run
+    Earlier predictions do not change how the other sources are batched, so that a resumed run
     predicts the same, bit for bit.
     """
     # Sources of similar length share a batch, which saves padding. The longest come first, so that
     # memory runs out in the first batch or never.
     longest_first = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
     all_batches = [longest_first[start : start + size] for start in range(0, len(sources), size)]
-    return [batch for batch in all_batches if not all(i in known for i in batch)]
+    return [batch for batch in all_batches if not all(i in earlier for i in batch)]
 
 
 def signature(settings: DecodingSettings, dtype: torch.dtype = torch.float32) -> str:

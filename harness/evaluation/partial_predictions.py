@@ -19,12 +19,12 @@ class PartialPredictions:
         path: the file; it need not exist.
 
     Attributes:
-        known: index of a source -> its prediction, for all predictions in the file.
+        predictions: index of a source -> its prediction, for all predictions in the file.
         seconds: wall time that these predictions took.
     """
 
     def __init__(self, path: Path) -> None:
-        self.known: dict[int, str] = {}
+        self.predictions: dict[int, str] = {}
         self.seconds = 0.0
         self._path = path
         path.touch()
@@ -36,7 +36,7 @@ class PartialPredictions:
                 entry = json.loads(line)
             except ValueError:
                 break
-            self.known |= {int(index): text for index, text in entry["predictions"].items()}
+            self.predictions |= {int(index): text for index, text in entry["predictions"].items()}
             self.seconds = entry["seconds"]
             complete_bytes += len(line)
         os.truncate(path, complete_bytes)
@@ -44,7 +44,7 @@ class PartialPredictions:
 
     def add(self, predictions: Mapping[int, str]) -> None:
         """Append the predictions of a batch; they are on disk when this returns."""
-        self.known |= predictions
+        self.predictions |= predictions
         self.seconds = clock.seconds() - self._began
         entry = {"seconds": self.seconds, "predictions": predictions}
         with self._path.open("a", encoding="utf-8") as file:

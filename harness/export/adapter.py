@@ -158,11 +158,11 @@ def _is_original(run: TrainedRun, base: PreTrainedModel) -> bool:
     """Return whether the base is the published model, weight by weight."""
     if run.backbone.published() is None or run.spec.weights != "pretrained":
         return False
-    mine, shapes = base.state_dict(), run.backbone.skeleton().state_dict()
-    if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in shapes.items()}:
+    weights, shapes = base.state_dict(), run.backbone.skeleton().state_dict()
+    if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in shapes.items()}:
         return False
-    theirs = run.original().state_dict()
-    return all(tensor.equal(theirs[name]) for name, tensor in mine.items())
+    original = run.original().state_dict()
+    return all(tensor.equal(original[name]) for name, tensor in weights.items())
 
 
 def _require_same(new: Path, existing: Path) -> None:

@@ -59,7 +59,7 @@ class BatchPredictor:
         self,
         texts: Sequence[str],
         adapters: Sequence[str | None],
-        known: Mapping[int, str] | None = None,
+        earlier: Mapping[int, str] | None = None,
         on_batch: Callable[[dict[int, str]], None] = lambda predictions: None,
     ) -> Predicted:
         """Predict the texts of a window.
@@ -69,7 +69,7 @@ class BatchPredictor:
         Args:
             texts: the sources.
             adapters: name of the adapter of each source; None is the model without adapters.
-            known: index of a source -> its prediction, from an earlier call that was killed.
+            earlier: index of a source -> its prediction, from an earlier call that was killed.
                 Known predictions do not change the other batches.
             on_batch: is called after each batch with a mapping from index to prediction.
 
@@ -79,7 +79,7 @@ class BatchPredictor:
         filled = [index for index, text in enumerate(texts) if text.strip()]
         ids, truncated = self.model.encode([texts[i] for i in filled]) if filled else ([], 0)
         sources = dict(zip(filled, ids, strict=True))
-        predictions = dict(known or {})
+        predictions = dict(earlier or {})
         tokens = self._count([text for text in predictions.values() if text])
         # One adapter after the other, since switching takes time. The longest come first, so that
         # memory runs out in the first batch or never.

@@ -146,7 +146,7 @@ class Stream:
         """Add the prediction to each record; return the seconds that an earlier process spent."""
         partial = self._folder.window(self._digest.hexdigest()) if self._folder else None
         earlier = partial.seconds if partial else 0.0
-        done = len(partial.known) if partial else 0
+        done = len(partial.predictions) if partial else 0
         now = self._reader.share()
 
         def on_batch(predictions: dict[int, str]) -> None:
@@ -164,7 +164,7 @@ class Stream:
         predicted = self._predictor.predict(
             [record.text for record in records],
             [record.adapter for record in records],
-            partial.known if partial else None,
+            partial.predictions if partial else None,
             on_batch,
         )
         for record, text in zip(records, predicted.texts, strict=True):

@@ -114,9 +114,8 @@ class DecodingProcess:
 class _DecodingService(Service):
     """Decodes with a merged model, within the process of a request server."""
 
-    spec: RunSpec
     work: FrozenDecoding
-    device: torch.device
+    device: torch.device | None = None
     search: IdSearch
     end: frozenset[int]
 
@@ -131,10 +130,11 @@ class _DecodingService(Service):
         from harness.training.resolved_run import resolve_run
         from harness.training.run_context import load_original, run_context
 
-        self.spec, self.work = spec, work
+        self.work = work
         plugins = installed()
         backbone, recipe = plugins.backbone(spec.backbone), plugins.recipe(spec.recipe)
         run = replace(resolve_run(spec, backbone, recipe), calibration=work.calibration)
+        self.device = run.device
         context = run_context(run, drawn_on_device=True)
         model = load_original(run, drawn_on_device=True)
         model = compose(model, backbone, recipe, context).to(run.device)
@@ -144,16 +144,13 @@ class _DecodingService(Service):
                 model = compressor.merge(model)
         sizes = Sizes(count_parameters(model).total_bytes, trained)
         store_weights_in(model, run.dtype)
-        self.device = run.device
         self.end = frozenset(SpecialTokens.of(model).end)
         self._context = searching_ids(model, shared_beams=backbone.shared_beams, dtype=run.dtype)
         self.search = self._context.__enter__()
         return sizes
 
     def memory_reached(self, error: Exception) -> int | None:
-        from harness.training.resolved_run import choose_device
-
-        return memory_reached(error, choose_device(self.spec.device))
+        return memory_reached(error, self.device)
 
     def window(self, examples: int, batch: bool) -> DecodingWindow:
         work = self.work
@@ -168,6 +165,7 @@ class _DecodingService(Service):
         from harness.measurement.memory import peak_of_work
 
         decode = partial(self.search, self.work.longest, self.work.settings)
+        assert self.device is not None
         return peak_of_work(decode, self.device)
 
     def _seconds(self, sources: Sources, settings: DecodingSettings) -> float:
@@ -186,5 +184,5 @@ class _DecodingService(Service):
     def _wait(self) -> None:
         import torch
 
-        if self.device.type == "cuda":
+        if self.device is not None and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

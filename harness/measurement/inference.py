@@ -219,7 +219,7 @@ def _timing(own: Sequence[float], full: Sequence[float] | None, units: int) -> T
     """Return the time of one of the equal units of a window."""
     timing = Timing(seconds=statistics.fmean(own) / units)
     if full is not None:
-        ratios = [theirs / seconds for theirs, seconds in zip(full, own, strict=True)]
+        ratios = [baseline / seconds for baseline, seconds in zip(full, own, strict=True)]
         interval = geometric_mean_interval(ratios)
         timing.relative = interval.value
         timing.relative_ci = (interval.low, interval.high)

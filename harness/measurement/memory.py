@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from harness.errors import NotMeasurableError, OutOfMemoryError
 from harness.measurement.nvml import process_bytes
+from harness.records.measurements import Memory
+from harness.records.reasons import explain_nulls
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -23,24 +24,13 @@ _THRESHOLD = 128 * 2**10
 """Initial value of both in glibc. A value that was set stays; otherwise glibc raises it."""
 
 
-@dataclass(frozen=True)
-class MemoryReading:
-    """Memory measured in a window, in bytes; see ``harness.records.measurements.Memory``."""
-
-    peak: int
-    static: int
-    reserved: int | None
-    tensors: int | None
-    process: int | None = None
-    retries: int | None = None
-    workspaces: int | None = None
-    not_measured: dict[str, str] = field(default_factory=dict)
-    """Reasons for null values, by field of the report."""
+_OF_CUDA = ("reserved_bytes", "process_bytes", "allocation_retries", "workspace_bytes")
+"""Fields of the report that a CPU does not have."""
 
 
 def measure_memory(
     step: Callable[[], object], steps: int, device: torch.device, held: Callable[[], int]
-) -> MemoryReading:
+) -> Memory:
     """Measure the peak memory over ``steps`` calls of ``step``, after one call to warm up.
 
     On CUDA the peak is that of the device's tensors. On a CPU it is the peak resident memory of the
@@ -61,19 +51,16 @@ def measure_memory(
     reset_peak()
     for _ in range(steps):
         step()
-    return MemoryReading(
-        peak=resident("VmHWM"),
-        static=static,
-        reserved=None,
-        tensors=held() + peak_of_allocations(step),
-        not_measured=dict.fromkeys(
-            ("reserved_bytes", "process_bytes", "allocation_retries", "workspace_bytes"),
-            "it is a number of the CUDA allocator, and this is a CPU",
-        ),
+    memory = Memory(
+        peak_bytes=resident("VmHWM"),
+        static_bytes=static,
+        tensor_bytes=held() + peak_of_allocations(step),
     )
+    explain_nulls(memory, "it is a number of the CUDA allocator, and this is a CPU", *_OF_CUDA)
+    return memory
 
 
-def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) -> MemoryReading:
+def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) -> Memory:
     torch.cuda.synchronize(device)
     static = torch.cuda.memory_allocated(device)
     workspaces = _workspaces(device)
@@ -82,23 +69,20 @@ def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) 
     for _ in range(steps):
         step()
     torch.cuda.synchronize(device)
-    not_measured = {"tensor_bytes": "on CUDA peak_bytes is that of tensors alone"}
-    process = None
+    memory = Memory(
+        peak_bytes=torch.cuda.max_memory_allocated(device),
+        static_bytes=static,
+        reserved_bytes=torch.cuda.max_memory_reserved(device),
+        allocation_retries=_retries(device) - retries,
+        workspace_bytes=workspaces,
+    )
+    explain_nulls(memory, "on CUDA peak_bytes is that of tensors alone", "tensor_bytes")
     try:
         # The allocator returns no memory during the steps: it holds as much now as at the peak.
-        process = process_bytes(device)
+        memory.process_bytes = process_bytes(device)
     except NotMeasurableError as error:
-        not_measured["process_bytes"] = str(error)
-    return MemoryReading(
-        peak=torch.cuda.max_memory_allocated(device),
-        static=static,
-        reserved=torch.cuda.max_memory_reserved(device),
-        tensors=None,
-        process=process,
-        retries=_retries(device) - retries,
-        workspaces=workspaces,
-        not_measured=not_measured,
-    )
+        explain_nulls(memory, str(error), "process_bytes")
+    return memory
 
 
 def peak_of_work(work: Callable[[], object], device: torch.device) -> tuple[int, int]:
@@ -157,17 +141,18 @@ WHY_NOT_REACHED = "unknown: the process was killed, or had nothing on the device
 """The reason that a report gives if ``memory_reached`` is None."""
 
 
-def memory_reached(error: BaseException, device: torch.device) -> int | None:
+def memory_reached(error: BaseException, device: torch.device | None) -> int | None:
     """Return the peak bytes of the process that ran out of memory, or None if it is unknown.
 
     Args:
         error: the error of running out of memory.
-        device: the device of the training; the host's memory may have run out instead.
+        device: the device of the training, None before it is chosen; the host's memory may have
+            run out instead.
     """
     if isinstance(error, OutOfMemoryError):
         return error.reached  # Another process ran out of memory, not this one.
     on_host = isinstance(error, (MemoryError, OSError)) or "allocate memory" in str(error)
-    return peak_so_far(torch.device("cpu") if on_host else device)
+    return peak_so_far(torch.device("cpu") if on_host or device is None else device)
 
 
 def reset_peak() -> None:

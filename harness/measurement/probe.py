@@ -234,19 +234,9 @@ def probe_memory(spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec |
 def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
     """Measure the peak memory of a recipe in a process of its own."""
     with measured_process(spec, frozen) as process:
-        reading = process.memory(spec.probe.memory_steps)
-        parts = process.memory_parts()
-    return Memory(
-        peak_bytes=reading.peak,
-        static_bytes=reading.static,
-        reserved_bytes=reading.reserved,
-        tensor_bytes=reading.tensors,
-        process_bytes=reading.process,
-        allocation_retries=reading.retries,
-        workspace_bytes=reading.workspaces,
-        parts=parts,
-        not_measured=reading.not_measured,
-    )
+        memory = process.memory(spec.probe.memory_steps)
+        memory.parts = process.memory_parts()
+    return memory
 
 
 def add_flop_limit(

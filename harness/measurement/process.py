@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness import clock
 from harness.errors import NotMeasurableError, OutOfMemoryError
-from harness.measurement.memory import MemoryReading, memory_reached
+from harness.measurement.memory import memory_reached
 from harness.measurement.request_server import ProcessEndedError, RequestServer, Service
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step, prefetch
 
 if TYPE_CHECKING:
+    import torch
+
     from harness.api.backbone import Backbone
     from harness.data.calibration import CalibrationData
     from harness.measurement.energy import Meter
-    from harness.records.measurements import Energy, MemoryParts, TimeParts
+    from harness.records.measurements import Energy, Memory, MemoryParts, TimeParts
     from harness.records.report import LayersKept, Parameters
     from harness.spec.decoding import DecodingSettings
     from harness.training.trainer import Trainer
@@ -87,10 +89,10 @@ class MeasuredProcess:
         energy: Energy = self._ask("energy", tokens)
         return energy
 
-    def memory(self, steps: int) -> MemoryReading:
+    def memory(self, steps: int) -> Memory:
         """Measure the peak over ``steps`` steps on the longest batch."""
-        reading: MemoryReading = self._ask("memory", steps)
-        return reading
+        memory: Memory = self._ask("memory", steps)
+        return memory
 
     def time_parts(self, first: int, count: int) -> TimeParts:
         """Return the mean time of each part of a step, over ``count`` steps from ``first`` on."""
@@ -142,8 +144,8 @@ class MeasuredProcess:
 class _TrainingService(Service):
     """Trains a recipe and measures it, within the process of a request server."""
 
-    spec: RunSpec
     backbone: Backbone
+    device: torch.device | None = None
     trainer: Trainer
     steps: Sequence[Step]
     longest: Step
@@ -163,12 +165,13 @@ class _TrainingService(Service):
         from harness.training.resolved_run import resolve_run
         from harness.training.trainer import load_trainer
 
-        self.spec, self.steps, self.longest = spec, steps, longest
+        self.steps, self.longest = steps, longest
         plugins = installed()
         self.backbone = plugins.backbone(spec.backbone)
         recipe = plugins.recipe(spec.recipe)
         # The cost of a step does not depend on the weights' values.
         run = replace(resolve_run(spec, self.backbone, recipe), calibration=calibration)
+        self.device = run.device
         trainer = load_trainer(run, drawn_on_device=True)
         trainer.model.train()
         total_steps = total_steps or spec.train.max_steps or _MANY_STEPS
@@ -178,9 +181,7 @@ class _TrainingService(Service):
         return trainer.engine.name, attention, trainer.layers_kept, trainer.parameters
 
     def memory_reached(self, error: Exception) -> int | None:
-        from harness.training.resolved_run import choose_device
-
-        return memory_reached(error, choose_device(self.spec.device))
+        return memory_reached(error, self.device)
 
     def window(self, first: int, count: int) -> float:
         self._wait()
@@ -206,7 +207,7 @@ class _TrainingService(Service):
 
         return self.meter.energy(tokens) if self.meter else no_energy(self.why_no_meter)
 
-    def memory(self, steps: int) -> MemoryReading:
+    def memory(self, steps: int) -> Memory:
         from harness.measurement.memory import bytes_alive, measure_memory, return_freed_blocks
 
         trainer = self.trainer

@@ -62,11 +62,11 @@ def _predict(
     on_progress: Callable[[int], None],
 ) -> tuple[list[str], str]:
     """Return the predictions of the test split, and the signature of the search."""
-    earlier, settings = partial_predictions.known, setup.run.spec.test
+    earlier, settings = partial_predictions.predictions, setup.run.spec.test
 
     def on_batch(batch: dict[int, str]) -> None:
         partial_predictions.add(batch)
-        on_progress(len(partial_predictions.known))
+        on_progress(len(partial_predictions.predictions))
 
     if earlier:
         on_progress(len(earlier))
@@ -79,7 +79,7 @@ def _predict(
         [example.source for example in setup.inputs.test.examples],
         settings,
         dtype=trainer.dtype,
-        known=earlier,
+        earlier=earlier,
         on_batch=on_batch,
     )
     return predictions, translate_signature(trainer.model, settings, trainer.dtype)

@@ -50,7 +50,7 @@ def predict_together(
         settings,
         shared_beams=run.backbone.shared_beams,
         dtype=run.dtype,
-        known=predicted,
+        earlier=predicted,
         on_batch=on_batch,
         rank=processes.rank,
         size=processes.size,

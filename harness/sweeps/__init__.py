@@ -1,4 +1,4 @@
-"""Sweeps: many runs, each in a fresh process; a failed run does not stop the others."""
+"""Sweeps: many runs, each in a process of its own, and the built-in executors of runs."""
 
 from harness.api.hookspecs import hookimpl
 from harness.api.registry import Register

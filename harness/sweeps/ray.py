@@ -98,7 +98,7 @@ class Ray(Executor[RayOptions]):
                 elif kind == "exit":
                     worker_exit = WorkerExit.model_validate_json(value)
                 else:
-                    bring_home(value, job.results)
+                    unpack_runs(value, job.results)
         finally:
             self._tasks.discard(items)
         return worker_exit
@@ -151,7 +151,7 @@ def work(text: str, marker: str) -> Iterator[tuple[str, Any]]:
                 lambda event: outbox.put(("event", event)),
             )
             if not shared:
-                outbox.put(("files", packed(folder)))
+                outbox.put(("files", pack_runs(folder)))
             outbox.put(("exit", worker_exit.model_dump_json()))
         finally:
             outbox.put(None)
@@ -169,7 +169,7 @@ def work(text: str, marker: str) -> Iterator[tuple[str, Any]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def packed(results: Path) -> bytes:
+def pack_runs(results: Path) -> bytes:
     """Return a results folder's finished runs as a tar archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -178,7 +178,7 @@ def packed(results: Path) -> bytes:
     return buffer.getvalue()
 
 
-def bring_home(files: bytes, results: Path) -> None:
+def unpack_runs(files: bytes, results: Path) -> None:
     """Move the runs of an archive into the results folder, each atomically."""
     with (
         tempfile.TemporaryDirectory(dir=results, prefix=".arrived-") as arrived,

@@ -122,7 +122,7 @@ def test_greedy_predictions_are_those_of_our_search(
     new_batches: list[dict[int, str]] = []
     options: dict[str, Any] = {
         "dtype": torch.float32,
-        "known": batches[1],
+        "earlier": batches[1],
         "on_batch": new_batches.append,
     }
     assert translate(model, tokenizer, sources, GREEDY, **options) == predictions

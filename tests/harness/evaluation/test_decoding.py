@@ -400,11 +400,11 @@ def test_known_predictions_are_not_computed_again(
     predictions = predict(model, tokenizer, sources, search, on_batch=batches.append)
     stored = {**batches[0], **batches[2], 99: "of no source"}
     new_batches: list[dict[int, str]] = []
-    again = predict(model, tokenizer, sources, search, known=stored, on_batch=new_batches.append)
+    again = predict(model, tokenizer, sources, search, earlier=stored, on_batch=new_batches.append)
     assert again == predictions
     assert new_batches == [batches[1], batches[3]]
     marked = dict.fromkeys(batches[0], "kept as it is")
-    texts = predict(model, tokenizer, sources, search, known=marked)
+    texts = predict(model, tokenizer, sources, search, earlier=marked)
     assert texts == [marked.get(i, text) for i, text in enumerate(predictions)]
 
 

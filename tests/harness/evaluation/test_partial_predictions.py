@@ -24,16 +24,16 @@ def test_only_complete_batches_count(
         partial.add(batch)
         ends.append(path.stat().st_size)
         known_after.append({**known_after[-1], **batch})
-    assert PartialPredictions(path).known == partial.known == known_after[-1]
+    assert PartialPredictions(path).predictions == partial.predictions == known_after[-1]
     # The process died while it wrote the end of the file.
     left = max(0, ends[-1] - lost)
     path.write_bytes(path.read_bytes()[:left])
     last = max(i for i, end in enumerate(ends) if end <= left)
     again = PartialPredictions(path)
-    assert again.known == known_after[last]
+    assert again.predictions == known_after[last]
     assert path.stat().st_size == ends[last]
     again.add({77: "the next"})
-    assert PartialPredictions(path).known == {**known_after[last], 77: "the next"}
+    assert PartialPredictions(path).predictions == {**known_after[last], 77: "the next"}
 
 
 def test_reading_stops_at_a_damaged_line(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_reading_stops_at_a_damaged_line(tmp_path: Path) -> None:
     PartialPredictions(path).add({0: "first"})
     with path.open("ab") as file:
         file.write(b"\0\0\0\n")
-    assert PartialPredictions(path).known == {0: "first"}
+    assert PartialPredictions(path).predictions == {0: "first"}
 
 
 def test_only_the_time_of_stored_batches_counts(tmp_path: Path, manual_clock: ManualClock) -> None:

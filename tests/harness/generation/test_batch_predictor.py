@@ -52,9 +52,9 @@ def test_known_batches_are_left_out_and_change_no_other(
     whole, seen = upper(), list[dict[int, str]]()
     predicted = BatchPredictor(whole, budget).predict(*arguments, on_batch=seen.append)
     done = data.draw(st.integers(0, len(seen)))
-    known = {index: text for batch in seen[:done] for index, text in batch.items()}
+    earlier = {index: text for batch in seen[:done] for index, text in batch.items()}
     rest = upper()
-    assert BatchPredictor(rest, budget).predict(*arguments, known=known) == predicted
+    assert BatchPredictor(rest, budget).predict(*arguments, earlier=earlier) == predicted
     assert rest.batches == whole.batches[done:]
 
 

@@ -11,10 +11,11 @@ import torch
 from harness.errors import NotMeasurableError
 from harness.measurement.energy import Meter, Nvml
 from harness.measurement.fingerprint import explain_no_driver, fingerprint
-from harness.measurement.memory import MemoryReading, measure_memory
+from harness.measurement.memory import measure_memory
 from harness.measurement.nvml import process_bytes
 from harness.measurement.probe import freeze, probe_memory, probe_speed
 from harness.measurement.process import MeasuredProcess
+from harness.records.measurements import Memory
 from harness.records.report import Report
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Schedule
@@ -41,7 +42,7 @@ def make_cuda_spec(make_spec: MakeSpec) -> MakeSpec:
     return lambda recipe, **probe: make_spec(recipe, **probe).model_copy(update={"device": "cuda"})
 
 
-def measure(device: torch.device, *mebibytes: int) -> MemoryReading:
+def measure(device: torch.device, *mebibytes: int) -> Memory:
     """Measure steps that allocate and free this much memory; the first one is warm-up."""
     sizes = iter(mebibytes)
 
@@ -53,11 +54,11 @@ def measure(device: torch.device, *mebibytes: int) -> MemoryReading:
 
 def test_a_known_allocation_reads_as_its_size(device: torch.device) -> None:
     reading = measure(device, *[256] * 4)
-    assert reading.peak - reading.static == pytest.approx(KNOWN, rel=0.05)
-    assert reading.tensors is None
-    assert reading.reserved
-    assert reading.reserved >= reading.peak
-    assert reading.retries == 0
+    assert reading.peak_bytes - reading.static_bytes == pytest.approx(KNOWN, rel=0.05)
+    assert reading.tensor_bytes is None
+    assert reading.reserved_bytes
+    assert reading.reserved_bytes >= reading.peak_bytes
+    assert reading.allocation_retries == 0
     assert "tensor_bytes" in reading.not_measured
 
 
@@ -67,23 +68,23 @@ def test_workspaces_of_cublas_are_reported_apart(device: torch.device) -> None:
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     reading = measure_memory(lambda: left @ left, 3, device, lambda: 0)
-    assert reading.workspaces
-    assert reading.static == before + reading.workspaces
-    assert reading.peak == pytest.approx(reading.static + left.nbytes, rel=0.05)
+    assert reading.workspace_bytes
+    assert reading.static_bytes == before + reading.workspace_bytes
+    assert reading.peak_bytes == pytest.approx(reading.static_bytes + left.nbytes, rel=0.05)
 
 
 def test_memory_freed_before_the_window_does_not_count(device: torch.device) -> None:
     torch.ones(2 * KNOWN, dtype=torch.uint8, device=device)
     reading = measure(device, 512, 64, 128, 64)
-    assert reading.peak - reading.static == pytest.approx(128 * MIB, rel=0.05)
+    assert reading.peak_bytes - reading.static_bytes == pytest.approx(128 * MIB, rel=0.05)
 
 
 def test_the_process_holds_at_least_what_the_allocator_holds(device: torch.device) -> None:
     reading = measure(device, *[256] * 4)
-    if reading.process is None:
+    if reading.process_bytes is None:
         pytest.skip(f"NVML's account: {reading.not_measured['process_bytes']}")
-    assert reading.reserved
-    assert reading.process >= reading.reserved
+    assert reading.reserved_bytes
+    assert reading.process_bytes >= reading.reserved_bytes
     held = torch.ones(4 * KNOWN, dtype=torch.uint8, device=device)
     assert process_bytes(device) >= held.nbytes
     assert "process_bytes" not in reading.not_measured
@@ -105,8 +106,8 @@ def test_retried_allocations_are_counted(device: torch.device) -> None:
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
         torch.cuda.empty_cache()
-    assert reading.retries
-    assert reading.retries >= 1
+    assert reading.allocation_retries
+    assert reading.allocation_retries >= 1
 
 
 def cycles_and_seconds(device: torch.device) -> tuple[int, float]:
@@ -150,7 +151,7 @@ def test_a_known_allocation_of_a_recipe_reads_as_the_right_peak(
     baseline_bytes = memory.peak_bytes / memory.relative
     assert memory.peak_bytes - baseline_bytes == pytest.approx(384 * MIB, rel=0.05)
     with MeasuredProcess(large, frozen.steps, frozen.longest) as process:
-        assert process.memory(3).peak == pytest.approx(memory.peak_bytes, rel=0.01)
+        assert process.memory(3).peak_bytes == pytest.approx(memory.peak_bytes, rel=0.01)
 
 
 def test_the_energy_counter_moves_under_load(device: torch.device) -> None:

@@ -29,15 +29,17 @@ def allocate(size: int) -> None:
 def test_a_known_allocation_reads_as_its_size() -> None:
     held = 3 * MIB
     reading = measure_memory(lambda: allocate(KNOWN), 3, CPU, lambda: held)
-    assert reading.peak - reading.static == pytest.approx(KNOWN, rel=0.05)
-    assert reading.tensors == pytest.approx(held + KNOWN, rel=1e-3)
-    assert reading.reserved is None
+    assert reading.peak_bytes - reading.static_bytes == pytest.approx(KNOWN, rel=0.05)
+    assert reading.tensor_bytes == pytest.approx(held + KNOWN, rel=1e-3)
+    assert reading.reserved_bytes is None
 
 
 def test_twice_the_allocation_reads_as_twice_and_more_steps_as_the_same() -> None:
     one = measure_memory(lambda: allocate(KNOWN // 2), 3, CPU, lambda: 0)
     two = measure_memory(lambda: allocate(KNOWN), 6, CPU, lambda: 0)
-    assert two.peak - two.static == pytest.approx(2 * (one.peak - one.static), rel=0.05)
+    assert two.peak_bytes - two.static_bytes == pytest.approx(
+        2 * (one.peak_bytes - one.static_bytes), rel=0.05
+    )
 
 
 def test_the_peak_is_that_of_the_largest_step_of_the_window() -> None:
@@ -51,7 +53,7 @@ def test_the_peak_is_that_of_the_largest_step_of_the_window() -> None:
         allocate(order[-1] * MIB)
 
     reading = measure_memory(step, 3, CPU, lambda: 0)
-    assert reading.peak - reading.static == pytest.approx(KNOWN, rel=0.05)
+    assert reading.peak_bytes - reading.static_bytes == pytest.approx(KNOWN, rel=0.05)
 
 
 def test_memory_freed_before_the_window_does_not_count() -> None:
@@ -60,7 +62,7 @@ def test_memory_freed_before_the_window_does_not_count() -> None:
         [2 * KNOWN // MIB, 64, 64, 64, 64]
     )  # The first step is warm-up and does not count.
     reading = measure_memory(lambda: allocate(next(sizes) * MIB), 3, CPU, lambda: 0)
-    assert reading.peak - reading.static == pytest.approx(64 * MIB, rel=0.1)
+    assert reading.peak_bytes - reading.static_bytes == pytest.approx(64 * MIB, rel=0.1)
 
 
 def test_static_bytes_count_what_outlives_the_step() -> None:
@@ -72,8 +74,8 @@ def test_static_bytes_count_what_outlives_the_step() -> None:
             kept.append(torch.ones(KNOWN, dtype=torch.uint8))
 
     reading = measure_memory(step, 3, CPU, lambda: sum(t.nbytes for t in kept))
-    assert reading.static - before == pytest.approx(KNOWN, rel=0.05)
-    assert reading.tensors == KNOWN
+    assert reading.static_bytes - before == pytest.approx(KNOWN, rel=0.05)
+    assert reading.tensor_bytes == KNOWN
 
 
 class Allocator:
@@ -114,11 +116,11 @@ def test_on_cuda_workspaces_of_cublas_are_reported_apart(
 ) -> None:
     device = torch.device("cuda")
     reading = measure_memory(Allocator(monkeypatch).step, 3, device, lambda: 0)
-    assert reading.workspaces == 32 * MIB
+    assert reading.workspace_bytes == 32 * MIB
     # They are still part of what a step needs.
-    assert reading.peak == (100 + 32 + 8) * MIB
-    assert reading.static == (100 + 32) * MIB
-    assert reading.retries == 3
+    assert reading.peak_bytes == (100 + 32 + 8) * MIB
+    assert reading.static_bytes == (100 + 32) * MIB
+    assert reading.allocation_retries == 3
 
 
 def test_the_count_of_tensor_bytes_is_exact() -> None:

@@ -45,9 +45,9 @@ def test_a_process_answers_fails_on_request_and_is_killed(make_spec: MakeSpec) -
 
         # The process still runs and measures.
         reading = process.memory(3)
-        assert reading.peak >= reading.static > 0
-        assert reading.tensors
-        assert 0 < reading.tensors < reading.peak
+        assert reading.peak_bytes >= reading.static_bytes > 0
+        assert reading.tensor_bytes
+        assert 0 < reading.tensor_bytes < reading.peak_bytes
 
         (child,) = multiprocessing.active_children()
         # The process is stopped first, so that it is killed before it reads the request.

@@ -13,9 +13,8 @@ from harness.costs import profile as profiling
 from harness.errors import OutOfMemoryError
 from harness.measurement import probe
 from harness.measurement.energy import no_energy
-from harness.measurement.memory import MemoryReading
 from harness.measurement.probe import FrozenSchedule, freeze, probe_memory, probe_speed
-from harness.records.measurements import MemoryParts, TimeParts
+from harness.records.measurements import Memory, MemoryParts, TimeParts
 from harness.records.profile import ProfiledRecipe
 from harness.records.report import LayersKept, Parameters
 from harness.spec.run_spec import RunSpec
@@ -87,10 +86,10 @@ class Process:
     def time_parts(self, first: int, count: int) -> TimeParts:
         return TimeParts(data=0, forward=1, backward=1, optimizer=1)
 
-    def memory(self, steps: int) -> MemoryReading:
+    def memory(self, steps: int) -> Memory:
         peak = self.card.peaks.get(self.recipe, self.card.needs[self.recipe])
         self.card.take(self, peak - self.card.needs[self.recipe])
-        return MemoryReading(peak=peak, static=1, reserved=None, tensors=None)
+        return Memory(peak_bytes=peak, static_bytes=1)
 
     def memory_parts(self) -> MemoryParts:
         return MemoryParts(weights=1, gradients=1, optimizer=1, activations=1, logits=1, other=1)

@@ -29,7 +29,7 @@ from harness.sweeps.sweep import Sweep, SweepCell
 pytest.importorskip("ray")
 from ray._common.usage.usage_lib import usage_stats_enabled
 
-from harness.sweeps.ray import Ray, RayOptions, bring_home, connect, packed
+from harness.sweeps.ray import Ray, RayOptions, connect, pack_runs, unpack_runs
 
 
 def test_files_arrive_complete_and_a_failure_never_replaces_a_good_result(
@@ -41,7 +41,7 @@ def test_files_arrive_complete_and_a_failure_never_replaces_a_good_result(
         RunFolder(there, name).finish(make_report(id=name, status=status, failure=failure))
     RunFolder(there, "unfinished")
     RunFolder(here, "bad").finish(make_report(id="bad", seconds=7))
-    bring_home(packed(there), here)
+    unpack_runs(pack_runs(there), here)
     assert sorted(path.name for path in here.iterdir()) == ["bad", "good"]
     assert read_report(here / "good") == read_report(there / "good")
     assert (read_report(here / "bad").status, read_report(here / "bad").seconds) == ("ok", 7)
