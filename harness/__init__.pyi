@@ -19,6 +19,7 @@ from .backbones.pretrained import Pretrained
 from .costs.entry import plan, profile
 from .data.data_folder import DATA_VARIABLE, data_folder, find_file
 from .data.dialect import Dialect
+from .data.entry import TaskStatistics, prepare, stats
 from .data.files import read_table
 from .data.folders import SPLIT_NAMES, pick_splits, read_folder
 from .data.hashing import file_hash, folder_hash
@@ -43,7 +44,7 @@ from .records.report import Report
 from .records.run_folder import StoredRun
 from .records.tensor_file import write_tensors
 from .reporting.collection import Reports
-from .reporting.entry import load_report, load_reports
+from .reporting.entry import load_report, load_reports, recommend
 from .running.entry import run
 from .spec.run_spec import RunSpec
 from .sweeps.entry import SweepResult, sweep
@@ -101,6 +102,7 @@ __all__ = [
     "TableOptions",
     "TableTask",
     "Task",
+    "TaskStatistics",
     "Weights",
     "WorkerExit",
     "count_leakage",
@@ -125,14 +127,17 @@ __all__ = [
     "load_reports",
     "pick_splits",
     "plan",
+    "prepare",
     "profile",
     "push",
     "read_folder",
     "read_table",
+    "recommend",
     "references_column",
     "run",
     "score",
     "split_rows",
+    "stats",
     "stem",
     "storage",
     "sweep",

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from harness import (
     DATA_VARIABLE,
+    Dialect,
     HarnessError,
     LengthProfile,
     Metric,
@@ -40,6 +41,13 @@ class DialogueOptions(Options):
     """Longest question in tokens; longer ones are truncated and counted."""
     max_target_length: int = Field(128, ge=1)
     """Longest answer in tokens; longer ones are truncated in training and counted."""
+    encoding: str | None = None
+    """Encoding of a text file, such as latin-1; by default UTF-8, or that of a byte order mark."""
+    delimiter: str | None = None
+    """Delimiter of a CSV file: one character, or tab, comma, semicolon, pipe; by default it is
+    detected."""
+    sheet: str | None = None
+    """Sheet of a workbook; by default the first."""
     split_seed: int = Field(0, ge=0)
     """Seed of the split. It differs from the run's seed, so all seeds share one test set."""
 
@@ -83,7 +91,7 @@ class Dialogues(Task[DialogueOptions]):
             rows.select(part) for part in (parts.train, parts.eval, parts.test)
         )
         leakage = count_leakage(*(hash_texts(s["source"]) for s in (train, evaluation, test)))
-        return Splits(train, evaluation, test, dict(skipped), leakage)
+        return Splits(train, evaluation, test, dict(skipped), leakage, table.notes)
 
     def metrics(self) -> Sequence[Metric]:
         """Return the suite for dialogues."""
@@ -96,13 +104,16 @@ class Dialogues(Task[DialogueOptions]):
             path = self.options.path.expanduser()
             if not path.exists():
                 raise self._missing(f"there is no file or folder {str(path)!r}")
-            return read_table(self._within(path) if path.is_dir() else path)
+            return read_table(self._within(path) if path.is_dir() else path, self._dialect())
         if self.options.hub is not None:
             return _from_hub(self.options.hub)
         folder = data_folder()
         if folder is None:
             raise self._missing(f"no path and no hub id is given, and ${DATA_VARIABLE} is not set")
-        return read_table(self._within(folder))
+        return read_table(self._within(folder), self._dialect())
+
+    def _dialect(self) -> Dialect:
+        return Dialect(self.options.encoding, self.options.delimiter, self.options.sheet)
 
     def _within(self, folder: Path) -> Path:
         """Return the task's file in the folder, or in its subfolder with the task's name."""

@@ -47,6 +47,9 @@ class Preparation:
         sections: file of section titles that replaces the task's own.
         on_progress: is called when reading begins and regularly afterwards, with the number of
             notes read and the share of the file, 0 to 1.
+        encoding: encoding of the raw file; None means UTF-8.
+        delimiter: delimiter of a raw CSV file: one character, or tab; None means that the task
+            detects it.
     """
 
     out: Path
@@ -55,6 +58,8 @@ class Preparation:
     seed: int = 0
     sections: Path | None = None
     on_progress: Callable[[int, float], None] = lambda notes, share: None
+    encoding: str | None = None
+    delimiter: str | None = None
 
 
 @dataclass(frozen=True)

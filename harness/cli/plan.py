@@ -78,6 +78,7 @@ def plan(
 
 def _print(plans: list[Plan]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from harness.records.measurements import MemoryParts
@@ -120,6 +121,8 @@ def _print(plans: list[Plan]) -> None:
     if first.batches:
         reason = f" ({first.why_no_data})" if first.why_no_data else ""
         table.caption += f"\nBatches: {first.batches}{reason}."
+    for note in first.data_notes:
+        table.caption += f"\n{escape(note)}"
     for recipe_plan in plans:
         if unknown := recipe_plan.memory_unknown:
             table.caption += f"\nMemory of {recipe_plan.recipe} is unknown: {unknown}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from harness.cli import options
 
 
 def prepare(
@@ -29,6 +31,8 @@ def prepare(
         Path | None,
         typer.Option(help="File of section titles.", show_default="the task's own"),
     ] = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
 ) -> None:
     """Build a task's data from its raw file, and count the notes kept and left out.
 
@@ -43,10 +47,8 @@ def prepare(
         TimeRemainingColumn,
     )
 
-    from harness.api.plugins import installed
-    from harness.api.task import Preparation, Task
+    import harness
 
-    task_class: type[Task[Any]] = installed().tasks.find(task).load()
     console = Console(stderr=True, highlight=False)
     with Progress(
         TextColumn("{task.description}"),
@@ -66,8 +68,16 @@ def prepare(
             rate = read / elapsed if elapsed else 0.0
             bars.update(bar, completed=share, notes=read, rate=rate)
 
-        prepared = task_class.prepare(
-            Preparation(out, notes, synthetic, seed, sections, on_progress)
+        prepared = harness.prepare(
+            task,
+            out,
+            notes=notes,
+            synthetic=synthetic,
+            seed=seed,
+            sections=sections,
+            encoding=encoding,
+            delimiter=delimiter,
+            on_progress=on_progress,
         )
         bars.update(bar, completed=1.0)
     typer.echo(f"{prepared.kept:,} examples are in {out}")

@@ -72,30 +72,27 @@ def recommend(
     fine-tuning, is at least --min-quality. The exit status is 1 if no recipe is good enough on any
     backbone and task.
     """
-    from harness.reporting import recommendation
+    import harness
 
     quality = _ratio(min_quality, "--min-quality")
     memory = _bytes(max_memory) if max_memory is not None else None
     speed = _ratio(min_speed, "--min-speed") if min_speed is not None else None
     latency = _seconds(max_latency) if max_latency is not None else None
     summary = summarize(load(results), metric)
-    if not summary.metrics:
-        raise HarnessError(f"No run in {str(results)!r} has been scored.", "See: harness report")
-    if latency is not None or by == "latency":
-        _require_latency(summary, results)
-    needs = recommendation.Needs(
-        metric=summary.metrics[0],
+    recommendations = harness.recommend(
+        summary,
         min_quality=quality,
         max_memory_bytes=memory,
         min_speed=speed,
         max_latency_seconds=latency,
         by=by,
     )
-    recommendations = [recommendation.recommend(group, needs) for group in summary.groups]
     if as_json:
         from pydantic import TypeAdapter
 
-        adapter = TypeAdapter(list[recommendation.Recommendation])
+        from harness.reporting.recommendation import Recommendation
+
+        adapter = TypeAdapter(list[Recommendation])
         typer.echo(adapter.dump_json(recommendations, indent=2).decode())
     else:
         for recommended in recommendations:
@@ -161,16 +158,6 @@ def _facts(verdict: Verdict) -> str:
         f"{percent(verdict.speed)}, takes {memory(verdict.memory_bytes, 'GiB')} GiB, trains "
         f"{count(verdict.trainable)} parameters{decodes}"
     )
-
-
-def _require_latency(summary: Summary, results: Path) -> None:
-    """Raise an error if no run has a latency to choose by."""
-    if not any(group.has_inference for group in summary.groups):
-        raise HarnessError(
-            f"No run in {str(results)!r} has measured decoding, so no latency is known.",
-            "Repeat the runs with --set probe.inference=true, or leave out --max-latency and "
-            "--by latency",
-        )
 
 
 def _seconds(text: str) -> float:

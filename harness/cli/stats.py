@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +10,7 @@ import typer
 from harness.cli import options
 
 if TYPE_CHECKING:
-    from harness.api.task import Splits
-    from harness.data.text_statistics import TextStatistics
+    from harness.data.entry import TaskStatistics
 
 
 def stats(
@@ -50,8 +48,10 @@ def stats(
 
     Example: harness stats radiology_demo
     """
-    from harness.api.plugins import installed
-    from harness.data.text_statistics import describe_texts
+    from rich.console import Console
+    from rich.progress import Progress
+
+    import harness
 
     named = options.given(
         source_column=source_column,
@@ -60,31 +60,21 @@ def stats(
         encoding=encoding,
         delimiter=delimiter,
     )
-    chosen = installed().task(task, _options(task, named, settings or []))
-    splits = chosen.splits(seed)
-    statistics = describe_texts(_pairs(splits))
-    cut = _count_cut(backbone, chosen, splits) if backbone else None
+    chosen = _options(task, named, settings or [])
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("reading")
+        statistics = harness.stats(
+            task,
+            task_options=chosen,
+            seed=seed,
+            backbone=backbone,
+            on_progress=lambda done, total: bars.update(bar, completed=done, total=total),
+        )
     if as_json:
-        record = _record(chosen.name, splits, statistics)
-        if cut is not None:
-            record |= {"cut_sources": cut[0], "cut_targets": cut[1]}
-        typer.echo(json.dumps(record, indent=2))
+        typer.echo(json.dumps(_record(statistics), indent=2))
     else:
-        _print(chosen.name, splits, statistics, cut)
-
-
-def _count_cut(backbone: str, task: Any, splits: Splits) -> tuple[int, int]:
-    """Return how many sources and how many targets are longer than the task's limits."""
-    from harness.api.plugins import installed
-    from harness.data.token_cache import tokenize_once
-
-    tokenizer = installed().backbone(backbone).tokenizer()
-    parts = [
-        tokenize_once(split, tokenizer, task) for split in (splits.train, splits.eval, splits.test)
-    ]
-    return sum(part.truncated_sources for part in parts), sum(
-        part.truncated_targets for part in parts
-    )
+        _print(statistics)
 
 
 def _options(task: str, named: dict[str, str], settings: list[str]) -> dict[str, Any]:
@@ -100,55 +90,26 @@ def _options(task: str, named: dict[str, str], settings: list[str]) -> dict[str,
     return {**named, **values.get("task_options", {})}
 
 
-def _rows(splits: Splits) -> dict[str, int]:
-    return {"train": len(splits.train), "eval": len(splits.eval), "test": len(splits.test)}
+def _record(statistics: TaskStatistics) -> dict[str, Any]:
+    """Return the statistics without notes and counts that there are none of."""
+    record = statistics.model_dump(mode="json")
+    optional = ("notes", "cut_sources", "cut_targets")
+    return {k: v for k, v in record.items() if k not in optional or v not in (None, [])}
 
 
-def _pairs(splits: Splits) -> Iterator[tuple[str, str]]:
-    from rich.console import Console
-    from rich.progress import track
-
-    parts = (splits.train, splits.eval, splits.test)
-    rows = (
-        pair
-        for part in parts
-        for batch in part.iter(batch_size=1000)
-        for pair in zip(batch["source"], batch["target"], strict=True)
-    )
-    console = Console(stderr=True)
-    total = sum(_rows(splits).values())
-    return iter(track(rows, "reading", total, console=console, disable=not console.is_terminal))
-
-
-def _record(name: str, splits: Splits, statistics: TextStatistics) -> dict[str, Any]:
-    return {
-        "task": name,
-        "rows": _rows(splits),
-        "source": {"sentences": statistics.source_sentences, "words": statistics.source_words},
-        "target": {"sentences": statistics.target_sentences, "words": statistics.target_words},
-        "novel_unigrams_pct": statistics.novel_unigrams_pct,
-        "novel_bigrams_pct": statistics.novel_bigrams_pct,
-        "skipped": splits.skipped,
-        "leakage": splits.leakage,
-        **({"notes": list(splits.notes)} if splits.notes else {}),
-    }
-
-
-def _print(
-    name: str, splits: Splits, statistics: TextStatistics, cut: tuple[int, int] | None
-) -> None:
+def _print(statistics: TaskStatistics) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from harness.records.data_notes import cut_notes, left_out_notes
 
-    table = Table(title=name, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=statistics.task, title_justify="left", box=None, padding=(0, 2, 0, 0))
     cells = {
-        **{split: f"{count:,}" for split, count in _rows(splits).items()},
-        "source sents": f"{statistics.source_sentences:.1f}",
-        "words": f"{statistics.source_words:.1f}",
-        "target sents": f"{statistics.target_sentences:.1f}",
-        "words ": f"{statistics.target_words:.1f}",
+        **{split: f"{count:,}" for split, count in statistics.rows.items()},
+        "source sents": f"{statistics.source.sentences:.1f}",
+        "words": f"{statistics.source.words:.1f}",
+        "target sents": f"{statistics.target.sentences:.1f}",
+        "words ": f"{statistics.target.words:.1f}",
         "new 1-grams": _percent(statistics.novel_unigrams_pct),
         "2-grams": _percent(statistics.novel_bigrams_pct),
     }
@@ -157,15 +118,16 @@ def _print(
     table.add_row(*cells.values())
     console = Console(highlight=False)
     console.print(table)
-    total = sum(_rows(splits).values())
-    notes = [*splits.notes, *left_out_notes(splits.skipped, total)]
-    if cut is None:
+    total = sum(statistics.rows.values())
+    notes = [*statistics.notes, *left_out_notes(statistics.skipped, total)]
+    cut = (statistics.cut_sources or 0, statistics.cut_targets or 0)
+    if statistics.cut_sources is None:
         notes.append("To count the texts longer than the limits, add --backbone NAME")
     else:
         notes += cut_notes(*cut, total) if any(cut) else ["No text is longer than the limits."]
     for note in notes:
         console.print(note, style="dim", markup=False, soft_wrap=True)
-    for kind, count in splits.leakage.items():
+    for kind, count in statistics.leakage.items():
         console.print(
             f"{count:,} pairs of sources in different splits are duplicates: {kind}", style="dim"
         )

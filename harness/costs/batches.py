@@ -15,6 +15,7 @@ from harness.costs.synthetic import draw_examples
 from harness.data.examples import Example, tokenize
 from harness.errors import HarnessError
 from harness.measurement.probe import FrozenSchedule, freeze
+from harness.records.data_notes import cut_notes, left_out_notes
 from harness.records.profile import BatchesOf
 from harness.spec.run_spec import RunSpec, overlay, resolve
 from harness.spec.settings import nested_settings
@@ -36,11 +37,13 @@ class Batches:
         frozen: the batches.
         of: the origin of the batches.
         why_no_data: the reason why the task's own data were not used; None if they were.
+        data_notes: sentences on what was guessed, left out and truncated in the task's own data.
     """
 
     frozen: FrozenSchedule
     of: BatchesOf
     why_no_data: str | None
+    data_notes: tuple[str, ...] = ()
 
 
 def profile_spec(
@@ -95,7 +98,7 @@ def choose_batches(
         # A download starts only if own data were requested by name.
         with nullcontext() if data is DataChoice.OWN else offline():
             try:
-                return Batches(own_batches(spec, backbone, task), "the task's own data", None)
+                return own_batches(spec, backbone, task)
             except HarnessError as error:
                 if data is DataChoice.OWN:
                     raise
@@ -130,16 +133,26 @@ def drawn_batches(
     return _frozen(spec, examples, synthetic=True)
 
 
-def own_batches(spec: RunSpec, backbone: Backbone, task: Task[Any]) -> FrozenSchedule:
+def own_batches(spec: RunSpec, backbone: Backbone, task: Task[Any]) -> Batches:
     """Return batches of the task's training data, or of a seeded sample of a large set.
 
     Raises:
         HarnessError: the data or the tokenizer are missing on this machine.
     """
     tokenizer = backbone.tokenizer()
-    rows = task.splits(spec.seed).train
+    splits = task.splits(spec.seed)
+    rows = splits.train
     chosen = Random(spec.seed).sample(range(len(rows)), min(_count(spec), len(rows)))
-    return _frozen(spec, tokenize(rows.select(chosen), tokenizer, task).examples)
+    sample = tokenize(rows.select(chosen), tokenizer, task)
+    sources, targets = sample.truncated_sources, sample.truncated_targets
+    cut = cut_notes(sources, targets, len(chosen), "in a run, --set")
+    notes = (
+        *splits.notes,
+        *left_out_notes(splits.skipped, len(rows) + len(splits.eval) + len(splits.test)),
+        # All texts are tokenized by a run, and here those of the batches alone.
+        *(f"Of the examples drawn for the batches, {note}" for note in cut),
+    )
+    return Batches(_frozen(spec, sample.examples), "the task's own data", None, notes)
 
 
 @contextmanager

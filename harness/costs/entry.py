@@ -158,6 +158,7 @@ def _record(
         task=task,
         batches=batches.of,
         why_no_data=batches.why_no_data,
+        data_notes=list(batches.data_notes),
         batch_size=spec.train.batch_size,
         accumulation=spec.train.accumulation,
         mean_source_tokens=batches.frozen.mean_source_tokens,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
 from harness.costs.capabilities import find_capabilities
@@ -56,6 +58,8 @@ class Plan(Record):
     """Origin of the batches; null if all sources and targets have the lengths below."""
     why_no_data: str | None = None
     """Reason why the task's own data were not used; null if they were, or if there is no task."""
+    data_notes: list[str] = Field(default_factory=list)
+    """Sentences on what was guessed, left out and truncated in the task's own data."""
     source_tokens: int
     """Mean length of the sources in tokens, for which the FLOP limit is computed."""
     target_tokens: int
@@ -119,6 +123,7 @@ def plan_recipes(
             parameters=parameters_of(model, original.total),
             batches=batches.of if batches else None,
             why_no_data=batches.why_no_data if batches else None,
+            data_notes=list(batches.data_notes) if batches else [],
             source_tokens=source_tokens,
             target_tokens=target_tokens,
             flop_limit_relative_speed=full_flops / flops,

@@ -59,6 +59,9 @@ def push(
         examples: allow a model card that quotes examples of the test split.
         message: the message of the commit.
 
+    Returns:
+        The files with their sizes, and the address of the commit if they were uploaded.
+
     Raises:
         HarnessError: the folder is not an export or holds a file of another kind, the repository's
             name or visibility is wrong, or the hub refuses or cannot be reached.

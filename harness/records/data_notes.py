@@ -60,23 +60,24 @@ def left_out_notes(skipped: Mapping[str, int], kept: int) -> Iterator[str]:
         )
 
 
-def cut_notes(sources: int, targets: int, total: int) -> Iterator[str]:
+def cut_notes(sources: int, targets: int, total: int, option: str = "--set") -> Iterator[str]:
     """Yield a sentence for truncated sources and one for truncated targets, if there are any.
 
     Args:
         sources: number of truncated sources.
         targets: number of truncated targets.
         total: number of examples.
+        option: the option that changes a limit, in words.
     """
     if sources:
         yield (
             f"{_share(sources, total)} sources are longer than the limit and are truncated "
-            "(--set task_options.max_source_length=N changes it)."
+            f"({option} task_options.max_source_length=N changes it)."
         )
     if targets:
         yield (
             f"{_share(targets, total)} targets are longer than the limit and are truncated for "
-            "training, not for scores (--set task_options.max_target_length=N changes it)."
+            f"training, not for scores ({option} task_options.max_target_length=N changes it)."
         )
 
 

@@ -104,6 +104,8 @@ class Profile(Record):
     """Name of the task, whose data or lengths the batches have."""
     batches: BatchesOf
     """Source of the batches."""
+    data_notes: list[str] = Field(default_factory=list)
+    """Sentences on what was guessed, left out and truncated in the task's own data."""
     why_no_data: str | None = None
     """Reason why the task's own data were not used; null if they were used."""
     batch_size: int

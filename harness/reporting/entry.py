@@ -1,14 +1,17 @@
-"""Loading reports from Python: ``harness.load_report`` and ``harness.load_reports``."""
+"""Reports from Python: ``harness.load_report``, ``load_reports`` and ``recommend``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, did_you_mean
 from harness.records.report import Report
 from harness.records.run_folder import REPORT, read_report, read_runs
 from harness.reporting.collection import Reports
+from harness.reporting.recommendation import Cost, Needs, Recommendation
+from harness.reporting.recommendation import recommend as choose
+from harness.reporting.summary import Summary
 
 
 def load_report(path: str | Path) -> Report:
@@ -60,3 +63,72 @@ def load_reports(
             "Make one first: harness run",
         )
     return Reports(results, tuple(runs), tuple(skipped))
+
+
+def recommend(
+    results: str | Path | Reports | Summary = "results",
+    *,
+    min_quality: float = 0.95,
+    max_memory_bytes: int | None = None,
+    min_speed: float | None = None,
+    max_latency_seconds: float | None = None,
+    metric: str | None = None,
+    by: Cost = "speed",
+) -> list[Recommendation]:
+    """Choose the cheapest recipe that keeps enough of full fine-tuning's quality.
+
+    A recipe keeps enough if the lower bound of the 95 % interval of its quality, relative to full
+    fine-tuning, is at least ``min_quality``.
+
+    Args:
+        results: the results folder, its reports, or a summary of them.
+        min_quality: share of full fine-tuning's quality that a recipe must keep.
+        max_memory_bytes: largest peak memory.
+        min_speed: lowest training speed relative to full fine-tuning, for example 1.5.
+        max_latency_seconds: longest time to decode one example.
+        metric: the metric that measures quality; by default the first, such as rouge1.
+        by: meaning of cheapest: ``speed``, ``memory``, ``parameters`` or ``latency``.
+
+    Returns:
+        A recommendation for each backbone and task; its ``chosen`` is None if no recipe is good
+        enough.
+
+    Raises:
+        HarnessError: there are no runs, none has been scored or has the metric, or a latency is
+            asked for that no run has measured.
+
+    Example:
+        >>> harness.recommend("results", min_quality=0.97)[0].chosen
+    """
+    summary = results
+    if isinstance(summary, (str, Path)):
+        summary = load_reports(summary)
+    if isinstance(summary, Reports):
+        summary = summary.summarize(None if metric is None else [metric])
+    if not summary.metrics:
+        raise HarnessError("No run has been scored.", "See: harness report")
+    if metric is not None and metric not in summary.metrics:
+        raise HarnessError(
+            f"No run has the metric {metric!r}.", did_you_mean(metric, summary.metrics)
+        )
+    if max_latency_seconds is not None or by == "latency":
+        _require_latency(summary)
+    needs = Needs(
+        metric=metric or summary.metrics[0],
+        min_quality=min_quality,
+        max_memory_bytes=max_memory_bytes,
+        min_speed=min_speed,
+        max_latency_seconds=max_latency_seconds,
+        by=by,
+    )
+    return [choose(group, needs) for group in summary.groups]
+
+
+def _require_latency(summary: Summary) -> None:
+    """Raise an error if no run has a latency to choose by."""
+    if not any(group.has_inference for group in summary.groups):
+        raise HarnessError(
+            "No run has measured decoding, so no latency is known.",
+            "Repeat the runs with --set probe.inference=true, or leave out --max-latency and "
+            "--by latency",
+        )

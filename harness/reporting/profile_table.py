@@ -41,6 +41,7 @@ def profile_tables(profile: Profile) -> list[Table]:
         "tokens on average.",
         "limit: the speed if only matrix products took time; share: the part of it reached.",
         "GiB: peak memory; plan: the estimate from shapes for these batches.",
+        *profile.data_notes,
     ]
     if noise:
         notes.append(

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from harness import HarnessError, Preparation, Prepared, hash_text
+from harness import Dialect, HarnessError, Preparation, Prepared, hash_text
 from tasks.mimic.notes import Note, read_notes
 from tasks.mimic.sections import BUILT_IN, SectionReader, read_titles
 
@@ -50,6 +50,9 @@ def prepare(kind: str, preparation: Preparation) -> Prepared:
             f"--notes {kind}.csv.gz from MIMIC-IV-Note "
             "(https://physionet.org/content/mimic-iv-note), or --synthetic 1000",
         )
+    # Synthetic notes are written in the usual dialect.
+    usual = preparation.notes is None
+    dialect = Dialect() if usual else Dialect(preparation.encoding, preparation.delimiter)
     with _new_folder(preparation.out) as work:
         notes = preparation.notes
         if notes is None:
@@ -61,7 +64,7 @@ def prepare(kind: str, preparation: Preparation) -> Prepared:
         left_out: Counter[str] = Counter()
         kept = 0
         with parquet.ParquetWriter(work / EXAMPLES, _SCHEMA, compression="zstd") as writer:
-            stream = read_notes(notes, left_out, preparation.on_progress)
+            stream = read_notes(notes, left_out, preparation.on_progress, dialect)
             for batch in _batches(stream, reader, left_out):
                 writer.write_batch(batch)
                 kept += len(batch)

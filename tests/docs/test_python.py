@@ -48,7 +48,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_page_has_a_snippet_for_every_function() -> None:
-    assert len(SNIPPETS) == 9
+    assert len(SNIPPETS) == 12
     for name in re.findall(r"`harness\.(\w+)`", TEXT):
         assert hasattr(harness, name)
         assert f"harness.{name}" in TEXT

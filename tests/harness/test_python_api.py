@@ -13,7 +13,10 @@ import pytest
 import harness
 from harness import HarnessError
 
-FUNCTIONS = ("run", "sweep", "plan", "profile", "score", "load_report", "load_reports")
+FUNCTIONS = (
+    *("run", "sweep", "plan", "profile", "score", "load_report", "load_reports"),
+    *("recommend", "stats", "prepare", "storage", "push"),
+)
 
 
 def test_no_module_takes_the_place_of_a_function() -> None:

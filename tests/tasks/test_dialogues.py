@@ -172,3 +172,17 @@ def test_leakage_is_counted(tmp_path: Path) -> None:
     rows = [{"input": "The same question, asked by all", "output": f"{i}"} for i in range(20)]
     splits = hcm(path=write(tmp_path / "hcm.json", rows)).splits(0)
     assert splits.leakage == {"exact": 16 * 2 + 16 * 2 + 2 * 2, "near": 0}
+
+
+def test_a_csv_of_another_encoding_and_delimiter(tmp_path: Path) -> None:
+    rows = [f"Frage {i};Prüfung, {i}" for i in range(20)]
+    path = tmp_path / "hcm.csv"
+    path.write_text("\n".join(["input;output", *rows]), encoding="latin-1")
+    with pytest.raises(HarnessError, match="--encoding"):
+        hcm(path=path).splits(0)
+
+    splits = hcm(path=path, encoding="latin-1").splits(0)
+
+    assert texts(splits)[0] == ("Frage 0", "Prüfung, 0")
+    assert "semicolons" in splits.notes[0]
+    assert hcm(path=path, encoding="latin-1", delimiter="semicolon").splits(0).notes == ()

@@ -109,3 +109,28 @@ def test_a_sweep_prints_the_notes_once_per_task(capsys: pytest.CaptureFixture[st
     for cell in cells:
         view.on_event(cell, {"event": "data", "notes": ["3 of 5 (60 %) targets"]})
     assert capsys.readouterr().err == "radiology_demo: 3 of 5 (60 %) targets\n"
+
+
+@pytest.mark.parametrize("command", ["plan", "profile"])
+def test_plan_and_profile_print_the_notes_on_own_data(
+    command: str,
+    harness: Callable[..., Result],
+    tiny_t5: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = own(tmp_path / "own.jsonl")
+    words = [command, "--backbone", str(tiny_t5), "--compressor", "lprun", "--task", str(path)]
+    if command == "profile":
+        # The notes do not depend on what is measured.
+        monkeypatch.setattr("harness.costs.entry.profile_recipes", lambda *_: [])
+
+    words += ["--device", "cpu", "--data"]
+
+    shown = " ".join(harness(*words, "own", columns=200).output.split())
+
+    assert "1 of 22 (4.5 %) rows were left out: target is empty" in shown
+    assert "Of the examples drawn for the batches, " in shown
+    assert "in a run, --set task_options.max_target_length=N changes it" in shown
+    drawn = harness(*words, "lengths", columns=200)
+    assert "left out" not in drawn.output
