@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import plan
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "harness_examples"
 PAGES = {
@@ -59,3 +61,20 @@ def test_every_link_of_a_page_leads_somewhere(file: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", file.read_text())
     broken = [link for link in links if ":" not in link and not (file.parent / link).exists()]
     assert not broken
+
+
+def test_the_page_on_storage_quotes_the_plan() -> None:
+    text = page("storage")
+    for backbone in ("t5-large", "bart-large"):
+        for computed in plan(backbone, "full,lora_ff+lprun", tasks=10):
+            storage = computed.storage
+            once = f"{storage.base_bytes / 1e6:,.1f} MB" if storage.base_bytes else "-"
+            cells = [
+                backbone,
+                computed.recipe,
+                once,
+                f"{storage.bytes_per_task / 1e6:,.1f} MB",
+                f"{storage.total_bytes / 1e9:.2f} GB",
+                f"{100 * storage.relative_to_full:.1f} %",
+            ]
+            assert f"| {' | '.join(cells)} |" in text

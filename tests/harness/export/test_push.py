@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 from typer.testing import Result
 
-from harness import push
+from harness import export_run, push
 from harness.errors import HarnessError
 from harness.export.manifest import ExportCheck, Manifest
 from harness.export.rebuild_base import weights_hash
@@ -426,6 +426,46 @@ def test_a_model_of_ctranslate2_has_a_file_of_its_own_kind(model: Path) -> None:
     describe(model, form="ctranslate2", weights_sha256="ab" * 32)
 
     assert "model.bin" in push(model, "ann/model").files
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "expected"),
+    [
+        ("merged", {}, {"model.safetensors", "tokenizer.json", "generation_config.json"}),
+        ("adapter", {}, {"adapter_model.safetensors", "base/model.safetensors"}),
+        ("adapter", {"rebuild": True}, {"adapter_model.safetensors", "rebuild_base.py"}),
+        ("ctranslate2", {}, {"model.bin", "tokenizer.json"}),
+    ],
+)
+def test_every_form_of_an_export_can_be_pushed(
+    form: Any,
+    options: dict[str, Any],
+    expected: set[str],
+    make_run: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    if form == "ctranslate2":
+        pytest.importorskip("ctranslate2")
+    recipe = "lora_ff+lprun" if form == "adapter" else "lprun"
+    folder = export_run(make_run("t5", recipe), tmp_path / "out", form=form, **options)
+
+    result = push(folder, "ann/model")
+
+    assert expected | {"harness.json", "README.md"} <= set(result.files)
+    assert set(result.files) == set(contents(folder))
+    assert result.notes == (
+        ["The adapter's base is not in this folder: rebuild_base.py makes it."] if options else []
+    )
+
+
+def test_examples_that_an_export_quotes_are_found(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = make_run("t5", "lprun")
+    folder = export_run(run, tmp_path / "out", examples_in_card=True)
+
+    with pytest.raises(HarnessError, match="quotes examples"):
+        push(folder, "ann/model")
 
 
 @pytest.mark.parametrize("name", ["model", "ann/", "ann/mo del", "ann/../model", "a/b/c", "-a/b"])
