@@ -49,5 +49,5 @@ def register_metrics(register: Register) -> None:
 
 @hookimpl
 def register_executors(register: Register) -> None:
-    """Register Slurm."""
-    register("slurm", "harness_examples.executor:Slurm", "a Slurm cluster, by srun")
+    """Register srun."""
+    register("srun", "harness_examples.executor:Srun", "a Slurm cluster, run by run")

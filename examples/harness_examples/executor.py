@@ -10,8 +10,8 @@ from pydantic import Field
 from harness import HarnessError, Job, Options, ProcessExecutor
 
 
-class SlurmOptions(Options):
-    """Options of ``slurm``."""
+class SrunOptions(Options):
+    """Options of ``srun``."""
 
     jobs: int = Field(4, ge=1)
     """Runs in the queue or at work at once."""
@@ -23,12 +23,12 @@ class SlurmOptions(Options):
     """Processor cores of a run."""
 
 
-class Slurm(ProcessExecutor[SlurmOptions]):
+class Srun(ProcessExecutor[SrunOptions]):
     """Runs each worker under srun. All nodes must see the folder of results."""
 
-    Options = SlurmOptions
+    Options = SrunOptions
 
-    def __init__(self, options: SlurmOptions) -> None:
+    def __init__(self, options: SrunOptions) -> None:
         super().__init__(options)
         if shutil.which("srun") is None:
             raise HarnessError("There is no srun here.", "Start the sweep on a login node.")

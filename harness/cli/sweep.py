@@ -70,7 +70,8 @@ def sweep(
     executor: Annotated[
         str,
         typer.Option(
-            help="Executor of the runs: local, local:jobs=2, ray, ray:address=HOST:PORT,gpus=1."
+            help="Executor of the runs: local, local:jobs=2, ray:address=HOST:PORT,gpus=1, "
+            "slurm:partition=gpu,gpus=1,time=4:00:00."
         ),
     ] = "local",
     timeout: Annotated[
@@ -84,6 +85,14 @@ def sweep(
         ),
     ] = OnOom.FAIL,
     snapshot_every: options.SnapshotEvery = 300,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Show the jobs that a sweep has in Slurm, from any machine that sees --out. "
+            "Nothing is submitted; Ctrl-C leaves the jobs.",
+        ),
+    ] = False,
 ) -> None:
     """Run every combination of backbones, recipes, tasks and seeds, each in a fresh process.
 
@@ -98,6 +107,9 @@ def sweep(
     from harness.spec.run_spec import parse_settings
 
     console = Console(stderr=True, highlight=False)
+    if watch:
+        _watch(console, out)
+        return
 
     def on_planned(plans: Sequence[CellPlan], place: Executor[Any]) -> None:
         unprobed = None
@@ -132,6 +144,16 @@ def sweep(
         on_planned=on_planned,
     )
     _conclude(console, result.outcomes, out)
+
+
+def _watch(console: Console, out: Path) -> None:
+    from harness.sweeps.slurm.watch import watch, watched_runs
+    from harness.sweeps.view import SweepView
+
+    runs = watched_runs(out)
+    with SweepView(console, [run.cell for run in runs]) as view:
+        outcomes = watch(runs, view.on_event)
+    _conclude(console, outcomes, out)
 
 
 def _preview(

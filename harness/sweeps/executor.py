@@ -9,7 +9,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeAlias
 
@@ -19,6 +19,7 @@ from harness.api.compressor import OptionsT
 from harness.api.options import Options, validate
 from harness.api.parts import read_part
 from harness.api.plugins import Plugins
+from harness.records.report import Status
 from harness.spec.run_spec import RunSpec
 
 Event: TypeAlias = dict[str, Any]
@@ -35,6 +36,8 @@ class Job(BaseModel):
 
     spec: RunSpec
     """Spec of the run."""
+    id: str = ""
+    """Id of the run on the machine of the sweep; on another device the run may get another."""
     results: Path
     """Results folder, in which the run's folder is created."""
     timeout: float | None = None
@@ -54,6 +57,12 @@ class WorkerExit(BaseModel):
     """Last lines of the process's standard error."""
     out_of_memory: bool = False
     """True if the kernel killed a process for memory while this one was running."""
+    status: Status | None = None
+    """Status of the run, if the executor knows it better than the exit status tells."""
+    reason: str | None = None
+    """Reason of that status, for the message; null if there is no status."""
+    place: str = ""
+    """Place of the run and of its log, for the message."""
 
 
 class Executor(ABC, Generic[OptionsT]):
@@ -74,6 +83,13 @@ class Executor(ABC, Generic[OptionsT]):
     @abstractmethod
     def slots(self) -> int:
         """Number of workers at once. To measure undisturbed, one per machine or one per device."""
+
+    def expect(self, runs: Sequence[str]) -> None:
+        """Prepare for runs that ``run`` gets soon, to submit them together; here nothing.
+
+        Args:
+            runs: the ids of the runs, in the order of the sweep; some may turn out to be done.
+        """
 
     @abstractmethod
     def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
@@ -108,6 +124,13 @@ class ProcessExecutor(Executor[OptionsT]):
         # -P: the current folder may hold modules named like the harness's.
         return [sys.executable, "-P", "-m", "harness.sweeps.worker"]
 
+    def log(self, line: str) -> None:
+        """Take a line that a worker wrote to its standard error; the last ones are kept anyway.
+
+        Args:
+            line: the line, with its end.
+        """
+
     def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
         """Start the command, and read the worker's events until it ends."""
         killed_before = _kills()
@@ -118,7 +141,13 @@ class ProcessExecutor(Executor[OptionsT]):
             assert process.stdout
             assert process.stderr
             stderr = process.stderr
-            reader = threading.Thread(target=lambda: stderr_lines.extend(stderr), daemon=True)
+
+            def read() -> None:
+                for line in stderr:
+                    stderr_lines.append(line)
+                    self.log(line)
+
+            reader = threading.Thread(target=read, daemon=True)
             reader.start()
             limit = threading.Timer((job.timeout or 0) + _GRACE_SECONDS, process.kill)
             # On another machine a worker may wait in a queue; it enforces its own timeout.

@@ -97,6 +97,7 @@ class Sweep:
             try:
                 waiting = list(cells)
                 while waiting:
+                    self.executor.expect([cell.id for cell in waiting if not cell.done])
                     for cell, outcome in zip(waiting, pool.map(self._cell, waiting), strict=True):
                         if outcome:
                             outcomes[cell.id] = outcome
@@ -149,6 +150,7 @@ class Sweep:
 
         job = Job(
             spec=cell.spec,
+            id=cell.id,
             results=self.results,
             timeout=self.timeout,
             micro_batch=micro_batch,
@@ -193,6 +195,13 @@ class Sweep:
 
 def crash(worker_exit: WorkerExit, timeout: float | None) -> tuple[Status, str]:
     """Return the status and message of a worker that ended without reporting."""
+    status, message = _cause(worker_exit, timeout)
+    return status, f"{message} ({worker_exit.place})" if worker_exit.place else message
+
+
+def _cause(worker_exit: WorkerExit, timeout: float | None) -> tuple[Status, str]:
+    if worker_exit.status and worker_exit.reason:
+        return worker_exit.status, worker_exit.reason
     if worker_exit.code == -9 and worker_exit.out_of_memory:
         return "oom", "The system killed the process because memory ran out."
     if worker_exit.code == -9 and timeout:

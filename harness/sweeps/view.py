@@ -99,7 +99,8 @@ class SweepView(JupyterMixin):
             self._notebook.draw()
 
     def _update(self, cell: SweepCell, event: Event) -> None:
-        now = clock.seconds()
+        # The time of an event that was written to a file, which is possibly read much later.
+        now = event.get("at") or clock.seconds()
         with self._lock:
             state = self._states[cell.id]
             match event["event"]:

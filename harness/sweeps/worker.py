@@ -2,8 +2,9 @@
 
 Each event is a line of JSON. ``data``, ``phase`` and ``step`` are those of a run's observers. The
 last event is ``finished`` with the report's status, ``busy`` if another process is at work on the
-run, or ``mistake`` with an error that the user must mend. When standard input ends, the run saves
-its state and ends too.
+run, or ``mistake`` with an error that the user must mend. When standard input ends or SIGTERM
+arrives, the run saves its state and ends too. SIGUSR2 ends it as a timeout: a batch system sends it
+before its limit. The first signal counts, as saving must not be interrupted.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def main() -> None:
     stream = Stream(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     job = Job.model_validate_json(sys.stdin.readline())
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     threading.Thread(target=_end_with_input, daemon=True).start()
     plugins = installed()
     plugins.manager.register(stream)
@@ -69,8 +71,14 @@ def main() -> None:
     from harness.running.run import Run
 
     def time_is_over(number: int, frame: FrameType | None) -> None:
+        _ignore_signals()
         raise RunTimeoutError(f"It took longer than {job.timeout:g} seconds.")
 
+    def limit_is_near(number: int, frame: FrameType | None) -> None:
+        _ignore_signals()
+        raise RunTimeoutError("It reached the time limit of the batch system.")
+
+    signal.signal(signal.SIGUSR2, limit_is_near)
     if job.timeout:
         signal.signal(signal.SIGALRM, time_is_over)
         signal.setitimer(signal.ITIMER_REAL, job.timeout)
@@ -94,6 +102,16 @@ def main() -> None:
         message = report.failure.message if report.failure else None
         outcome = {"status": report.status, "folder": str(folder), "message": message}
         stream.send({"event": "finished", "phase": run.phase, **outcome})
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _ignore_signals()
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end_with_input() -> None:

@@ -60,6 +60,7 @@ NEEDS = {
     r"--task (samsum)$": r"{0} is not available",
     r"--task hub:(\S+)": r"{0} is not available",
     r"sweep (paper/\w+)": r"backbone '\S+' is not on this machine|data of \S+ were not found",
+    r"sweep --watch --out (\w+)": r"There are no jobs of Slurm in '{0}'",
     r"^harness generate (results/RUN)\b": r"{0}|notes\.jsonl",
     r"^harness serve results/(RUN)\b": r"'results/\S+' .*weights|{0}",
     r"^harness serve .*=(exports/\w+)\b": r"exports/",
@@ -70,7 +71,7 @@ NEEDS = {
     # Plugins of the package of examples, which is not installed here.
     r"\b(bitfit|influence|sparsity|distillation)\b": r"'{0}'",
     r"\b(commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",
-    r"\b(slurm)\b": r"'{0}'",
+    r"\b(srun)\b": r"'{0}'",
 }
 """Pattern of a command -> pattern of its error, which names what is missing here."""
 
@@ -221,7 +222,7 @@ def test_a_harness_command_works_or_says_what_is_missing(
     if "--executor" in words and not need(command):
         # Options are checked only, since there is no cluster to connect to.
         name, chosen = read_part(words[words.index("--executor") + 1])
-        pytest.importorskip(name)
+        pytest.importorskip({"slurm": "submitit"}.get(name, name))
         validate(installed().executors.find(name).load().Options, chosen, name)
         words += ["--executor", "local"]
     if words[0] == "sweep":

@@ -147,7 +147,7 @@ def used(
     command = [
         *("sweep", "--yes", "--out", str(results), "--timeout", "300"),
         *("--backbone", f"pegasus:{pegasus}", "--compressor", "bitfit+lprun"),
-        *("--task", "commit_messages", "--executor", "slurm:jobs=1,gpus=0,partition=night"),
+        *("--task", "commit_messages", "--executor", "srun:jobs=1,gpus=0,partition=night"),
         *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
     ]
     with pytest.MonkeyPatch.context() as patch:

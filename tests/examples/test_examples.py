@@ -166,4 +166,4 @@ def test_the_executor_says_where_there_is_no_slurm(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HarnessError, match="There is no srun here"):
-        open_executor("slurm:gpus=1", plugins)
+        open_executor("srun:gpus=1", plugins)
