@@ -1,5 +1,6 @@
 """Estimated memory against measurements of real training steps."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def test_estimated_tensor_bytes_are_within_20_percent_of_the_measured(name: str,
     spec, longest = longest_step(name)
     recipe = parse(text, installed().compressors)
     estimated = estimate(spec, backbone_of(name), recipe, longest)
+    gc.collect()  # Trainers of earlier tests, which would otherwise go while this one is measured.
     before = bytes_alive()
     trainer = load_trainer(resolve_run(spec, backbone_of(name), recipe))
     trainer.model.train()
