@@ -68,7 +68,7 @@ class Slurm(Executor[SlurmOptions]):
         self._tickets: list[_Ticket] = []
         self._order: dict[str, int] = {}
         self._expected = 0
-        self._known: _Known | None = None
+        self._known: _Known | HarnessError | None = None
         self._at_work: set[str] = set()
         self._stopped = False
 
@@ -90,13 +90,15 @@ class Slurm(Executor[SlurmOptions]):
         follower = Follower(array, index, on_event)
         with self._working(array.task_id(index)) as task:
             while True:
-                ended = follower.read(self._states.of(task))
+                state = self._states.of(task)
+                ended = follower.read(state)
                 if ended:
                     return ended
                 if self._stopped and self.options.detach:
                     on_event({"event": "left in the queue"})
                     return WorkerExit(code=130, place=follower.place)
-                clock.sleep(_READ_SECONDS)
+                waits = state == "PENDING" and not self._stopped
+                clock.sleep(max(_READ_SECONDS, self.options.poll / 3) if waits else _READ_SECONDS)
 
     def stop(self) -> None:
         """Cancel the jobs of this sweep, or leave them; submit no more."""
@@ -124,8 +126,14 @@ class Slurm(Executor[SlurmOptions]):
     def _find(self, job: Job) -> Place | None:
         """Return the place of a job of an earlier sweep that died, so that it is not doubled."""
         with self._turn:
+            if isinstance(self._known, HarnessError):  # Slurm is not asked again for each run.
+                raise self._known
             if self._known is None:
-                self._known = _look_up(job.results)
+                try:
+                    self._known = _look_up(job.results)
+                except HarnessError as error:
+                    self._known = error
+                    raise
             place = self._known.live.pop(job.id, None) or self._known.done.pop(job.id, None)
             if place:
                 self._expected -= 1
@@ -158,11 +166,7 @@ class Slurm(Executor[SlurmOptions]):
             return
         tickets.sort(key=lambda ticket: self._order.get(ticket.job.id, 0))
         try:
-            array = JobArray.create(
-                tickets[0].job.results, [ticket.job for ticket in tickets], self.options.logs
-            )
-            # Stored before it is submitted: if this process dies now, the name finds the array.
-            array.save_id(commands.submit(array, self.options.parameters()))
+            array = self._submit_array([ticket.job for ticket in tickets])
         except HarnessError as error:
             for ticket in tickets:
                 ticket.error = error
@@ -170,6 +174,22 @@ class Slurm(Executor[SlurmOptions]):
             for index, ticket in enumerate(tickets):
                 ticket.place = (array, index)
         self._turn.notify_all()
+
+    def _submit_array(self, jobs: Sequence[Job]) -> JobArray:
+        try:
+            # Stored before it is submitted: if this process dies now, its name finds the array.
+            array = JobArray.create(jobs[0].results, jobs, self.options.logs)
+        except OSError as error:
+            raise HarnessError(
+                f"The files of the jobs cannot be written: {error}.",
+                "Name another folder with --out FOLDER, or for the logs: logs=FOLDER",
+            ) from error
+        try:
+            array.save_id(commands.submit(array, self.options.parameters()))
+        except HarnessError:
+            array.delete()
+            raise
+        return array
 
 
 def _look_up(results: Path) -> _Known:

@@ -77,7 +77,7 @@ class Follower:
         for event in self._events.read():
             self._take(event)
         stopped = self._exit and self._exit["stopped"]
-        if self._exit and not stopped:
+        if self._exit and (not stopped or (self.outcome or {}).get("status") == "ok"):
             return self._end(self._exit, None)
         if self._exit and stopped == "SIGUSR2":
             return self._end(self._exit, "TIMEOUT")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -59,7 +60,8 @@ class JobArray:
         """
         name = f"harness-{uuid.uuid4().hex[:12]}"
         folder = results / FOLDER / name
-        folder.mkdir(parents=True)
+        for needed in (logs or folder, folder):
+            needed.mkdir(parents=True, exist_ok=True)
         record = ArrayRecord(
             name=name,
             created=datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -67,7 +69,6 @@ class JobArray:
             logs=(logs or folder).resolve(),
         )
         array = cls(folder, record)
-        array.record.logs.mkdir(parents=True, exist_ok=True)
         for index, job in enumerate(jobs):
             write_text(array._job(index), job.model_dump_json(indent=2) + "\n")
         array._save()
@@ -82,10 +83,14 @@ class JobArray:
             return None
         return cls(folder, record)
 
-    def save_id(self, job_id: str) -> None:
-        """Store the id that Slurm gave the array."""
+    def save_id(self, job_id: str | None) -> None:
+        """Store the id that Slurm gave the array; None stands for an unknown one."""
         self.record = self.record.model_copy(update={"job_id": job_id})
         self._save()
+
+    def delete(self) -> None:
+        """Delete the array, which Slurm does not have."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def job(self, index: int) -> Job:
         """Read the job of a run."""

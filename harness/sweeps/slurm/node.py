@@ -32,6 +32,9 @@ class NodeWorker(Local):
     def __init__(self) -> None:
         super().__init__(LocalOptions())
         self.stopped: str | None = None
+        """Signal by which Slurm stops this job, if it does."""
+        self.done = False
+        """True once the run has ended well."""
 
     def log(self, line: str) -> None:
         """Write a line to the job's log."""
@@ -57,6 +60,7 @@ def work(job: Job, worker: NodeWorker, events: IO[str]) -> WorkerExit:
     def send(event: Event) -> None:
         events.write(json.dumps({**event, "at": time.time()}) + "\n")
         events.flush()
+        worker.done = worker.done or event.get("status") == "ok"
 
     if events.tell():
         events.write("\n")  # The process before was possibly killed in the middle of a line.
@@ -97,7 +101,7 @@ def main() -> None:
         signal.signal(number, worker.on_signal)
     with array.events(index).open("a", encoding="utf-8") as events:
         worker_exit = work(array.job(index), worker, events)
-    if worker.stopped == "SIGTERM":
+    if worker.stopped == "SIGTERM" and not worker.done:
         requeue_if_preempted()
     sys.exit(worker_exit.code if worker_exit.code >= 0 else 128 - worker_exit.code)
 

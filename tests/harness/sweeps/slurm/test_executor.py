@@ -71,7 +71,7 @@ def watch(harness: Start, results: Path) -> Start:
     return lambda **environment: harness("sweep", "--watch", "--out", str(results), **environment)
 
 
-def until(ready: Callable[[], object], seconds: float = 120) -> None:
+def until(ready: Callable[[], object], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end
@@ -90,8 +90,15 @@ def states() -> dict[str, str]:
 
 
 def run(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, stderr = process.communicate(timeout=300)
+    _, stderr = process.communicate(timeout=600)
     return process.returncode, stderr
+
+
+def steps(count: int) -> list[str]:
+    """Return settings of a run that takes this many steps."""
+    # Never ended before by a score that does not improve.
+    given = {"train.max_steps": count, "train.epochs": count, "train.patience": count}
+    return [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
 
 
 def reports(results: Path) -> dict[str, Report]:
@@ -144,7 +151,7 @@ def test_the_cells_of_a_sweep_are_one_array_and_end_with_reports(
 def test_a_cancelled_job_is_an_interrupted_run_with_its_job_and_log_and_the_others_go_on(
     start: Start, results: Path
 ) -> None:
-    sweep = start("full,lprun,lora_ff", "array_parallelism=1")
+    sweep = start("full,lprun,lora_ff", "array_parallelism=1", *steps(60))
     until(lambda: trains(results, 3))
     (array,) = read_arrays(results)
     ask("scancel", array.task_id(0), array.task_id(1))  # One is at work, and one waits.
@@ -160,33 +167,75 @@ def test_a_cancelled_job_is_an_interrupted_run_with_its_job_and_log_and_the_othe
     assert "1 of 3 runs are done." in stderr
 
 
-def test_a_job_that_is_requeued_resumes_and_ends_like_one_left_in_peace(
-    start: Start, results: Path, finished_run: Any
+def test_a_job_that_is_requeued_or_has_to_make_room_resumes_from_its_training_state(
+    start: Start, results: Path
 ) -> None:
-    sweep = start("lora_ff+lprun", "partition=gpu")
-    until(lambda: trains(results, 4))
+    sweep = start("lora_ff+lprun", "partition=gpu", *steps(200))
+    until(lambda: trains(results, 10))
     (array,) = read_arrays(results)
     ask("scontrol", "requeue", array.task_id(0))
+    until(lambda: len(events(array, 0, "job")) == 2)
+    until(lambda: events(array, 0, "step")[-1]["step"] > 40 and len(events(array, 0, "exit")) == 1)
+    # It takes the whole node; the run has a minute to end by itself.
+    urgent = ["sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null"]
+    ask(*urgent, "--wrap", "sleep 1")
     code, stderr = run(sweep)
     assert code == 0, stderr
-    assert ", seed 0: requeued\n" in stderr
-    assert [event["restarts"] for event in events(array, 0, "job")] == [0, 1]
+    assert stderr.count(", seed 0: requeued\n") == 2
+    assert [event["restarts"] for event in events(array, 0, "job")] == [0, 1, 2]
+    assert [event["stopped"] for event in events(array, 0, "exit")] == ["SIGTERM", "SIGTERM", None]
     (folder,) = results.glob("[!.]*")
-    for name in ("predictions.jsonl", "history.jsonl"):
-        assert (folder / name).read_bytes() == (finished_run.folder / name).read_bytes()
-    assert read_report(folder).resumed
+    resumed = read_report(folder).resumed
+    assert [resumption.phase for resumption in resumed] == ["train", "train"]
+    assert 10 <= (resumed[0].step or 0) < (resumed[1].step or 0)
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 201))
+
+
+def test_the_time_limit_of_a_job_is_a_timeout_and_its_message_names_it(
+    start: Start, results: Path
+) -> None:
+    code, stderr = run(start("full", "time=1", *steps(100_000)))
+    assert code == 1, stderr
+    assert "seed 0: The job reached its time limit in Slurm. (Slurm job " in stderr
+    report = reports(results)["full"]
+    assert report.status == "timeout"
+    assert report.failure
+    assert report.failure.message == "It reached the time limit of the batch system."
+
+
+def test_a_partition_that_is_none_is_an_error_that_names_the_options(
+    start: Start, results: Path
+) -> None:
+    code, stderr = run(start("full,lprun", "partition=none"))
+    assert code == 2
+    assert "Error: Slurm refuses the jobs: " in stderr
+    assert "invalid partition" in stderr.lower()
+    assert "Correct the options of --executor slurm:" in stderr
+    assert "Traceback" not in stderr
+    assert read_arrays(results) == []
+    (results / "file").touch()
+    code, stderr = run(start("full,lprun", f"logs={results / 'file' / 'logs'}"))
+    assert code == 2
+    assert "Error: The files of the jobs cannot be written: " in stderr
 
 
 def test_a_sweep_whose_head_was_killed_finds_its_jobs_again_and_they_can_be_watched(
     start: Start, watch: Start, results: Path
 ) -> None:
     recipes = "full,lprun,lora_ff"
-    head = start(recipes, "array_parallelism=1")
+    head = start(recipes, "array_parallelism=1", *steps(60))
     until(lambda: trains(results, 2, index=1))  # One run is done, one at work, and one waits.
     head.send_signal(signal.SIGKILL)
     head.wait()
+    # It possibly died before it could store what Slurm answered.
+    (array,) = read_arrays(results)
+    assert array.record.job_id
+    array.save_id(None)
+    again = start(recipes, "array_parallelism=1", *steps(60))
+    until(lambda: read_arrays(results)[0].record.job_id)
     watching = watch()
-    code, stderr = run(start(recipes, "array_parallelism=1"))
+    code, stderr = run(again)
     assert code == 0, stderr
     assert {report.status for report in reports(results).values()} == {"ok"}
     assert not [report for report in reports(results).values() if report.resumed]
@@ -207,8 +256,7 @@ def test_a_sweep_whose_head_was_killed_finds_its_jobs_again_and_they_can_be_watc
 def test_ctrl_c_cancels_the_jobs_of_the_sweep_unless_it_detaches(
     start: Start, results: Path
 ) -> None:
-    long = ("--set", "train.max_steps=5000")
-    detached = start("full", "detach=true", *long)
+    detached = start("full", "detach=true", *steps(5000))
     until(lambda: read_arrays(results) and events(read_arrays(results)[0], 0, "job"))
     (array,) = read_arrays(results)
     detached.send_signal(signal.SIGINT)
@@ -216,7 +264,7 @@ def test_ctrl_c_cancels_the_jobs_of_the_sweep_unless_it_detaches(
     assert code == 130, stderr
     assert ", seed 0: left in the queue\n" in stderr
     assert states()[array.task_id(0)] == "RUNNING"
-    attached = start("full", "partition=gpu", *long)
+    attached = start("full", "partition=gpu", *steps(5000))
     until(lambda: trains(results, 2))
     attached.send_signal(signal.SIGINT)
     code, stderr = run(attached)
