@@ -103,7 +103,8 @@ class HarnessFile:
     def __init__(self, model: str, source: Path, out: Path, **loading: Any) -> None:
         self.source, self.out = source, out
         # Nothing is asked of the decoding: it is that of the run.
-        defaults = {"device": "cpu", "precision": "float32", "adapters": {}, "settings": {}}
+        defaults: dict[str, Any] = {"device": "cpu", "precision": "float32", "decoder": "harness"}
+        defaults |= {"adapters": {}, "settings": {}}
         self.job = FileJob(
             reference=model,
             loading={**defaults, **loading},
@@ -228,11 +229,13 @@ def main() -> None:
         contenders: dict[str, Predict] = {
             **peers,
             own: HarnessFile(str(folder), source, Path(name) / "out.jsonl"),
+            "harness, ctranslate2": HarnessFile(
+                str(folder), source, Path(name) / "converted.jsonl", decoder="ctranslate2"
+            ),
         }
         values = compare(contenders, list(peers), own, options.rounds)
     values["examples"] = options.examples
     values["decoding"] = loaded.model.generation_config.to_diff_dict()
-    values["not_measured"] = {"ctranslate2": "needs an export"}
     for name, contender in values["contenders"].items():
         print(f"{name:24} {contender['ratio']:.2f}x, {contender['equal_predictions']} equal")
     merge_record(options.out / FILE, "speed", values, options.quick)

@@ -19,13 +19,13 @@ class FileOptions(SuiteOptions):
     """Options of a task on your own data."""
 
     encoding: str | None = None
-    """Of text files, such as latin-1 or utf-16; by default UTF-8, or what a byte order mark
-    says."""
+    """Encoding of text files, such as latin-1 or utf-16; by default UTF-8, or what a byte order
+    mark says."""
     delimiter: str | None = None
-    """Between the cells of a CSV file: one character, or tab, comma, semicolon, pipe; by default
-    the one that is found."""
+    """Delimiter between the cells of a CSV file: one character, or tab, comma, semicolon, pipe; by
+    default the one that is found."""
     sheet: str | None = None
-    """Of a workbook; by default the first."""
+    """Sheet of a workbook; by default the first."""
 
 
 class FileTask(SuiteTask[FileOptions]):

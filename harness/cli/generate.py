@@ -56,21 +56,9 @@ def generate(
             show_default=False,
         ),
     ] = None,
-    prefix: Annotated[
-        str | None, typer.Option(help="Text before every source.", show_default="the model's")
-    ] = None,
-    max_source_length: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Longest source in tokens; longer ones are truncated.",
-            show_default="the model's",
-        ),
-    ] = None,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=DIR", help="Adapter for PEFT; repeatable.", show_default=False),
-    ] = None,
+    prefix: options.Prefix = None,
+    max_source_length: options.MaxSourceLength = None,
+    adapter: options.Adapters = None,
     adapter_column: Annotated[
         str | None,
         typer.Option(
@@ -96,14 +84,7 @@ def generate(
     window: Annotated[
         int, typer.Option(min=1, help="Records that are sorted by length and written together.")
     ] = 2048,
-    batch_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Tokens of a batch: each example's source and, for each beam, longest prediction.",
-            show_default="by device",
-        ),
-    ] = None,
+    batch_tokens: options.BatchTokens = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output, and start again.")
     ] = False,

@@ -67,6 +67,29 @@ Precision = Annotated[
         "--precision", "--dtype", help="Precision of matrix products: auto, float32 or bfloat16."
     ),
 ]
+Prefix = Annotated[
+    str | None, typer.Option(help="Text before every source.", show_default="the model's")
+]
+MaxSourceLength = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Longest source in tokens.",
+        show_default="the model's",
+    ),
+]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=DIR", help="Adapter for PEFT; repeatable.", show_default=False),
+]
+BatchTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Tokens of a batch: each text's source and, for each beam, longest prediction.",
+        show_default="by device",
+    ),
+]
 Decoder = Annotated[
     Literal["harness", "ctranslate2"],
     typer.Option(

@@ -35,10 +35,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=DIR", help="Adapter for PEFT; repeatable.", show_default=False),
-    ] = None,
+    adapter: options.Adapters = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,13 +46,8 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    prefix: Annotated[
-        str | None, typer.Option(help="Text before every source.", show_default="the model's")
-    ] = None,
-    max_source_length: Annotated[
-        int | None,
-        typer.Option(min=1, help="Longest source in tokens.", show_default="the model's"),
-    ] = None,
+    prefix: options.Prefix = None,
+    max_source_length: options.MaxSourceLength = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     decoder: options.Decoder = "harness",
@@ -65,14 +57,7 @@ def serve(
             min=0, help="Longest wait for others to share a batch, while the model is idle."
         ),
     ] = 10.0,
-    batch_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Tokens of a batch: each text's source and, for each beam, longest prediction.",
-            show_default="by device",
-        ),
-    ] = None,
+    batch_tokens: options.BatchTokens = None,
     max_texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = 64,
     max_characters: Annotated[
         int, typer.Option(min=1, help="Most characters of a request.")

@@ -59,7 +59,7 @@ def translate(
     predictions = dict(earlier or {})
     with tempfile.TemporaryDirectory() as folder:
         convert(model, tokenizer, Path(folder) / "converted")
-        search = Translation(
+        search = ConvertedModel(
             Path(folder) / "converted",
             tokenizer,
             search=model.generation_config,
@@ -75,7 +75,7 @@ def translate(
     return [predictions[i] for i in range(len(sources))]
 
 
-class Translation:
+class ConvertedModel:
     """A converted model that predicts batches of token ids.
 
     Args:

@@ -58,49 +58,15 @@ def generate(
     Returns:
         Texts without special tokens and without surrounding white space.
     """
-    predictions = generate_share(
-        model,
-        tokenizer,
-        sources,
-        settings,
-        shared_beams=shared_beams,
-        dtype=dtype,
-        earlier=earlier,
-        on_batch=on_batch,
-    )
-    return [predictions[i] for i in range(len(sources))]
-
-
-def generate_share(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    sources: Sequence[Sequence[int]],
-    settings: DecodingSettings,
-    *,
-    shared_beams: bool = False,
-    dtype: torch.dtype = torch.float32,
-    earlier: Mapping[int, str] | None = None,
-    on_batch: Callable[[dict[int, str]], None] | None = None,
-    rank: int = 0,
-    size: int = 1,
-) -> dict[int, str]:
-    """Return the predictions of one process's share of the sources, by the index of the source.
-
-    See ``generate`` for the other arguments. All processes must know the same earlier predictions.
-
-    Args:
-        rank: number of the process.
-        size: number of processes that divide the batches.
-    """
     predictions = dict(earlier or {})
     with searching(model, tokenizer, shared_beams=shared_beams, dtype=dtype) as search:
-        for batch in batches(sources, settings.batch_size, predictions)[rank::size]:
+        for batch in batches(sources, settings.batch_size, predictions):
             texts = search([sources[i] for i in batch], settings)
             decoded = dict(zip(batch, texts, strict=True))
             predictions |= decoded
             if on_batch:
                 on_batch(decoded)
-    return predictions
+    return [predictions[i] for i in range(len(sources))]
 
 
 @contextmanager
@@ -148,7 +114,7 @@ def searching_ids(
         def search(sources: Sequence[Sequence[int]], settings: DecodingSettings) -> Tensor:
             # Both contexts hold for the calling thread only.
             with torch.inference_mode(), _autocast(model, dtype):
-                ids, lengths = _pad(sources, model.generation_config.pad_token_id)
+                ids, lengths = pad_sources(sources, model.generation_config.pad_token_id)
                 ids, lengths = ids.to(model.device), lengths.to(model.device)
                 return find_best(model, ids, lengths, settings)
 
@@ -195,7 +161,8 @@ def describe_search(settings: DecodingSettings) -> list[str]:
     return [f"{name}:{written(value)}" for name, value in values.items() if name != "batch_size"]
 
 
-def _pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+def pad_sources(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Return token ids padded on the right, shape (rows, longest), and the length of each row."""
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.full((len(rows), int(lengths.max())), pad)
     for padded, row in zip(ids, rows, strict=True):

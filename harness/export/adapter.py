@@ -44,10 +44,6 @@ class Adapter(ExportForm):
 
     def validate(self, run: TrainedRun, request: ExportRequest) -> None:
         """Look at a model without weights: what it trains, and its structure without that."""
-        if request.quantization is not None:
-            raise HarnessError(
-                "An adapter is not quantized.", "--quantization belongs to --ctranslate2"
-            )
         if request.base is not None and request.rebuild:
             raise HarnessError("--rebuild writes no base.", "Leave out --base or --rebuild")
         if request.base is not None and request.base.is_relative_to(request.out):

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.export.forms import ExportForm, Written, find_form
+from harness.export.forms import FORM_OF_OPTION, ExportForm, Written, find_form
 from harness.export.manifest import FILE, ExportCheck, Form, Manifest
 from harness.export.request import Dtype, ExportRequest
 from harness.export.trained_run import TrainedRun, choose_run, open_run
 from harness.export.workspace import Workspace
 from harness.records.atomic import write_text
-from harness.spec.decoding import DecodingSettings
 
 
 def export_run(
@@ -40,11 +39,11 @@ def export_run(
         out: the folder to write.
         form: ``merged`` (a plain model of transformers), ``adapter`` (for PEFT) or ``ctranslate2``.
         dtype: data type of the stored weights: ``float32``, ``bfloat16`` or ``float16``.
-        base: of an adapter: a folder for its base, which several adapters of that structure share;
-            by default the folder ``base`` in ``out``.
-        rebuild: of an adapter: write a script that makes the base from the original, instead of
-            the base.
-        quantization: of a model of CTranslate2: for example ``int8``.
+        base: folder for the base of an adapter, which several adapters of that structure share; by
+            default the folder ``base`` in ``out``.
+        rebuild: write a script that makes the base of an adapter from the original, instead of the
+            base itself.
+        quantization: type of the weights of a model of CTranslate2, for example ``int8``.
         seed: the seed of the run; ``best`` is the one with the best value on the eval split.
         overwrite: replace an earlier export in ``out``.
         examples_in_card: quote examples of the test split in the model card.
@@ -71,6 +70,7 @@ def export_run(
         examples_in_card=examples_in_card,
     )
     writer = find_form(form)
+    _require_own_options(request)
     trained = open_run(choose_run(Path(run).expanduser(), seed))
     _require_safe(trained, dtype)
     writer.validate(trained, request)
@@ -106,6 +106,15 @@ def _fill(
     write_text(workspace.folder / FILE, manifest.model_dump_json(indent=2) + "\n")
 
 
+def _require_own_options(request: ExportRequest) -> None:
+    """Raise an error if an option belongs to another form."""
+    for option, form in FORM_OF_OPTION.items():
+        if getattr(request, option) and form != request.form:
+            raise HarnessError(
+                f"--{option} belongs to --{form}.", f"Leave it out, or export with --{form}"
+            )
+
+
 def _require_safe(run: TrainedRun, dtype: str) -> None:
     if dtype != "float32" and dtype not in run.backbone.safe_dtypes:
         safe = ", ".join(sorted(run.backbone.safe_dtypes))
@@ -117,8 +126,6 @@ def _require_safe(run: TrainedRun, dtype: str) -> None:
 
 def _describe(run: TrainedRun, form: Form, written: Written, check: ExportCheck) -> Manifest:
     report = run.report
-    names = DecodingSettings.model_fields
-    settings = {name: getattr(run.spec.test, name) for name in names}
     return Manifest(
         form=form,
         run=report.id,
@@ -129,7 +136,7 @@ def _describe(run: TrainedRun, form: Form, written: Written, check: ExportCheck)
         data_sha256=report.data.sha256 if report.data else None,
         prefix=run.prefix,
         max_source_length=run.max_source_length,
-        decoding=DecodingSettings.model_validate(settings),
+        decoding=run.spec.test.of_search(),
         dtype=written.dtype,
         layers_kept=report.layers_kept,
         base=written.base,

@@ -25,8 +25,8 @@ class Written(NamedTuple):
     Attributes:
         dtype: data type of the weights, or their quantization.
         weights_sha256: hash of the weights.
-        base: of an adapter: its base, relative to the adapter, or the original's name.
-        base_sha256: of an adapter: hash of the weights of its base; None if that is the original.
+        base: base of an adapter, relative to the adapter, or the original's name; else None.
+        base_sha256: hash of the weights of that base; None if that is the original.
     """
 
     dtype: str
@@ -90,6 +90,10 @@ FORMS = {
     "ctranslate2": "harness.export.translator:CTranslate2",
 }
 """Name of a form -> module and class; a module is imported when its form is used."""
+
+
+FORM_OF_OPTION = {"base": "adapter", "rebuild": "adapter", "quantization": "ctranslate2"}
+"""Option of an export -> the only form that has it."""
 
 
 def find_form(name: str) -> ExportForm:

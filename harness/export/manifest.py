@@ -78,10 +78,11 @@ class Manifest(Record):
     layers_kept: LayersKept | None = None
     """Layers of the original that the model has."""
     base: str | None = None
-    """Of an adapter: the folder of its base, relative to the adapter, or the original's name."""
+    """Folder of an adapter's base, relative to the adapter, or the original's name; null for other
+    forms."""
     base_sha256: str | None = None
-    """Of an adapter: hash of the weights of its base; null if that is the original, which
-    ``backbone_version`` identifies."""
+    """Hash of the weights of an adapter's base; null if that is the original, which
+    ``backbone_version`` identifies, and for other forms."""
     weights_sha256: str
     """Hash of the weights in this folder."""
     check: ExportCheck

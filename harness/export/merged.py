@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError
 from harness.export.check import check_torch
 from harness.export.forms import ExportForm, Written, tokenize_lines
 from harness.export.rebuild_base import weights_hash
@@ -31,14 +30,6 @@ class Merged(ExportForm):
 
     def validate(self, run: TrainedRun, request: ExportRequest) -> None:
         """Merge a model without weights, and compare its structure with transformers' own."""
-        if request.base is not None or request.rebuild:
-            raise HarnessError(
-                "A merged model has no base.", "--base and --rebuild belong to --adapter"
-            )
-        if request.quantization is not None:
-            raise HarnessError(
-                "A merged model is not quantized.", "--quantization belongs to --ctranslate2"
-            )
         require_mergeable(merged_skeleton(run), run.report.recipe)
 
     def write(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.data.examples import encode
+from harness.evaluation.decoding import pad_sources
 from harness.evaluation.library_search import library_search
 from harness.evaluation.predictions import PredictionRow, read_predictions
 from harness.export.trained_run import TrainedRun
@@ -121,7 +122,7 @@ def _predict(
     predictions: list[str] = []
     for start in range(0, len(sources), settings.batch_size):
         batch = sources[start : start + settings.batch_size]
-        ids, lengths = _padded(batch, model.config.pad_token_id)
+        ids, lengths = pad_sources(batch, model.config.pad_token_id)
         best = library_search(model, ids, lengths, settings)
         texts = run.tokenizer.batch_decode(best, skip_special_tokens=True)
         predictions += [text.strip() for text in texts]
@@ -130,11 +131,3 @@ def _predict(
 
 def _first(row: PredictionRow) -> str:
     return row.reference if isinstance(row.reference, str) else row.reference[0]
-
-
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.full((len(rows), int(lengths.max())), pad)
-    for padded, row in zip(ids, rows, strict=True):
-        padded[: len(row)] = torch.tensor(row)
-    return ids, lengths

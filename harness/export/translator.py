@@ -80,10 +80,6 @@ class CTranslate2(ExportForm):
     def validate(self, run: TrainedRun, request: ExportRequest) -> None:
         """Check the quantization, the search and the structure of the merged model."""
         require_ctranslate2()
-        if request.base is not None or request.rebuild:
-            raise HarnessError(
-                "A model of CTranslate2 has no base.", "--base and --rebuild belong to --adapter"
-            )
         if request.dtype != "float32":
             raise HarnessError(
                 "The weights of a model of CTranslate2 have the type of its quantization.",

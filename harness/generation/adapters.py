@@ -10,13 +10,13 @@ from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 
+from harness.backbones.adapter import CONFIG, WEIGHTS
 from harness.errors import HarnessError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_HINT = f"Give a folder with {_CONFIG} and {_WEIGHTS}."
+_HINT = f"Give a folder with {CONFIG} and {WEIGHTS}."
 
 
 def add_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
@@ -34,7 +34,7 @@ def add_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
     """
     from safetensors.torch import load_file
 
-    for file in (_CONFIG, _WEIGHTS):
+    for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise HarnessError(
                 f"The adapter {name!r} cannot be loaded: {str(folder)!r} has no {file}.", _HINT
@@ -44,7 +44,7 @@ def add_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
         config = PeftConfig.from_pretrained(str(folder))
         weights = {
             key.removeprefix("base_model.model."): tensor
-            for key, tensor in load_file(folder / _WEIGHTS).items()
+            for key, tensor in load_file(folder / WEIGHTS).items()
         }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # About several adapters, and about old names.

@@ -14,8 +14,8 @@ from harness.export.manifest import Manifest, read_manifest
 from harness.export.stock_model import generation_settings
 from harness.export.trained_run import choose_run, open_run
 from harness.generation.adapters import add_adapter
+from harness.generation.converted_model import convert_text_model, open_converted
 from harness.generation.text_model import TextModel, TorchTextModel, Usage
-from harness.generation.translated_model import convert_text_model, open_translated
 from harness.records.run_folder import REPORT
 from harness.spec.decoding import DecodingSettings
 from harness.training.resolved_run import choose_device, choose_dtype
@@ -106,7 +106,7 @@ def load_text_model(
         )
     if manifest is not None and converted:
         folder = Path(reference).expanduser()
-        return open_translated(folder, adjusted(usage_of(manifest)), chosen_device.type)
+        return open_converted(folder, adjusted(usage_of(manifest)), chosen_device.type)
     parts = _read(reference)
     usage = adjusted(parts.usage)
     if decoder == "ctranslate2":
@@ -182,7 +182,7 @@ def _holds_runs(folder: Path) -> bool:
 
 def _read_run(place: Path) -> _Parts:
     run = open_run(choose_run(place))
-    usage = Usage(run.report.id, run.prefix, run.max_source_length, decoding_of(run.spec.test))
+    usage = Usage(run.report.id, run.prefix, run.max_source_length, run.spec.test.of_search())
     decoding = run.report.decoding or ""
     precision = next((p for p in ("float32", "bfloat16") if f"|{p}|" in decoding), "auto")
     compressors = tuple(run.recipe.compressors)
@@ -201,12 +201,6 @@ def _read_published(reference: str, manifest: Manifest | None) -> _Parts:
         longest = backbone.longest_sequence() or min(tokenizer.model_max_length, 512)
         usage = Usage(backbone.name, "", longest, settings)
     return _Parts(model, tokenizer, usage, backbone, "auto")
-
-
-def decoding_of(settings: DecodingSettings) -> DecodingSettings:
-    """Return the settings of the search alone, of a group that has further settings."""
-    names = DecodingSettings.model_fields
-    return DecodingSettings.model_validate({name: getattr(settings, name) for name in names})
 
 
 def settings_of(config: GenerationConfig) -> DecodingSettings:

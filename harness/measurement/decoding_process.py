@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness import clock
-from harness.errors import OutOfMemoryError
 from harness.measurement.decoding_work import FrozenDecoding, Sources
 from harness.measurement.memory import memory_reached
-from harness.measurement.request_server import ProcessEndedError, RequestServer, Service
+from harness.measurement.recipe_process import RecipeProcess
+from harness.measurement.request_server import Service
 from harness.spec.decoding import DecodingSettings
 from harness.spec.run_spec import RunSpec
 
@@ -41,7 +40,7 @@ class DecodingWindow(NamedTuple):
     """The batch; None if it was not requested."""
 
 
-class DecodingProcess:
+class DecodingProcess(RecipeProcess):
     """Decodes with a recipe's merged model in a fresh process of its own; a context manager.
 
     The process starts to load the model at once, and ``wait`` waits for it, so that two of them
@@ -53,10 +52,9 @@ class DecodingProcess:
     """
 
     def __init__(self, spec: RunSpec, work: FrozenDecoding) -> None:
-        self.recipe = spec.recipe
+        super().__init__(spec.recipe, _DecodingService)
         self.sizes: Sizes
-        self._server = RequestServer(_DecodingService)
-        self._server.send("prepare", spec, work)
+        self._send("prepare", spec, work)
 
     def wait(self) -> None:
         """Wait until the model is loaded and merged."""
@@ -74,41 +72,6 @@ class DecodingProcess:
         """
         static, peak = self._ask("memory")
         return static, peak
-
-    def kill(self) -> None:
-        """End the process at once, from any thread; a method that waits for it raises an error."""
-        self._server.kill()
-
-    def close(self) -> None:
-        """End the process."""
-        self._server.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:  # The process may still be busy, and nobody reads its answer.
-            self.kill()
-        self.close()
-
-    def _ask(self, request: str, *arguments: object) -> Any:
-        self._server.send(request, *arguments)
-        return self._receive()
-
-    def _receive(self) -> Any:
-        try:
-            return self._server.receive()
-        except ProcessEndedError as error:
-            if error.code == -9:
-                raise OutOfMemoryError(f"The process of {self.recipe} was killed.") from error
-            raise RuntimeError(
-                f"The process of {self.recipe} ended with code {error.code}."
-            ) from error
 
 
 class _DecodingService(Service):

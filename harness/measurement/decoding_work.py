@@ -64,9 +64,7 @@ def freeze_decoding(frozen: FrozenSchedule, settings: DecodingSettings) -> Froze
     tokens = max(1, min(settings.max_new_tokens, round(frozen.mean_target_tokens)))
     fixed = {"max_new_tokens": tokens, "min_new_tokens": tokens}
     return FrozenDecoding(
-        settings=DecodingSettings.model_validate(
-            {**settings.model_dump(include=set(DecodingSettings.model_fields)), **fixed}
-        ),
+        settings=DecodingSettings.model_validate({**settings.of_search().model_dump(), **fixed}),
         sources=list(islice(cycle(sources), MOST_EXAMPLES)),
         batch=list(islice(cycle(sources), settings.batch_size)),
         longest=list(islice(cycle(longest), settings.batch_size)),

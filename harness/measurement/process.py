@@ -6,13 +6,13 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from harness import clock
-from harness.errors import NotMeasurableError, OutOfMemoryError
+from harness.errors import NotMeasurableError
 from harness.measurement.memory import memory_reached
-from harness.measurement.request_server import ProcessEndedError, RequestServer, Service
+from harness.measurement.recipe_process import RecipeProcess
+from harness.measurement.request_server import Service
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step, prefetch
 
@@ -32,7 +32,7 @@ _MANY_STEPS = 10_000
 beginning of the training."""
 
 
-class MeasuredProcess:
+class MeasuredProcess(RecipeProcess):
     """Trains a recipe in a fresh process of its own; a context manager.
 
     Two of them can take turns on the same steps (A B B A) without sharing an allocator, a thread
@@ -61,8 +61,7 @@ class MeasuredProcess:
         # The profiler that counts tensor bytes would otherwise write to the user's terminal.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        self._server = RequestServer(_TrainingService)
-        self.recipe = spec.recipe
+        super().__init__(spec.recipe, _TrainingService)
         self.engine: str
         self.attention: str
         self.layers_kept: LayersKept
@@ -108,37 +107,6 @@ class MeasuredProcess:
         """Generate predictions for the sources and return the seconds."""
         seconds: float = self._ask("decode", sources, settings)
         return seconds
-
-    def kill(self) -> None:
-        """End the process at once, from any thread; a method that waits for it raises an error."""
-        self._server.kill()
-
-    def close(self) -> None:
-        """End the process."""
-        self._server.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None:  # The process may still be busy, and nobody reads its answer.
-            self.kill()
-        self.close()
-
-    def _ask(self, request: str, *arguments: object) -> Any:
-        try:
-            return self._server.request(request, *arguments)
-        except ProcessEndedError as error:
-            if error.code == -9:
-                raise OutOfMemoryError(f"The process of {self.recipe} was killed.") from error
-            raise RuntimeError(
-                f"The process of {self.recipe} ended with code {error.code}."
-            ) from error
 
 
 class _TrainingService(Service):

@@ -16,7 +16,7 @@ from harness.reporting.inference_row import inference_legend, inference_notes
 from harness.reporting.members import Members
 from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.reporting.wording import LEAD_BASELINE, LESS_IS_BETTER, heading, meanings, not_measured
-from harness.spec.run_spec import BASELINE, VARIED, read_toml
+from harness.spec.run_spec import BASELINE, VARIED, RunSpec, read_toml
 
 _NAMED = 3
 """Number of runs that a note names."""
@@ -210,15 +210,25 @@ def settings_difference(earlier: Path, later: Path) -> str:
         The text, with a space before it; empty if a run's settings cannot be read.
     """
     try:
-        before, after = (_flat(read_toml(folder / SPEC)) for folder in (earlier, later))
+        # A setting that a spec lacks had its default: older versions did not know it.
+        defaults = _flat(RunSpec().model_dump(mode="json"))
+        before, after = (
+            {**defaults, **_flat(read_toml(folder / SPEC))} for folder in (earlier, later)
+        )
     except HarnessError:
         return ""
     different = [
-        f"{key} {before.get(key, 'unset')} there, {after.get(key, 'unset')} here"
+        f"{key} {_shown(before.get(key))} there, {_shown(after.get(key))} here"
         for key in sorted({*before, *after})
         if before.get(key) != after.get(key) and key.partition(".")[0] not in VARIED
     ]
     return f" ({'; '.join(different)})" if different else ""
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "unset"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.evaluation.decoding import generate_share
+from harness.evaluation.decoding import batches, searching
 from harness.running.setup import Setup
 from harness.spec.decoding import DecodingSettings
 from harness.training.exchange import bytes_from_main, merged
@@ -42,19 +42,17 @@ def predict_together(
             others.
     """
     texts = json.loads(bytes_from_main(processes, json.dumps(dict(earlier or {})).encode()))
-    predicted = {int(index): text for index, text in texts.items()}
-    own = generate_share(
-        model,
-        tokenizer,
-        sources,
-        settings,
-        shared_beams=run.backbone.shared_beams,
-        dtype=run.dtype,
-        earlier=predicted,
-        on_batch=on_batch,
-        rank=processes.rank,
-        size=processes.size,
-    )
+    own = {int(index): text for index, text in texts.items()}
+    left = batches(sources, settings.batch_size, own)[processes.rank :: processes.size]
+    with searching(
+        model, tokenizer, shared_beams=run.backbone.shared_beams, dtype=run.dtype
+    ) as search:
+        for batch in left:
+            found = search([sources[index] for index in batch], settings)
+            decoded = dict(zip(batch, found, strict=True))
+            own |= decoded
+            if on_batch:
+                on_batch(decoded)
     together = merged(processes, own)
     others = {index: text for index, text in together.items() if index not in own}
     if on_batch and others:

@@ -43,6 +43,11 @@ class DecodingSettings(Options):
     batch_size: int = Field(16, ge=1)
     """Examples decoded at once. It changes speed and memory, not the predictions."""
 
+    def of_search(self) -> DecodingSettings:
+        """Return the settings of the search alone, without those that a subclass adds."""
+        names = set(DecodingSettings.model_fields)
+        return DecodingSettings.model_validate(self.model_dump(include=names))
+
     @field_validator("min_new_tokens")
     @classmethod
     def _fits(cls, value: int, info: ValidationInfo) -> int:

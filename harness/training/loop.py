@@ -124,7 +124,8 @@ class _Loop:
         log = TrainingLog(self.folder / HISTORY, self.observers.step_done, behind)
         trainer.model.train()
         processes = trainer.processes
-        bytes_from_main(processes, training_state(self.folder))
+        if processes.size > 1:
+            bytes_from_main(processes, training_state(self.folder))
         steps = self.schedule.steps(now.step, left)
         first = now.step
         for step, batches in prefetch(steps, trainer.engine.collate, processes.share):

@@ -43,7 +43,7 @@ CODE = ["harness", "compressors", "tasks", "benchmarks", "scripts", "examples", 
 DOCUMENTED = [folder for folder in CODE if folder != "tests"]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/**/*.md"]
 
-QUESTION = re.compile(r"(What|Which|Where|How|Whether|When|Say)\b")
+QUESTION = re.compile(r"(What|Which|Where|How|Whether|When|Say|Of)\b")
 """First words that make a docstring a riddle: it begins with a verb or a noun instead."""
 
 

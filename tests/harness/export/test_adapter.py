@@ -21,6 +21,7 @@ from harness.export.peft_adapter import read_updates, save_adapter, strip
 MakeRun = Callable[..., Path]
 
 
+@pytest.mark.slow
 def test_adapters_of_one_structure_share_a_base(make_run: MakeRun, tmp_path: Path) -> None:
     base = tmp_path / "base"
     first = make_run("bart", "lora_ff+lprun")

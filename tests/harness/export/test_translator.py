@@ -13,8 +13,8 @@ from harness import HarnessError, folder_hash
 from harness.evaluation.ctranslate import require_settings
 from harness.export.manifest import Manifest, read_manifest
 from harness.export.translator import LIMITS
+from harness.generation.converted_model import ConvertedTextModel
 from harness.generation.loading import load_text_model
-from harness.generation.translated_model import TranslatedTextModel
 from harness.spec.decoding import DecodingSettings
 
 pytest.importorskip("ctranslate2")
@@ -55,7 +55,7 @@ def test_the_export_is_a_text_model_with_the_measured_use(
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     settings = {"beams": 1}
     with load_text_model(str(folder), settings=settings) as model:
-        assert isinstance(model, TranslatedTextModel)
+        assert isinstance(model, ConvertedTextModel)
         assert model.usage.prefix == manifest_of(folder).prefix
         ids, truncated = model.encode([row["source"] for row in rows])
         assert truncated

@@ -145,6 +145,7 @@ def test_without_time_the_least_is_measured_and_no_batch(
     assert found.latency.seconds == pytest.approx(SLEPT * LAYERS * found.output_tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_processes")
 def test_a_known_allocation_reads_as_the_right_peak(measure: Callable[..., Inference]) -> None:
     found = measure("slow_layers:mebibytes=256", "slow_layers", budget=0, beams=1, batch_size=1)

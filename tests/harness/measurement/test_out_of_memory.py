@@ -37,6 +37,7 @@ def address_space_of_small_recipe() -> int:
     return int(fields["VmPeak"].split()[0]) * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_processes")
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs Linux' prlimit and /proc")
 def test_a_recipe_that_does_not_fit_is_a_row_and_the_next_is_measured(

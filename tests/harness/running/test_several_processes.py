@@ -116,6 +116,7 @@ def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch
     assert not is_launched()
 
 
+@pytest.mark.slow
 def test_an_error_is_printed_once(short_run: list[str], tmp_path: Path, strangers: Path) -> None:
     arguments = [*short_run[1:], "--set", "metrics=beauty"]
     words: list[Any] = [sys.executable, *ONE, "run", "--nproc", "2", *arguments, "--out", tmp_path]

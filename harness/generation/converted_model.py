@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, first_line
-from harness.evaluation.ctranslate import Translation, convert, require_settings
+from harness.evaluation.ctranslate import ConvertedModel, convert, require_settings
 from harness.generation.text_model import TextModel, Usage
 from harness.spec.decoding import DecodingSettings
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-class TranslatedTextModel(TextModel):
-    """A model of CTranslate2. It has no adapters.
+class ConvertedTextModel(TextModel):
+    """A model that was converted for CTranslate2. It has no adapters.
 
     Args:
         folder: the converted model.
@@ -47,7 +47,7 @@ class TranslatedTextModel(TextModel):
         super().__init__(tokenizer, usage)
         require_settings(usage.settings)
         self._temporary = temporary
-        self._translation = Translation(
+        self._converted = ConvertedModel(
             folder,
             tokenizer,
             search=search,
@@ -66,7 +66,7 @@ class TranslatedTextModel(TextModel):
             raise HarnessError(
                 "CTranslate2 has no adapters to switch between.", "Leave out --adapter."
             )
-        return self._translation.predict(sources, settings or self.usage.settings)
+        return self._converted.predict(sources, settings or self.usage.settings)
 
     def close(self) -> None:
         """Delete the temporary folder, if there is one."""
@@ -74,7 +74,7 @@ class TranslatedTextModel(TextModel):
             self._temporary.cleanup()
 
 
-def open_translated(folder: Path, usage: Usage, device: str) -> TranslatedTextModel:
+def open_converted(folder: Path, usage: Usage, device: str) -> ConvertedTextModel:
     """Load an export for CTranslate2.
 
     Args:
@@ -95,7 +95,7 @@ def open_translated(folder: Path, usage: Usage, device: str) -> TranslatedTextMo
             f"The export {str(folder)!r} cannot be read: {first_line(error)}.",
             "Export the run again: harness export RUN --ctranslate2 --out FOLDER",
         ) from error
-    return TranslatedTextModel(folder, tokenizer, usage, search=search, device=device)
+    return ConvertedTextModel(folder, tokenizer, usage, search=search, device=device)
 
 
 def convert_text_model(
@@ -103,7 +103,7 @@ def convert_text_model(
     tokenizer: PreTrainedTokenizerBase,
     usage: Usage,
     device: torch.device,
-) -> TranslatedTextModel:
+) -> ConvertedTextModel:
     """Convert a model in float32 into a temporary folder, and load it with CTranslate2.
 
     Args:
@@ -119,7 +119,7 @@ def convert_text_model(
     place = TemporaryDirectory()
     folder = Path(place.name) / "converted"
     convert(model, tokenizer, folder)
-    return TranslatedTextModel(
+    return ConvertedTextModel(
         folder,
         tokenizer,
         usage,
