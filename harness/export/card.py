@@ -190,7 +190,7 @@ def _example(row: PredictionRow) -> str:
 
 
 def _numbers(layers: Sequence[int]) -> str:
-    """Write 1, 2, 3, 5 as 1-3, 5."""
+    """Return numbers as text, with runs shortened: 1, 2, 3, 5 is ``1-3, 5``."""
     spans: list[list[int]] = []
     for number in layers:
         if spans and spans[-1][-1] == number - 1:

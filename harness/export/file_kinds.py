@@ -34,7 +34,7 @@ class FileBytes(Record):
 
     @property
     def total(self) -> int:
-        """Return the bytes of all files."""
+        """Return the bytes of all kinds together."""
         return self.weights + self.tokenizer + self.settings + self.other
 
 

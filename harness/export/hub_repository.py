@@ -20,7 +20,7 @@ _PART = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
 
 
 class Commit(NamedTuple):
-    """A commit.
+    """Commit of an upload.
 
     Attributes:
         url: its address.

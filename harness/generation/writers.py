@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,15 +80,22 @@ class _BytesWriter(Writer):
         return data
 
     def rewind(self, position: int) -> None:
-        """Cut the partial output."""
+        """Remove the bytes after a position."""
         self._partial.touch()
         os.truncate(self._partial, position)
         self.position = position
 
     def finish(self, path: Path, columns: Sequence[str]) -> tuple[str, ...]:
-        """Link the partial output, which is the whole one."""
+        """Give the partial output, which is complete now, a second name.
+
+        It keeps the first one until the output is in place, so that a command that is killed in
+        between can resume.
+        """
         self._partial.touch()
-        os.link(self._partial, path)
+        try:
+            os.link(self._partial, path)
+        except OSError:  # Some file systems have no hard links.
+            shutil.copyfile(self._partial, path)
         return ()
 
 
@@ -200,5 +208,5 @@ class StreamWriter(Writer):
         """Do nothing."""
 
     def finish(self, path: Path, columns: Sequence[str]) -> tuple[str, ...]:
-        """Do nothing: all is written."""
+        """Return no notes: the whole output has been written already."""
         return ()

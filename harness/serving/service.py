@@ -132,7 +132,7 @@ class Service:
                 raise RefusalError(503, "timeout", message, wait) from None
 
     def _check(self, texts: Sequence[str]) -> None:
-        """Check all that needs no tokenizer."""
+        """Refuse texts that are too many or too long, or while there is no room for more."""
         if self.draining:
             raise RefusalError(503, "draining", "The server ends; try again later.", 5.0)
         _check_size(texts, self.limits)

@@ -416,6 +416,19 @@ def test_arrow_files_are_read_in_batches(upper: Any, tmp_path: Path) -> None:
     assert [(row["n"], row["prediction"]) for row in rows] == [(n, f"T{n}") for n in range(700)]
 
 
+def test_a_file_system_without_hard_links_gets_the_output_too(
+    upper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("operation not supported")
+
+    (tmp_path / "in.txt").write_text("a\nb\n")
+    monkeypatch.setattr("os.link", refuse)
+    run(upper(), tmp_path / "in.txt", tmp_path / "out.txt")
+    assert (tmp_path / "out.txt").read_text() == "A\nB\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.txt"]
+
+
 def test_an_empty_input_gives_an_empty_output(upper: Any, tmp_path: Path) -> None:
     from pyarrow import parquet
 
