@@ -15,9 +15,9 @@ from work import Case, demo_batches
 from harness.api.backbone import Weights
 from harness.api.recipe import Recipe
 from harness.spec.run_spec import RunSpec
+from harness.training.build import load_trainer
 from harness.training.resolved_run import choose_device, resolve_run
 from harness.training.schedule import Step, prefetch
-from harness.training.trainer import load_trainer
 
 
 @dataclass(frozen=True)

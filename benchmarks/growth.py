@@ -38,9 +38,9 @@ from harness.measurement.probe import freeze
 from harness.records.atomic import write_text
 from harness.spec.run_spec import RunSpec
 from harness.spec.setting_groups import ProbeSettings
+from harness.training.build import load_trainer
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule
-from harness.training.trainer import load_trainer
 
 FILE, CHART = "growth.json", "growth.svg"
 TARGET = 64

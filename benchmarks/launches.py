@@ -34,9 +34,9 @@ from harness.data.examples import Example
 from harness.model.composition import compose
 from harness.records.report import LayersKept
 from harness.spec.run_spec import RunSpec
+from harness.training.build import build_trainer, parameters_of
 from harness.training.engines.padded import PaddedEngine
 from harness.training.resolved_run import resolve_run
-from harness.training.trainer import build_trainer, parameters_of
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
 SHAPES = ("t5-large", "bart-large")

@@ -23,6 +23,7 @@ class Full(Compressor[FullOptions]):
     """Trains every weight of the backbone."""
 
     stage: ClassVar[Stage] = Stage.STRUCTURE
+    graph_safe: ClassVar[bool] = True
     Options = FullOptions
     conflicts: ClassVar[frozenset[str]] = frozenset({"*"})
 

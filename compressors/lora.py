@@ -36,6 +36,7 @@ class Lora(Compressor[LoraOptions]):
     """Freezes the model and trains low-rank updates of the modules with given roles."""
 
     stage: ClassVar[Stage] = Stage.ADAPTER
+    graph_safe: ClassVar[bool] = True
     Options = LoraOptions
     roles: ClassVar[tuple[Role, ...]]
 

@@ -51,6 +51,7 @@ class LayerPruning(Compressor[LayerPruningOptions]):
     """Drops layers of the encoder and the decoder, and trains the rest."""
 
     stage: ClassVar[Stage] = Stage.STRUCTURE
+    graph_safe: ClassVar[bool] = True
     Options = LayerPruningOptions
 
     def apply(

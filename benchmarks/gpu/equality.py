@@ -74,8 +74,8 @@ def gradients(shape: str, recipe: str, device: str, precision: str, packing: str
 
     from gpu.device_weights import new_case
     from harness.spec.run_spec import RunSpec
+    from harness.training.build import load_trainer
     from harness.training.resolved_run import resolve_run
-    from harness.training.trainer import load_trainer
 
     case = new_case(shape, recipe, device)
     settings = {"precision": precision, "packing": packing}

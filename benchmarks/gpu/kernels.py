@@ -209,8 +209,8 @@ def profile_harness(shape: str, recipe: str, device: str, batch: int) -> dict[st
 
     from gpu.device_weights import new_case
     from harness.spec.run_spec import RunSpec
+    from harness.training.build import load_trainer
     from harness.training.resolved_run import resolve_run
-    from harness.training.trainer import load_trainer
 
     case = new_case(shape, recipe, device, batch=batch)
     spec = RunSpec.model_validate(

@@ -21,6 +21,7 @@ class BitFit(Compressor[BitFitOptions]):
     """Trains biases, and by default norms."""
 
     stage: ClassVar[Stage] = Stage.ADAPTER
+    graph_safe: ClassVar[bool] = True
     Options = BitFitOptions
     # LoRA would freeze the biases again.
     conflicts: ClassVar[frozenset[str]] = frozenset({"lora_ff", "lora_qv"})

@@ -52,12 +52,16 @@ class Compressor(ABC, Generic[OptionsT]):
         conflicts: names of compressors that cannot be in the same recipe.
         needs: what it asks for: "data" for calibration examples, "hidden_states" and "teacher" for
             its loss. Nothing else is given.
+        graph_safe: whether a training step may be recorded as a CUDA graph with it: what it adds to
+            the model is operations on the device, the same in every step, without Python code that
+            must run again.
     """
 
     stage: ClassVar[Stage]
     Options: type[OptionsT]
     conflicts: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[Need]] = frozenset()
+    graph_safe: ClassVar[bool] = False
 
     def __init__(self, name: str, options: OptionsT) -> None:
         self.name = name

@@ -16,9 +16,9 @@ from harness.measurement.memory import resident, trim_heap
 from harness.model.composition import count_parameters
 from harness.records.profile import MemoryEstimate
 from harness.records.report import LayersKept
+from harness.training.build import build_trainer, parameters_of
 from harness.training.resolved_run import ResolvedRun
 from harness.training.schedule import Step
-from harness.training.trainer import build_trainer, parameters_of
 
 
 def try_to_estimate(

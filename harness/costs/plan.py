@@ -20,9 +20,9 @@ from harness.records.profile import BatchesOf, MemoryEstimate
 from harness.records.record import Record
 from harness.records.report import LayersKept, Parameters
 from harness.spec.run_spec import RunSpec
+from harness.training.build import parameters_of
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Step
-from harness.training.trainer import parameters_of
 
 if TYPE_CHECKING:
     from harness.costs.batches import Batches

@@ -19,7 +19,8 @@ from harness.records.reasons import explain_nulls
 from harness.spec.run_spec import BASELINE, RunSpec
 from harness.spec.setting_groups import ProbeSettings
 from harness.statistics.intervals import geometric_mean_interval
-from harness.training.schedule import Schedule, Step, schedule_hash
+from harness.training.engines.shapes import BatchSize
+from harness.training.schedule import SAMPLED_STEPS, Schedule, Step, schedule_hash, step_sizes
 
 OnProgress = Callable[[], None]
 
@@ -40,6 +41,7 @@ class FrozenSchedule:
         longest: the examples with the most tokens, as one optimizer step.
         calibration: the examples that compressors may look at.
         total_steps: optimizer steps of the whole training; None if there is none.
+        sizes: sizes of the batches of the whole training, or of its first ones.
     """
 
     warmup: int
@@ -49,6 +51,7 @@ class FrozenSchedule:
     longest: Step
     calibration: CalibrationData
     total_steps: int | None = None
+    sizes: Sequence[BatchSize] = ()
 
     @property
     def mean_source_tokens(self) -> float:
@@ -77,6 +80,7 @@ def freeze(schedule: Schedule, settings: ProbeSettings, synthetic: bool = False)
         list(schedule.steps(0, count)),
         longest_step(schedule),
         CalibrationData.sample(schedule.examples, schedule.seed, synthetic),
+        sizes=step_sizes(schedule.steps(0, max(count, SAMPLED_STEPS))),
     )
 
 
@@ -116,7 +120,12 @@ def probe_speed(
 def measured_process(spec: RunSpec, frozen: FrozenSchedule) -> MeasuredProcess:
     """Start a process that trains a spec's recipe on a frozen schedule."""
     return MeasuredProcess(
-        spec, frozen.steps, frozen.longest, frozen.calibration, frozen.total_steps
+        spec,
+        frozen.steps,
+        frozen.longest,
+        frozen.calibration,
+        frozen.total_steps,
+        frozen.sizes,
     )
 
 
@@ -176,6 +185,7 @@ def measure_speed_of(
         speed.noise_floor = noise_floor(baseline_seconds)
         speed.baseline = f"{baseline.recipe} on the same batches, interleaved"
     speed.parts = process.time_parts(frozen.warmup, frozen.window)
+    explain_nulls(speed, "a step is one CUDA graph", "parts")
     return speed
 
 

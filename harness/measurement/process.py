@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.records.measurements import Energy, Memory, MemoryParts, TimeParts
     from harness.records.report import LayersKept, Parameters
     from harness.spec.decoding import DecodingSettings
+    from harness.training.engines.shapes import BatchSize
     from harness.training.trainer import Trainer
 
 _MANY_STEPS = 10_000
@@ -44,6 +45,8 @@ class MeasuredProcess(RecipeProcess):
         longest: the step that memory is measured on.
         calibration: the examples that compressors may look at; None gives them random tokens.
         total_steps: optimizer steps of the training that the steps stand for, if known.
+        sizes: sizes of that training's batches, from which shapes for CUDA graphs are chosen;
+            empty launches each kernel on its own.
 
     Raises:
         OutOfMemoryError: the process ran out of memory; also raised by every method.
@@ -57,6 +60,7 @@ class MeasuredProcess(RecipeProcess):
         longest: Step,
         calibration: CalibrationData | None = None,
         total_steps: int | None = None,
+        sizes: Sequence[BatchSize] = (),
     ) -> None:
         # The profiler that counts tensor bytes would otherwise write to the user's terminal.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -68,7 +72,7 @@ class MeasuredProcess(RecipeProcess):
         self.parameters: Parameters
         try:
             self.engine, self.attention, self.layers_kept, self.parameters = self._ask(
-                "prepare", spec, list(steps), longest, calibration, total_steps
+                "prepare", spec, list(steps), longest, calibration, total_steps, list(sizes)
             )
         except BaseException:
             self.close()
@@ -93,9 +97,12 @@ class MeasuredProcess(RecipeProcess):
         memory: Memory = self._ask("memory", steps)
         return memory
 
-    def time_parts(self, first: int, count: int) -> TimeParts:
-        """Return the mean time of each part of a step, over ``count`` steps from ``first`` on."""
-        parts: TimeParts = self._ask("time_parts", first, count)
+    def time_parts(self, first: int, count: int) -> TimeParts | None:
+        """Return the mean time of each part of a step, over ``count`` steps from ``first`` on.
+
+        None if a step is a CUDA graph, which has no parts that could be timed.
+        """
+        parts: TimeParts | None = self._ask("time_parts", first, count)
         return parts
 
     def memory_parts(self) -> MemoryParts:
@@ -127,11 +134,12 @@ class _TrainingService(Service):
         longest: Step,
         calibration: CalibrationData | None,
         total_steps: int | None,
+        sizes: Sequence[BatchSize],
     ) -> tuple[str, str, LayersKept, Parameters]:
         """Build the trainer; return its engine, attention, kept layers and parameter counts."""
         from harness.api.plugins import installed
+        from harness.training.build import load_trainer
         from harness.training.resolved_run import resolve_run
-        from harness.training.trainer import load_trainer
 
         self.steps, self.longest = steps, longest
         plugins = installed()
@@ -145,8 +153,24 @@ class _TrainingService(Service):
         total_steps = total_steps or spec.train.max_steps or _MANY_STEPS
         trainer.events.begin(trainer.model, total_steps)
         self.trainer = trainer
+        if sizes:
+            trainer.expect(sizes, total_steps)
+            self._record_steps()
         attention = trainer.engine.attention(trainer.model)
-        return trainer.engine.name, attention, trainer.layers_kept, trainer.parameters
+        return trainer.engine_name, attention, trainer.layers_kept, trainer.parameters
+
+    def _record_steps(self) -> None:
+        """Take a step of each shape until it is recorded, so that windows only replay."""
+        trainer, steps = self.trainer, self.steps
+        if trainer.graphs is None:
+            return
+        seen: set[object] = set()
+        for step, (batch, *_) in prefetch(steps, trainer.engine.collate):
+            shape = getattr(batch, "shape", None)
+            if shape not in seen:
+                seen.add(shape)
+                for _ in range(2):
+                    trainer.step([batch], step.target_tokens)
 
     def memory_reached(self, error: Exception) -> int | None:
         return memory_reached(error, self.device)
@@ -180,6 +204,8 @@ class _TrainingService(Service):
 
         trainer = self.trainer
         return_freed_blocks()
+        if trainer.graphs is not None:
+            trainer.graphs.forget()  # The peak is reached when a step is recorded.
 
         def step() -> None:
             for step, batches in prefetch([self.longest], trainer.engine.collate):
@@ -187,9 +213,11 @@ class _TrainingService(Service):
 
         return measure_memory(step, steps, trainer.device, bytes_alive)
 
-    def time_parts(self, first: int, count: int) -> TimeParts:
+    def time_parts(self, first: int, count: int) -> TimeParts | None:
         from harness.measurement.breakdown import time_parts
 
+        if self.trainer.uses_graphs:
+            return None
         return time_parts(self.trainer, self.steps[first : first + count])
 
     def memory_parts(self) -> MemoryParts:

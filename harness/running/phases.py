@@ -35,10 +35,11 @@ from harness.running.shared_predictions import predict_eval_split
 from harness.running.stopwatch import Stopwatch
 from harness.spec.run_spec import BASELINE, RunSpec
 from harness.spec.setting_groups import ProbeSettings
+from harness.training.build import load_trainer
 from harness.training.loop import Observers, train
 from harness.training.processes import PREDICT, TRAIN, Processes
 from harness.training.trained_weights import load_weights
-from harness.training.trainer import Trainer, load_trainer
+from harness.training.trainer import Trainer
 
 NO_MEMORY = "decoding ran out of memory"
 """Reason why a run has no costs of decoding."""

@@ -9,9 +9,10 @@ from harness.running.inputs import read_inputs
 from harness.running.setup import Setup, set_up
 from harness.running.shared_predictions import predict_eval_split, predict_test_split
 from harness.spec.run_spec import RunSpec
+from harness.training.build import load_trainer
 from harness.training.follower import follow
 from harness.training.processes import FINISHED, TRAIN, Processes
-from harness.training.trainer import Trainer, load_trainer
+from harness.training.trainer import Trainer
 
 
 def run_worker(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:

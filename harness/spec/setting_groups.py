@@ -76,6 +76,9 @@ class TrainSettings(Options):
     packing: Literal["auto", "on", "off"] = "auto"
     """Sequence packing: concatenate the sequences of a batch without padding. auto packs if the
     backbone supports it."""
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"
+    """CUDA graphs: record a training step per shape of batch and launch it as a whole. auto records
+    steps on a GPU wherever that is possible."""
     checkpointing: Literal["auto", "on", "off"] = "off"
     """Activation checkpointing: recompute the layers' activations in the backward pass instead of
     storing them. It gives the same results with less memory and about a third more time. auto

@@ -23,7 +23,7 @@ from harness.training.learning_rate import (
     warmup_notes,
 )
 from harness.training.log import TrainingLog
-from harness.training.schedule import Schedule, prefetch
+from harness.training.schedule import SAMPLED_STEPS, Schedule, prefetch, step_sizes
 from harness.training.state import Progress, StateSaver, training_state
 from harness.training.trained_weights import load_weights, save_weights
 from harness.training.trainer import Trainer
@@ -126,6 +126,8 @@ class _Loop:
         processes = trainer.processes
         if processes.size > 1:
             bytes_from_main(processes, training_state(self.folder))
+        sample = self.schedule.steps(0, min(self.planned, SAMPLED_STEPS))
+        trainer.expect(step_sizes(sample), self.planned)
         steps = self.schedule.steps(now.step, left)
         first = now.step
         for step, batches in prefetch(steps, trainer.engine.collate, processes.share):

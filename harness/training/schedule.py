@@ -13,7 +13,10 @@ import numpy as np
 
 from harness.data.examples import Example
 from harness.training.engines.padded import Batch
+from harness.training.engines.shapes import BatchSize, size_of
 
+SAMPLED_STEPS = 512
+"""Steps whose sizes stand for those of a whole training."""
 _AHEAD = 2
 """Steps whose batches are prepared ahead of the one that is computed."""
 
@@ -96,6 +99,11 @@ class Schedule:
                     for start in range(0, len(chosen), self.batch_size)
                 )
             )
+
+
+def step_sizes(steps: Iterable[Step]) -> list[BatchSize]:
+    """Return the sizes of the micro-batches of some steps."""
+    return [size_of(batch) for step in steps for batch in step.micro_batches]
 
 
 def schedule_hash(steps: Iterable[Step]) -> str:

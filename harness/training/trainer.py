@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -10,20 +10,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.api.compressor import Stage
 from harness.errors import HarnessError
-from harness.model.composition import compose, count_parameters, kept_layers, layers
 from harness.records.report import LayersKept, Parameters
 from harness.training.compressor_events import CompressorEvents
-from harness.training.engines.activation_checkpointing import checkpoint_activations
-from harness.training.engines.packed import choose_engine
+from harness.training.engines.packed import PackedEngine
 from harness.training.engines.padded import Batch, Engine
-from harness.training.objective import LossSum, Objective, make_objective
-from harness.training.optimizer import make_optimizer
-from harness.training.parameter_groups import own_groups
+from harness.training.engines.shapes import BatchSize, choose_shapes
+from harness.training.objective import LossSum, Objective
 from harness.training.processes import SINGLE_PROCESS, Processes
-from harness.training.resolved_run import ResolvedRun
-from harness.training.run_context import load_original, run_context
+from harness.training.step_graphs import Record, StepGraphs
 
 
 @dataclass
@@ -44,6 +39,8 @@ class Trainer:
         parameters: counts of the composed model's parameters.
         events: calls the compressors of the recipe.
         processes: the processes that take each step together; see ``join``.
+        graphs: records steps as CUDA graphs; None if they cannot be.
+        graph_obstacle: the reason if they cannot be.
     """
 
     model: PreTrainedModel
@@ -59,6 +56,8 @@ class Trainer:
     parameters: Parameters
     events: CompressorEvents
     processes: Processes = SINGLE_PROCESS
+    graphs: StepGraphs | None = None
+    graph_obstacle: str | None = None
 
     def __post_init__(self) -> None:
         self._loss: nn.Module = LossSum(self.model, self.objective)
@@ -68,6 +67,45 @@ class Trainer:
         self.processes = processes
         processes.copy_from_main(self.trained.values())
         self._loss = processes.wrap(LossSum(self.model, self.objective))
+        if processes.size > 1:
+            self.graphs, self.graph_obstacle = None, "several processes take each step"
+
+    @property
+    def engine_name(self) -> str:
+        """The name of the engine in reports; on a GPU also whether steps are CUDA graphs."""
+        if self.device.type != "cuda":
+            return self.engine.name
+        obstacle = self.graphs.obstacle if self.graphs else self.graph_obstacle
+        return f"{self.engine.name}, {f'no CUDA graphs: {obstacle}' if obstacle else 'CUDA graphs'}"
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether steps are recorded as CUDA graphs."""
+        return self.graphs is not None and self.graphs.obstacle is None
+
+    def record_steps(self, record: Record) -> None:
+        """Record steps from now on.
+
+        Args:
+            record: records a function, see ``CudaRecorder``.
+        """
+        assert isinstance(self.engine, PackedEngine)
+        self.engine.keep_weights_in_place()
+        self.graphs = StepGraphs(self._take_whole, self.optimizer, self.device, record)
+
+    def expect(self, sizes: Sequence[BatchSize], planned_steps: int) -> None:
+        """Choose the shapes that batches are filled up to, if steps are recorded.
+
+        Call it before batches are collated.
+
+        Args:
+            sizes: sizes of the training's batches, or of a sample of them.
+            planned_steps: optimizer steps of the training.
+        """
+        if self.graphs is not None and sizes:
+            assert isinstance(self.engine, PackedEngine)
+            by_rows = self.engine.pads_no_attention(self.model)
+            self.engine.shapes = choose_shapes(sizes, planned_steps, by_rows)
 
     def backward(
         self,
@@ -111,11 +149,32 @@ class Trainer:
             target_tokens: see ``backward``.
             check: call ``check_trained`` before the update.
         """
-        loss = self.backward(micro_batches, target_tokens)
+        batches = list(micro_batches)
+        recorded = None if check else self._recorded_step(batches, target_tokens)
+        if recorded is not None:
+            self.events.step_taken(self.model, self.trained)
+            return recorded
+        loss = self.backward(batches, target_tokens)
         if check:
             self.check_trained()
         self.update()
         return loss
+
+    def _recorded_step(self, batches: Sequence[Batch], target_tokens: int) -> Tensor | None:
+        """Take a step as a CUDA graph and return its loss; None if it must be taken otherwise."""
+        if self.graphs is None or len(batches) != 1 or not self.model.training:
+            return None
+        shape = getattr(batches[0], "shape", None)
+        return None if shape is None else self.graphs.step(batches[0], shape, target_tokens)
+
+    def _take_whole(self, batch: Batch, target_tokens: Tensor) -> Tensor:
+        """Take a step that a CUDA graph can record, on a batch on the device."""
+        loss: Tensor = self._loss(batch) / target_tokens
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trained.values(), self.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
 
     def update(self) -> None:
         """Clip the gradients, update the weights, call the compressors, and clear the gradients."""
@@ -168,99 +227,3 @@ def _untrained(
     optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
     names = [name for name, p in trained.items() if id(p) not in optimized or p.grad is None]
     return names, len(optimized)
-
-
-def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:
-    """Load the backbone, apply the recipe, and build a trainer of the result.
-
-    Seeds all global generators, so that equal runs start from equal models.
-
-    Args:
-        run: the settings, the backbone and the recipe.
-        drawn_on_device: see ``load_original``.
-    """
-    backbone = run.backbone
-    model = load_original(run, drawn_on_device=drawn_on_device)
-    original = count_parameters(model).total
-    before = layers(model, backbone)
-    context = run_context(run, drawn_on_device=drawn_on_device)
-    model = compose(model, backbone, run.recipe, context)
-    kept = kept_layers(before, layers(model, backbone))
-    return build_trainer(
-        model,
-        run,
-        LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
-        parameters_of(model, original),
-        context.teacher() if "teacher" in run.recipe.needs else None,
-    )
-
-
-def parameters_of(model: PreTrainedModel, original: int) -> Parameters:
-    """Count the parameters of a composed model.
-
-    Args:
-        model: the model after ``compose``.
-        original: number of parameters of the published backbone.
-    """
-    count = count_parameters(model)
-    return Parameters(
-        original=original,
-        total=count.total,
-        trainable=count.trainable,
-        trainable_pct_of_original=100 * count.trainable / original,
-        trainable_pct_of_total=100 * count.trainable / count.total,
-    )
-
-
-def build_trainer(
-    model: PreTrainedModel,
-    run: ResolvedRun,
-    layers_kept: LayersKept,
-    parameters: Parameters,
-    teacher: PreTrainedModel | None = None,
-) -> Trainer:
-    """Move a composed model to its device, and add an engine and an optimizer.
-
-    Args:
-        model: the composed model.
-        run: the settings, the backbone that the model came from, and the recipe that was applied.
-        layers_kept: see ``Trainer``.
-        parameters: see ``Trainer``.
-        teacher: the original model, frozen, if a compressor of the recipe needs it.
-
-    Raises:
-        HarnessError: packing or the optimizer is not available.
-    """
-    settings = run.spec.train
-    model = model.to(run.device)
-    device = next(model.parameters()).device  # The index of the GPU included.
-    engine = choose_engine(
-        model,
-        run.backbone,
-        device=device,
-        dtype=run.dtype,
-        pad_token_id=model.config.pad_token_id,
-        packing=settings.packing,
-        label_smoothing=settings.label_smoothing,
-    )
-    if run.checkpointing:
-        checkpoint_activations(model, run.backbone, engine.dropout_context)
-    adapted = Stage.ADAPTER in run.recipe.stages
-    rate = settings.adapter_learning_rate if adapted else settings.learning_rate
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    own = own_groups(run.recipe.compressors, model, trained)
-    optimizer = make_optimizer(model, trained, settings, rate, own)
-    return Trainer(
-        model=model,
-        device=device,
-        engine=engine,
-        objective=make_objective(run, engine, teacher),
-        optimizer=optimizer,
-        trained=trained,
-        clip_norm=settings.clip_norm,
-        dtype=run.dtype,
-        learning_rate=rate,
-        layers_kept=layers_kept,
-        parameters=parameters,
-        events=CompressorEvents(run.recipe.compressors),
-    )

@@ -26,9 +26,9 @@ from harness.records.run_folder import SPEC, read_report
 from harness.running.inputs import read_inputs
 from harness.running.setup import set_up
 from harness.spec.run_spec import RunSpec, read_toml, resolve
+from harness.training.build import load_trainer
 from harness.training.resolved_run import resolve_run
 from harness.training.run_context import run_context
-from harness.training.trainer import load_trainer
 
 
 def test_influence_drops_the_layer_that_changes_nothing(

@@ -44,6 +44,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         labels: Tensor,
         smoothing: float,
+        ignores: bool,
     ) -> Tensor:
         wants_states, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         vocabulary, width = weight.shape
@@ -51,6 +52,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         rows = chunk_rows(len(states), vocabulary, width if wants_weight else 1)
         low = weight.to(states.dtype)
         total = states.new_zeros((), dtype=torch.float32)
+        counts = labels >= 0 if ignores else None
+        if counts is not None:
+            labels = labels.clamp(min=0)
         grad_states = torch.empty_like(states) if wants_states else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if wants_bias and bias is not None else None
@@ -66,7 +70,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             target = logits.gather(1, index)[:, 0]
             if smoothing:
                 target = torch.lerp(target, logits.mean(1), smoothing)
-            total += (normaliser - target).sum()
+            losses = normaliser - target
+            total += (losses if counts is None else losses * counts[chunk]).sum()
             del logits
             # The gradient of the logits: the probabilities minus the target distribution, which is
             # one-hot except for the share that smoothing spreads.
@@ -74,6 +79,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 probabilities -= smoothing / probabilities.shape[1]
             hot = normaliser.new_full(index.shape, smoothing - 1)
             gradient = probabilities.scatter_add_(1, index, hot)
+            if counts is not None:
+                gradient *= counts[chunk, None]
             if grad_bias is not None:
                 grad_bias += gradient.sum(0)
             gradient = gradient.to(states.dtype)
@@ -91,7 +98,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # In place, because the backward pass is taken once.
         gradients = [None if t is None else t.mul_(gradient) for t in ctx.saved_tensors]
-        return (*gradients, None, None)
+        return (*gradients, None, None, None)
 
 
 def chunked_cross_entropy(
@@ -100,6 +107,7 @@ def chunked_cross_entropy(
     bias: Tensor | None,
     labels: Tensor,
     label_smoothing: float = 0.0,
+    ignores: bool = False,
 ) -> Tensor:
     """Return the cross-entropy to the labels summed over tokens, in nats, a float32 scalar.
 
@@ -110,10 +118,11 @@ def chunked_cross_entropy(
             products.
         weight: the weight of the LM head, shape (vocabulary, width).
         bias: the bias of the logits, shape (vocabulary,), or None.
-        labels: token ids, shape (tokens,); every one counts.
+        labels: token ids, shape (tokens,).
         label_smoothing: share of a label's probability that is spread over the vocabulary.
+        ignores: whether negative labels carry no loss; otherwise every label counts.
     """
     result: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        states, weight, bias, labels, label_smoothing
+        states, weight, bias, labels, label_smoothing, ignores
     )
     return result

@@ -61,6 +61,7 @@ class PackedOutputs(TokenOutputs):
         bias: the bias of the logits, or None.
         labels: token ids of the targets.
         label_smoothing: see ``harness.spec.setting_groups.TrainSettings``.
+        ignores: whether negative labels carry no loss; otherwise there are none.
     """
 
     def __init__(
@@ -70,9 +71,10 @@ class PackedOutputs(TokenOutputs):
         bias: Tensor | None,
         labels: Tensor,
         label_smoothing: float,
+        ignores: bool = False,
     ) -> None:
         super().__init__()
-        self._labels = labels
+        self._labels, self._ignores = labels, ignores
         self._states, self._weight, self._bias = states, weight, bias
         self._label_smoothing = label_smoothing
 
@@ -85,7 +87,12 @@ class PackedOutputs(TokenOutputs):
     def cross_entropy(self) -> Tensor:
         """The loss without additions."""
         return chunked_cross_entropy(
-            self._states, self._weight, self._bias, self._labels, self._label_smoothing
+            self._states,
+            self._weight,
+            self._bias,
+            self._labels,
+            self._label_smoothing,
+            self._ignores,
         )
 
     def logits(self, rows: slice) -> Tensor:

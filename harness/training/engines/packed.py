@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -19,37 +17,15 @@ from harness.errors import HarnessError
 from harness.training.engines.attention import kernels, patch_attention
 from harness.training.engines.dropout import PackedMaskDropout
 from harness.training.engines.feed_forward import patch_t5_feed_forwards
+from harness.training.engines.fused_attention import takes_rows
 from harness.training.engines.lora_linear import patch_lora
 from harness.training.engines.norm import patch_t5_norms
 from harness.training.engines.outputs import PackedOutputs, layer_outputs
-from harness.training.engines.padded import Batch, Engine, PaddedEngine, pinned
-from harness.training.engines.precision import frozen_weights_in
+from harness.training.engines.packed_batch import PackedBatch, packed_batch
+from harness.training.engines.padded import Batch, Engine, PaddedEngine
+from harness.training.engines.precision import KeptWeights, frozen_weights_in
 from harness.training.engines.rounded_weights import WeightGroup, round_together
-from harness.training.engines.rows import Packed, PackedRow
-
-
-@dataclass(frozen=True)
-class PackedBatch(Batch):
-    """A batch as two packed rows: one for the encoder, one for the decoder.
-
-    Attributes:
-        source_lengths: tokens of each sequence in the encoder's row.
-        target_lengths: tokens of each sequence in the decoder's row.
-    """
-
-    source_lengths: tuple[int, ...]
-    target_lengths: tuple[int, ...]
-
-    @property
-    def packed(self) -> Packed:
-        """Lengths, positions and offsets of the sequences in both rows."""
-
-        def row(side: str, lengths: tuple[int, ...]) -> PackedRow:
-            return PackedRow(
-                lengths, self.tensors[f"{side}_positions"], self.tensors[f"{side}_offsets"]
-            )
-
-        return Packed(row("source", self.source_lengths), row("target", self.target_lengths))
+from harness.training.engines.shapes import Shapes, size_of
 
 
 class PackedEngine(Engine):
@@ -78,6 +54,10 @@ class PackedEngine(Engine):
         self.dtype = dtype
         self.device = device
         self.label_smoothing = label_smoothing
+        self.shapes: Shapes | None = None
+        """The shapes that batches are filled up to; None leaves them as they are."""
+        self._kept: KeptWeights = {}
+        self._keeps_weights = False
         self._changes: ExitStack | None = None
         self._head_weight: Tensor | None = None
         self._groups: list[WeightGroup] = []
@@ -90,7 +70,8 @@ class PackedEngine(Engine):
             for handle in self.backbone.restart_positions(model) or ():
                 changes.callback(handle.remove)
             changes.enter_context(patch_attention(model))
-            changes.enter_context(frozen_weights_in(model, self.dtype))
+            kept = self._kept if self._keeps_weights else None
+            changes.enter_context(frozen_weights_in(model, self.dtype, kept))
             changes.enter_context(patch_lora(model))
             changes.enter_context(patch_t5_norms(model))
             changes.enter_context(patch_t5_feed_forwards(model))
@@ -101,38 +82,32 @@ class PackedEngine(Engine):
             weight = model.get_output_embeddings().weight
             if not weight.requires_grad:
                 # Rounded once here: a head that is also the embedding is stored in float32.
-                self._head_weight = weight.detach().to(self.dtype)
+                rounded = weight.detach().to(self.dtype)
+                if self._keeps_weights and self._head_weight is not None:
+                    rounded = self._head_weight.copy_(rounded)
+                self._head_weight = rounded
             self._changes = changes.pop_all()
 
     def unpatch(self, model: PreTrainedModel) -> None:
         """Undo ``patch``; frozen weights are float32 again, with the values used in training."""
         if self._changes is not None:
             self._changes.close()
-        self._changes = self._head_weight = None
+        self._changes = None
+        if not self._keeps_weights:
+            self._head_weight = None
         self._groups = []
 
+    def keep_weights_in_place(self) -> None:
+        """Let the stored weights have the same addresses after ``unpatch`` and ``patch``.
+
+        A CUDA graph reads them there. While the model is not patched they are in memory twice.
+        """
+        self._keeps_weights = True
+
     def collate(self, examples: Sequence[Example]) -> PackedBatch:
-        """Lay the sequences end to end."""
-        sources = tuple(len(e.source) for e in examples)
-        targets = tuple(len(e.target) for e in examples)
-        shifted = [[self.start_token_id, *e.target[:-1]] for e in examples]
-        tensors = {
-            "input_ids": _row([e.source for e in examples]),
-            "source_positions": _row([range(n) for n in sources]),
-            "source_offsets": _offsets(sources),
-            "decoder_input_ids": _row(shifted),
-            "target_positions": _row([range(n) for n in targets]),
-            "target_offsets": _offsets(targets),
-            "labels": _row([e.target for e in examples]),
-        }
-        return PackedBatch(
-            pinned(tensors, self.device.type),
-            source_tokens=sum(sources),
-            target_tokens=sum(targets),
-            examples=len(examples),
-            source_lengths=sources,
-            target_lengths=targets,
-        )
+        """Lay the sequences end to end, and fill them up to a shape if one holds them."""
+        shape = self.shapes.fitting(size_of(examples)) if self.shapes else None
+        return packed_batch(examples, self.start_token_id, self.device.type, shape)
 
     def forward(
         self, model: PreTrainedModel, batch: Batch, hidden_states: bool = False
@@ -159,11 +134,21 @@ class PackedEngine(Engine):
         weight = head.weight if self._head_weight is None else self._head_weight
         states = states.squeeze(0).to(self.dtype)
         outputs = PackedOutputs(
-            states, weight, _head_bias(model, head), tensors["labels"], self.label_smoothing
+            states,
+            weight,
+            _head_bias(model, head),
+            tensors["labels"],
+            self.label_smoothing,
+            ignores=batch.shape is not None,
         )
         if hidden_states:
             outputs.add({stack: [x.squeeze(0) for x in hidden[stack]] for stack in STACKS})
         return outputs
+
+    def pads_no_attention(self, model: PreTrainedModel) -> bool:
+        """Return whether attention takes packed rows, so that bounds of lengths cost nothing."""
+        has_bias = any("relative_attention_bias" in name for name, _ in model.named_modules())
+        return takes_rows(self.dtype, self.device) and not has_bias
 
     def attention(self, model: PreTrainedModel) -> str:
         """Name the kernels, which differ by device and precision."""
@@ -248,14 +233,6 @@ def _with_same_input(model: PreTrainedModel, backbone: Backbone) -> list[tuple[n
         for roles in groups
         for modules in zip(*(backbone.modules(model, r).values() for r in roles), strict=False)
     ]
-
-
-def _row(sequences: Sequence[Sequence[int]]) -> Tensor:
-    return torch.tensor([item for sequence in sequences for item in sequence])
-
-
-def _offsets(lengths: Sequence[int]) -> Tensor:
-    return torch.tensor([*accumulate(lengths, initial=0)], dtype=torch.int32)
 
 
 @contextmanager

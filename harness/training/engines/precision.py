@@ -21,12 +21,24 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def frozen_weights_in(model: nn.Module, dtype: torch.dtype) -> ExitStack:
+KeptWeights = dict[int, Tensor]
+"""Identity of a weight -> its values in low precision."""
+
+
+def frozen_weights_in(
+    model: nn.Module, dtype: torch.dtype, kept: KeptWeights | None = None
+) -> ExitStack:
     """Store the frozen weights and biases of linear modules in ``dtype``, until the context closes.
 
     The rounded values stay afterwards, because an adapter was trained with the rounded weights. A
     weight that is also an embedding keeps its precision, because its rows enter the residual
     stream. Weights are converted one by one, so that at most one of them is in memory twice.
+
+    Args:
+        model: the model.
+        dtype: the precision of matrix products.
+        kept: keeps the rounded weights, which then have the same addresses after each call; None
+            frees them when the context closes.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     undo = ExitStack()
@@ -36,7 +48,13 @@ def frozen_weights_in(model: nn.Module, dtype: torch.dtype) -> ExitStack:
         for weight in module.parameters():
             if not weight.requires_grad and weight.dtype != dtype and id(weight) not in embeddings:
                 undo.callback(_store, weight, weight.dtype)
-                _store(weight, dtype)
+                if kept is None:
+                    _store(weight, dtype)
+                elif id(weight) in kept:
+                    weight.data = kept[id(weight)].copy_(weight.data)
+                else:
+                    _store(weight, dtype)
+                    kept[id(weight)] = weight.data
     return undo
 
 

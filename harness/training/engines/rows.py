@@ -27,19 +27,21 @@ class PackedRow:
         positions: position of each token in its sequence, from 0; shape (tokens,).
         offsets: index of each sequence's first token, and at the end the number of all tokens;
             int32, shape (sequences + 1,).
+        bound: a bound on the lengths that is used in their place; 0 if there is none.
     """
 
     lengths: tuple[int, ...]
     positions: Tensor
     offsets: Tensor
+    bound: int = 0
     _masks: dict[tuple[bool, bool], tuple[Tensor | None, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     @property
     def longest(self) -> int:
-        """Length of the longest sequence."""
-        return max(self.lengths)
+        """Length of the longest sequence, or the bound."""
+        return self.bound or max(self.lengths)
 
     @cached_property
     def future(self) -> Tensor:

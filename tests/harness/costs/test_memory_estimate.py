@@ -23,9 +23,9 @@ from harness.measurement.memory import bytes_alive, peak_of_allocations
 from harness.model.composition import compose
 from harness.records.profile import MemoryEstimate
 from harness.spec.run_spec import RunSpec
+from harness.training.build import load_trainer
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Step
-from harness.training.trainer import load_trainer
 
 RECIPES = ["full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun"]
 

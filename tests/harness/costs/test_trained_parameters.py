@@ -24,8 +24,8 @@ from harness.costs.shape_tensors import ShapesOnly
 from harness.measurement.process import MeasuredProcess
 from harness.model.composition import compose, count_parameters
 from harness.records.report import LayersKept
+from harness.training.build import build_trainer, load_trainer, parameters_of
 from harness.training.resolved_run import choose_device, resolve_run
-from harness.training.trainer import build_trainer, load_trainer, parameters_of
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
 BACKBONES = ("nano-t5", *SHAPES)

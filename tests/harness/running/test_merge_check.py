@@ -12,8 +12,9 @@ from harness.model.composition import compose
 from harness.running.merge_check import check_merge, compare_with_float32, load_trained
 from harness.spec.run_spec import RunSpec
 from harness.spec.setting_groups import TrainSettings
+from harness.training.build import load_trainer
 from harness.training.resolved_run import ResolvedRun, resolve_run
-from harness.training.trainer import Trainer, load_trainer
+from harness.training.trainer import Trainer
 
 EXAMPLES = [Example([7, 8, 9, 1], [10, 11, 1]), Example([12, 13, 1], [14, 1])]
 

@@ -23,9 +23,9 @@ from harness.records.run_folder import read_report
 from harness.running.failure import status_of
 from harness.running.inputs import read_inputs
 from harness.spec.run_spec import RunSpec, read_toml, resolve
+from harness.training.build import load_trainer
 from harness.training.log import NonFiniteLossError
 from harness.training.trained_weights import load_weights
-from harness.training.trainer import load_trainer
 from tasks.metrics import summary_metrics
 
 

@@ -22,12 +22,13 @@ from harness.records.run_folder import TRAINING_STATE
 from harness.spec.decoding import DecodingSettings
 from harness.spec.run_spec import RunSpec
 from harness.training.async_scalar import AsyncScalar
+from harness.training.build import load_trainer
 from harness.training.engines.attention import _PerSequence
 from harness.training.engines.fused_attention import fused_attention, padded_within, takes_rows
 from harness.training.engines.rows import PackedRow
 from harness.training.resolved_run import choose_device, resolve_run
 from harness.training.state import Progress, load_state, save_state
-from harness.training.trainer import Trainer, load_trainer
+from harness.training.trainer import Trainer
 
 pytestmark = [
     pytest.mark.gpu,

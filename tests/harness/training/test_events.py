@@ -17,10 +17,11 @@ from harness.api.recipe import Recipe
 from harness.data.examples import Example
 from harness.spec.run_spec import RunSpec
 from harness.spec.setting_groups import TrainSettings
+from harness.training.build import load_trainer
 from harness.training.loop import Observers, train
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule
-from harness.training.trainer import Trainer, load_trainer
+from harness.training.trainer import Trainer
 
 rng = random.Random(0)
 EXAMPLES = [Example([*rng.choices(range(3, 48), k=6), 1], [n + 3, 1]) for n in range(24)]

@@ -24,11 +24,12 @@ from harness.data.examples import Example
 from harness.records.report import Training
 from harness.spec.run_spec import RunSpec
 from harness.spec.setting_groups import Scheduler, TrainSettings
+from harness.training.build import load_trainer
 from harness.training.log import NonFiniteLossError
 from harness.training.loop import Observers, train
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule
-from harness.training.trainer import Trainer, load_trainer
+from harness.training.trainer import Trainer
 
 rng = random.Random(0)
 SOURCES = [[*rng.choices(range(3, 48), k=6), 1] for _ in range(39)]

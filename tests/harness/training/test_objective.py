@@ -31,10 +31,11 @@ from harness.measurement.breakdown import memory_parts
 from harness.model.composition import compose
 from harness.spec.run_spec import RunSpec
 from harness.spec.setting_groups import TrainSettings
+from harness.training.build import load_trainer
 from harness.training.engines import loss as loss_module
 from harness.training.resolved_run import ResolvedRun, resolve_run
 from harness.training.schedule import Step
-from harness.training.trainer import Trainer, load_trainer
+from harness.training.trainer import Trainer
 
 rng = random.Random(0)
 EXAMPLES = [

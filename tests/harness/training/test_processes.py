@@ -102,7 +102,7 @@ from harness.records.tensor_file import write_tensors
 from harness.spec.setting_groups import TrainSettings
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule, prefetch
-from harness.training.trainer import load_trainer
+from harness.training.build import load_trainer
 from pathlib import Path
 from random import Random
 

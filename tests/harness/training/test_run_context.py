@@ -17,9 +17,9 @@ from harness.data.examples import Example
 from harness.model.composition import compose
 from harness.model.contexts import skeleton_context
 from harness.spec.run_spec import RunSpec
+from harness.training.build import load_trainer
 from harness.training.resolved_run import ResolvedRun, resolve_run
 from harness.training.run_context import load_original, run_context
-from harness.training.trainer import load_trainer
 
 rng = random.Random(0)
 EXAMPLES = [

@@ -17,9 +17,10 @@ from harness.backbones.t5 import T5
 from harness.data.examples import Example
 from harness.spec.run_spec import RunSpec
 from harness.spec.setting_groups import TrainSettings
+from harness.training.build import load_trainer
 from harness.training.resolved_run import choose_device, choose_dtype, resolve_run
 from harness.training.schedule import Schedule
-from harness.training.trainer import Trainer, load_trainer
+from harness.training.trainer import Trainer
 
 Settings = dict[str, Any]
 

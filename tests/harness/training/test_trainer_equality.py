@@ -30,10 +30,10 @@ from harness.backbones.t5 import T5
 from harness.data.examples import Example
 from harness.spec.run_spec import RunSpec
 from harness.spec.setting_groups import TrainSettings
+from harness.training.build import load_trainer
 from harness.training.learning_rate import learning_rate_schedule
 from harness.training.optimizer import require_optimizer
 from harness.training.resolved_run import resolve_run
-from harness.training.trainer import load_trainer
 
 STEPS, BATCH, RATE, DECAY = 10, 4, 1e-3, 0.3
 

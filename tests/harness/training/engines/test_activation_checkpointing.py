@@ -12,8 +12,9 @@ from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.measurement.memory import peak_of_allocations
 from harness.spec.run_spec import RunSpec
+from harness.training.build import load_trainer
 from harness.training.resolved_run import resolve_run
-from harness.training.trainer import Trainer, load_trainer
+from harness.training.trainer import Trainer
 
 EXAMPLES = [Example([5] * n + [1], [7] * m + [1]) for n, m in [(30, 14), (9, 3), (1, 20), (35, 8)]]
 

@@ -1,0 +1,122 @@
+"""Builds a trainer: loads the backbone, applies the recipe, and adds an engine and an optimizer."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from harness.api.compressor import Stage
+from harness.model.composition import compose, count_parameters, kept_layers, layers
+from harness.records.report import LayersKept, Parameters
+from harness.training.compressor_events import CompressorEvents
+from harness.training.engines.activation_checkpointing import checkpoint_activations
+from harness.training.engines.packed import choose_engine
+from harness.training.graph_obstacle import graph_obstacle
+from harness.training.objective import make_objective
+from harness.training.optimizer import make_optimizer
+from harness.training.parameter_groups import own_groups
+from harness.training.resolved_run import ResolvedRun
+from harness.training.run_context import load_original, run_context
+from harness.training.step_graphs import CudaRecorder
+from harness.training.trainer import Trainer
+
+
+def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:
+    """Load the backbone, apply the recipe, and build a trainer of the result.
+
+    Seeds all global generators, so that equal runs start from equal models.
+
+    Args:
+        run: the settings, the backbone and the recipe.
+        drawn_on_device: see ``load_original``.
+    """
+    backbone = run.backbone
+    model = load_original(run, drawn_on_device=drawn_on_device)
+    original = count_parameters(model).total
+    before = layers(model, backbone)
+    context = run_context(run, drawn_on_device=drawn_on_device)
+    model = compose(model, backbone, run.recipe, context)
+    kept = kept_layers(before, layers(model, backbone))
+    return build_trainer(
+        model,
+        run,
+        LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
+        parameters_of(model, original),
+        context.teacher() if "teacher" in run.recipe.needs else None,
+    )
+
+
+def parameters_of(model: PreTrainedModel, original: int) -> Parameters:
+    """Count the parameters of a composed model.
+
+    Args:
+        model: the model after ``compose``.
+        original: number of parameters of the published backbone.
+    """
+    count = count_parameters(model)
+    return Parameters(
+        original=original,
+        total=count.total,
+        trainable=count.trainable,
+        trainable_pct_of_original=100 * count.trainable / original,
+        trainable_pct_of_total=100 * count.trainable / count.total,
+    )
+
+
+def build_trainer(
+    model: PreTrainedModel,
+    run: ResolvedRun,
+    layers_kept: LayersKept,
+    parameters: Parameters,
+    teacher: PreTrainedModel | None = None,
+) -> Trainer:
+    """Move a composed model to its device, and add an engine and an optimizer.
+
+    Args:
+        model: the composed model.
+        run: the settings, the backbone that the model came from, and the recipe that was applied.
+        layers_kept: see ``Trainer``.
+        parameters: see ``Trainer``.
+        teacher: the original model, frozen, if a compressor of the recipe needs it.
+
+    Raises:
+        HarnessError: packing or the optimizer is not available.
+    """
+    settings = run.spec.train
+    model = model.to(run.device)
+    device = next(model.parameters()).device  # The index of the GPU included.
+    engine = choose_engine(
+        model,
+        run.backbone,
+        device=device,
+        dtype=run.dtype,
+        pad_token_id=model.config.pad_token_id,
+        packing=settings.packing,
+        label_smoothing=settings.label_smoothing,
+    )
+    if run.checkpointing:
+        checkpoint_activations(model, run.backbone, engine.dropout_context)
+    adapted = Stage.ADAPTER in run.recipe.stages
+    rate = settings.adapter_learning_rate if adapted else settings.learning_rate
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    own = own_groups(run.recipe.compressors, model, trained)
+    optimizer = make_optimizer(model, trained, settings, rate, own)
+    objective = make_objective(run, engine, teacher)
+    obstacle = graph_obstacle(run, model, engine, objective)
+    trainer = Trainer(
+        model=model,
+        device=device,
+        engine=engine,
+        objective=objective,
+        optimizer=optimizer,
+        trained=trained,
+        clip_norm=settings.clip_norm,
+        dtype=run.dtype,
+        learning_rate=rate,
+        layers_kept=layers_kept,
+        parameters=parameters,
+        events=CompressorEvents(run.recipe.compressors),
+        graph_obstacle=obstacle,
+    )
+    if obstacle is None:
+        trainer.record_steps(CudaRecorder())
+    return trainer
