@@ -21,8 +21,10 @@ class Window:
         wall: wall time in seconds.
         processor: processor time of all threads in seconds.
         memory: peak memory in bytes. On a CPU it is the growth of the process since before the
-            model was built, on CUDA the memory of all tensors.
+            model was built, on CUDA the memory of all tensors since the process began: a recorded
+            step allocates its memory only once, when it is recorded.
         losses: loss of each step, including the warm-up.
+        engine: name of the harness's engine.
     """
 
     tokens: int
@@ -30,6 +32,7 @@ class Window:
     processor: float
     memory: int
     losses: list[float]
+    engine: str = ""
 
     @property
     def rate(self) -> float:
@@ -70,7 +73,6 @@ class Clock:
         if steps == self.warmup:
             if self.on_gpu:
                 torch.cuda.synchronize()
-                torch.cuda.reset_peak_memory_stats()
             else:
                 reset_peak()
             self.tokens = 0

@@ -16,8 +16,12 @@ from harness.api.backbone import Weights
 from harness.api.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.build import load_trainer
+from harness.training.recording import expect, record_ahead
 from harness.training.resolved_run import choose_device, resolve_run
 from harness.training.schedule import Step, prefetch
+
+PLANNED_STEPS = 10_000
+"""Length of the training that a window stands for."""
 
 
 @dataclass(frozen=True)
@@ -149,10 +153,12 @@ def _harness(
     trainer.model.train()
     losses = []
     steps = [Step((tuple(batch),)) for batch in batches]
+    expect(trainer, case.sizes(), PLANNED_STEPS)
+    record_ahead(trainer, steps)
     for done, (step, made) in enumerate(prefetch(steps, trainer.engine.collate), start=1):
         losses.append(trainer.step(made, step.target_tokens))
         clock.step_done(done, step.source_tokens + step.target_tokens)
-    return clock.read(losses)
+    return replace(clock.read(losses), engine=trainer.engine_name)
 
 
 def _draw_adapter(model: nn.Module) -> None:

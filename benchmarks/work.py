@@ -15,6 +15,7 @@ from harness import Backbone
 from harness.api.plugins import installed
 from harness.api.recipe import Recipe
 from harness.data.examples import Example, tokenize
+from harness.training.engines.shapes import BatchSize, size_of
 
 MEGA_BATCH = 50  # batches that the trainer sorts by length at a time, or a quarter of the pool
 POOL = 4 * MEGA_BATCH
@@ -92,6 +93,10 @@ class Case:
             generator=torch.Generator().manual_seed(0),
         )
         return _in_batches([examples[i] for i in order], self.batch)
+
+    def sizes(self) -> list[BatchSize]:
+        """Return the sizes of the batches of a pass in random order."""
+        return [size_of(b) for b in _shuffled(self.whole_pass("grouped"), self.batch)]
 
     def record(self) -> dict[str, Any]:
         """Return the case for the results file, with lengths and the share that is not padding."""

@@ -70,7 +70,7 @@ def memory_parts(
     states = trainer.optimizer.state.values()
     held = {
         "weights": [*trainer.model.parameters(), *trainer.model.buffers()],
-        "teacher": trainer.teacher_tensors,
+        "teacher": trainer.objective.teacher_tensors,
         "optimizer": [v for state in states for v in state.values() if torch.is_tensor(v)],
     }
     tracker = TensorTracker(held, trainer.model.get_output_embeddings().weight.shape[0], storage_of)

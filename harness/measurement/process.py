@@ -139,6 +139,7 @@ class _TrainingService(Service):
         """Build the trainer; return its engine, attention, kept layers and parameter counts."""
         from harness.api.plugins import installed
         from harness.training.build import load_trainer
+        from harness.training.recording import expect, record_ahead
         from harness.training.resolved_run import resolve_run
 
         self.steps, self.longest = steps, longest
@@ -154,23 +155,10 @@ class _TrainingService(Service):
         trainer.events.begin(trainer.model, total_steps)
         self.trainer = trainer
         if sizes:
-            trainer.expect(sizes, total_steps)
-            self._record_steps()
+            expect(trainer, sizes, total_steps)
+            record_ahead(trainer, self.steps)
         attention = trainer.engine.attention(trainer.model)
         return trainer.engine_name, attention, trainer.layers_kept, trainer.parameters
-
-    def _record_steps(self) -> None:
-        """Take a step of each shape until it is recorded, so that windows only replay."""
-        trainer, steps = self.trainer, self.steps
-        if trainer.graphs is None:
-            return
-        seen: set[object] = set()
-        for step, (batch, *_) in prefetch(steps, trainer.engine.collate):
-            shape = getattr(batch, "shape", None)
-            if shape not in seen:
-                seen.add(shape)
-                for _ in range(2):
-                    trainer.step([batch], step.target_tokens)
 
     def memory_reached(self, error: Exception) -> int | None:
         return memory_reached(error, self.device)

@@ -178,7 +178,7 @@ def train_best_weights(context: RunContext) -> Trainer:
             load_weights(trainer.trained, context.folder.work)
     finally:
         trainer.engine.unpatch(trainer.model)
-        trainer.release_teacher()
+        trainer.objective.release_teacher()
     return trainer
 
 

@@ -14,6 +14,7 @@ from harness.training.graph_obstacle import graph_obstacle
 from harness.training.objective import make_objective
 from harness.training.optimizer import make_optimizer
 from harness.training.parameter_groups import own_groups
+from harness.training.recording import record_steps
 from harness.training.resolved_run import ResolvedRun
 from harness.training.run_context import load_original, run_context
 from harness.training.step_graphs import CudaRecorder
@@ -118,5 +119,5 @@ def build_trainer(
         graph_obstacle=obstacle,
     )
     if obstacle is None:
-        trainer.record_steps(CudaRecorder())
+        record_steps(trainer, CudaRecorder())
     return trainer

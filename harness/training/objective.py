@@ -33,6 +33,15 @@ class Objective:
     teacher: PreTrainedModel | None = None
     teacher_engine: Engine | None = None
 
+    def release_teacher(self) -> None:
+        """Free the memory of the teacher after training."""
+        self.teacher = self.teacher_engine = None
+
+    @property
+    def teacher_tensors(self) -> list[Tensor]:
+        """The weights and buffers of the teacher; empty if there is none."""
+        return [*self.teacher.parameters(), *self.teacher.buffers()] if self.teacher else []
+
     def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Return the loss summed over the target tokens of a micro-batch, in nats."""
         if not self.additions:

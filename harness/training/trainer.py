@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.errors import HarnessError
 from harness.records.report import LayersKept, Parameters
 from harness.training.compressor_events import CompressorEvents
-from harness.training.engines.packed import PackedEngine
 from harness.training.engines.padded import Batch, Engine
-from harness.training.engines.shapes import BatchSize, choose_shapes
 from harness.training.objective import LossSum, Objective
 from harness.training.processes import SINGLE_PROCESS, Processes
-from harness.training.step_graphs import Record, StepGraphs
+from harness.training.step_graphs import StepGraphs
+from harness.training.trained_check import check_trained
 
 
 @dataclass
@@ -80,32 +78,8 @@ class Trainer:
 
     @property
     def uses_graphs(self) -> bool:
-        """Whether steps are recorded as CUDA graphs."""
+        """True if steps are recorded as CUDA graphs."""
         return self.graphs is not None and self.graphs.obstacle is None
-
-    def record_steps(self, record: Record) -> None:
-        """Record steps from now on.
-
-        Args:
-            record: records a function, see ``CudaRecorder``.
-        """
-        assert isinstance(self.engine, PackedEngine)
-        self.engine.keep_weights_in_place()
-        self.graphs = StepGraphs(self._take_whole, self.optimizer, self.device, record)
-
-    def expect(self, sizes: Sequence[BatchSize], planned_steps: int) -> None:
-        """Choose the shapes that batches are filled up to, if steps are recorded.
-
-        Call it before batches are collated.
-
-        Args:
-            sizes: sizes of the training's batches, or of a sample of them.
-            planned_steps: optimizer steps of the training.
-        """
-        if self.graphs is not None and sizes:
-            assert isinstance(self.engine, PackedEngine)
-            by_rows = self.engine.pads_no_attention(self.model)
-            self.engine.shapes = choose_shapes(sizes, planned_steps, by_rows)
 
     def backward(
         self,
@@ -147,7 +121,7 @@ class Trainer:
         Args:
             micro_batches: see ``backward``.
             target_tokens: see ``backward``.
-            check: call ``check_trained`` before the update.
+            check: check that all trained parameters have a gradient, before the update.
         """
         batches = list(micro_batches)
         recorded = None if check else self._recorded_step(batches, target_tokens)
@@ -156,18 +130,11 @@ class Trainer:
             return recorded
         loss = self.backward(batches, target_tokens)
         if check:
-            self.check_trained()
+            check_trained(self.optimizer, self.trained)
         self.update()
         return loss
 
-    def _recorded_step(self, batches: Sequence[Batch], target_tokens: int) -> Tensor | None:
-        """Take a step as a CUDA graph and return its loss; None if it must be taken otherwise."""
-        if self.graphs is None or len(batches) != 1 or not self.model.training:
-            return None
-        shape = getattr(batches[0], "shape", None)
-        return None if shape is None else self.graphs.step(batches[0], shape, target_tokens)
-
-    def _take_whole(self, batch: Batch, target_tokens: Tensor) -> Tensor:
+    def take_whole(self, batch: Batch, target_tokens: Tensor) -> Tensor:
         """Take a step that a CUDA graph can record, on a batch on the device."""
         loss: Tensor = self._loss(batch) / target_tokens
         loss.backward()
@@ -176,22 +143,19 @@ class Trainer:
         self.optimizer.zero_grad()
         return loss.detach()
 
+    def _recorded_step(self, batches: Sequence[Batch], target_tokens: int) -> Tensor | None:
+        """Take a step as a CUDA graph and return its loss; None if it must be taken otherwise."""
+        if self.graphs is None or len(batches) != 1 or not self.model.training:
+            return None
+        shape = getattr(batches[0], "shape", None)
+        return None if shape is None else self.graphs.step(batches[0], shape, target_tokens)
+
     def update(self) -> None:
         """Clip the gradients, update the weights, call the compressors, and clear the gradients."""
         nn.utils.clip_grad_norm_(self.trained.values(), self.clip_norm)
         self.optimizer.step()
         self.events.step_taken(self.model, self.trained)
         self.optimizer.zero_grad()
-
-    def release_teacher(self) -> None:
-        """Free the memory of the teacher after training."""
-        self.objective.teacher = self.objective.teacher_engine = None
-
-    @property
-    def teacher_tensors(self) -> list[Tensor]:
-        """The weights and buffers of the teacher; empty if there is none."""
-        teacher = self.objective.teacher
-        return [*teacher.parameters(), *teacher.buffers()] if teacher else []
 
     @contextmanager
     def unpatched(self) -> Iterator[PreTrainedModel]:
@@ -201,29 +165,3 @@ class Trainer:
             yield self.model
         finally:
             self.engine.patch(self.model)
-
-    def check_trained(self) -> None:
-        """Check that the optimizer holds exactly the trained parameters, and all have a gradient.
-
-        Call it between ``backward`` and ``update``.
-
-        Raises:
-            HarnessError: they differ; the reported number of trained parameters would be wrong.
-        """
-        untrained, optimized = _untrained(self.optimizer, self.trained)
-        if untrained or optimized != len(self.trained):
-            raise HarnessError(
-                f"{len(untrained)} parameters should be trained but get no gradient or are not in "
-                f"the optimizer, the first of them {untrained[:1]}.",
-                "This is a mistake in a compressor of the recipe: it must set requires_grad on "
-                "exactly the parameters that the loss depends on.",
-            )
-
-
-def _untrained(
-    optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]
-) -> tuple[list[str], int]:
-    """Return the parameters without a gradient or optimizer, and the number of optimized ones."""
-    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    names = [name for name, p in trained.items() if id(p) not in optimized or p.grad is None]
-    return names, len(optimized)

@@ -26,6 +26,7 @@ from harness.model.composition import compose, count_parameters
 from harness.records.report import LayersKept
 from harness.training.build import build_trainer, load_trainer, parameters_of
 from harness.training.resolved_run import choose_device, resolve_run
+from harness.training.trained_check import check_trained
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
 BACKBONES = ("nano-t5", *SHAPES)
@@ -115,7 +116,7 @@ def count_with_gradient(name: str, text: str) -> int:
     batches = [trainer.engine.collate(batch) for batch in step.micro_batches]
     with shapes:
         trainer.backward(batches, step.target_tokens)
-        trainer.check_trained()
+        check_trained(trainer.optimizer, trainer.trained)
     gradients = {id(p): p.grad for p in trainer.model.parameters() if p.grad is not None}
     return sum(gradient.numel() for gradient in gradients.values())
 

@@ -179,15 +179,17 @@ def test_the_teacher_is_the_original_model_frozen_and_held_once(backbone: Backbo
     assert not teacher.training
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert len(backbone.layers(teacher, "encoder")) > len(backbone.layers(trainer.model, "encoder"))
-    before = [tensor.clone() for tensor in trainer.teacher_tensors]
+    before = [tensor.clone() for tensor in trainer.objective.teacher_tensors]
     batch = trainer.engine.collate(EXAMPLES)
     trainer.step([batch], batch.target_tokens, check=True)
-    assert all(map(torch.equal, before, trainer.teacher_tensors))
-    size = sum(tensor.nbytes for tensor in {id(t): t for t in trainer.teacher_tensors}.values())
+    assert all(map(torch.equal, before, trainer.objective.teacher_tensors))
+    size = sum(
+        tensor.nbytes for tensor in {id(t): t for t in trainer.objective.teacher_tensors}.values()
+    )
     parts = memory_parts(trainer, [trainer.engine.collate(EXAMPLES)])
     assert 0 < parts.teacher <= size
-    trainer.release_teacher()
-    assert trainer.teacher_tensors == []
+    trainer.objective.release_teacher()
+    assert trainer.objective.teacher_tensors == []
 
 
 @pytest.mark.parametrize("packing", ["on", "off"])

@@ -27,6 +27,7 @@ from harness.training.engines.fused_attention import fused_attention
 from harness.training.engines.packed import PackedEngine
 from harness.training.graph_obstacle import graph_obstacle
 from harness.training.learning_rate import learning_rate_schedule
+from harness.training.recording import expect, record_steps
 from harness.training.resolved_run import ResolvedRun, resolve_run
 from harness.training.schedule import Schedule, prefetch, step_sizes
 from harness.training.trainer import Trainer
@@ -81,7 +82,7 @@ def train(trainer: Trainer, interrupt: Callable[[int], None] = lambda step: None
     settings = run_of(installed().backbone("nano-t5"), "full").spec.train
     rates = learning_rate_schedule(trainer.optimizer, settings, STEPS)
     steps = list(schedule.steps(0, STEPS))
-    trainer.expect(step_sizes(steps), 40)
+    expect(trainer, step_sizes(steps), 40)
     losses = []
     for number, (step, batches) in enumerate(prefetch(steps, trainer.engine.collate)):
         interrupt(number)
@@ -107,7 +108,7 @@ def test_replayed_steps_train_as_steps_that_are_taken_one_by_one(
     backbone: Backbone, recipe: str
 ) -> None:
     plain, recorded = (new_trainer(backbone, recipe) for _ in range(2))
-    recorded.record_steps(Rerun)
+    record_steps(recorded, Rerun)
     expected = train(plain)
     assert train(recorded) == pytest.approx(expected, rel=1e-4)
     assert recorded.graphs
@@ -124,7 +125,7 @@ def test_a_step_that_cannot_be_recorded_is_taken_and_the_reason_is_kept(
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     plain, failing = (new_trainer(backbone, "lora_ff") for _ in range(2))
-    failing.record_steps(fails)
+    record_steps(failing, fails)
     assert train(failing) == pytest.approx(train(plain), rel=1e-4)
     assert failing.graphs
     assert failing.graphs.obstacle == (
@@ -140,7 +141,7 @@ def test_stored_weights_stay_where_they_are_while_a_model_is_not_patched(
     backbone: Backbone, dtype: str
 ) -> None:
     trainer = new_trainer(backbone, "lora_ff+lprun", precision=dtype)
-    trainer.record_steps(Rerun)
+    record_steps(trainer, Rerun)
     trainer.engine.unpatch(trainer.model)
     trainer.engine.patch(trainer.model)
 
@@ -157,7 +158,7 @@ def test_stored_weights_stay_where_they_are_while_a_model_is_not_patched(
 
 def test_predictions_between_replays_change_nothing(backbone: Backbone) -> None:
     plain, recorded = (new_trainer(backbone, "lora_ff") for _ in range(2))
-    recorded.record_steps(Rerun)
+    record_steps(recorded, Rerun)
 
     def look(step: int) -> None:
         if step % 5 == 4:
@@ -171,7 +172,7 @@ def test_predictions_between_replays_change_nothing(backbone: Backbone) -> None:
 
 def test_steps_outside_training_are_not_replayed(backbone: Backbone) -> None:
     trainer = new_trainer(backbone, "lora_ff")
-    trainer.record_steps(Rerun)
+    record_steps(trainer, Rerun)
     trainer.model.eval()
     train(trainer)
     assert trainer.graphs
@@ -250,8 +251,8 @@ def test_a_filler_changes_neither_loss_nor_gradients(
         trainer = new_trainer(backbone, recipe, label_smoothing=smoothing)
         (step,) = Schedule(examples()[:4], 4, 1, seed=0).steps(0, 1)
         if fills:
-            trainer.record_steps(Rerun)
-            trainer.expect(step_sizes([step]), 100)
+            record_steps(trainer, Rerun)
+            expect(trainer, step_sizes([step]), 100)
         batch = trainer.engine.collate(step.micro_batches[0])
         assert isinstance(trainer.engine, PackedEngine)
         assert len(batch.tensors["source_offsets"]) == 5 + fills

@@ -1,0 +1,52 @@
+"""Recording of a trainer's steps as CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.training.engines.packed import PackedEngine
+from harness.training.engines.shapes import BatchSize, choose_shapes
+from harness.training.schedule import Step, prefetch
+from harness.training.step_graphs import Record, StepGraphs
+from harness.training.trainer import Trainer
+
+
+def record_steps(trainer: Trainer, record: Record) -> None:
+    """Let a trainer record its steps from now on.
+
+    Args:
+        trainer: has a packed engine.
+        record: records a function, see ``CudaRecorder``.
+    """
+    assert isinstance(trainer.engine, PackedEngine)
+    trainer.engine.keep_weights_in_place()
+    trainer.graphs = StepGraphs(trainer.take_whole, trainer.optimizer, trainer.device, record)
+
+
+def expect(trainer: Trainer, sizes: Sequence[BatchSize], planned_steps: int) -> None:
+    """Choose the shapes that batches are filled up to, if a trainer records its steps.
+
+    Call it before batches are collated.
+
+    Args:
+        trainer: changed in place.
+        sizes: sizes of the training's batches, or of a sample of them.
+        planned_steps: optimizer steps of the training.
+    """
+    if trainer.graphs is not None and sizes:
+        assert isinstance(trainer.engine, PackedEngine)
+        by_rows = trainer.engine.pads_no_attention(trainer.model)
+        trainer.engine.shapes = choose_shapes(sizes, planned_steps, by_rows)
+
+
+def record_ahead(trainer: Trainer, steps: Iterable[Step]) -> None:
+    """Take steps until the shapes of all steps are recorded, so that a measurement replays."""
+    if trainer.graphs is None:
+        return
+    seen: set[object] = set()
+    for step, batches in prefetch(steps, trainer.engine.collate):
+        shape = getattr(batches[0], "shape", None)
+        if shape not in seen:
+            seen.add(shape)
+            for _ in range(2):
+                trainer.step(batches, step.target_tokens)
