@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 
 import torch
 import transformers
@@ -14,12 +15,17 @@ from harness.api.options import written
 from harness.evaluation.beam_cache import ATTENTION
 from harness.evaluation.beam_search import beam_search
 from harness.evaluation.library_search import library_search
+from harness.evaluation.recorded_search import RecordedSearches
 from harness.evaluation.weights import in_float32, linear_weights_in, merged
 from harness.model.attention_switch import attention_implementation
+from harness.model.recorder import CudaRecorder
 from harness.spec.decoding import DecodingSettings
 
 BatchSearch = Callable[[Sequence[Sequence[int]], DecodingSettings], list[str]]
 """(token ids of the sources of a batch, settings) -> a text for each source."""
+
+FindBest = Callable[[Tensor, Tensor, DecodingSettings], Tensor]
+"""(padded sources, their lengths, settings) -> token ids of the best hypotheses."""
 
 IdSearch = Callable[[Sequence[Sequence[int]], DecodingSettings], Tensor]
 """(token ids of the sources of a batch, settings) -> token ids of the best hypotheses."""
@@ -109,16 +115,25 @@ def searching_ids(
         model.eval()
         if shared_beams:
             stack.enter_context(attention_implementation(model, ATTENTION))
-        find_best = beam_search if shared_beams else library_search
+        find_best = _search_of(model, shared_beams)
 
         def search(sources: Sequence[Sequence[int]], settings: DecodingSettings) -> Tensor:
             # Both contexts hold for the calling thread only.
             with torch.inference_mode(), _autocast(model, dtype):
                 ids, lengths = pad_sources(sources, model.generation_config.pad_token_id)
                 ids, lengths = ids.to(model.device), lengths.to(model.device)
-                return find_best(model, ids, lengths, settings)
+                return find_best(ids, lengths, settings)
 
         yield search
+
+
+def _search_of(model: PreTrainedModel, shared_beams: bool) -> FindBest:
+    """Return the fastest search that a model and its device allow."""
+    if not shared_beams:
+        return partial(library_search, model)
+    if model.device.type == "cuda":
+        return RecordedSearches(model, CudaRecorder())
+    return partial(beam_search, model)
 
 
 def batches(

@@ -87,8 +87,8 @@ class _DecodingService(Service):
         import torch
 
         from harness.api.plugins import installed
-        from harness.evaluation.beam_search import SpecialTokens
         from harness.evaluation.decoding import searching_ids, store_weights_in
+        from harness.evaluation.search_state import SpecialTokens
         from harness.model.composition import compose, count_parameters
         from harness.training.resolved_run import resolve_run
         from harness.training.run_context import load_original, run_context

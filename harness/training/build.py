@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from harness.api.compressor import Stage
 from harness.model.composition import compose, count_parameters, kept_layers, layers
+from harness.model.recorder import CudaRecorder
 from harness.records.report import LayersKept, Parameters
 from harness.training.compressor_events import CompressorEvents
 from harness.training.engines.activation_checkpointing import checkpoint_activations
@@ -17,7 +18,6 @@ from harness.training.parameter_groups import own_groups
 from harness.training.recording import record_steps
 from harness.training.resolved_run import ResolvedRun
 from harness.training.run_context import load_original, run_context
-from harness.training.step_graphs import CudaRecorder
 from harness.training.trainer import Trainer
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from harness.model.recorder import Record
 from harness.training.engines.packed import PackedEngine
 from harness.training.engines.shapes import BatchSize, choose_shapes
 from harness.training.schedule import Step, prefetch
-from harness.training.step_graphs import Record, StepGraphs
+from harness.training.step_graphs import StepGraphs
 from harness.training.trainer import Trainer
 
 

@@ -13,45 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from harness.model.recorder import Record
 from harness.training.engines.padded import Batch
 from harness.training.engines.shapes import BatchShape
 
 TakeStep = Callable[[Batch, Tensor], Tensor]
 """Takes a whole step on a batch; the second argument holds the target tokens, as float32."""
-
-
-class Recording(Protocol):
-    """A recorded function without arguments."""
-
-    def replay(self) -> None:
-        """Run it again, on what its tensors hold now."""
-
-
-Record = Callable[[Callable[[], None]], Recording]
-
-
-class CudaRecorder:
-    """Records functions as CUDA graphs that share their memory."""
-
-    def __init__(self) -> None:
-        self._pool: Any = None
-
-    def __call__(self, function: Callable[[], None]) -> Recording:
-        """Record a function; its kernels do not run."""
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        # Other threads pin memory for the next batches, which only this mode allows.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            function()
-        recording: Recording = graph
-        return recording
 
 
 class StepGraphs:
