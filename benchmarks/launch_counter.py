@@ -128,9 +128,10 @@ def _kernels(func: Any, args: Any) -> int:
     if name == "aten::addmm" and args[0].dim() > 1:
         return 2  # A matrix summand is copied to the result first; a bias is added by the product.
     if name in ("aten::native_layer_norm_backward", "fake_cuda::rms_norm_backward"):
-        # The gradient of the input, partial sums of the weight's gradient, and their sum.
+        # The gradient of the input, and the gradients of weight and bias in one kernel, as an H200
+        # showed for PyTorch 2.11.
         trained = args[-1] if isinstance(args[-1], bool) else args[-1][1]
-        return 3 if trained else 1
+        return 2 if trained else 1
     if name == "aten::cat":
         return math.ceil(len(args[0]) / 128)
     return _KERNELS.get(name, 1)
@@ -162,7 +163,8 @@ def _of_lists(name: str, args: Any) -> int:
                 kernels, blocks = kernels + 1, 0
                 tensors = 1 if chunks else 0
     kernels += blocks > 0
-    return kernels + (name == "aten::_foreach_norm")  # Partial norms, then the norms.
+    # Zeros, then partial norms, then the norms.
+    return kernels + 2 * (name == "aten::_foreach_norm")
 
 
 def _is_list(argument: Any) -> bool:

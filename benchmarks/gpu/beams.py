@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from work import demo_batches
 from gpu.device_weights import on_device
 from harness import Backbone
 from harness.api.plugins import installed
-from harness.evaluation.decoding import generate
+from harness.evaluation.decoding import BatchSearch, generate, searching
 from harness.spec.decoding import DecodingSettings
 from harness.training.resolved_run import choose_device
 
@@ -45,6 +46,22 @@ def model_and_sources(
     lengths = [min(512, 2 + int(generator.gammavariate(2, 130 / 2))) for _ in range(count)]
     token_ids = range(5, model.config.vocab_size)
     return model, backbone, [[*generator.choices(token_ids, k=n - 1), end] for n in lengths]
+
+
+def open_search(
+    model: PreTrainedModel, backbone: Backbone, shared_beams: bool, dtype: str
+) -> AbstractContextManager[BatchSearch]:
+    """Prepare a model, and return a context that yields a search of batches.
+
+    Args:
+        model: the model.
+        backbone: the model's.
+        shared_beams: use the search of the harness; otherwise transformers' own.
+        dtype: the precision of matrix products.
+    """
+    tokenizer: Any = Ids()
+    shared = shared_beams and backbone.shared_beams
+    return searching(model, tokenizer, shared_beams=shared, dtype=getattr(torch, dtype))
 
 
 def predict(

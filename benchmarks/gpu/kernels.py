@@ -64,10 +64,12 @@ def sum_up(kernels: Sequence[Kernel], step_seconds: float) -> dict[str, Any]:
     milliseconds: dict[str, float] = defaultdict(float)
     launches: Counter[str] = Counter()
     names: Counter[str] = Counter()
+    times: defaultdict[str, float] = defaultdict(float)
     for kernel in kernels:
         milliseconds[kind_of(kernel.name)] += kernel.duration / 1e6
         launches[kind_of(kernel.name)] += 1
         names[kernel.name] += 1
+        times[kernel.name] += kernel.duration / 1e6
     busy = busy_nanoseconds(kernels) / 1e6
     return {
         "launches": len(kernels),
@@ -76,6 +78,7 @@ def sum_up(kernels: Sequence[Kernel], step_seconds: float) -> dict[str, Any]:
         "idle_ms": max(0.0, step_seconds * 1e3 - busy),
         "device_ms_by_kind": dict(milliseconds),
         "most_launched": dict(names.most_common(MOST_NAMES)),
+        "longest_ms": dict(sorted(times.items(), key=lambda item: -item[1])[:MOST_NAMES]),
     }
 
 
@@ -210,6 +213,8 @@ def profile_harness(shape: str, recipe: str, device: str, batch: int) -> dict[st
     from gpu.device_weights import new_case
     from harness.spec.run_spec import RunSpec
     from harness.training.build import load_trainer
+    from harness.training.engines.shapes import size_of
+    from harness.training.recording import expect
     from harness.training.resolved_run import resolve_run
 
     case = new_case(shape, recipe, device, batch=batch)
@@ -226,11 +231,13 @@ def profile_harness(shape: str, recipe: str, device: str, batch: int) -> dict[st
     trainer.model.train()
     clock = ProfilingClock(device)
     losses: list[torch.Tensor] = []
-    collated = [trainer.engine.collate(examples) for examples in batches_of(case)]
+    batches = batches_of(case)
+    expect(trainer, [*map(size_of, batches)], planned_steps=100)  # Steps but the first replay.
+    collated = [trainer.engine.collate(examples) for examples in batches]
     for steps, step_batch in enumerate(collated, start=1):
         losses.append(trainer.step([step_batch], step_batch.target_tokens))
         clock.step_done(steps, step_batch.source_tokens + step_batch.target_tokens)
-    return clock.read(losses)
+    return {**clock.read(losses), "engine": trainer.engine_name}
 
 
 def profile_trainer(

@@ -18,22 +18,25 @@ COMPILE_SECONDS = 100.0
 """Seconds that must be left to try torch_compile, whose first steps take minutes."""
 CASE_SECONDS = 25.0
 WORK = (
-    ("t5-large", "lora_ff+lprun"),
-    ("bart-large", "lora_ff+lprun"),
-    ("t5-large", "full"),
-    ("bart-large", "full"),
+    ("t5-large", "lora_ff+lprun", False),
+    ("bart-large", "lora_ff+lprun", False),
+    ("t5-large", "lora_ff+lprun", True),
+    ("bart-large", "full", False),
+    ("t5-large", "full", False),
 )
+"""Shape, recipe, and whether all examples have the maximum length."""
 
 
 def run(result: StepResult) -> str:
     """Compare each shape and recipe; try ``torch_compile`` once."""
     tiny, device = result.request.tiny, result.request.device
-    work = (("nano-t5", "lora_ff+lprun"),) if tiny else WORK
-    for shape, recipe in work:
+    work = (("nano-t5", "lora_ff+lprun", False),) if tiny else WORK
+    for shape, recipe, full_length in work:
         least = 0 if tiny else CASE_SECONDS
-        result.case(f"{shape} {recipe}", partial(compare, shape, recipe, device, tiny), least)
+        name = f"{shape} {recipe}{', 512/128' if full_length else ''}"
+        result.case(name, partial(compare, shape, recipe, device, tiny, full_length), least)
     if not tiny:
-        shape, recipe = WORK[0]
+        shape, recipe, _ = WORK[0]
         if result.seconds_left > COMPILE_SECONDS:
             name = f"{shape} {recipe} torch_compile"
             result.case(name, partial(compiled, shape, recipe, device, result.seconds_left - 10))
@@ -43,8 +46,11 @@ def run(result: StepResult) -> str:
     return f"tokens/s over the trainer's: {', '.join(shown)}" if shown else ""
 
 
-def compare(shape: str, recipe: str, device: str, tiny: bool) -> dict[str, Any]:
-    """Return the rates of all contenders, and the ratio of the harness to the best peer."""
+def compare(shape: str, recipe: str, device: str, tiny: bool, full_length: bool) -> dict[str, Any]:
+    """Return the rates of all contenders, and the ratio of the harness to the best peer.
+
+    Every setting of the peer has a window; the fastest one has another, beside the harness's two.
+    """
     from comparison import summary
     from contenders import OURS, Contender, can_round_weights, run_window
     from solitude import alone
@@ -52,30 +58,28 @@ def compare(shape: str, recipe: str, device: str, tiny: bool) -> dict[str, Any]:
 
     from gpu.device_weights import new_case
 
-    size = {"batch": 1, "warmup": 1, "steps": 2} if tiny else {"warmup": 10, "steps": 20}
-    case = new_case(shape, recipe, device, **size)
+    size = {"batch": 1, "warmup": 1, "steps": 2} if tiny else {"warmup": 5, "steps": 16}
+    case = new_case(shape, recipe, device, full_length=full_length, **size)
     harness = next(c for c in OURS if c.dtype == "bfloat16")
     base = Contender(Settings("bfloat16", "grouped"))
     settings = [base.settings]
-    if not tiny:
-        settings.append(Settings("bfloat16", "budget"))
-        if can_round_weights(base, case.parsed):
-            settings.append(Settings("bfloat16", "budget", low_weights=True))
-    contenders = [harness, *map(Contender, settings)]
-    windows: dict[str, list[Any]] = {}
+    if not tiny and not full_length:
+        low = can_round_weights(base, case.parsed)
+        settings.append(Settings("bfloat16", "budget", low_weights=low))
+    peers = [*map(Contender, settings)]
+    windows: dict[str, list[Any]] = {harness.name: [alone(run_window, harness, case)]}
     skipped: dict[str, str] = {}
-    for contender in (*contenders, *reversed(contenders)):
-        if contender.name in skipped:
-            continue
+    for contender in peers:
         try:
-            window = alone(run_window, contender, case)
+            windows[contender.name] = [alone(run_window, contender, case)]
         except Exception as error:  # A failing setting is skipped; the others are still measured.
-            if contender is harness or contender.settings == base.settings:
+            if contender.settings == base.settings:
                 raise
             skipped[contender.name] = str(error)
-            windows.pop(contender.name, None)
-            continue
-        windows.setdefault(contender.name, []).append(window)
+    best = max((p for p in peers if p.name in windows), key=lambda p: windows[p.name][0].rate)
+    windows[best.name].append(alone(run_window, best, case))
+    windows[harness.name].append(alone(run_window, harness, case))
+    slower = {p.name: windows.pop(p.name)[0] for p in peers if p is not best and p.name in windows}
     steps = {
         name: [w.wall / case.steps for w in windows_of_one]
         for name, windows_of_one in windows.items()
@@ -84,6 +88,8 @@ def compare(shape: str, recipe: str, device: str, tiny: bool) -> dict[str, Any]:
         **summary(windows, harness.name),
         "milliseconds_per_step": {n: 1e3 * statistics.median(s) for n, s in steps.items()},
         "skipped": skipped,
+        "slower": {name: window.rate for name, window in slower.items()},
+        "engine": windows[harness.name][0].engine,
         "last_losses": {
             name: windows_of_one[-1].losses[-1] for name, windows_of_one in windows.items()
         },

@@ -64,6 +64,7 @@ def card_section(folder: Path) -> str:
         ("Training beside Seq2SeqTrainer + PEFT", peer_rows(cases["peer"])),
         ("A step, by torch.profiler", kernel_rows(cases["kernels"])),
         ("Decoding with six beams", decoding_rows(cases["decoding"])),
+        ("Decoding with a recipe's merged model", inference_rows(cases["inference"])),
     ):
         lines = list(rows)
         if len(lines) > 1:
@@ -156,6 +157,26 @@ def decoding_rows(cases: Cases) -> Iterator[list[str]]:
             same = f"{case['same']} of {case['examples']}"
             both = [number(rates[w], 1, 1) for w in ("harness", "transformers")]
             yield [name, *both, f"{case['ratio']:.2f}", same]
+
+
+def inference_rows(cases: Cases) -> Iterator[list[str]]:
+    """Yield the costs of decoding relative to full fine-tuning."""
+    yield ["", "one example, ms", "speed", "95 %", "tokens/s in a batch", "speed", "memory", "size"]
+    for name, case in cases.items():
+        if not case.get("latency"):
+            continue
+        latency, throughput = case["latency"], case.get("throughput") or {}
+        low, high = latency["relative_ci"] or (None, None)
+        yield [
+            name,
+            number(latency["median_seconds"], 1e-3, 1),
+            percent(latency["relative"]),
+            NONE if low is None else f"{percent(low)} to {percent(high)}",
+            number(throughput.get("output_tokens_per_s")),
+            percent(throughput.get("relative")),
+            percent(case["memory"]["relative"]),
+            percent(case["size"]["model_relative"]),
+        ]
 
 
 def table(rows: Iterable[list[str]]) -> str:

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from visible_device import VARIABLE, first_visible
@@ -61,22 +63,45 @@ class Runner:
         self.out = out
         self.code = code_of(root)
         self.state: dict[str, Any] = {}
+        self._lock = Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
 
     def run(self) -> int:
         """Run the steps that are not done yet; return 0 if all are done."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write("card.json", self.card.record)
         self.state = self._earlier_state()
-        for place, step in enumerate(self.steps):
-            later = sum(s.seconds for s in self.steps[place + 1 :])
-            entry = self.state["steps"].get(step.name)
-            if entry is None or entry["status"] != "ok":
-                entry = self._entry(step, self.deadline - time.monotonic() - later)
-                self.state["steps"][step.name] = entry
-                self._write(STATE, self.state)
-            self._refresh()
-            print(line(place + 1, len(self.steps), step, entry), flush=True)
+        try:
+            for place, together in enumerate(groups := in_groups(self.steps)):
+                later = sum(group[0].seconds for group in groups[place + 1 :])
+                with ThreadPoolExecutor(len(together)) as threads:
+                    running = [threads.submit(self._take, step, later) for step in together]
+                    try:
+                        for step_running in running:
+                            step_running.result()
+                    except BaseException:
+                        for process in list(self._processes):
+                            kill(process)
+                        raise
+        finally:
+            self._refresh()  # An interrupted step has written its cases.
         return int(any(entry["status"] != "ok" for entry in self.state["steps"].values()))
+
+    def _take(self, step: Step, later: float) -> None:
+        """Run a step unless it is done, and print its line.
+
+        Args:
+            step: the step.
+            later: seconds that the steps after it need.
+        """
+        entry = self.state["steps"].get(step.name)
+        if entry is None or entry["status"] != "ok":
+            entry = self._entry(step, self.deadline - time.monotonic() - later)
+        with self._lock:
+            self.state["steps"][step.name] = entry
+            self._write(STATE, self.state)
+            self._refresh()
+            print(line(self.steps.index(step) + 1, len(self.steps), step, entry), flush=True)
 
     def _entry(self, step: Step, seconds: float) -> dict[str, Any]:
         """Run a step; return its status, seconds and summary."""
@@ -107,14 +132,14 @@ class Runner:
             env=self._environment(),
             start_new_session=True,  # Its own children can then be killed with it.
         )
+        self._processes.add(process)
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
             return UNFINISHED
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill(process)
+            self._processes.discard(process)
 
     def _environment(self) -> dict[str, str]:
         paths = [str(self.root / "benchmarks"), os.environ.get("PYTHONPATH", "")]
@@ -162,6 +187,27 @@ class Runner:
 
     def _write(self, name: str, record: dict[str, Any]) -> None:
         write_text(self.folder / name, json.dumps(record, indent=1) + "\n")
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with its children, and wait for its end."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def in_groups(steps: Sequence[Step]) -> list[list[Step]]:
+    """Return the steps in groups that run at the same time.
+
+    Steps that measure neither time nor the memory of the device run beside each other.
+    """
+    groups: list[list[Step]] = []
+    for step in steps:
+        if groups and step.only_compares and groups[-1][0].only_compares:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    return groups
 
 
 def line(number: int, count: int, step: Step, entry: dict[str, Any]) -> str:

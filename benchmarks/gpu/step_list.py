@@ -17,20 +17,30 @@ class Step:
         module: module to run with ``python -m``.
         seconds: share of the time limit; unused time of earlier steps is added.
         title: description in tables.
+        only_compares: the step measures neither time nor the device's memory, so that it may run
+            beside its neighbours.
     """
 
     name: str
     module: str
     seconds: float
     title: str
+    only_compares: bool = False
 
 
 STEPS = (
-    Step("tests", "gpu.marked_tests", 60, "the tests that need a GPU"),
-    Step("equality", "gpu.equality", 45, "losses, gradients and predictions are the library's"),
-    Step("speed", "gpu.relative_speed", 180, "speed and memory of recipes beside full fine-tuning"),
-    Step("peer", "gpu.peer", 80, "training beside Seq2SeqTrainer + PEFT"),
-    Step("kernels", "gpu.kernels", 35, "launches and device time of a step"),
-    Step("decoding", "gpu.decoding_speed", 40, "beam search beside transformers' own"),
-    Step("run", "gpu.whole_run", 40, "a whole run of the embedded model"),
+    Step("speed", "gpu.relative_speed", 150, "speed and memory of recipes beside full fine-tuning"),
+    Step("peer", "gpu.peer", 85, "training beside Seq2SeqTrainer + PEFT"),
+    Step("kernels", "gpu.kernels", 40, "launches and device time of a step"),
+    Step("tests", "gpu.marked_tests", 80, "the tests that need a GPU", only_compares=True),
+    Step(
+        "equality",
+        "gpu.equality",
+        80,
+        "losses, gradients and predictions are the library's",
+        only_compares=True,
+    ),
+    Step("decoding", "gpu.decoding_speed", 45, "beam search beside transformers' own"),
+    Step("inference", "gpu.inference_speed", 40, "decoding of pruned models beside full ones"),
+    Step("run", "gpu.whole_run", 35, "a whole run of the embedded model"),
 )

@@ -19,6 +19,7 @@ from harness.measurement.probe import (
     measure_memory_of,
     measure_speed_of,
     measured_process,
+    memory_within,
     warm_up,
     without_baseline,
 )
@@ -31,7 +32,7 @@ from harness.records.profile import ProfiledRecipe
 from harness.records.reasons import explain_nulls
 from harness.records.report import Failure
 from harness.spec.run_spec import BASELINE, RunSpec
-from harness.training.resolved_run import resolve_run
+from harness.training.resolved_run import choose_device, resolve_run
 
 OnProgress = Callable[[str], None]
 
@@ -130,6 +131,8 @@ def _record_failure(row: ProfiledRecipe, error: Exception) -> None:
 class _Baseline:
     """Full fine-tuning in a warm process that waits while recipes are measured; a context manager.
 
+    On CUDA memory is measured in this process, see ``memory_within``.
+
     The waiting process keeps its memory. It ends for a recipe that does not fit beside it, and
     another process is started for the next recipe.
 
@@ -144,8 +147,17 @@ class _Baseline:
         self._process: MeasuredProcess | None = None
 
     def __enter__(self) -> Self:
+        if not _is_quick(self._spec):
+            with _unless_out_of_memory():
+                self.memory = measure_memory_of(self._spec, self._frozen)
+            return self
         with _unless_out_of_memory():
-            self.memory = measure_memory_of(self._spec, self._frozen)
+            self._process = measured_process(self._spec, self._frozen)
+            self.memory = memory_within(self._process, self._spec)
+            warm_up(self._process, self._frozen)
+            return self
+        self.memory = None
+        self.make_room()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -188,6 +200,15 @@ def _unless_out_of_memory(suppress: bool = True) -> Iterator[None]:
             raise
 
 
+def _is_quick(spec: RunSpec) -> bool:
+    """Return whether a process that was timed can also measure its memory.
+
+    CUDA's allocator counts tensors, whatever the process did before. On a CPU the resident memory
+    of a process depends on all that it did, so that memory needs a process of its own.
+    """
+    return choose_device(spec.device).type == "cuda"
+
+
 def _measure(
     spec: RunSpec, frozen: FrozenSchedule, baseline: _Baseline, row: ProfiledRecipe
 ) -> None:
@@ -199,13 +220,16 @@ def _measure(
             row.layers_kept = process.layers_kept
             row.parameters = process.parameters
             speed = measure_speed_of(process, baseline_process, frozen, lambda: None)
+            if _is_quick(spec):
+                row.memory = memory_within(process, spec)
         if baseline_process is None:
             without_baseline(speed, NOT_TOGETHER if fits else NO_BASELINE)
         return speed
 
     fits = baseline.start()
     row.speed = baseline.run_beside(time)
-    row.memory = baseline.run_beside(lambda _: measure_memory_of(spec, frozen))
+    if row.memory is None:
+        row.memory = baseline.run_beside(lambda _: measure_memory_of(spec, frozen))
     if baseline.memory:
         row.memory.relative = row.memory.peak_bytes / baseline.memory.peak_bytes
     else:

@@ -20,12 +20,21 @@ from harness.evaluation.search_state import Search, SpecialTokens, begin, can_im
 from harness.model.recorder import Record, Recording
 from harness.spec.decoding import DecodingSettings
 
-_WIDTH = 128
+_WIDTH = 256
 """Sources are padded to a multiple of this many tokens, so that sizes repeat."""
 _MOST = 8
 """Searches that are kept; each holds its cache and its hypotheses."""
 _CHECKED = 8
 """Steps between two looks at whether all examples have ended, which wait for the device."""
+
+
+def rounded_width(longest: int) -> int:
+    """Return the length that sources are padded to, in tokens.
+
+    Args:
+        longest: tokens of the longest source of a batch.
+    """
+    return -(-longest // _WIDTH) * _WIDTH
 
 
 class RecordedSearches:
@@ -50,7 +59,7 @@ class RecordedSearches:
 
     def __call__(self, input_ids: Tensor, lengths: Tensor, settings: DecodingSettings) -> Tensor:
         """Return the best hypothesis of every example; see ``beam_search``."""
-        width = -(-input_ids.shape[1] // _WIDTH) * _WIDTH
+        width = rounded_width(input_ids.shape[1])
         learned = getattr(self._model.config, "max_position_embeddings", width)
         missing = max(0, min(width, learned) - input_ids.shape[1])
         padded = F.pad(input_ids, (0, missing), value=SpecialTokens.of(self._model).pad)

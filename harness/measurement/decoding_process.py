@@ -110,7 +110,20 @@ class _DecodingService(Service):
         self.end = frozenset(SpecialTokens.of(model).end)
         self._context = searching_ids(model, shared_beams=backbone.shared_beams, dtype=run.dtype)
         self.search = self._context.__enter__()
+        if run.device.type == "cuda":
+            self._record_ahead()
         return sizes
+
+    def _record_ahead(self) -> None:
+        """Decode each size twice, so that its steps are recorded and windows only replay."""
+        from harness.evaluation.recorded_search import rounded_width
+
+        every = [*([source] for source in self.work.sources), self.work.batch]
+        sizes = {(len(rows), rounded_width(max(map(len, rows)))): rows for rows in every}
+        for sources in sizes.values():
+            for settings in (self.work.settings, self.work.first_token):
+                for _ in range(2):
+                    self.search(sources, settings)
 
     def memory_reached(self, error: Exception) -> int | None:
         return memory_reached(error, self.device)

@@ -244,8 +244,13 @@ def probe_memory(spec: RunSpec, frozen: FrozenSchedule, baseline_spec: RunSpec |
 def measure_memory_of(spec: RunSpec, frozen: FrozenSchedule) -> Memory:
     """Measure the peak memory of a recipe in a process of its own."""
     with measured_process(spec, frozen) as process:
-        memory = process.memory(spec.probe.memory_steps)
-        memory.parts = process.memory_parts()
+        return memory_within(process, spec)
+
+
+def memory_within(process: MeasuredProcess, spec: RunSpec) -> Memory:
+    """Measure the peak memory of a process, and what its tensors are for."""
+    memory = process.memory(spec.probe.memory_steps)
+    memory.parts = process.memory_parts()
     return memory
 
 

@@ -124,6 +124,7 @@ class _TrainingService(Service):
     trainer: Trainer
     steps: Sequence[Step]
     longest: Step
+    sized = False
     meter: Meter | None = None
     why_no_meter = "it was not requested"
 
@@ -154,6 +155,7 @@ class _TrainingService(Service):
         total_steps = total_steps or spec.train.max_steps or _MANY_STEPS
         trainer.events.begin(trainer.model, total_steps)
         self.trainer = trainer
+        self.sized = bool(sizes)
         if sizes:
             expect(trainer, sizes, total_steps)
             record_ahead(trainer, self.steps)
@@ -189,6 +191,7 @@ class _TrainingService(Service):
 
     def memory(self, steps: int) -> Memory:
         from harness.measurement.memory import bytes_alive, measure_memory, return_freed_blocks
+        from harness.training.recording import record_ahead
 
         trainer = self.trainer
         return_freed_blocks()
@@ -199,7 +202,9 @@ class _TrainingService(Service):
             for step, batches in prefetch([self.longest], trainer.engine.collate):
                 trainer.step(batches, step.target_tokens)
 
-        return measure_memory(step, steps, trainer.device, bytes_alive)
+        memory = measure_memory(step, steps, trainer.device, bytes_alive)
+        record_ahead(trainer, self.steps if self.sized else [])
+        return memory
 
     def time_parts(self, first: int, count: int) -> TimeParts | None:
         from harness.measurement.breakdown import time_parts

@@ -47,6 +47,7 @@ def calls(device: str) -> dict[str, Callable[[], object]]:
     large = [some(device, size)]
     parts = many(device, 200)
     mean, rstd = some(device, 64, 1), some(device, 64, 1)
+    rows, row_mean = some(device, 8192, 64), some(device, 8192, 1)
 
     def norm_backward(trained: bool) -> object:
         mask = [True, trained, trained]
@@ -62,6 +63,9 @@ def calls(device: str) -> dict[str, Callable[[], object]]:
         "cat": lambda: torch.cat(parts),
         "norm backward, frozen": lambda: norm_backward(False),
         "norm backward, trained": lambda: norm_backward(True),
+        "norm backward, long": lambda: aten.native_layer_norm_backward(
+            rows, rows, [64], row_mean, row_mean, w, w, [True, True, True]
+        ),
         "select backward": lambda: aten.select_backward(w, [64, 64], 0, 0),
         "slice backward": lambda: aten.slice_backward(x[:9], [64, 64], 0, 0, 9, 1),
         "embedding backward": lambda: aten.embedding_dense_backward(x, ids, 100, -1, False),

@@ -45,6 +45,7 @@ def make_cuda_spec(make_spec: MakeSpec) -> MakeSpec:
 def measure(device: torch.device, *mebibytes: int) -> Memory:
     """Measure steps that allocate and free this much memory; the first one is warm-up."""
     sizes = iter(mebibytes)
+    torch._C._cuda_clearCublasWorkspaces()  # These steps will not allocate them again.
 
     def step() -> None:
         torch.ones(next(sizes) * MIB, dtype=torch.uint8, device=device)
