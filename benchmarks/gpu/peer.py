@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -52,8 +53,7 @@ def compare(shape: str, recipe: str, device: str, tiny: bool, full_length: bool)
     Every setting of the peer has a window; the fastest one has another, beside the harness's two.
     """
     from comparison import summary
-    from contenders import OURS, Contender, can_round_weights, run_window
-    from solitude import alone
+    from contenders import OURS, Contender, can_round_weights
     from trainer import Settings
 
     from gpu.device_weights import new_case
@@ -66,20 +66,7 @@ def compare(shape: str, recipe: str, device: str, tiny: bool, full_length: bool)
     if not tiny and not full_length:
         low = can_round_weights(base, case.parsed)
         settings.append(Settings("bfloat16", "budget", low_weights=low))
-    peers = [*map(Contender, settings)]
-    windows: dict[str, list[Any]] = {harness.name: [alone(run_window, harness, case)]}
-    skipped: dict[str, str] = {}
-    for contender in peers:
-        try:
-            windows[contender.name] = [alone(run_window, contender, case)]
-        except Exception as error:  # A failing setting is skipped; the others are still measured.
-            if contender.settings == base.settings:
-                raise
-            skipped[contender.name] = str(error)
-    best = max((p for p in peers if p.name in windows), key=lambda p: windows[p.name][0].rate)
-    windows[best.name].append(alone(run_window, best, case))
-    windows[harness.name].append(alone(run_window, harness, case))
-    slower = {p.name: windows.pop(p.name)[0] for p in peers if p is not best and p.name in windows}
+    windows, slower, skipped = measure(case, harness, [*map(Contender, settings)])
     steps = {
         name: [w.wall / case.steps for w in windows_of_one]
         for name, windows_of_one in windows.items()
@@ -94,6 +81,29 @@ def compare(shape: str, recipe: str, device: str, tiny: bool, full_length: bool)
             name: windows_of_one[-1].losses[-1] for name, windows_of_one in windows.items()
         },
     }
+
+
+def measure(
+    case: Any, harness: Any, peers: Sequence[Any]
+) -> tuple[dict[str, list[Any]], dict[str, Any], dict[str, str]]:
+    """Return windows of the harness and of the best peer, of slower peers, and why some failed."""
+    from contenders import run_window
+    from solitude import alone
+
+    windows = {harness.name: [alone(run_window, harness, case)]}
+    skipped: dict[str, str] = {}
+    for peer in peers:
+        try:
+            windows[peer.name] = [alone(run_window, peer, case)]
+        except Exception as error:  # A failing setting is skipped; the others are still measured.
+            if peer is peers[0]:
+                raise
+            skipped[peer.name] = str(error)
+    best = max((p for p in peers if p.name in windows), key=lambda p: windows[p.name][0].rate)
+    for contender in (best, harness):
+        windows[contender.name].append(alone(run_window, contender, case))
+    slower = {p.name: windows.pop(p.name)[0] for p in peers if p is not best and p.name in windows}
+    return windows, slower, skipped
 
 
 def compiled(shape: str, recipe: str, device: str, seconds: float) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Runner:
             "status": STATUS.get(code, "failed"),
             "seconds": round(time.monotonic() - began, 1),
         }
-        return {**entry, "summary": self._summary(step, code, log)}
+        return {**entry, "summary": summary_of(self.folder, step, code, log)}
 
     def _finish(self, step: Step, seconds: float, output: Any) -> int:
         """Start the process of a step and wait for it; kill it when time runs out."""
@@ -129,7 +129,7 @@ class Runner:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=self._environment(),
+            env=environment(self.root),
             start_new_session=True,  # Its own children can then be killed with it.
         )
         self._processes.add(process)
@@ -140,31 +140,6 @@ class Runner:
         finally:
             kill(process)
             self._processes.discard(process)
-
-    def _environment(self) -> dict[str, str]:
-        paths = [str(self.root / "benchmarks"), os.environ.get("PYTHONPATH", "")]
-        return {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            VARIABLE: first_visible(os.environ),
-            "PYTHONUNBUFFERED": "1",
-            "HF_HUB_OFFLINE": "1",
-            # Asking for a device then does not start CUDA, so a process can still be forked.
-            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-        }
-
-    def _summary(self, step: Step, code: int, log: Path) -> str:
-        """Return the summary that a step wrote, or the last line of its output."""
-        if code in STATUS:
-            with contextlib.suppress(OSError, ValueError):
-                record = json.loads((self.folder / f"{step.name}.json").read_text("utf-8"))
-                if summary := record.get("summary"):
-                    return str(summary)
-        if code == UNFINISHED:
-            return "time ran out"
-        lines = log.read_text("utf-8", errors="replace").split("\n")
-        last = next((text.strip() for text in reversed(lines) if text.strip()), "no output")
-        return f"ended with status {code}: {last}"
 
     def _earlier_state(self) -> dict[str, Any]:
         """Return the state of an earlier call, if it had the same code, size and card."""
@@ -187,6 +162,34 @@ class Runner:
 
     def _write(self, name: str, record: dict[str, Any]) -> None:
         write_text(self.folder / name, json.dumps(record, indent=1) + "\n")
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Return the environment of a step."""
+    paths = [str(root / "benchmarks"), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        VARIABLE: first_visible(os.environ),
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        # Asking for a device then does not start CUDA, so a process can still be forked.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    }
+
+
+def summary_of(folder: Path, step: Step, code: int, log: Path) -> str:
+    """Return the summary that a step wrote, or the last line of its output."""
+    if code in STATUS:
+        with contextlib.suppress(OSError, ValueError):
+            record = json.loads((folder / f"{step.name}.json").read_text("utf-8"))
+            if summary := record.get("summary"):
+                return str(summary)
+    if code == UNFINISHED:
+        return "time ran out"
+    lines = log.read_text("utf-8", errors="replace").split("\n")
+    last = next((text.strip() for text in reversed(lines) if text.strip()), "no output")
+    return f"ended with status {code}: {last}"
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

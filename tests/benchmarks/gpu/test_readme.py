@@ -87,4 +87,4 @@ def test_the_page_of_a_rehearsal_says_so(module: Import, tmp_path: Path) -> None
     write(tmp_path / "cpu-tiny", card={"name": "cpu"}, steps={"tiny": True, "steps": {}})
     page = module("gpu.readme").write_readme(tmp_path / "cpu-tiny").read_text()
     assert "these numbers mean nothing" in page
-    assert page.count("| not run |") == 7
+    assert page.count("| not run |") == 8
