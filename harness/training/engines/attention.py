@@ -22,6 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from harness.errors import HarnessError
 from harness.model.attention_switch import attention_implementation
+from harness.training.engines.biased_attention import takes_bias
 from harness.training.engines.dropout import Mask
 from harness.training.engines.fused_attention import fused_attention, takes_rows
 from harness.training.engines.rows import Packed, PackedRow
@@ -40,7 +41,8 @@ def kernels(device: torch.device, dtype: torch.dtype) -> str:
     if device.type == "cpu":
         return PACKED
     if takes_rows(dtype, device):
-        return f"{PACKED}: flash; padded within where there is a position bias"
+        biased = "Triton" if takes_bias(dtype, device, 64) else "padded within"
+        return f"{PACKED}: flash; {biased} where there is a position bias"
     return f"{PACKED}: padded within"
 
 

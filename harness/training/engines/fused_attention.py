@@ -4,12 +4,11 @@ On an accelerator an operator's launch costs as much as its arithmetic, so that 
 sequences would be slow. Flash attention takes packed rows with the offsets of their sequences, and
 supports dropout of the probabilities. It is used for BART and for the cross-attention of T5.
 
-Flash attention does not support a bias of the scores. T5's self-attention has one, and is therefore
-padded inside: its tensors are laid out as (sequences, longest) for the fused attention that adds a
-mask. The rest of the layer never sees padding. In batches of 8 with sources of 130 tokens on
-average and at most 512, padding makes four times as many scores, which are then 12 % of the
-products of T5-large's encoder layers instead of 3 %. Two groups of similar length would leave 2.3
-times as many, at twice the launches.
+Flash attention does not support a bias of the scores, which T5's self-attention has. For it there
+are Triton kernels (``biased_attention``). Where they cannot be used, T5's self-attention is padded
+inside: its tensors are laid out as (sequences, longest) for the fused attention that adds a mask.
+The rest of the layer never sees padding. In batches of 8 with sources of 130 tokens on average and
+at most 512, padding makes four times as many scores.
 
 PyTorch's flex attention could add the bias without padding, but does not support dropout of the
 probabilities. T5 is trained with it, and without it this would be a different training.
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from harness.training.engines.biased_attention import attention_with_bias, takes_bias
 from harness.training.engines.rows import PackedRow
 
 _WIDTHS = 8
@@ -87,6 +87,8 @@ def fused_attention(
     q, k, v = (t.transpose(0, 1) for t in (query, key, value))
     if bias is None and q.shape[-1] <= _WIDEST and takes_rows(q.dtype, q.device):
         return flash_within(q, k, v, queries, keys, scaling, p, causal)
+    if bias is not None and queries is keys and takes_bias(q.dtype, q.device, q.shape[-1]):
+        return attention_with_bias(q, k, v, bias, queries, scaling, p, causal)
     return padded_within(q, k, v, bias, queries, keys, scaling, p, causal)
 
 

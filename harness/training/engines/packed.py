@@ -15,6 +15,7 @@ from harness.api.backbone import STACKS, Backbone, Role
 from harness.data.examples import Example
 from harness.errors import HarnessError
 from harness.training.engines.attention import kernels, patch_attention
+from harness.training.engines.biased_attention import takes_bias
 from harness.training.engines.dropout import PackedMaskDropout
 from harness.training.engines.feed_forward import patch_t5_feed_forwards
 from harness.training.engines.fused_attention import takes_rows
@@ -147,8 +148,11 @@ class PackedEngine(Engine):
 
     def pads_no_attention(self, model: PreTrainedModel) -> bool:
         """Return whether attention takes packed rows, so that bounds of lengths cost nothing."""
-        has_bias = any("relative_attention_bias" in name for name, _ in model.named_modules())
-        return takes_rows(self.dtype, self.device) and not has_bias
+        tables = [m for n, m in model.named_modules() if n.endswith("relative_attention_bias")]
+        width = getattr(model.config, "d_kv", 0)
+        return takes_rows(self.dtype, self.device) and (
+            not tables or takes_bias(self.dtype, self.device, width)
+        )
 
     def attention(self, model: PreTrainedModel) -> str:
         """Name the kernels, which differ by device and precision."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -36,6 +37,9 @@ class PackedRow:
     bound: int = 0
     _masks: dict[tuple[bool, bool], tuple[Tensor | None, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
+    )
+    _tables: list[tuple[Tensor, Tensor]] = field(
+        default_factory=list, init=False, repr=False, compare=False
     )
 
     @property
@@ -121,6 +125,12 @@ class PackedRow:
         if kind not in self._masks or self._masks[kind][0] is not bias:
             self._masks[kind] = bias, self._new_mask(bias, causal, dtype, queries or self)
         return self._masks[kind][1]
+
+    def table(self, bias: Tensor, new_table: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return a table made from the bias of a stack, once for all its layers."""
+        if not self._tables or self._tables[0][0] is not bias:
+            self._tables[:] = [(bias, new_table(bias))]
+        return self._tables[0][1]
 
     def _new_mask(
         self, bias: Tensor | None, causal: bool, dtype: torch.dtype, queries: PackedRow
