@@ -129,6 +129,16 @@ def test_a_saved_state_goes_on_with_graphs_as_without(backbone: Backbone, tmp_pa
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+def test_steps_are_recorded_again_after_all_were_forgotten(backbone: Backbone) -> None:
+    trainer = new_trainer(backbone, "full", "on", "bfloat16")
+    for _ in range(3):
+        train(trainer)
+        assert trainer.graphs is not None
+        assert trainer.graphs.obstacle is None
+        assert trainer.graphs.recorded
+        trainer.graphs.forget()
+
+
 def test_recording_takes_little_more_memory_than_launching(backbone: Backbone) -> None:
     peaks = []
     for graphs in ("off", "on"):
