@@ -132,9 +132,10 @@ def _kernels(func: Any, args: Any) -> int:
         # showed for PyTorch 2.11.
         trained = args[-1] if isinstance(args[-1], bool) else args[-1][1]
         return 2 if trained else 1
-    if name == "aten::cat":
-        return math.ceil(len(args[0]) / 128)
-    return _KERNELS.get(name, 1)
+    if name == "harness::biased_attention_backward":
+        # Gradients of queries, those of keys and values, and zeros that the bias's are added to.
+        return 2 + bool(args[-1])
+    return math.ceil(len(args[0]) / 128) if name == "aten::cat" else _KERNELS.get(name, 1)
 
 
 def _is_view(func: Any) -> bool:

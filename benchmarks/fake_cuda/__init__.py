@@ -52,7 +52,7 @@ def pretend() -> Iterator[None]:
     from torch.nn import functional
     from torch.utils import _foreach_utils
 
-    from harness.training.engines import fused_attention
+    from harness.training.engines import biased_attention, fused_attention
 
     yes, no = (lambda *_, **__: True), (lambda *_, **__: False)
     lists = _foreach_utils._foreach_supported_types
@@ -66,6 +66,7 @@ def pretend() -> Iterator[None]:
         mock.patch.object(functional, "rms_norm", _rms_norm),
         mock.patch.object(_foreach_utils, "_foreach_supported_types", [FakeTensor, *lists]),
         mock.patch.object(fused_attention, "_has_flash", yes),
+        mock.patch.object(biased_attention, "_failure", return_value=None),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
         yield

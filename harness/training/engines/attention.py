@@ -31,19 +31,32 @@ PACKED = "packed"
 """The implementation's name in transformers' registries."""
 
 
-def kernels(device: torch.device, dtype: torch.dtype) -> str:
+def kernels(device: torch.device, dtype: torch.dtype, width: int = 64) -> str:
     """Name the kernels of ``packed_attention`` on a device, for the report.
 
     Args:
         device: the device that holds the model.
         dtype: the precision of matrix products.
+        width: width of the heads whose scores have a position bias.
     """
     if device.type == "cpu":
         return PACKED
-    if takes_rows(dtype, device):
-        biased = "Triton" if takes_bias(dtype, device, 64) else "padded within"
-        return f"{PACKED}: flash; {biased} where there is a position bias"
-    return f"{PACKED}: padded within"
+    plain = "flash" if takes_rows(dtype, device) else "padded within"
+    biased = "Triton" if takes_bias(dtype, device, width) else "padded within"
+    if plain == biased:
+        return f"{PACKED}: {plain}"
+    return f"{PACKED}: {plain}; {biased} where there is a position bias"
+
+
+def biased_width(model: nn.Module) -> int | None:
+    """Return the width of the heads whose scores have a relative position bias, or None."""
+    found = next(filter(_is_relative, model.modules()), None)
+    return None if found is None else int(found.key_value_proj_dim)  # type: ignore[arg-type]
+
+
+def _is_relative(module: nn.Module) -> bool:
+    # All attention modules of T5 have it, those too that get the bias of the first.
+    return hasattr(module, "relative_attention_num_buckets")
 
 
 def packed_attention(
@@ -91,10 +104,13 @@ def packed_attention(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     # A backbone without relative positions in some attention may pass an empty bias.
     bias = None if position_bias is None or not position_bias.numel() else position_bias
-    attend = _PerSequence.apply if query.device.type == "cpu" else fused_attention
     # squeeze(0) and not x[0]: the gradient of x[0] fills a tensor with zeros and copies a row in.
     query, key, value = query.squeeze(0), key.squeeze(0), value.squeeze(0)
-    result = attend(query, key, value, bias, queries, keys, scaling, dropout, causal)
+    given = query, key, value, bias, queries, keys, scaling, dropout, causal
+    if query.device.type == "cpu":
+        result = _PerSequence.apply(*given)  # type: ignore[no-untyped-call]
+    else:
+        result = fused_attention(*given, relative=_is_relative(module) and queries is keys)
     return result[None], None
 
 

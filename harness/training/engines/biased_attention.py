@@ -1,4 +1,12 @@
-"""Attention over packed rows with T5's relative position bias, by Triton kernels on a GPU."""
+"""Attention over packed rows with T5's relative position bias, by Triton kernels on a GPU.
+
+The kernels take the row as it is, without padding, and drop probabilities. For the backward pass
+query, key, value and result are kept, with one float32 for each query and head. The seed of the
+dropout is on the device, so that each replay of a CUDA graph draws another mask.
+
+Triton comes with PyTorch's builds for CUDA. Where the kernels cannot be used,
+``harness.training.engines.fused_attention`` pads.
+"""
 
 from __future__ import annotations
 
@@ -9,62 +17,115 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from harness.errors import first_line
+from harness.training.engines.biased_launches import attend, attend_backward
 from harness.training.engines.rows import PackedRow
 
-_BLOCK = 64
-"""Queries and keys of a block: two blocks of scores fit into the registers of four warps."""
-_SMALL_BLOCK = 32
-"""The same in float32, whose rows take twice the shared memory."""
-_LAUNCH = {"num_warps": 4, "num_stages": 2}
+_TYPES = (torch.bfloat16, torch.float16, torch.float32)
 _WIDEST = 128
 """Widest head that the kernels take."""
-_LEAST = 16
-"""Least width of a matrix product in Triton."""
+
+_library = torch.library.Library("harness", "FRAGMENT")
+_ROW = "Tensor offsets, Tensor? seed, int longest, float scaling, float p, bool causal"
+_library.define(
+    f"biased_attention(Tensor query, Tensor key, Tensor value, Tensor table, {_ROW})"
+    " -> (Tensor, Tensor)"
+)
+_library.define(
+    "biased_attention_backward(Tensor gradient, Tensor query, Tensor key, Tensor value,"
+    f" Tensor table, Tensor result, Tensor normaliser, {_ROW}, bool trained)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+_library.impl("biased_attention", attend, "CompositeExplicitAutograd")
+_library.impl("biased_attention_backward", attend_backward, "CompositeExplicitAutograd")
+
+
+@torch.library.impl(_library, "biased_attention", "Meta")
+def _shapes(query: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    tokens, heads, width = query.shape
+    normaliser = query.new_empty(heads, tokens, dtype=torch.float32)
+    return query.new_empty(tokens, heads, width), normaliser
+
+
+@torch.library.impl(_library, "biased_attention_backward", "Meta")
+def _gradient_shapes(
+    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, table: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    trained = rest[-1]
+    gradients = [x.new_empty(x.shape) for x in (query, key, value)]
+    return *gradients, table.new_empty(table.shape if trained else 0)
 
 
 def takes_bias(dtype: torch.dtype, device: torch.device, width: int) -> bool:
-    """Return whether the kernels can be used."""
-    return (
-        dtype in (torch.bfloat16, torch.float16, torch.float32)
-        and width <= _WIDEST
-        and why_not(device) is None
-    )
+    """Return whether the kernels can be used for heads of a width."""
+    return obstacle(dtype, device, width) is None
+
+
+def obstacle(dtype: torch.dtype, device: torch.device, width: int) -> str | None:
+    """Return why the kernels cannot be used, or None if they can.
+
+    For each dtype, device and width the kernels are compiled and tried once.
+    """
+    if device.type != "cuda":
+        return "the device is not an NVIDIA GPU"
+    if dtype not in _TYPES or width > _WIDEST:
+        return f"the heads are of {dtype} and {width} wide"
+    return _failure(dtype, device, width)
 
 
 @cache
-def why_not(device: torch.device) -> str | None:
-    """Return why the kernels cannot be used on a device, or None if they can; tries them once."""
-    if device.type != "cuda" or torch.version.cuda is None:
-        return "the device is not an NVIDIA GPU"
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return "the GPU is older than Ampere"
+def _failure(dtype: torch.dtype, device: torch.device, width: int) -> str | None:
+    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0):
+        return "the GPU is not an NVIDIA GPU since Ampere"
     try:
-        _try(device)
+        for causal in (False, True):
+            _try(dtype, device, width, causal)
     except Exception as error:  # A missing compiler or driver raises errors of any type.
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        return f"{type(error).__name__}: {first_line(error)}"
     return None
 
 
-def _try(device: torch.device) -> None:
-    """Run all kernels on a row of two sequences, and compare with a plain computation.
+def _try(dtype: torch.dtype, device: torch.device, width: int, causal: bool) -> None:
+    """Compare result and gradients on a row of two sequences with plain computations.
+
+    Dropout is compiled in, with a probability that rounds to 0.
 
     Raises:
-        RuntimeError: the results differ.
+        RuntimeError: they differ.
     """
+    lengths, heads, longest, scaling = (70, 30), 2, 128, width**-0.5
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(sum(lengths), heads, width)] * 4 + [(heads, 2 * longest - 1)]
+    *made, table = (torch.randn(*shape, generator=generator).to(device) for shape in shapes)
+    upstream, *leaves = (x.to(dtype) for x in made)
+    leaves = [x.requires_grad_() for x in (*leaves, table)]
     offsets = torch.tensor([0, 70, 100], dtype=torch.int32, device=device)
-    row = PackedRow((70, 30), torch.empty(0, device=device), offsets)
-    generator = torch.Generator(device).manual_seed(0)
-    made = torch.randn(3, 100, 2, 64, generator=generator, device=device, dtype=torch.bfloat16)
-    q, k, v = (x.requires_grad_() for x in made.unbind())
-    bias = torch.zeros(1, 2, 70, 70, device=device, requires_grad=True)
+    seed = torch.zeros((), dtype=torch.int64, device=device)
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        found = attention_with_bias(q, k, v, bias, row, 0.125, 0.0, False)
-        found.float().square().sum().backward()
-        scores = q[:70, 0].float() @ k[:70, 0].float().T * 0.125
-        expected = torch.softmax(scores, -1) @ v[:70, 0].float()
-    distance = float((found[:70, 0].float() - expected).norm() / expected.norm())
-    if not distance < 0.02:
-        raise RuntimeError(f"the kernels differ from a plain computation by {distance:.2g}")
+        found = _Attention.apply(*leaves, offsets, seed, longest, scaling, 1e-9, causal)  # type: ignore[no-untyped-call]
+        plain = _plain(leaves, lengths, scaling, causal)
+        gradients = torch.autograd.grad(found, leaves, upstream)
+        expected = torch.autograd.grad(plain, leaves, upstream.float())
+    names = "result", "query", "key", "value", "bias"
+    pairs = zip((found, *gradients), (plain, *expected), strict=True)
+    for name, (one, other) in zip(names, pairs, strict=True):
+        one, other = one.detach().float(), other.detach().float()  # noqa: PLW2901
+        distance = float((one - other).norm() / other.norm())
+        if not distance < (1e-3 if dtype == torch.float32 else 0.03):
+            raise RuntimeError(f"{name} differs from a plain computation by {distance:.2g}")
+
+
+def _plain(leaves: list[Tensor], lengths: tuple[int, ...], scaling: float, causal: bool) -> Tensor:
+    """Attend to one sequence after another in float32."""
+    *made, table = leaves
+    middle, results = table.shape[1] // 2, []
+    for q, k, v in zip(*(x.float().transpose(0, 1).split(lengths, 1) for x in made), strict=True):
+        places = torch.arange(q.shape[1], device=q.device)
+        distances = places - places[:, None]
+        scores = q @ k.transpose(1, 2) * scaling + table[:, distances + middle]
+        scores = scores.masked_fill((distances > 0) & causal, -torch.inf)
+        results.append((scores.softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(results)
 
 
 def distance_table(bias: Tensor) -> Tensor:
@@ -76,7 +137,7 @@ def distance_table(bias: Tensor) -> Tensor:
     Returns:
         Shape (heads, 2 * longest - 1), float32; the first entry is the distance 1 - longest.
     """
-    before, after = bias[0, :, :, 0].flip(-1), bias[0, :, 0, 1:]
+    before, after = bias[0, :, 1:, 0].flip(-1), bias[0, :, 0]
     return torch.cat([before, after], -1).float()
 
 
@@ -93,21 +154,22 @@ def attention_with_bias(
     """Attend within each sequence of a row.
 
     Args:
-        query: shape (tokens, heads, width), like key and value.
-        key: see ``query``.
-        value: see ``query``.
+        query: shape (tokens, heads, width).
+        key: shape (tokens, heads, width).
+        value: shape (tokens, heads, width).
         bias: see ``distance_table``.
-        row: the row of all three; its sequences cover all tokens.
+        row: the row of all three. Tokens behind its last sequence get zeros.
         scaling: the factor of the scores.
-        p: the probability of dropping an attention probability.
+        p: the probability of dropping an attention probability, rounded to 1 / 65,536.
         causal: hide later keys.
 
     Returns:
-        The output, shape (tokens, heads, width).
+        The output, of shape (tokens, heads, width).
     """
     table = row.table(bias, distance_table)
+    seed = torch.empty((), dtype=torch.int64, device=query.device).random_() if p else None
     result: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, table, row.offsets, row.longest, scaling, p, causal
+        query, key, value, table, row.offsets, seed, row.longest, scaling, p, causal
     )
     return result
 
@@ -121,65 +183,22 @@ class _Attention(torch.autograd.Function):
         value: Tensor,
         table: Tensor,
         offsets: Tensor,
-        longest: int,
-        scaling: float,
-        p: float,
-        causal: bool,
+        seed: Tensor | None,
+        *options: Any,
     ) -> Tensor:
-        from harness.training.engines.biased_kernels import forward_kernel
-
-        query, key, value = (x if x.stride(2) == 1 else x.contiguous() for x in (query, key, value))
-        table = table.contiguous()
-        # A seed on the device, so that a CUDA graph draws another mask in each replay.
-        seed = torch.empty((), dtype=torch.int64, device=query.device).random_() if p else offsets
-        tokens, heads, width = query.shape
-        result = query.new_empty(tokens, heads, width)
-        normaliser = query.new_empty(tokens, heads, dtype=torch.float32)
-        ctx.constants = longest, heads, scaling, p
-        ctx.sizes = sizes_of(width, query.dtype)
-        ctx.grid = -(-longest // ctx.sizes["block"]), heads, len(offsets) - 1
-        ctx.options = {"causal": causal, "drops": p > 0, **ctx.sizes, **_LAUNCH}
-        forward_kernel[ctx.grid](
-            query, key, value, table, offsets, seed, result, normaliser,
-            *ctx.constants, *_strides(query, key, value), **ctx.options,
-        )  # fmt: skip
-        ctx.save_for_backward(query, key, value, table, offsets, seed, result, normaliser)
+        result: Tensor
+        result, normaliser = torch.ops.harness.biased_attention(
+            query, key, value, table, offsets, seed, *options
+        )
+        ctx.options = options
+        ctx.save_for_backward(query, key, value, table, result, normaliser, offsets, seed)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        from harness.training.engines.biased_kernels import delta_kernel, key_kernel, query_kernel
-
-        query, key, value, table, offsets, seed, result, normaliser = ctx.saved_tensors
-        longest, heads, *_ = ctx.constants
-        gradient = gradient if gradient.stride(2) == 1 else gradient.contiguous()
-        delta = torch.empty_like(normaliser)
-        delta_kernel[ctx.grid](
-            result, gradient, delta, offsets, longest, heads, *_strides(gradient), **ctx.sizes
+        trained = ctx.needs_input_grad[3]
+        *gradients, grad_table = torch.ops.harness.biased_attention_backward(
+            gradient, *ctx.saved_tensors, *ctx.options, trained
         )
-        grad_query, grad_key, grad_value = (
-            torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
-        )
-        trains = ctx.needs_input_grad[3]
-        grad_table = torch.zeros_like(table) if trains else table
-        given = query, key, value, table, offsets, seed, gradient, normaliser, delta
-        strides = _strides(query, key, value, gradient)
-        query_kernel[ctx.grid](*given, grad_query, *ctx.constants, *strides, **ctx.options)
-        key_kernel[ctx.grid](
-            *given, grad_key, grad_value, grad_table, *ctx.constants, *strides,
-            trains=trains, **ctx.options,
-        )  # fmt: skip
-        grads = grad_query, grad_key, grad_value, grad_table if trains else None
-        return (*grads, None, None, None, None, None)
-
-
-def sizes_of(width: int, dtype: torch.dtype) -> dict[str, int]:
-    """Return the sizes that kernels are compiled for: of a head, its power of two, and a block."""
-    columns = max(_LEAST, 1 << (width - 1).bit_length())
-    block = _SMALL_BLOCK if dtype == torch.float32 else _BLOCK
-    return {"width": width, "padded": columns, "block": block}
-
-
-def _strides(*tensors: Tensor) -> list[int]:
-    return [stride for tensor in tensors for stride in tensor.stride()[:2]]
+        return *gradients, grad_table if trained else None, *[None] * (2 + len(ctx.options))

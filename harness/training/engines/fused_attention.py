@@ -4,11 +4,12 @@ On an accelerator an operator's launch costs as much as its arithmetic, so that 
 sequences would be slow. Flash attention takes packed rows with the offsets of their sequences, and
 supports dropout of the probabilities. It is used for BART and for the cross-attention of T5.
 
-Flash attention does not support a bias of the scores, which T5's self-attention has. For it there
-are Triton kernels (``biased_attention``). Where they cannot be used, T5's self-attention is padded
-inside: its tensors are laid out as (sequences, longest) for the fused attention that adds a mask.
-The rest of the layer never sees padding. In batches of 8 with sources of 130 tokens on average and
-at most 512, padding makes four times as many scores.
+Flash attention does not support a bias of the scores, which T5's self-attention has. If a bias
+depends on relative positions only, as T5's does, there are Triton kernels (``biased_attention``).
+Where they cannot be used, T5's self-attention is padded inside: its tensors are laid out as
+(sequences, longest) for the fused attention that adds a mask. The rest of the layer never sees
+padding. In batches of 8 with sources of 130 tokens on average and at most 512, padding makes four
+times as many scores.
 
 PyTorch's flex attention could add the bias without padding, but does not support dropout of the
 probabilities. T5 is trained with it, and without it this would be a different training.
@@ -67,8 +68,11 @@ def fused_attention(
     scaling: float,
     p: float,
     causal: bool,
+    relative: bool = False,
 ) -> Tensor:
-    """Attend within each sequence: by flash attention if it supports the inputs, else padded.
+    """Attend within each sequence: by the first way that supports the inputs.
+
+    They are flash attention, Triton kernels for a relative bias, and padding.
 
     Args:
         query: shape (heads, query tokens, width).
@@ -80,6 +84,7 @@ def fused_attention(
         scaling: the factor of the scores.
         p: the probability of dropping an attention probability.
         causal: hide later keys.
+        relative: an element of the bias depends on key position minus query position only.
 
     Returns:
         The output, of shape (query tokens, heads, width).
@@ -87,7 +92,7 @@ def fused_attention(
     q, k, v = (t.transpose(0, 1) for t in (query, key, value))
     if bias is None and q.shape[-1] <= _WIDEST and takes_rows(q.dtype, q.device):
         return flash_within(q, k, v, queries, keys, scaling, p, causal)
-    if bias is not None and queries is keys and takes_bias(q.dtype, q.device, q.shape[-1]):
+    if bias is not None and relative and takes_bias(q.dtype, q.device, q.shape[-1]):
         return attention_with_bias(q, k, v, bias, queries, scaling, p, causal)
     return padded_within(q, k, v, bias, queries, keys, scaling, p, causal)
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from harness.api.backbone import STACKS, Backbone, Role
 from harness.data.examples import Example
 from harness.errors import HarnessError
-from harness.training.engines.attention import kernels, patch_attention
+from harness.training.engines.attention import biased_width, kernels, patch_attention
 from harness.training.engines.biased_attention import takes_bias
 from harness.training.engines.dropout import PackedMaskDropout
 from harness.training.engines.feed_forward import patch_t5_feed_forwards
@@ -148,15 +148,14 @@ class PackedEngine(Engine):
 
     def pads_no_attention(self, model: PreTrainedModel) -> bool:
         """Return whether attention takes packed rows, so that bounds of lengths cost nothing."""
-        tables = [m for n, m in model.named_modules() if n.endswith("relative_attention_bias")]
-        width = getattr(model.config, "d_kv", 0)
+        width = biased_width(model)
         return takes_rows(self.dtype, self.device) and (
-            not tables or takes_bias(self.dtype, self.device, width)
+            width is None or takes_bias(self.dtype, self.device, width)
         )
 
     def attention(self, model: PreTrainedModel) -> str:
         """Name the kernels, which differ by device and precision."""
-        return kernels(self.device, self.dtype)
+        return kernels(self.device, self.dtype, biased_width(model) or 64)
 
     def dropout_context(self) -> AbstractContextManager[object]:
         """Return a context that draws masks with ``PackedMaskDropout`` on a CPU."""
