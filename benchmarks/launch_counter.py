@@ -150,7 +150,8 @@ def _of_lists(name: str, args: Any) -> int:
         a.shape != b.shape or a.stride() != b.stride() for a, b in zip(*lists, strict=True)
     ):
         return len(lists[0])  # One by one.
-    depth = len(lists) + (not name.endswith("_"))  # The results are a list too.
+    # The results are a list too; norms are written to one tensor.
+    depth = len(lists) + (not name.endswith(("_", "norm")))
     kernels = tensors = blocks = 0
     for tensor in lists[0]:
         chunks = max(1, math.ceil(tensor.numel() / _CHUNK))

@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 
 from harness import clock
 from harness.clock import ManualClock
+from harness.measurement.request_server import PRELOADED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,8 +37,8 @@ _PRELOADED = [
     "compressors.lora",
     "harness.backbones.nano",
     "harness.costs.memory_estimate",
-    "harness.evaluation.decoding",
     "harness.measurement.process",
+    *PRELOADED,
 ]
 _start_fresh = SpawnProcess._Popen
 

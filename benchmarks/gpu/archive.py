@@ -30,7 +30,9 @@ def write_archive(folder: Path, out: Path, most: int = MOST) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     archive = out / f"gpu-{folder.name}.tar.gz"
     temporary = out / f".{archive.name}.{os.getpid()}.tmp"
-    contents = {path: _content(path) for path in folder.iterdir() if path.is_file()}
+    # Hidden files are those that a step is writing.
+    files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+    contents = {path: _content(path) for path in files}
     left = most
     with tarfile.open(temporary, "w:gz") as file:
         for path, content in sorted(contents.items(), key=lambda pair: len(pair[1])):

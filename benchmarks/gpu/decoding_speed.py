@@ -1,4 +1,4 @@
-"""Step 6: decoding with six beams; the harness and transformers run in turn, then reversed."""
+"""Step 7: decoding with six beams; the harness and transformers run in turn, then reversed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 2: the packed training step and the beam search against those of the library.
+"""Step 5: the packed training step and the beam search against those of the library.
 
 Dropout is off and weights are equal. In float32 losses and gradients must agree. In bfloat16 the
 distance from the float32 reference may be at most ``FACTOR`` times that of the library's step.

@@ -1,4 +1,4 @@
-"""Step 5: the time of a step by torch.profiler: launches, host time, device time by kind.
+"""Step 3: the time of a step by torch.profiler: launches, host time, device time by kind.
 
 The harness and the trainer take equal batches. An equal step is timed without the profiler; its
 time without a running kernel is idle time, in which the device waits for launches.

@@ -84,8 +84,8 @@ def steps_table(states: Cases) -> str:
 
 def speed_rows(cases: Cases) -> Iterator[list[str]]:
     """Yield relative speed and memory of each recipe, with those of the paper."""
-    own = ("batches", "recipe", "speed", "95 %", "A/A", "of the FLOP limit", "tokens/s", "peak GB")
-    yield [*own, "paper's A40: speed", "peak GB"]
+    own = ("batches", "recipe", "speed", "95 %", "A/A", "of the FLOP limit", "tokens/s", "full's")
+    yield [*own, "peak GB", "full's", "paper's A40: speed", "peak GB"]
     for case in cases.values():
         row = case.get("row")
         if row is None:
@@ -102,10 +102,18 @@ def speed_rows(cases: Cases) -> Iterator[list[str]]:
             percent(speed.get("noise_floor")),
             percent(speed.get("share_of_limit")),
             number(speed.get("tokens_per_s")),
+            number(of_full(speed, "tokens_per_s")),
             number(memory.get("peak_bytes"), 1e9, 2),
+            number(of_full(memory, "peak_bytes"), 1e9, 2),
             NONE if printed is None else f"{printed.speed_pct:.0f} %",
             NONE if printed is None else f"{printed.mem_gb:.1f}",
         ]
+
+
+def of_full(measured: dict[str, Any], what: str) -> float | None:
+    """Return a measurement of full fine-tuning, from a recipe's and their ratio."""
+    relative = measured.get("relative")
+    return measured[what] / relative if relative else None
 
 
 def peer_rows(cases: Cases) -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 from visible_device import VARIABLE, first_visible
@@ -29,6 +29,8 @@ DONE, FAILED, UNFINISHED = 0, 1, 3
 STATUS = {DONE: "ok", FAILED: "failed", UNFINISHED: "unfinished"}
 LEAST = 5.0
 """Least seconds to start a step: its imports alone take longer."""
+REFRESH = 10.0
+"""Seconds between two refreshes of the page and the archive while a step runs."""
 
 
 class Runner:
@@ -41,7 +43,7 @@ class Runner:
         steps: steps to run, in this order.
         tiny: run at a size that shows nothing but that the steps work.
         seconds: time limit of all steps together.
-        out: folder of the archive that each step refreshes; None for no archive.
+        out: folder of the archive, which is refreshed while steps run; None for no archive.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class Runner:
         self.out = out
         self.code = code_of(root)
         self.state: dict[str, Any] = {}
-        self._lock = Lock()
+        self._lock = RLock()
         self._processes: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
 
     def run(self) -> int:
         """Run the steps that are not done yet; return 0 if all are done."""
@@ -80,6 +83,7 @@ class Runner:
                         for step_running in running:
                             step_running.result()
                     except BaseException:
+                        self._stopped = True
                         for process in list(self._processes):
                             kill(process)
                         raise
@@ -115,7 +119,8 @@ class Runner:
             "status": STATUS.get(code, "failed"),
             "seconds": round(time.monotonic() - began, 1),
         }
-        return {**entry, "summary": summary_of(self.folder, step, code, log)}
+        summary = summary_of(self.folder, step, code, log)
+        return {**entry, "summary": "stopped" if self._stopped else summary}
 
     def _finish(self, step: Step, seconds: float, output: Any) -> int:
         """Start the process of a step and wait for it; kill it when time runs out."""
@@ -133,9 +138,13 @@ class Runner:
             start_new_session=True,  # Its own children can then be killed with it.
         )
         self._processes.add(process)
+        deadline = time.monotonic() + seconds
         try:
-            return process.wait(seconds)
-        except subprocess.TimeoutExpired:
+            while (left := deadline - time.monotonic()) > 0:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(min(left, REFRESH))
+                    return UNFINISHED if self._stopped else code
+                self._refresh()  # This process may be killed at any time.
             return UNFINISHED
         finally:
             kill(process)
@@ -153,10 +162,11 @@ class Runner:
     def _refresh(self) -> None:
         """Rewrite the page and the archive; a failure here must not stop the steps."""
         try:
-            # A rehearsal has a page of its own.
-            write_readme(self.folder if self.tiny else self.folder.parent)
-            if self.out is not None:
-                write_archive(self.folder, self.out)
+            with self._lock:
+                # A rehearsal has a page of its own.
+                write_readme(self.folder if self.tiny else self.folder.parent)
+                if self.out is not None:
+                    write_archive(self.folder, self.out)
         except Exception as error:
             print(f"Page or archive was not written: {error}", file=sys.stderr, flush=True)
 

@@ -68,15 +68,20 @@ class StepResult:
         """Seconds until the time limit of the step."""
         return self.deadline - time.monotonic()
 
+    def is_stored(self, name: str) -> bool:
+        """Return whether a case has been measured without a failure."""
+        return "failure" not in self.cases.get(name, {"failure": ""})
+
     def case(self, name: str, measure: Callable[[], dict[str, Any]], least: float = 0) -> None:
         """Measure a case unless it is stored; a failure is stored too and stops no other case.
 
         Args:
             name: name of the case.
-            measure: returns the measurements to store.
+            measure: returns the measurements to store; a ``failure`` among them says why they are
+                not complete.
             least: seconds that must be left; otherwise the next call measures the case.
         """
-        if name in self.cases and "failure" not in self.cases[name]:
+        if self.is_stored(name):
             print(f"{name}: is stored", flush=True)
             return
         if self.seconds_left < least:

@@ -29,18 +29,19 @@ class Step:
 
 
 STEPS = (
-    Step("speed", "gpu.relative_speed", 150, "speed and memory of recipes beside full fine-tuning"),
-    Step("peer", "gpu.peer", 85, "training beside Seq2SeqTrainer + PEFT"),
-    Step("kernels", "gpu.kernels", 40, "launches and device time of a step"),
-    Step("tests", "gpu.marked_tests", 80, "the tests that need a GPU", only_compares=True),
+    Step("speed", "gpu.relative_speed", 140, "speed and memory of recipes beside full fine-tuning"),
+    Step("peer", "gpu.peer", 80, "training beside Seq2SeqTrainer + PEFT"),
+    Step("kernels", "gpu.kernels", 38, "launches and device time of a step"),
+    Step("tests", "gpu.marked_tests", 50, "the tests that need a GPU", only_compares=True),
     Step(
         "equality",
         "gpu.equality",
-        80,
+        50,
         "losses, gradients and predictions are the library's",
         only_compares=True,
     ),
-    Step("decoding", "gpu.decoding_speed", 45, "beam search beside transformers' own"),
-    Step("inference", "gpu.inference_speed", 40, "decoding of pruned models beside full ones"),
-    Step("run", "gpu.whole_run", 35, "a whole run of the embedded model"),
+    Step("measuring", "gpu.measuring_tests", 40, "the tests of the measurements themselves"),
+    Step("decoding", "gpu.decoding_speed", 40, "beam search beside transformers' own"),
+    Step("inference", "gpu.inference_speed", 50, "decoding of pruned models beside full ones"),
+    Step("run", "gpu.whole_run", 42, "a whole run of the embedded model"),
 )

@@ -1,4 +1,4 @@
-"""Step 7: a complete small run of the embedded model, from data to report."""
+"""Step 9: a complete small run of the embedded model, from data to report."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class DecodingProcess(RecipeProcess):
     """
 
     def __init__(self, spec: RunSpec, work: FrozenDecoding) -> None:
-        super().__init__(spec.recipe, _DecodingService)
+        super().__init__(spec.recipe, spec.device, _DecodingService)
         self.sizes: Sizes
         self._send("prepare", spec, work)
 

@@ -65,18 +65,23 @@ class MeasuredProcess(RecipeProcess):
         # The profiler that counts tensor bytes would otherwise write to the user's terminal.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        super().__init__(spec.recipe, _TrainingService)
-        self.engine: str
+        super().__init__(spec.recipe, spec.device, _TrainingService)
         self.attention: str
         self.layers_kept: LayersKept
         self.parameters: Parameters
         try:
-            self.engine, self.attention, self.layers_kept, self.parameters = self._ask(
+            self.attention, self.layers_kept, self.parameters = self._ask(
                 "prepare", spec, list(steps), longest, calibration, total_steps, list(sizes)
             )
         except BaseException:
             self.close()
             raise
+
+    @property
+    def engine(self) -> str:
+        """The engine; on CUDA also whether the steps of windows are CUDA graphs."""
+        engine: str = self._ask("engine")
+        return engine
 
     def window(self, first: int, count: int) -> float:
         """Take ``count`` steps of the schedule from step ``first`` on, and return the seconds."""
@@ -124,6 +129,8 @@ class _TrainingService(Service):
     trainer: Trainer
     steps: Sequence[Step]
     longest: Step
+    is_recorded = True
+    """False if the next window must record the shapes of the steps."""
     sized = False
     meter: Meter | None = None
     why_no_meter = "it was not requested"
@@ -136,11 +143,11 @@ class _TrainingService(Service):
         calibration: CalibrationData | None,
         total_steps: int | None,
         sizes: Sequence[BatchSize],
-    ) -> tuple[str, str, LayersKept, Parameters]:
-        """Build the trainer; return its engine, attention, kept layers and parameter counts."""
+    ) -> tuple[str, LayersKept, Parameters]:
+        """Build the trainer; return its attention, kept layers and parameter counts."""
         from harness.api.plugins import installed
         from harness.training.build import load_trainer
-        from harness.training.recording import expect, record_ahead
+        from harness.training.recording import expect
         from harness.training.resolved_run import resolve_run
 
         self.steps, self.longest = steps, longest
@@ -155,17 +162,24 @@ class _TrainingService(Service):
         total_steps = total_steps or spec.train.max_steps or _MANY_STEPS
         trainer.events.begin(trainer.model, total_steps)
         self.trainer = trainer
+        expect(trainer, sizes, total_steps)
         self.sized = bool(sizes)
-        if sizes:
-            expect(trainer, sizes, total_steps)
-            record_ahead(trainer, self.steps)
+        self.is_recorded = not sizes
         attention = trainer.engine.attention(trainer.model)
-        return trainer.engine_name, attention, trainer.layers_kept, trainer.parameters
+        return attention, trainer.layers_kept, trainer.parameters
 
     def memory_reached(self, error: Exception) -> int | None:
         return memory_reached(error, self.device)
 
+    def engine(self) -> str:
+        return self.trainer.engine_name
+
     def window(self, first: int, count: int) -> float:
+        from harness.training.recording import record_ahead
+
+        if not self.is_recorded:
+            record_ahead(self.trainer, self.steps)
+            self.is_recorded = True
         self._wait()
         with self.meter.window() if self.meter else contextlib.nullcontext():
             began = clock.seconds()
@@ -191,20 +205,18 @@ class _TrainingService(Service):
 
     def memory(self, steps: int) -> Memory:
         from harness.measurement.memory import bytes_alive, measure_memory, return_freed_blocks
-        from harness.training.recording import record_ahead
 
         trainer = self.trainer
         return_freed_blocks()
         if trainer.graphs is not None:
             trainer.graphs.forget()  # The peak is reached when a step is recorded.
+            self.is_recorded = not self.sized
 
         def step() -> None:
             for step, batches in prefetch([self.longest], trainer.engine.collate):
                 trainer.step(batches, step.target_tokens)
 
-        memory = measure_memory(step, steps, trainer.device, bytes_alive)
-        record_ahead(trainer, self.steps if self.sized else [])
-        return memory
+        return measure_memory(step, steps, trainer.device, bytes_alive)
 
     def time_parts(self, first: int, count: int) -> TimeParts | None:
         from harness.measurement.breakdown import time_parts

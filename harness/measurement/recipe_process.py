@@ -12,14 +12,23 @@ from harness.measurement.request_server import ProcessEndedError, RequestServer,
 class RecipeProcess:
     """Base class of processes that work with the model of a recipe; a context manager.
 
+    On CUDA the process is forked from a server that has imported the modules. What it measures on
+    the device does not depend on that. On a CPU its resident memory does.
+
     Args:
         recipe: the recipe, which names the process in messages.
+        device: the requested device.
         service: the class of the service in the process.
+
+    Raises:
+        HarnessError: CUDA was requested and is not available.
     """
 
-    def __init__(self, recipe: str, service: type[Service]) -> None:
+    def __init__(self, recipe: str, device: str, service: type[Service]) -> None:
+        from harness.training.resolved_run import choose_device
+
         self.recipe = recipe
-        self._server = RequestServer(service)
+        self._server = RequestServer(service, forked=choose_device(device).type == "cuda")
 
     def kill(self) -> None:
         """End the process at once, from any thread; a method that waits for it raises an error."""

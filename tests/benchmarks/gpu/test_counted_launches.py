@@ -74,6 +74,7 @@ def calls(device: str) -> dict[str, Callable[[], object]]:
         "foreach add": lambda: torch._foreach_add_(*lists[150]),
         "foreach copy": lambda: torch._foreach_copy_(*lists[40]),
         "foreach norm": lambda: torch._foreach_norm(lists[40][0]),
+        "foreach norm, several kernels": lambda: torch._foreach_norm(lists[150][0]),
         "fused AdamW": optimizer_step(device, 60, 5),
         "fused AdamW, large": optimizer_step(device, 2, size),
     }
@@ -81,7 +82,12 @@ def calls(device: str) -> dict[str, Callable[[], object]]:
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 def test_the_counter_counts_what_the_profiler_sees(module: Import, device: str) -> None:
-    """On a CPU this only tests that the calls are valid and launch nothing on a device."""
+    """On a CPU this only tests that the calls are valid and launch nothing on a device.
+
+    On an NVIDIA H200 with PyTorch 2.11 (CUDA 13.0) all counts were those of the profiler but two,
+    which the table now follows: the norms of a list were three kernels and the gradients of a norm
+    with trained weights two. The long norm and the norms in several kernels have not run there.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     counter_class = module("launch_counter").LaunchCounter

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import tarfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +39,33 @@ STEPS = {
         Path("child.pid").write_text(str(child.pid))
         time.sleep(60)
         """,
+    "slow": """
+        import os, time
+        from gpu.step import run_step
+
+        def run(result):
+            result.case("first", lambda: {"number": 1})
+            print("the second case begins", flush=True)
+            result.case("second", lambda: time.sleep(60) or {})
+            return ""
+
+        raise SystemExit(run_step(run))
+        """,
+    "one": """
+        import time
+        from pathlib import Path
+        from gpu.step import run_step
+
+        def run(result):
+            Path("step 1").touch()
+            for _ in range(200):
+                if Path("step 2").exists():
+                    return "both"
+                time.sleep(0.1)
+            raise TimeoutError("the other step does not run")
+
+        raise SystemExit(run_step(run))
+        """,
     "partly": """
         from pathlib import Path
         from gpu.step import run_step
@@ -54,6 +83,9 @@ STEPS = {
         raise SystemExit(run_step(run))
         """,
 }
+
+
+STEPS["two"] = STEPS["one"].translate(str.maketrans("12", "21"))
 
 
 @pytest.fixture
@@ -75,8 +107,14 @@ def run(root: Path, tmp_path: Path, module: Import) -> Callable[..., int]:
     """Return a function that runs steps by name."""
     runner, card, listed = module("gpu.runner"), module("gpu.card"), module("gpu.step_list")
 
-    def call(*names: str, seconds: float = 60, share: float = 1, out: Path | None = None) -> int:
-        steps = [listed.Step(name, name, share, name) for name in names]
+    def call(
+        *names: str,
+        seconds: float = 60,
+        share: float = 1,
+        out: Path | None = None,
+        together: bool = False,
+    ) -> int:
+        steps = [listed.Step(name, name, share, name, together) for name in names]
         device = card.Card("NVIDIA H100 80GB HBM3", "cpu", {"name": "NVIDIA H100 80GB HBM3"})
         folder = tmp_path / "results" / device.slug
         status: int = runner.Runner(root, folder, device, steps, True, seconds, out).run()
@@ -174,6 +212,78 @@ def test_the_archive_has_all_results_after_each_step(
         names = {Path(name).name for name in file.getnames()}
     logs = {"sound.log", "broken.log"}
     assert names == {"README.md", "card.json", "steps.json", "sound.json", *logs}
+
+
+def in_archive(folder: Path, name: str) -> dict[str, Any]:
+    """Return the record of a file in the archive; it is empty while there is none."""
+    record: dict[str, Any] = {}
+    for archive in folder.glob("*.tar.gz"):
+        with tarfile.open(archive) as file:
+            for entry in file.getmembers():
+                if Path(entry.name).name == name and (content := file.extractfile(entry)):
+                    record = json.load(content)
+    return record
+
+
+def interrupt_when(condition: Callable[[], bool]) -> threading.Thread:
+    """Interrupt this thread, as Ctrl-C does, as soon as a condition holds."""
+    here = threading.get_ident()
+
+    def wait() -> None:
+        for _ in range(600):
+            if condition():
+                signal.pthread_kill(here, signal.SIGINT)
+                return
+            time.sleep(0.05)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    return waiting
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Let SIGINT raise, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_an_interrupted_call_leaves_finished_cases_in_the_archive(
+    run: Callable[..., int], tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "results" / "nvidia-h100-80gb-hbm3", tmp_path / "out"
+    log = folder / "slow.log"
+    waiting = interrupt_when(lambda: log.exists() and "second" in log.read_text())
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run("slow", "sound", out=out)
+    waiting.join()
+    assert time.monotonic() - began < 30  # The step was killed, not waited for.
+    assert in_archive(out, "slow.json")["cases"]["first"]["number"] == 1
+    entry = in_archive(out, "steps.json")["steps"]["slow"]
+    assert (entry["status"], entry["summary"]) == ("unfinished", "stopped")
+    assert "sound" not in state(tmp_path)
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_the_archive_is_refreshed_while_a_step_runs(
+    run: Callable[..., int], module: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module("gpu.runner"), "REFRESH", 0.2)
+    out = tmp_path / "out"
+    waiting = interrupt_when(lambda: bool(in_archive(out, "slow.json").get("cases")))
+    with pytest.raises(KeyboardInterrupt):
+        run("slow", out=out)
+    waiting.join()
+
+
+def test_steps_that_only_compare_run_at_the_same_time(
+    run: Callable[..., int], tmp_path: Path
+) -> None:
+    assert run("one", "two", together=True) == 0
+    assert {entry["summary"] for entry in state(tmp_path).values()} == {"both"}
 
 
 def test_an_archive_stays_small(module: Import, tmp_path: Path) -> None:

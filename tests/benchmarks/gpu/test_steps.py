@@ -44,6 +44,48 @@ def test_tests_are_counted_by_their_outcome(module: Import, tmp_path: Path) -> N
     assert outcomes["passed"] == outcomes["skipped"] == 1
     assert list(outcomes["failed"]) == ["test_bad"]
     assert "one is not two" in outcomes["failed"]["test_bad"]
+    assert outcomes["seconds_of_tests"].keys() == {"test_good", "test_bad", "test_skipped"}
+    assert "failure" not in outcomes
+
+
+def test_tests_that_ended_are_counted_when_time_runs_out(
+    module: Import, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "test_some.py"
+    file.write_text(
+        "import time, pytest\n"
+        "pytestmark = pytest.mark.gpu\n"
+        "def test_good(): pass\n"
+        "def test_bad(): assert 1 == 2, 'one is not two'\n"
+        "def test_endless(): time.sleep(600)\n"
+    )
+    outcomes = module("gpu.marked_tests").run_file(file, 8)
+    assert outcomes["passed"] == 1
+    assert "one is not two" in outcomes["failed"]["test_bad"]
+    assert outcomes["failure"] == "not done after 8 s"
+    assert ".F" in capsys.readouterr().out
+
+
+def test_a_test_that_kills_pytest_loses_no_other(module: Import, tmp_path: Path) -> None:
+    file = tmp_path / "test_some.py"
+    file.write_text(
+        "import os, pytest\n"
+        "pytestmark = pytest.mark.gpu\n"
+        "def test_good(): pass\n"
+        "def test_fatal(): os._exit(9)\n"
+    )
+    outcomes = module("gpu.marked_tests").run_file(file, 60)
+    assert outcomes["passed"] == 1
+    assert outcomes["failure"] == "pytest ended with status 9"
+
+
+def test_tests_that_measure_run_alone(module: Import) -> None:
+    step = module("gpu.marked_tests")
+    measuring, others = (set(step.marked_files(step.ROOT / "tests", m)) for m in (True, False))
+    (cuda,) = measuring
+    assert cuda.relative_to(step.ROOT / "tests").parts == ("harness", "measurement", "test_cuda.py")
+    assert len(others) >= 5
+    assert measuring.isdisjoint(others)
 
 
 def test_a_failed_test_fails_the_step(
@@ -61,7 +103,7 @@ def test_a_failed_test_fails_the_step(
 
 def test_all_files_with_marked_tests_are_found(module: Import) -> None:
     step = module("gpu.marked_tests")
-    names = {path.name for path in step.marked_files(step.ROOT / "tests" / "harness")}
+    names = {path.name for path in step.marked_files(step.ROOT / "tests" / "harness", False)}
     assert {"test_cuda.py", "test_fused_attention.py", "test_async_scalar.py"} <= names
     assert "test_packed.py" not in names
 

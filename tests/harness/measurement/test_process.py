@@ -3,8 +3,12 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +17,12 @@ from harness import HarnessError
 from harness.data.examples import Example
 from harness.errors import OutOfMemoryError
 from harness.measurement.process import MeasuredProcess
+from harness.measurement.request_server import (
+    PRELOADED,
+    ProcessEndedError,
+    RequestServer,
+    Service,
+)
 from harness.spec.run_spec import RunSpec
 from harness.training.schedule import Step
 
@@ -112,3 +122,62 @@ def test_ctrl_c_in_the_terminal_does_not_reach_a_measured_process(make_spec: Mak
     finally:
         ready.set()
         terminal.join()
+
+
+PLACE = """
+    import os, signal, sys
+    from harness.measurement.request_server import PRELOADED, RequestServer, Service
+
+    class Place(Service):
+        def place(self):
+            blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            return os.getppid(), set(PRELOADED) <= set(sys.modules), blocked
+
+    if __name__ == "__main__":
+        first, second = (RequestServer(Place, forked=True) for _ in range(2))
+        (server, preloaded, blocked), (other, *_) = (s.request("place") for s in (first, second))
+        assert server == other != os.getpid()
+        assert preloaded and blocked
+        first.close()
+        second.close()
+    """
+
+
+def test_processes_are_forked_from_one_server_with_the_modules(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(PLACE))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+class _Idle(Service):
+    """Does nothing."""
+
+    def wait(self) -> None:
+        pass
+
+
+def test_a_forked_process_that_is_killed_says_so() -> None:
+    server = RequestServer(_Idle, forked=True)
+    server.request("wait")
+    server.kill()
+    with pytest.raises(ProcessEndedError) as ended:
+        server.request("wait")
+    assert ended.value.code == -signal.SIGKILL
+    server.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_modules_of_forked_processes_exist_and_use_no_device() -> None:
+    """A process cannot use CUDA if the server that it was forked from did."""
+    code = """
+        import importlib, sys, torch
+        used = []
+        torch.cuda.is_available = torch.cuda._lazy_init = lambda: used.append("CUDA")
+        for module in sys.argv[1:]:
+            importlib.import_module(module)
+        assert not used
+        """
+    command = [sys.executable, "-c", textwrap.dedent(code), *PRELOADED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
