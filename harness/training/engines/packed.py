@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -191,8 +190,8 @@ def choose_engine(
     Raises:
         HarnessError: ``packing`` is ``on`` and the sequences cannot be packed.
     """
-    if model in _patched:
-        _patched.pop(model).unpatch(model)
+    if _ENGINE in vars(model):
+        vars(model).pop(_ENGINE).unpatch(model)
     obstacle = packing_obstacle(model, backbone)
     if packing == "on" and obstacle:
         raise HarnessError(
@@ -206,11 +205,13 @@ def choose_engine(
     start = model.config.decoder_start_token_id
     engine = PackedEngine(backbone, start, dtype, device, label_smoothing)
     engine.patch(model)
-    _patched[model] = engine
+    vars(model)[_ENGINE] = engine
     return engine
 
 
-_patched: WeakKeyDictionary[PreTrainedModel, PackedEngine] = WeakKeyDictionary()
+_ENGINE = "packed_engine"
+"""Attribute of a patched model. The engine refers to the model, so that a table of engines would
+keep every model of the process in memory."""
 
 
 def packing_obstacle(model: PreTrainedModel, backbone: Backbone) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -229,3 +231,13 @@ def test_the_batch_knows_its_tokens(backbone: Backbone, make_model: MakeModel) -
     assert batch.examples == len(LENGTHS)
     assert batch.tensors["input_ids"].tolist() == [i for e in examples for i in e.source]
     assert batch.tensors["labels"].tolist() == [i for e in examples for i in e.target]
+
+
+def test_a_model_is_freed_with_its_engine(backbone: Backbone, make_model: MakeModel) -> None:
+    model = make_model()
+    engine = engine_for(model, backbone)
+    assert isinstance(engine, PackedEngine)
+    freed = weakref.ref(model), weakref.ref(engine)
+    del model, engine
+    gc.collect()
+    assert [reference() for reference in freed] == [None, None]
