@@ -19,7 +19,8 @@ import json
 import random
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from launch_counter import LaunchCounter, check_step
@@ -37,6 +38,7 @@ from harness.spec.run_spec import RunSpec
 from harness.training.build import build_trainer, parameters_of
 from harness.training.engines.padded import PaddedEngine
 from harness.training.resolved_run import resolve_run
+from harness.training.trainer import Trainer
 
 RECIPES = ("full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun")
 SHAPES = ("t5-large", "bart-large")
@@ -91,6 +93,23 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
         recipe: a recipe as in ``harness run --compressor``.
         precision: ``float32`` or ``bfloat16``.
     """
+    batch = examples(_backbone(shape).config().vocab_size)
+    tokens = sum(len(e.target) for e in batch)
+    with fake_trainer(shape, recipe, precision) as trainer:
+        collated = trainer.engine.collate(batch)
+        counter = LaunchCounter()
+        with counter:
+            trainer.step([collated], tokens, check=True)
+    check_step(counter.launches, [len(e.source) for e in batch])
+    return counter.launches
+
+
+@contextmanager
+def fake_trainer(shape: str, recipe: str, precision: str) -> Iterator[Trainer]:
+    """Return the harness's trainer on the fake device, which is there in the context.
+
+    The optimizer has its state. ``count`` describes the arguments.
+    """
     backbone = _backbone(shape)
     spec = RunSpec.model_validate(
         {
@@ -101,8 +120,6 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
             "train": {"precision": precision, "packing": "on"},
         }
     )
-    batch = examples(backbone.config().vocab_size)
-    tokens = sum(len(e.target) for e in batch)
     parsed = installed().recipe(recipe)
     model = compose(backbone.skeleton(), backbone, parsed)
     counts, kept = parameters_of(model, 1), LayersKept(encoder=[], decoder=[])
@@ -112,12 +129,7 @@ def count(shape: str, recipe: str, precision: str) -> Counter[str]:
         assert trainer.device.type == "cuda"
         trainer.model.train()
         _make_state(trainer.trained.values(), trainer.optimizer)
-        collated = trainer.engine.collate(batch)
-        counter = LaunchCounter()
-        with counter:
-            trainer.step([collated], tokens, check=True)
-    check_step(counter.launches, [len(e.source) for e in batch])
-    return counter.launches
+        yield trainer
 
 
 def count_trainer(shape: str, recipe: str, precision: str) -> Counter[str]:

@@ -67,6 +67,9 @@ class ShapesOnly(TorchDispatchMode):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        if device.type == "cuda" and device.index is None:
+            # The backward pass has a queue for each GPU, and none for a GPU without an index.
+            device = torch.device(device.type, torch.cuda.current_device())
         self.device = device
 
     def __torch_dispatch__(

@@ -79,6 +79,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 probabilities -= smoothing / probabilities.shape[1]
             hot = normaliser.new_full(index.shape, smoothing - 1)
             gradient = probabilities.scatter_add_(1, index, hot)
+            del probabilities  # Otherwise the next product would run beside two copies.
             if counts is not None:
                 gradient *= counts[chunk, None]
             if grad_bias is not None:

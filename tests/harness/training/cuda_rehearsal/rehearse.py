@@ -1,6 +1,7 @@
 """Child process of the rehearsal: what it finds on fake CUDA tensors, as lines of JSON.
 
-Arguments: ``waits``, or cases as SHAPE/RECIPE/PRECISION, of the trainer after ``trainer:``.
+Arguments: ``waits``, or cases as SHAPE/RECIPE/PRECISION: of the trainer after ``trainer:``, and
+for the bytes at the peak after ``memory:``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from launches import count, count_trainer  # noqa: I001 - it loads the guard, be
 import torch
 from fake_cuda import pretend
 from launch_counter import LaunchCounter
-
+from step_memory import peak
 
 TRAINER = "trainer:"
+MEMORY = "memory:"
 
 
 def waits() -> dict[str, str]:
@@ -63,6 +65,9 @@ def main() -> None:
             found: dict[str, object] = {**waits()}
         elif case.startswith(TRAINER):
             found = dict(count_trainer(*case.removeprefix(TRAINER).split("/")))
+        elif case.startswith(MEMORY):
+            kinds = peak(*case.removeprefix(MEMORY).split("/"), [(128, 32)] * 8)
+            found = {" ".join(kind): size for kind, size in kinds.items()}
         else:
             found = dict(count(*case.split("/")))
         sys.stdout.write(json.dumps({"case": case, "found": found}) + "\n")

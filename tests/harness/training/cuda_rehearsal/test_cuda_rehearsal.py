@@ -28,6 +28,17 @@ LIMIT_OF_CASE = {
     for (shape, precision), limits in LIMITS.items()
     for recipe, limit in zip(RECIPES, limits, strict=True)
 }
+MEMORY_LIMITS = {
+    "t5": (4710200, 4009724, 5243468, 4567516, 4412596, 3803220),
+    "gated-t5": (8654700, 7298344, 8768588, 8925244, 7352500, 7434916),
+    "bart": (5628488, 4806936, 5881004, 5120044, 4951996, 4270068),
+}
+"""The most bytes that may be alive at the peak of a step in bfloat16, by recipe. They only fall."""
+MEMORY_LIMIT_OF_CASE = {
+    f"memory:{shape}/{recipe}/bfloat16": limit
+    for shape, limits in MEMORY_LIMITS.items()
+    for recipe, limit in zip(RECIPES, limits, strict=True)
+}
 QUICK = [c for c in LIMIT_OF_CASE if c.endswith("/bfloat16") or "/lora_ff+lprun/" in c]
 BESIDE_TRAINER = [f"{s}/{r}/bfloat16" for s in ("t5", "bart") for r in ("full", "lora_ff+lprun")]
 WAITING = ["item", "bool", "nonzero", "masked", "masked put", "down", "up", "copied down"]
@@ -45,7 +56,9 @@ def rehearse(*cases: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def quick() -> dict[str, Any]:
-    return rehearse("waits", *QUICK, *(f"trainer:{case}" for case in BESIDE_TRAINER))
+    return rehearse(
+        "waits", *QUICK, *MEMORY_LIMIT_OF_CASE, *(f"trainer:{case}" for case in BESIDE_TRAINER)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +98,20 @@ def test_attention_with_a_position_bias_is_not_padded(
     assert found.get("harness::biased_attention", 0) == kernels
     assert found.get("harness::biased_attention_backward", 0) == backward
     assert "bfloat16" not in case or "_scaled_dot_product_efficient_attention" not in found
+
+
+@pytest.mark.parametrize("case", MEMORY_LIMIT_OF_CASE)
+def test_a_step_keeps_no_more_bytes_than_before(quick: dict[str, Any], case: str) -> None:
+    kinds = quick[case]
+    assert kinds["weights and optimizer  "] > 0
+    assert sum(kinds.values()) <= MEMORY_LIMIT_OF_CASE[case], kinds
+
+
+def test_after_relu_only_the_result_of_dropout_is_kept(quick: dict[str, Any]) -> None:
+    kinds = quick["memory:t5/full/bfloat16"]
+    wide = {kind: size for kind, size in kinds.items() if "DenseReluDense" in kind}
+    # Six layers of 24 hidden features in two bytes, for 8 x 128 and 8 x 32 tokens.
+    assert sum(wide.values()) == 6 * 24 * 2 * 8 * (128 + 32), wide
 
 
 @pytest.mark.parametrize("shape", ["t5", "bart"])
