@@ -1,7 +1,7 @@
 """Bytes at the peak of a training step on a CUDA device, by kind of tensor, counted without one.
 
-Run ``python benchmarks/step_memory.py``. The step is that of ``launches.py`` on fake tensors. What
-kernels and libraries allocate for themselves is not counted; on an H200 that was about 0.5 GiB.
+Run ``python benchmarks/step_memory.py``. The step is that of ``launches.py`` on fake tensors.
+Buffers that kernels and libraries allocate for themselves are not counted.
 """
 
 from __future__ import annotations
