@@ -20,7 +20,7 @@ def record_steps(trainer: Trainer, record: Record) -> None:
         record: records a function, see ``CudaRecorder``.
     """
     assert isinstance(trainer.engine, PackedEngine)
-    trainer.engine.keep_weights_in_place()
+    trainer.engine.keep_weights_in_place(trainer.model)
     trainer.graphs = StepGraphs(trainer.take_whole, trainer.optimizer, trainer.device, record)
 
 

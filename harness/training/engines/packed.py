@@ -97,12 +97,14 @@ class PackedEngine(Engine):
             self._head_weight = None
         self._groups = []
 
-    def keep_weights_in_place(self) -> None:
-        """Let the stored weights have the same addresses after ``unpatch`` and ``patch``.
+    def keep_weights_in_place(self, model: PreTrainedModel) -> None:
+        """Let the stored weights of a patched model keep their addresses from now on.
 
-        A CUDA graph reads them there. While the model is not patched they are in memory twice.
+        A CUDA graph reads them there. They stay in memory while the model is not patched.
         """
+        self.unpatch(model)
         self._keeps_weights = True
+        self.patch(model)
 
     def collate(self, examples: Sequence[Example]) -> PackedBatch:
         """Lay the sequences end to end, and fill them up to a shape if one holds them."""

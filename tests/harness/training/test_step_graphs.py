@@ -142,18 +142,20 @@ def test_stored_weights_stay_where_they_are_while_a_model_is_not_patched(
 ) -> None:
     trainer = new_trainer(backbone, "lora_ff+lprun", precision=dtype)
     record_steps(trainer, Rerun)
-    trainer.engine.unpatch(trainer.model)
-    trainer.engine.patch(trainer.model)
 
     def addresses() -> dict[str, int]:
         return {name: p.data_ptr() for name, p in trainer.model.named_parameters()}
 
     before, values = addresses(), {n: p.clone() for n, p in trainer.model.named_parameters()}
+    assert isinstance(trainer.engine, PackedEngine)
+    head = None if trainer.engine._head_weight is None else trainer.engine._head_weight.data_ptr()
     with trainer.unpatched() as model:
         assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert addresses() == before
+    assert dtype == "float32" or torch.bfloat16 in {p.dtype for p in values.values()}
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(parameter, values[name])
+    assert trainer.engine._head_weight is None or trainer.engine._head_weight.data_ptr() == head
 
 
 def test_predictions_between_replays_change_nothing(backbone: Backbone) -> None:
