@@ -19,8 +19,8 @@ _HEAD = """# Performance
 The usual choice today is transformers' Seq2SeqTrainer with PEFT. This page compares the harness
 with it, on the same samples, for the same number of steps, with random weights of the named shapes.
 `make bench` writes this page from the files in `{folder}`; do not edit it.
-[Training on a GPU](gpu.md#kernels-that-a-step-launches) counts the kernels that a training step of
-each recipe launches.
+[Training on a GPU](gpu.md) has the comparison on an NVIDIA H200, and counts the kernels that a
+training step of each recipe launches.
 """
 _TRAINING = """
 ## Training

@@ -113,7 +113,8 @@ def peak(
         collated = trainer.engine.collate(batch)
         with PeakTracker(trainer) as tracker:
             trainer.step([collated], sum(target for _, target in lengths))
-    return tracker.peak
+    kinds: Counter[Kind] = tracker.peak
+    return kinds
 
 
 def main() -> None:

@@ -66,7 +66,8 @@ def main() -> None:
         elif case.startswith(TRAINER):
             found = dict(count_trainer(*case.removeprefix(TRAINER).split("/")))
         elif case.startswith(MEMORY):
-            kinds = peak(*case.removeprefix(MEMORY).split("/"), [(128, 32)] * 8)
+            shape, recipe, precision = case.removeprefix(MEMORY).split("/")
+            kinds = peak(shape, recipe, precision, [(128, 32)] * 8)
             found = {" ".join(kind): size for kind, size in kinds.items()}
         else:
             found = dict(count(*case.split("/")))
