@@ -1,14 +1,15 @@
 """Built-in compressors, registered like those of any plugin."""
 
+from compressors.methods import METHODS
 from harness import Register, hookimpl
 
 
 @hookimpl
 def register_compressors(register: Register) -> None:
-    """Register the methods of Zhu et al. 2023."""
+    """Register the baseline, layer pruning, and the methods that train few weights."""
     register("full", "compressors.full:Full", "full fine-tuning, the baseline")
     register(
         "lprun", "compressors.lprun:LayerPruning", "drop Transformer layers, then train the rest"
     )
-    register("lora_qv", "compressors.lora:LoraQV", "LoRA on all query and value projections")
-    register("lora_ff", "compressors.lora:LoraFF", "LoRA on both feed-forward projections")
+    for name, method in METHODS.items():
+        register(name, method.target, method.summary)

@@ -1,22 +1,30 @@
-"""LoRA (Hu et al. 2022) by PEFT: low-rank updates of frozen weights."""
+"""LoRA (Hu et al. 2022) and its variants by PEFT: low-rank updates of frozen weights."""
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from harness import Compressor, Options, Role, Stage
+from compressors.adapter import Adapter, others
+from compressors.injected import inject, merge
+from compressors.targets import TargetOptions, modules_of, roles_of
+from harness import HarnessError, Options, ParameterGroup, Role
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peft import LoraConfig
+    from torch import nn
     from transformers import PreTrainedModel
 
     from harness import Backbone, Context
 
+    Layers = Mapping[str, nn.Module]
+
 
 class LoraOptions(Options):
-    """Options of the LoRA compressors; the defaults are the paper's."""
+    """Options of ``lora_qv`` and ``lora_ff``; the defaults are the paper's."""
 
     r: int = Field(16, ge=1)
     """Rank of the update."""
@@ -32,44 +40,46 @@ class LoraOptions(Options):
     T5."""
 
 
-class Lora(Compressor[LoraOptions]):
+class LoraAtOptions(TargetOptions):
+    """Options of ``lora``."""
+
+    r: int = Field(16, ge=1)
+    """Rank of the update."""
+    alpha: float = Field(32, gt=0)
+    """Scale of the update: it is multiplied by alpha / r."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout probability of the update's input."""
+    bias: bool = False
+    """Also train the biases of the adapted layers (BART has biases, T5 has none)."""
+    rslora: bool = False
+    """Multiply the update by alpha / the square root of r (Kalajdzievski 2023)."""
+    dora: bool = False
+    """Train the length of each output's weights by itself (Liu et al. 2024)."""
+    init: Literal["random", "pissa", "olora", "eva", "loftq"] = "random"
+    """First factors. pissa: the largest singular vectors of the weight; olora: its QR factors;
+    eva: the principal directions of the layer's inputs on training examples; loftq: those that
+    correct the error of weights in 4 bits, on a GPU. All but random and eva change the frozen
+    weights."""
+    plus: float = Field(1.0, gt=0)
+    """LoRA+ (Hayou et al. 2024): the second factor's learning rate, as a multiple; 16 is theirs."""
+
+
+class Lora(Adapter):
     """Freezes the model and trains low-rank updates of the modules with given roles."""
 
-    stage: ClassVar[Stage] = Stage.ADAPTER
     graph_safe: ClassVar[bool] = True
-    Options = LoraOptions
+    conflicts: ClassVar[frozenset[str]] = others("lora", "lora_qv", "lora_ff")
+    Options: type[Options] = LoraOptions
     roles: ClassVar[tuple[Role, ...]]
 
     def apply(
         self, model: PreTrainedModel, backbone: Backbone, context: Context
     ) -> PreTrainedModel:
         """Inject PEFT's layers in place; the adapter has the compressor's name."""
-        import torch
-        from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
-        from torch import nn
 
-        targets = {
-            name: module
-            for role in self.roles
-            for name, module in backbone.modules(model, role).items()
-        }
-        if self.options.paper_compat:
-            backbone.resize_to_tokenizer(model)
-            for module in targets.values():
-                if isinstance(module, nn.Linear) and module.bias is None:
-                    weight = module.weight
-                    module.bias = nn.Parameter(
-                        torch.zeros(module.out_features, device=weight.device, dtype=weight.dtype)
-                    )
-        config = LoraConfig(
-            task_type="SEQ_2_SEQ_LM",
-            r=self.options.r,
-            lora_alpha=self.options.alpha,
-            lora_dropout=self.options.dropout,
-            bias="none",  # PEFT's own option allows one adapter only.
-            target_modules=list(targets),
-        )
+        targets = self.targets(model, backbone)
+        config = self.config(targets, context)
         # PEFT activates a new adapter and deactivates all others: earlier adapters are restored
         # below.
         earlier = [
@@ -77,9 +87,7 @@ class Lora(Compressor[LoraOptions]):
             for module in model.modules()
             if isinstance(module, LoraLayer)
         ]
-        with torch.device("meta" if context.skeleton else "cpu"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")
-            inject_adapter_in_model(config, model, adapter_name=self.name)
+        inject(model, config, self.name, targets, skeleton=context.skeleton)
         for layer, active, trained in earlier:
             layer.set_adapter(active)
             for parameter in trained:
@@ -90,16 +98,39 @@ class Lora(Compressor[LoraOptions]):
                 bias.requires_grad_(True)
         return model
 
+    def targets(self, model: PreTrainedModel, backbone: Backbone) -> Layers:
+        """Return qualified name -> layer to adapt, after what ``paper_compat`` changes."""
+        import torch
+        from torch import nn
+
+        targets = modules_of(model, backbone, self.roles, self.name)
+        if self.options.paper_compat:
+            backbone.resize_to_tokenizer(model)
+            for module in targets.values():
+                if isinstance(module, nn.Linear) and module.bias is None:
+                    weight = module.weight
+                    module.bias = nn.Parameter(
+                        torch.zeros(module.out_features, device=weight.device, dtype=weight.dtype)
+                    )
+        return targets
+
+    def config(self, targets: Layers, context: Context, **more: Any) -> LoraConfig:
+        """Return PEFT's configuration with the options."""
+        from peft import LoraConfig
+
+        return LoraConfig(
+            task_type="SEQ_2_SEQ_LM",
+            r=self.options.r,
+            lora_alpha=self.options.alpha,
+            lora_dropout=self.options.dropout,
+            bias="none",  # PEFT's own option allows one adapter only.
+            target_modules=list(targets),
+            **more,
+        )
+
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:
         """Add the updates to the frozen weights and restore the plain layers."""
-        from peft.tuners.lora import LoraLayer
-
-        for name, module in list(model.named_modules()):
-            if isinstance(module, LoraLayer) and self.name in module.lora_A:
-                module.merge(adapter_names=[self.name])
-                parent, _, child = name.rpartition(".")
-                setattr(model.get_submodule(parent), child, module.get_base_layer())
-        return model
+        return merge(model, self.name)
 
 
 class LoraQV(Lora):
@@ -112,3 +143,76 @@ class LoraFF(Lora):
     """LoRA on both projections of all feed-forward layers (Zhu et al. 2023, section 3.2)."""
 
     roles = ("ffn.in", "ffn.out")
+
+
+class LoraAt(Lora):
+    """LoRA on chosen layers, with the variants that PEFT has."""
+
+    Options: type[Options] = LoraAtOptions
+
+    def __init__(self, name: str, options: LoraAtOptions) -> None:
+        super().__init__(name, options)
+        if options.init == "eva":
+            self.needs = frozenset({"data"})  # type: ignore[misc]
+
+    def apply(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> PreTrainedModel:
+        """Inject PEFT's layers in place, and let eva set their first factors."""
+        from compressors.eva import principal_directions
+
+        if self.options.init != "eva" or context.skeleton:
+            return super().apply(model, backbone, context)
+        batches = context.calibration(64)
+        layers = self.targets(model, backbone)
+        directions = principal_directions(model, layers, batches, self.options.r, self.name)
+        model = super().apply(model, backbone, context)
+        for name, rows in directions.items():
+            layer: Any = model.get_submodule(name)
+            layer.lora_A[self.name].weight.data.copy_(rows)
+        return model
+
+    def targets(self, model: PreTrainedModel, backbone: Backbone) -> Layers:
+        """Return qualified name -> layer to adapt."""
+        return modules_of(model, backbone, roles_of(self.options.targets), self.name)
+
+    def config(self, targets: Layers, context: Context, **more: Any) -> LoraConfig:
+        """Return PEFT's configuration; a skeleton has the same shapes whatever the first factors.
+
+        Raises:
+            HarnessError: loftq without a GPU.
+        """
+        import torch
+
+        init: Any = self.options.init
+        if context.skeleton or init in ("random", "eva"):
+            init = True
+        elif init == "loftq":
+            if not torch.cuda.is_available():
+                raise HarnessError(
+                    "lora: init=loftq needs a CUDA device.",
+                    "Choose other first factors, for example lora:init=pissa",
+                )
+            from peft import LoftQConfig
+
+            more["loftq_config"] = LoftQConfig(loftq_bits=4)
+        chosen = self.options
+        return super().config(
+            targets,
+            context,
+            use_rslora=chosen.rslora,
+            use_dora=chosen.dora,
+            init_lora_weights=init,
+            **more,
+        )
+
+    def parameter_groups(self, model: PreTrainedModel) -> list[ParameterGroup]:
+        """Give the second factors their own learning rate, if ``plus`` asks for one."""
+        if self.options.plus == 1:
+            return []
+        second = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if f".lora_B.{self.name}." in name
+        ]
+        return [ParameterGroup("B", second, factor=self.options.plus)]

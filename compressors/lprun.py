@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
     from harness import Backbone, Context
 
-Strategy = Literal["alternating", "top", "bottom", "every"]
-_STRATEGIES = ("alternating", "top", "bottom", "every")
-_KEEP_LIST = re.compile(r"\d+(-\d+)?(\.\d+(-\d+)?)*")
+Strategy = Literal["alternating", "top", "middle", "bottom", "every"]
+_STRATEGIES = ("alternating", "top", "middle", "bottom", "every")
+_LAYER_LIST = re.compile(r"\d+(-\d+)?(\.\d+(-\d+)?)*")
 
 
 class LayerPruningOptions(Options):
     """Options of ``lprun``."""
 
     strategy: Strategy = "alternating"
-    """Layers to drop: alternating (the paper's pattern), top, bottom, or every (the kept layers are
-    evenly spaced)."""
+    """Layers to drop: alternating (the paper's pattern), top, middle, bottom, or every (the kept
+    layers are evenly spaced)."""
     drop: int | None = None
     """Number of layers to drop in each stack; by default as many as the alternating pattern drops.
     The alternating strategy does not accept it, because its pattern fixes the number."""
@@ -40,7 +40,7 @@ class LayerPruningOptions(Options):
     @field_validator("encoder", "decoder")
     @classmethod
     def _readable(cls, text: str | None) -> str | None:
-        if text in (None, "all", *_STRATEGIES) or _KEEP_LIST.fullmatch(str(text)):
+        if text in (None, "all", *_STRATEGIES) or is_layer_list(str(text)):
             return text
         raise ValueError(
             f"write one of {', '.join(_STRATEGIES)}, all, or layers to keep such as 1-3.5.7"
@@ -82,7 +82,7 @@ def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
     if choice == "all":
         return everything
     if choice not in _STRATEGIES:
-        return _read_keep_list(choice, depth)
+        return read_layers(choice, depth, "lprun")
     # The paper's pattern: every second layer, never one of the first three or the last two.
     alternating = [i for i in everything if i % 2 or not 4 <= i <= depth - 2]
     if choice == "alternating":
@@ -90,7 +90,7 @@ def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
             raise HarnessError(
                 "lprun: the alternating pattern fixes the number of layers to drop, so drop= is "
                 "not allowed.",
-                "Leave drop out, or choose strategy=every, top or bottom.",
+                "Leave drop out, or choose strategy=every, top, middle or bottom.",
             )
         if len(alternating) == depth:
             raise HarnessError(
@@ -109,20 +109,36 @@ def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
     step = (depth - 1) / max(left - 1, 1)
     kept = {
         "top": everything[:left],
+        "middle": everything[: (left + 1) // 2] + everything[depth - left // 2 :],
         "bottom": everything[count:],
         "every": [1 + round(i * step) for i in range(left)],
     }
     return kept[choice]
 
 
-def _read_keep_list(text: str, depth: int) -> list[int]:
+def is_layer_list(text: str) -> bool:
+    """Return whether a text is a list of layers such as ``1-3.5.7``."""
+    return _LAYER_LIST.fullmatch(text) is not None
+
+
+def read_layers(text: str, depth: int, owner: str) -> list[int]:
+    """Return the layers of a list such as ``1-3.5.7``, 1-indexed and increasing.
+
+    Args:
+        text: the list.
+        depth: layers in the stack.
+        owner: name of the compressor, for messages.
+
+    Raises:
+        HarnessError: the list does not fit the stack.
+    """
     kept: list[int] = []
     for part in text.split("."):
         first, _, last = part.partition("-")
         kept.extend(range(int(first), int(last or first) + 1))
     if kept != sorted(set(kept)) or not kept or kept[0] < 1 or kept[-1] > depth:
         raise HarnessError(
-            f"lprun: the keep list {text!r} does not fit a stack of {depth} layers.",
+            f"{owner}: the list of layers {text!r} does not fit a stack of {depth} layers.",
             f"List increasing layer numbers from 1 to {depth}, for example 1-3.5.7",
         )
     return kept

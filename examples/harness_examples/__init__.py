@@ -10,7 +10,7 @@ from harness import Register, hookimpl
 @hookimpl
 def register_compressors(register: Register) -> None:
     """Register compressors."""
-    register("bitfit", "harness_examples.compressor:BitFit", "train biases and norms only")
+    register("biases", "harness_examples.compressor:BitFit", "train biases and norms only")
     register(
         "influence", "harness_examples.influence:Influence", "drop the layers that change least"
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class BitFitOptions(Options):
-    """Options of ``bitfit``."""
+    """Options of ``biases``."""
 
     norms: bool = True
     """Also train the scales of the norms; T5 has no biases, so it needs them."""
@@ -36,7 +36,7 @@ class BitFit(Compressor[BitFitOptions]):
             parameter.requires_grad_(kind == "bias" or (norm and self.options.norms))
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise HarnessError(
-                f"bitfit: {backbone.name} has no biases to train.",
-                "Train its norms as well: bitfit:norms=true",
+                f"biases: {backbone.name} has no biases to train.",
+                "Train its norms as well: biases:norms=true",
             )
         return model

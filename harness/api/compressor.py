@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from harness.api.cost import Cost
 from harness.api.options import Options
@@ -55,6 +55,9 @@ class Compressor(ABC, Generic[OptionsT]):
         graph_safe: whether a training step may be recorded as a CUDA graph with it: what it adds to
             the model is operations on the device, the same in every step, without Python code that
             must run again.
+        packs: whether sequences may be packed; false if it adds positions to each sequence.
+        learning_rate: documented peak learning rate, unless ``train.adapter_learning_rate`` is set.
+            "full" is that of full fine-tuning; None is ``train.default_adapter_learning_rate``.
     """
 
     stage: ClassVar[Stage]
@@ -62,6 +65,8 @@ class Compressor(ABC, Generic[OptionsT]):
     conflicts: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[Need]] = frozenset()
     graph_safe: ClassVar[bool] = False
+    packs: ClassVar[bool] = True
+    learning_rate: float | Literal["full"] | None = None
 
     def __init__(self, name: str, options: OptionsT) -> None:
         self.name = name
@@ -91,6 +96,9 @@ class Compressor(ABC, Generic[OptionsT]):
         """Merge the added modules into the backbone's own modules, for the merge check.
 
         The default returns the model, for compressors that add nothing.
+
+        Raises:
+            HarnessError: it cannot be merged; the run then has no merge check.
         """
         return model
 

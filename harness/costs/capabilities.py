@@ -10,11 +10,12 @@ from transformers import PreTrainedModel
 from harness.api.backbone import Backbone
 from harness.api.compressor import Compressor
 from harness.api.recipe import Recipe
-from harness.errors import first_line
+from harness.errors import HarnessError, first_line
 from harness.model.composition import compose
 from harness.model.contexts import skeleton_context
 from harness.records.capabilities import Capabilities
 from harness.training.engines.packed import packing_obstacle
+from harness.training.packing import recipe_obstacle
 
 _EVENTS = ("on_train_start", "on_step", "on_evaluate")
 
@@ -37,7 +38,7 @@ def find_capabilities(backbone: Backbone, recipe: Recipe, seed: int = 0) -> Capa
     kind = type(model)
     model = compose(model, backbone, recipe, skeleton_context(backbone, seed))
     gone = original.keys() - {id(parameter) for parameter in model.parameters()}
-    obstacle = packing_obstacle(model, backbone)
+    obstacle = packing_obstacle(model, backbone) or recipe_obstacle(recipe)
     formats = ["peft" for c in recipe.compressors if c.peft_config(model) is not None]
     shares = backbone.shared_beams and type(model) is kind
     obstacles = {"packs": obstacle} if obstacle else {}
@@ -66,6 +67,8 @@ def _merges(
     try:
         for compressor in reversed(recipe.compressors):
             model = compressor.merge(model)
+    except HarnessError as error:
+        return False, error.message
     except Exception as error:  # It may read values, which a skeleton does not have.
         return None, f"{type(error).__name__}: {first_line(error)}"
     for name, module in model.named_modules():

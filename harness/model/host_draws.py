@@ -6,6 +6,7 @@ compare, and its counts must not depend on chance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,10 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 def fixed_draw(func: Any, args: tuple[Any, ...]) -> Tensor | None:
     """Return 1 in place of a single uniform random number, and None for any other operator.
 
+    The number may be a scalar, or a vector of one as some adapters of PEFT draw it.
+
     No probability is above 1, so that no layer is skipped. No random generator is used.
     """
-    if func is torch.ops.aten.rand.default and not args[0]:
-        return torch.ones(())
+    if func is torch.ops.aten.rand.default and math.prod(args[0]) == 1 and len(args[0]) < 2:
+        return torch.ones(args[0])
     return None
 
 

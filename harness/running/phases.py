@@ -9,7 +9,7 @@ from statistics import fmean
 from harness import clock
 from harness.api.events import StepDone
 from harness.api.metric import Score
-from harness.errors import is_out_of_memory
+from harness.errors import HarnessError, is_out_of_memory
 from harness.evaluation.partial_predictions import PartialPredictions
 from harness.evaluation.scoring import references_of
 from harness.measurement.decoding_work import freeze_decoding, run_budget
@@ -243,7 +243,11 @@ def check_merged_model(context: RunContext, trainer: Trainer) -> None:
     examples = setup.inputs.test.examples[:2]
     load_float32 = partial(load_trained, setup.run, trainer.trained)
     difference, reason = compare_with_float32(trainer.model, examples, trainer.dtype, load_float32)
-    report.handover = check_merge(trainer.model, setup.run.recipe, examples)
+    try:
+        report.handover = check_merge(trainer.model, setup.run.recipe, examples)
+    except HarnessError as error:  # What the recipe added has no place in the backbone's weights.
+        explain_nulls(report, error.message, "handover")
+        return
     report.handover.float32_logit_difference = difference
     if reason is not None:
         explain_nulls(report, reason, "handover.float32_logit_difference")

@@ -16,7 +16,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "epochs": 1.0,
             "max_steps": 120,
             "learning_rate": 3e-3,
-            "adapter_learning_rate": 2e-2,
+            "default_adapter_learning_rate": 2e-2,
             "warmup_steps": 1 / 6,
             "eval_every_epochs": 0.25,
             "eval_examples": 60,

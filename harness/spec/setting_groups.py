@@ -42,8 +42,11 @@ class TrainSettings(Options):
     """Largest number of optimizer steps; training ends earlier if the epochs are over."""
     learning_rate: float = Field(5e-5, gt=0)
     """Peak learning rate of recipes that train the backbone's own weights."""
-    adapter_learning_rate: float = Field(1e-4, gt=0)
-    """Peak learning rate of recipes with an adapter."""
+    adapter_learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate of recipes with an adapter. By default each method has its own, which
+    docs/methods.md lists; a recipe of several adapters takes the lowest of theirs."""
+    default_adapter_learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate of adapters that have none of their own, such as lora_ff and lora_qv."""
     warmup_steps: Annotated[int | float, AfterValidator(_whole_or_share)] = Field(1000, ge=0)
     """Optimizer steps over which the learning rate rises from 0. A number below 1 is a share of all
     training steps. A shorter training never reaches the peak, as in transformers."""

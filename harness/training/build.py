@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from harness.api.compressor import Stage
 from harness.model.composition import compose, count_parameters, kept_layers, layers
 from harness.model.recorder import CudaRecorder
 from harness.records.report import LayersKept, Parameters
@@ -12,8 +11,10 @@ from harness.training.compressor_events import CompressorEvents
 from harness.training.engines.activation_checkpointing import checkpoint_activations
 from harness.training.engines.packed import choose_engine
 from harness.training.graph_obstacle import graph_obstacle
+from harness.training.learning_rate import peak_learning_rate
 from harness.training.objective import make_objective
 from harness.training.optimizer import make_optimizer
+from harness.training.packing import resolve_packing
 from harness.training.parameter_groups import own_groups
 from harness.training.recording import record_steps
 from harness.training.resolved_run import ResolvedRun
@@ -91,13 +92,12 @@ def build_trainer(
         device=device,
         dtype=run.dtype,
         pad_token_id=model.config.pad_token_id,
-        packing=settings.packing,
+        packing=resolve_packing(settings.packing, run.recipe),
         label_smoothing=settings.label_smoothing,
     )
     if run.checkpointing:
         checkpoint_activations(model, run.backbone, engine.dropout_context)
-    adapted = Stage.ADAPTER in run.recipe.stages
-    rate = settings.adapter_learning_rate if adapted else settings.learning_rate
+    rate = peak_learning_rate(settings, run.recipe)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     own = own_groups(run.recipe.compressors, model, trained)
     optimizer = make_optimizer(model, trained, settings, rate, own)

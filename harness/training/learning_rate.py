@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.api.compressor import Compressor, Stage
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
+    from harness.api.recipe import Recipe
     from harness.spec.setting_groups import TrainSettings
+
+
+def peak_learning_rate(settings: TrainSettings, recipe: Recipe) -> float:
+    """Return the peak learning rate of a recipe.
+
+    Args:
+        settings: the rates that hold for all recipes.
+        recipe: its adapters have rates of their own; the lowest counts.
+    """
+    adapters = [c.learning_rate for c in recipe.compressors if c.stage is Stage.ADAPTER]
+    own = [rate for rate in adapters if rate != "full"]
+    if not own:
+        return settings.learning_rate
+    if settings.adapter_learning_rate is not None:
+        return settings.adapter_learning_rate
+    return min(settings.default_adapter_learning_rate if r is None else r for r in own)
+
+
+def peak_notes(settings: TrainSettings, compressors: Iterable[Compressor[Any]]) -> list[str]:
+    """Return a note on each compressor whose documented learning rate was used, or was lower."""
+    if settings.adapter_learning_rate is not None:
+        return []
+    return [
+        f"{c.name} has a documented peak learning rate of {c.learning_rate:g}, which is used "
+        "unless train.adapter_learning_rate is set."
+        for c in compressors
+        if c.stage is Stage.ADAPTER and isinstance(c.learning_rate, float)
+    ]
 
 
 def warmup_steps(settings: TrainSettings, planned: int) -> int:

@@ -19,6 +19,7 @@ from harness.training.follower import verdict
 from harness.training.learning_rate import (
     highest_rates,
     learning_rate_schedule,
+    peak_notes,
     rate_notes,
     warmup_notes,
 )
@@ -191,7 +192,11 @@ class _Loop:
             best_value=best if math.isfinite(best) else None,
             learning_rate=now.highest_rate,
             learning_rates=rates,
-            notes=[*warmup_notes(self.settings, self.planned), *rate_notes(rates)],
+            notes=[
+                *warmup_notes(self.settings, self.planned),
+                *peak_notes(self.settings, self.trainer.events.compressors),
+                *rate_notes(rates),
+            ],
             stopped="finished" if now.step == self.planned else "patience",
             seconds=saver.seconds,
             processes=self.trainer.processes.size,

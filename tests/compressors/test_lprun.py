@@ -54,12 +54,17 @@ def test_the_alternating_pattern(depth: int, kept: list[int]) -> None:
 @given(st.integers(2, 64), st.data())
 def test_every_strategy_keeps_the_number_asked_for(depth: int, data: st.DataObject) -> None:
     drop = data.draw(st.integers(1, depth - 1))
-    kept = {choice: kept_layers(depth, choice, drop) for choice in ("top", "bottom", "every")}
+    kept = {
+        choice: kept_layers(depth, choice, drop) for choice in ("top", "middle", "bottom", "every")
+    }
     for layers in kept.values():
         assert len(layers) == depth - drop
         assert layers == sorted(set(layers))
         assert 1 <= layers[0] <= layers[-1] <= depth
-    assert kept["top"][0] == kept["every"][0] == 1
+    assert kept["top"][0] == kept["every"][0] == kept["middle"][0] == 1
+    dropped = sorted(set(range(1, depth + 1)) - set(kept["middle"]))
+    assert dropped == list(range(dropped[0], dropped[0] + drop))
+    assert 0 <= (dropped[0] - 1) - (depth - dropped[-1]) <= 1
     assert kept["bottom"][-1] == depth
     gaps = [b - a for a, b in zip(kept["every"], kept["every"][1:], strict=False)]
     assert not gaps or max(gaps) - min(gaps) <= 1

@@ -69,7 +69,7 @@ NEEDS = {
     r"^harness export (results/RUN)\b": r"{0}",
     r"^harness export (results) --seed best": r"several recipes|{0}",
     # Plugins of the package of examples, which is not installed here.
-    r"\b(bitfit|influence|sparsity|distillation)\b": r"'{0}'",
+    r"\b(biases|influence|sparsity|distillation)\b": r"'{0}'",
     r"\b(commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",
     r"\b(srun)\b": r"'{0}'",
 }

@@ -146,7 +146,7 @@ def used(
     settings = {**SETTINGS, "task_options.path": repository}
     command = [
         *("sweep", "--yes", "--out", str(results), "--timeout", "300"),
-        *("--backbone", f"pegasus:{pegasus}", "--compressor", "bitfit+lprun"),
+        *("--backbone", f"pegasus:{pegasus}", "--compressor", "biases+lprun"),
         *("--task", "commit_messages", "--executor", "srun:jobs=1,gpus=0,partition=night"),
         *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
     ]

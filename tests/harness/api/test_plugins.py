@@ -64,10 +64,10 @@ def test_the_command_line_lists_an_installed_plugin_and_plans_with_it(
     result = call_harness("list", "compressors", "--json", sites=[sites["examples"]])
     assert result.stderr == ""
     compressors = listed(result.stdout)
-    assert compressors["bitfit"]["origin"] == {"package": "harness-examples", "version": "1.0.0"}
+    assert compressors["biases"]["origin"] == {"package": "harness-examples", "version": "1.0.0"}
     assert "lora_ff" in compressors
 
-    plan = ["plan", "--backbone", "t5-small", "--compressor", "bitfit+lprun", "--json"]
+    plan = ["plan", "--backbone", "t5-small", "--compressor", "biases+lprun", "--json"]
     result = call_harness(*plan, sites=[sites["examples"]])
     printed = json.loads(result.stdout)
     assert printed["layers_kept"] == {"encoder": [1, 2, 3, 5, 6], "decoder": [1, 2, 3, 5, 6]}
@@ -79,12 +79,12 @@ def test_a_plugins_options_and_conflicts_are_checked_like_any_others(
     find: Callable[..., Plugins],
 ) -> None:
     compressors = find("examples").compressors
-    assert str(parse("lprun+bitfit:norms=false", compressors)) == "bitfit:norms=false+lprun"
+    assert str(parse("lprun+biases:norms=false", compressors)) == "biases:norms=false+lprun"
     with pytest.raises(HarnessError, match="has no option 'norm'") as raised:
-        parse("bitfit:norm=1", compressors)
+        parse("biases:norm=1", compressors)
     assert "Did you mean 'norms'" in str(raised.value)
-    with pytest.raises(HarnessError, match="'bitfit' cannot be combined with 'lora_ff'"):
-        parse("bitfit+lora_ff", compressors)
+    with pytest.raises(HarnessError, match="'biases' cannot be combined with 'lora_ff'"):
+        parse("biases+lora_ff", compressors)
 
 
 def test_a_plugins_compressor_trains_what_it_says(
@@ -97,8 +97,8 @@ def test_a_plugins_compressor_trains_what_it_says(
     compressors = find("examples").compressors
     if backbone.name == "tiny-t5":
         with pytest.raises(HarnessError, match="no biases to train"):
-            compose(make_model(), backbone, parse("bitfit:norms=false", compressors))
-    model = compose(make_model(), backbone, parse("bitfit", compressors))
+            compose(make_model(), backbone, parse("biases:norms=false", compressors))
+    model = compose(make_model(), backbone, parse("biases", compressors))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     ids = torch.arange(12).reshape(2, 6) + 3
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
@@ -113,7 +113,7 @@ def test_a_broken_plugin_is_reported_and_others_work(sites: dict[str, Path]) -> 
     both = [sites["examples"], sites["broken"]]
     result = call_harness("list", "compressors", "--json", sites=both)
     assert result.returncode == 0
-    assert {"bitfit", "full", "lora_ff", "lora_qv", "lprun"} <= listed(result.stdout).keys()
+    assert {"biases", "full", "lora_ff", "lora_qv", "lprun"} <= listed(result.stdout).keys()
     assert "Skipped plugin 'broken' of harness-broken 0.3.0" in result.stderr
     assert "a_library_that_is_not_installed" in result.stderr
     assert "Traceback" not in result.stderr

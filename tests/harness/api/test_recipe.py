@@ -109,7 +109,10 @@ def test_options_reach_the_compressor_as_numbers() -> None:
         ("lora_ff:rank=8", "compressor 'lora_ff' has no option 'rank'"),
         ("lora_ff:r=0", "option r='0' is not valid"),
         ("lora_ff:alpha=inf", "option alpha='inf' is not valid"),
-        ("lprun:encoder=1;2", "write one of alternating, top, bottom, every, all, or layers"),
+        (
+            "lprun:encoder=1;2",
+            "write one of alternating, top, middle, bottom, every, all, or layers",
+        ),
         (
             "full+lprun",
             "'full' cannot be combined with 'lprun'.\nLeave one out, for example: lprun",

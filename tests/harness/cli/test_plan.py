@@ -85,7 +85,7 @@ def test_the_batches_are_the_requested_ones(harness: Harness) -> None:
     [
         ({"--backbone": "t5-lage"}, "Unknown backbone 't5-lage'.\nDid you mean 't5-large'"),
         ({"--backbone": "./nowhere"}, "There is no model in the folder 'nowhere'"),
-        ({"--compressor": "lora"}, "Unknown compressor 'lora'."),
+        ({"--compressor": "lora_f"}, "Unknown compressor 'lora_f'."),
         ({"--compressor": "lora_ff:rank=4"}, "has no option 'rank'"),
         ({"--compressor": "full+lprun"}, "'full' cannot be combined with 'lprun'"),
         ({"--compressor": "lprun:drop=2"}, "Leave drop out, or choose strategy=every"),
