@@ -151,22 +151,24 @@ def merge(model: PreTrainedModel, name: str) -> PreTrainedModel:
             except (NotImplementedError, ValueError) as error:
                 if next(model.parameters()).is_meta:
                     raise  # It may work with values.
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise HarnessError(
-                    f"{name}: PEFT cannot merge {type(module).__module__}: {reason}",
-                    "Export the adapter: harness export RUN --adapter",
+                    f"{name}: PEFT cannot merge {type(module).__module__}: {_first_line(error)}",
+                    "The trained weights are in the run's folder: weights.safetensors",
                 ) from error
             parent, _, child = path.rpartition(".")
             setattr(model.get_submodule(parent), child, module.get_base_layer())
     return model
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _refused(name: str, targets: Mapping[str, nn.Module], error: Exception) -> HarnessError:
     sizes = sorted({tuple(module.weight.shape)[::-1] for module in targets.values()})  # type: ignore
     shapes = ", ".join(" x ".join(map(str, size)) for size in sizes)
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return HarnessError(
-        f"{name} does not fit these layers: {first}",
+        f"{name} does not fit these layers: {_first_line(error)}",
         f"Inputs x outputs of the layers are {shapes}. See: harness list compressors {name}",
     )
 

@@ -92,7 +92,7 @@ class VirtualTokens(Adapter):
         """Raise an error: no weight of the backbone can stand for additional tokens."""
         raise HarnessError(
             f"{self.name}: virtual tokens cannot be merged into the backbone's weights.",
-            "Export the adapter: harness export RUN --adapter",
+            "The trained weights are in the run's folder: weights.safetensors",
         )
 
 

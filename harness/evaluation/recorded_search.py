@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers import PreTrainedModel
 
+from harness.errors import first_line
 from harness.evaluation.beam_search import Decoder, beam_search
 from harness.evaluation.search_state import Search, SpecialTokens, begin, can_improve, extended
 from harness.model.recorder import Record, Recording
@@ -68,7 +69,7 @@ class RecordedSearches:
             try:
                 return self._recorded(key, padded, lengths, settings)
             except Exception as error:  # Kernels, drivers and libraries raise errors of any type.
-                self.obstacle = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                self.obstacle = f"{type(error).__name__}: {first_line(error)}"
                 self._searches.clear()
         self._seen.add(key)
         return beam_search(self._model, input_ids, lengths, settings)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from harness.errors import first_line
 from harness.model.recorder import Record
 from harness.training.engines.padded import Batch
 from harness.training.engines.shapes import BatchShape
@@ -91,7 +92,7 @@ class StepGraphs:
             return _RecordedStep(self._take, self._optimizer, self._device, self._record, batch)
         except Exception as error:  # Kernels, drivers and libraries raise errors of any type.
             # A step that was not recorded did not run: the caller takes it.
-            self.obstacle = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            self.obstacle = f"{type(error).__name__}: {first_line(error)}"
             self.forget()
             self._optimizer.zero_grad()
             return None
