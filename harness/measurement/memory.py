@@ -65,6 +65,7 @@ def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) 
     static = torch.cuda.memory_allocated(device)
     workspaces = _workspaces(device)
     retries = _retries(device)
+    torch.cuda.empty_cache()  # What earlier work left reserved does not count.
     torch.cuda.reset_peak_memory_stats(device)
     for _ in range(steps):
         step()
@@ -78,8 +79,9 @@ def _measure_cuda(step: Callable[[], object], steps: int, device: torch.device) 
     )
     explain_nulls(memory, "on CUDA peak_bytes is that of tensors alone", "tensor_bytes")
     try:
-        # The allocator returns no memory during the steps: it holds as much now as at the peak.
-        memory.process_bytes = process_bytes(device)
+        # Recording a step returns what the allocator had reserved, so that it holds less now.
+        returned = torch.cuda.max_memory_reserved(device) - torch.cuda.memory_reserved(device)
+        memory.process_bytes = process_bytes(device) + returned
     except NotMeasurableError as error:
         explain_nulls(memory, str(error), "process_bytes")
     return memory

@@ -80,7 +80,7 @@ def freeze(schedule: Schedule, settings: ProbeSettings, synthetic: bool = False)
         list(schedule.steps(0, count)),
         longest_step(schedule),
         CalibrationData.sample(schedule.examples, schedule.seed, synthetic),
-        sizes=step_sizes(schedule.steps(0, max(count, SAMPLED_STEPS))),
+        sizes=list(step_sizes(schedule.steps(0, max(count, SAMPLED_STEPS)))),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from harness.model.recorder import Record
 from harness.training.engines.packed import PackedEngine
@@ -24,20 +24,22 @@ def record_steps(trainer: Trainer, record: Record) -> None:
     trainer.graphs = StepGraphs(trainer.take_whole, trainer.optimizer, trainer.device, record)
 
 
-def expect(trainer: Trainer, sizes: Sequence[BatchSize], planned_steps: int) -> None:
+def expect(trainer: Trainer, sizes: Iterable[BatchSize], planned_steps: int) -> None:
     """Choose the shapes that batches are filled up to, if a trainer records its steps.
 
     Call it before batches are collated.
 
     Args:
         trainer: changed in place.
-        sizes: sizes of the training's batches, or of a sample of them.
+        sizes: sizes of the training's batches, or of a sample of them; read only if needed.
         planned_steps: optimizer steps of the training.
     """
-    if trainer.graphs is not None and sizes:
+    if trainer.graphs is None:
+        return
+    if known := list(sizes):
         assert isinstance(trainer.engine, PackedEngine)
-        by_rows = trainer.engine.pads_no_attention(trainer.model)
-        trainer.engine.shapes = choose_shapes(sizes, planned_steps, by_rows)
+        by_rows = trainer.engine.attends_to_rows(trainer.model)
+        trainer.engine.shapes = choose_shapes(known, planned_steps, by_rows)
 
 
 def record_ahead(trainer: Trainer, steps: Iterable[Step]) -> None:
@@ -46,7 +48,7 @@ def record_ahead(trainer: Trainer, steps: Iterable[Step]) -> None:
         return
     seen: set[object] = set()
     for step, batches in prefetch(steps, trainer.engine.collate):
-        shape = getattr(batches[0], "shape", None)
+        shape = batches[0].shape
         if shape not in seen:
             seen.add(shape)
             for _ in range(2):

@@ -101,9 +101,9 @@ class Schedule:
             )
 
 
-def step_sizes(steps: Iterable[Step]) -> list[BatchSize]:
-    """Return the sizes of the micro-batches of some steps."""
-    return [size_of(batch) for step in steps for batch in step.micro_batches]
+def step_sizes(steps: Iterable[Step]) -> Iterator[BatchSize]:
+    """Yield the sizes of the micro-batches of some steps."""
+    return (size_of(batch) for step in steps for batch in step.micro_batches)
 
 
 def schedule_hash(steps: Iterable[Step]) -> str:

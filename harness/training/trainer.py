@@ -147,7 +147,7 @@ class Trainer:
         """Take a step as a CUDA graph and return its loss; None if it must be taken otherwise."""
         if self.graphs is None or len(batches) != 1 or not self.model.training:
             return None
-        shape = getattr(batches[0], "shape", None)
+        shape = batches[0].shape
         return None if shape is None else self.graphs.step(batches[0], shape, target_tokens)
 
     def update(self) -> None:

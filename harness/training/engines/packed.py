@@ -147,8 +147,8 @@ class PackedEngine(Engine):
             outputs.add({stack: [x.squeeze(0) for x in hidden[stack]] for stack in STACKS})
         return outputs
 
-    def pads_no_attention(self, model: PreTrainedModel) -> bool:
-        """Return whether attention takes packed rows, so that bounds of lengths cost nothing."""
+    def attends_to_rows(self, model: PreTrainedModel) -> bool:
+        """Return whether attention takes packed rows; otherwise it pads to a bound of lengths."""
         width = biased_width(model)
         return takes_rows(self.dtype, self.device) and (
             width is None or takes_bias(self.dtype, self.device, width)

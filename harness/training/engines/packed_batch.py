@@ -22,13 +22,10 @@ class PackedBatch(Batch):
     Attributes:
         source_lengths: tokens of each sequence in the encoder's row.
         target_lengths: tokens of each sequence in the decoder's row.
-        shape: the shape that the rows are filled up to by one more sequence, if they are; its
-            labels carry no loss.
     """
 
     source_lengths: tuple[int, ...]
     target_lengths: tuple[int, ...]
-    shape: BatchShape | None = None
 
     @property
     def packed(self) -> Packed:

@@ -20,6 +20,7 @@ from harness.training.engines.outputs import (
     layer_outputs,
     places,
 )
+from harness.training.engines.shapes import BatchShape
 
 IGNORED = -100
 """Label of positions that carry no loss."""
@@ -35,6 +36,8 @@ class Batch:
         target_tokens: tokens that carry loss.
         examples: number of examples.
         filler: whether the loss does not count; see ``Processes.share``.
+        shape: the shape that packed rows are filled up to by one more sequence, if they are; its
+            labels carry no loss.
     """
 
     tensors: dict[str, Tensor]
@@ -42,6 +45,7 @@ class Batch:
     target_tokens: int
     examples: int
     filler: bool = field(default=False, kw_only=True)
+    shape: BatchShape | None = field(default=None, kw_only=True)
 
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to a device without waiting for the copy, and return it."""
