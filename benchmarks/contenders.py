@@ -16,7 +16,7 @@ from harness.api.backbone import Weights
 from harness.api.recipe import Recipe
 from harness.spec.run_spec import RunSpec
 from harness.training.build import load_trainer
-from harness.training.recording import expect, record_ahead
+from harness.training.recording import plan_shapes, record_ahead
 from harness.training.resolved_run import choose_device, resolve_run
 from harness.training.schedule import Step, prefetch
 
@@ -153,7 +153,7 @@ def _harness(
     trainer.model.train()
     losses = []
     steps = [Step((tuple(batch),)) for batch in batches]
-    expect(trainer, case.sizes(), PLANNED_STEPS)
+    plan_shapes(trainer, case.sizes(), PLANNED_STEPS)
     record_ahead(trainer, steps)
     for done, (step, made) in enumerate(prefetch(steps, trainer.engine.collate), start=1):
         losses.append(trainer.step(made, step.target_tokens))

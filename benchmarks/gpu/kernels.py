@@ -214,7 +214,7 @@ def profile_harness(shape: str, recipe: str, device: str, batch: int) -> dict[st
     from harness.spec.run_spec import RunSpec
     from harness.training.build import load_trainer
     from harness.training.engines.shapes import size_of
-    from harness.training.recording import expect
+    from harness.training.recording import plan_shapes
     from harness.training.resolved_run import resolve_run
 
     case = new_case(shape, recipe, device, batch=batch)
@@ -232,7 +232,7 @@ def profile_harness(shape: str, recipe: str, device: str, batch: int) -> dict[st
     clock = ProfilingClock(device)
     losses: list[torch.Tensor] = []
     batches = batches_of(case)
-    expect(trainer, [*map(size_of, batches)], planned_steps=100)  # Steps but the first replay.
+    plan_shapes(trainer, [*map(size_of, batches)], planned_steps=100)  # Steps but the first replay.
     collated = [trainer.engine.collate(examples) for examples in batches]
     for steps, step_batch in enumerate(collated, start=1):
         losses.append(trainer.step([step_batch], step_batch.target_tokens))

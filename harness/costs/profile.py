@@ -147,7 +147,7 @@ class _Baseline:
         self._process: MeasuredProcess | None = None
 
     def __enter__(self) -> Self:
-        if not _is_quick(self._spec):
+        if not _measures_both(self._spec):
             with _unless_out_of_memory():
                 self.memory = measure_memory_of(self._spec, self._frozen)
             return self
@@ -200,7 +200,7 @@ def _unless_out_of_memory(suppress: bool = True) -> Iterator[None]:
             raise
 
 
-def _is_quick(spec: RunSpec) -> bool:
+def _measures_both(spec: RunSpec) -> bool:
     """Return whether a process that was timed can also measure its memory.
 
     CUDA's allocator counts tensors, whatever the process did before. On a CPU the resident memory
@@ -220,7 +220,7 @@ def _measure(
             row.layers_kept = process.layers_kept
             row.parameters = process.parameters
             speed = measure_speed_of(process, baseline_process, frozen, lambda: None)
-            if _is_quick(spec):
+            if _measures_both(spec):
                 row.memory = memory_within(process, spec)
         if baseline_process is None:
             without_baseline(speed, NOT_TOGETHER if fits else NO_BASELINE)

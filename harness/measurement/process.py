@@ -147,7 +147,7 @@ class _TrainingService(Service):
         """Build the trainer; return its attention, kept layers and parameter counts."""
         from harness.api.plugins import installed
         from harness.training.build import load_trainer
-        from harness.training.recording import expect
+        from harness.training.recording import plan_shapes
         from harness.training.resolved_run import resolve_run
 
         self.steps, self.longest = steps, longest
@@ -162,7 +162,7 @@ class _TrainingService(Service):
         total_steps = total_steps or spec.train.max_steps or _MANY_STEPS
         trainer.events.begin(trainer.model, total_steps)
         self.trainer = trainer
-        expect(trainer, sizes, total_steps)
+        plan_shapes(trainer, sizes, total_steps)
         self.sized = bool(sizes)
         self.is_recorded = not sizes
         attention = trainer.engine.attention(trainer.model)

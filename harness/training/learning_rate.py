@@ -33,7 +33,7 @@ def peak_learning_rate(settings: TrainSettings, recipe: Recipe) -> float:
 
 
 def peak_notes(settings: TrainSettings, compressors: Iterable[Compressor[Any]]) -> list[str]:
-    """Return a note on each compressor whose documented learning rate was used, or was lower."""
+    """Return a note on each compressor that has a documented learning rate."""
     if settings.adapter_learning_rate is not None:
         return []
     return [

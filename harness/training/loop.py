@@ -24,7 +24,7 @@ from harness.training.learning_rate import (
     warmup_notes,
 )
 from harness.training.log import TrainingLog
-from harness.training.recording import expect
+from harness.training.recording import plan_shapes
 from harness.training.schedule import SAMPLED_STEPS, Schedule, prefetch, step_sizes
 from harness.training.state import Progress, StateSaver, training_state
 from harness.training.trained_weights import load_weights, save_weights
@@ -129,7 +129,7 @@ class _Loop:
         if processes.size > 1:
             bytes_from_main(processes, training_state(self.folder))
         sample = self.schedule.steps(0, min(self.planned, SAMPLED_STEPS))
-        expect(trainer, step_sizes(sample), self.planned)
+        plan_shapes(trainer, step_sizes(sample), self.planned)
         steps = self.schedule.steps(now.step, left)
         first = now.step
         for step, batches in prefetch(steps, trainer.engine.collate, processes.share):

@@ -24,7 +24,7 @@ def record_steps(trainer: Trainer, record: Record) -> None:
     trainer.graphs = StepGraphs(trainer.take_whole, trainer.optimizer, trainer.device, record)
 
 
-def expect(trainer: Trainer, sizes: Iterable[BatchSize], planned_steps: int) -> None:
+def plan_shapes(trainer: Trainer, sizes: Iterable[BatchSize], planned_steps: int) -> None:
     """Choose the shapes that batches are filled up to, if a trainer records its steps.
 
     Call it before batches are collated.

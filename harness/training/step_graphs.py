@@ -66,7 +66,7 @@ class StepGraphs:
     def step(self, batch: Batch, shape: BatchShape, target_tokens: int) -> Tensor | None:
         """Take a step as a graph and return its loss; None if it must be taken in another way.
 
-        The first step of each shape is: it loads kernels and allocates what stays.
+        The first step of each shape must be, because it loads kernels and allocates what stays.
 
         Args:
             batch: a batch on the CPU that is filled up to the shape.

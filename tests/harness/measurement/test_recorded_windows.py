@@ -9,7 +9,7 @@ import pytest
 from harness.measurement.probe import freeze
 from harness.measurement.process import _TrainingService
 from harness.spec.run_spec import RunSpec
-from harness.training.recording import expect, record_steps
+from harness.training.recording import plan_shapes, record_steps
 from harness.training.schedule import Schedule
 
 
@@ -31,7 +31,7 @@ def service(make_spec: Callable[..., RunSpec], schedule: Schedule) -> _TrainingS
     work = frozen.steps, frozen.longest, frozen.calibration, None, frozen.sizes
     service.prepare(spec, *work)
     record_steps(service.trainer, Rerun)
-    expect(service.trainer, frozen.sizes, 100)
+    plan_shapes(service.trainer, frozen.sizes, 100)
     return service
 
 

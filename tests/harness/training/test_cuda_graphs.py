@@ -14,7 +14,7 @@ from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.spec.run_spec import RunSpec
 from harness.training.build import load_trainer
-from harness.training.recording import expect, record_ahead
+from harness.training.recording import plan_shapes, record_ahead
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule, prefetch, step_sizes
 from harness.training.state import Progress, load_state, save_state
@@ -57,7 +57,7 @@ def new_trainer(
 
 def train(trainer: Trainer, evaluates: bool = False) -> list[float]:
     steps = list(Schedule(examples(), 4, 1, seed=0).steps(0, STEPS))
-    expect(trainer, step_sizes(steps), 40)
+    plan_shapes(trainer, step_sizes(steps), 40)
     losses = []
     for number, (step, batches) in enumerate(prefetch(steps, trainer.engine.collate)):
         for group in trainer.optimizer.param_groups:
@@ -88,7 +88,7 @@ def test_replayed_steps_train_as_launched_ones(
 def test_each_replay_drops_other_activations(backbone: Backbone) -> None:
     trainer = new_trainer(backbone, "lora_ff", "on", dropout=True)
     (step,) = Schedule(examples()[:4], 4, 1, seed=0).steps(0, 1)
-    expect(trainer, step_sizes([step]), 40)
+    plan_shapes(trainer, step_sizes([step]), 40)
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["weight_decay"] = 0.0
     record_ahead(trainer, [step])
@@ -102,7 +102,7 @@ def test_each_replay_drops_other_activations(backbone: Backbone) -> None:
 def test_a_replay_never_waits_for_the_device(backbone: Backbone) -> None:
     trainer = new_trainer(backbone, "lora_ff+lprun", "on", "bfloat16", dropout=True)
     steps = list(Schedule(examples(), 4, 1, seed=0).steps(0, 4))
-    expect(trainer, step_sizes(steps), 20)
+    plan_shapes(trainer, step_sizes(steps), 20)
     record_ahead(trainer, steps)
     batches = [(trainer.engine.collate(s.micro_batches[0]), s.target_tokens) for s in steps]
     torch.cuda.synchronize()

@@ -27,7 +27,7 @@ from harness.training.engines.fused_attention import fused_attention
 from harness.training.engines.packed import PackedEngine
 from harness.training.graph_obstacle import graph_obstacle
 from harness.training.learning_rate import learning_rate_schedule
-from harness.training.recording import expect, record_steps
+from harness.training.recording import plan_shapes, record_steps
 from harness.training.resolved_run import ResolvedRun, resolve_run
 from harness.training.schedule import Schedule, prefetch, step_sizes
 from harness.training.trainer import Trainer
@@ -82,7 +82,7 @@ def train(trainer: Trainer, interrupt: Callable[[int], None] = lambda step: None
     settings = run_of(installed().backbone("nano-t5"), "full").spec.train
     rates = learning_rate_schedule(trainer.optimizer, settings, STEPS)
     steps = list(schedule.steps(0, STEPS))
-    expect(trainer, step_sizes(steps), 40)
+    plan_shapes(trainer, step_sizes(steps), 40)
     losses = []
     for number, (step, batches) in enumerate(prefetch(steps, trainer.engine.collate)):
         interrupt(number)
@@ -254,7 +254,7 @@ def test_a_filler_changes_neither_loss_nor_gradients(
         (step,) = Schedule(examples()[:4], 4, 1, seed=0).steps(0, 1)
         if fills:
             record_steps(trainer, Rerun)
-            expect(trainer, step_sizes([step]), 100)
+            plan_shapes(trainer, step_sizes([step]), 100)
         batch = trainer.engine.collate(step.micro_batches[0])
         assert isinstance(trainer.engine, PackedEngine)
         assert len(batch.tensors["source_offsets"]) == 5 + fills
