@@ -150,19 +150,13 @@ def test_processes_are_forked_from_one_server_with_the_modules(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
-class _Idle(Service):
-    """Does nothing."""
-
-    def wait(self) -> None:
-        pass
-
-
 def test_a_forked_process_that_is_killed_says_so() -> None:
-    server = RequestServer(_Idle, forked=True)
-    server.request("wait")
+    # A service of the package: the server may have started where tests cannot be imported.
+    server = RequestServer(Service, forked=True)
+    assert server.request("memory_reached", MemoryError()) is None
     server.kill()
     with pytest.raises(ProcessEndedError) as ended:
-        server.request("wait")
+        server.request("memory_reached", MemoryError())
     assert ended.value.code == -signal.SIGKILL
     server.close()
     assert multiprocessing.active_children() == []
