@@ -32,6 +32,7 @@ from .data.splits import split_rows
 from .data.table import Table, holds_lists, references_column, text_column
 from .data.table_task import TableOptions, TableTask
 from .data.turns import Joining, exchanges, turn_column
+from .diagnosis.entry import diagnose
 from .errors import HarnessError, is_out_of_memory
 from .evaluation.entry import score
 from .export.entry import export_run
@@ -107,6 +108,7 @@ __all__ = [
     "WorkerExit",
     "count_leakage",
     "data_folder",
+    "diagnose",
     "exchanges",
     "export_run",
     "file_hash",

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from harness import __version__
 from harness.api.plugins import installed
+from harness.cli.diagnose import diagnose
 from harness.cli.export import export
 from harness.cli.generate import generate
 from harness.cli.listing import list_plugins
@@ -62,6 +63,7 @@ app.command("storage")(storage)
 app.command("list")(list_plugins)
 app.command("plan")(plan)
 app.command("profile")(profile)
+app.command("diagnose")(diagnose)
 app.command("score")(score)
 app.command("prepare")(prepare)
 app.command("stats")(stats)

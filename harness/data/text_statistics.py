@@ -55,7 +55,7 @@ def describe_texts(pairs: Iterable[tuple[str, str]]) -> TextStatistics:
         for side, text in enumerate(pair):
             sentences[side].add(count_sentences(text))
             words[side].add(len(text.split()))
-        source, target = (_WORD.findall(text.lower()) for text in pair)
+        source, target = map(words_of, pair)
         for order, mean in enumerate(novelty, start=1):
             grams = _ngrams(target, order)
             if grams:
@@ -69,6 +69,11 @@ def describe_texts(pairs: Iterable[tuple[str, str]]) -> TextStatistics:
         novel_unigrams_pct=novelty[0].value,
         novel_bigrams_pct=novelty[1].value,
     )
+
+
+def words_of(text: str) -> list[str]:
+    """Return the runs of letters and digits of a text, in lower case."""
+    return _WORD.findall(text.lower())
 
 
 def count_sentences(text: str) -> int:

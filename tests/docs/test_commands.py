@@ -67,6 +67,7 @@ NEEDS = {
     r"^harness push (\S+)": r"{0}",
     r"^harness storage (\S+)": r"No files can be measured in {0}|no results folder '{0}'",
     r"^harness export (results/RUN)\b": r"{0}",
+    r"^harness diagnose (results/\w+)\b": r"{0}",
     r"^harness export (results) --seed best": r"several recipes|{0}",
     # Plugins of the package of examples, which is not installed here.
     r"\b(biases|influence|sparsity|distillation)\b": r"'{0}'",

@@ -17,6 +17,7 @@ ROOMS = [
     {"cli"},
     {"serving"},
     {"generation"},
+    {"diagnosis"},
     {"export"},
     {"sweeps"},
     {"reporting"},

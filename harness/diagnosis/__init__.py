@@ -1,0 +1,1 @@
+"""Where a model can be made cheaper, and where a recipe lost its quality."""
