@@ -1,1 +1,1 @@
-"""Where a model can be made cheaper, and where a recipe lost its quality."""
+"""Diagnosis: layers to drop, changes by role, and examples on which a recipe lost quality."""

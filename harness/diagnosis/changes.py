@@ -1,4 +1,4 @@
-"""What training changed, by role: how much, and at which rank."""
+"""Changes by training, by role: their size and their rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients by role: where the task pulls the model before any training."""
+"""Gradients by role, before any training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How removable each layer is: the loss without it, and how much it changes its input."""
+"""Removal of each layer: the loss without it, and how much it changes its input."""
 
 from __future__ import annotations
 

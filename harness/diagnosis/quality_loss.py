@@ -1,4 +1,4 @@
-"""Where a run lost quality compared with another: by properties of the test examples."""
+"""Quality lost against another run, by properties of the test examples."""
 
 from __future__ import annotations
 

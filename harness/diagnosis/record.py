@@ -9,7 +9,7 @@ from harness.reporting.summary import Estimate
 
 
 class LayerRemoval(Record):
-    """What happens without one layer; the others stay as they are."""
+    """Effect of removing one layer; the others stay as they are."""
 
     stack: str
     """``encoder`` or ``decoder``."""
@@ -38,7 +38,7 @@ class RoleGradient(Record):
 
 
 class RoleChange(Record):
-    """What training changed in all modules of one role in one stack."""
+    """Change of all modules of one role in one stack by training."""
 
     stack: str
     """``encoder`` or ``decoder``."""
@@ -100,7 +100,7 @@ class Proposal(Record):
 
 
 class Diagnosis(Record):
-    """Where a model can be made cheaper, and where a recipe lost its quality."""
+    """Layers to drop, changes by role, and examples on which a recipe lost quality."""
 
     backbone: str
     """Name of the backbone."""

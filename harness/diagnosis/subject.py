@@ -1,4 +1,4 @@
-"""What is diagnosed: a model, as published or as a run left it, and examples of its task."""
+"""The subject of a diagnosis: a model, published or trained by a run, and its task's examples."""
 
 from __future__ import annotations
 
