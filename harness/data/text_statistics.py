@@ -73,7 +73,8 @@ def describe_texts(pairs: Iterable[tuple[str, str]]) -> TextStatistics:
 
 def words_of(text: str) -> list[str]:
     """Return the runs of letters and digits of a text, in lower case."""
-    return _WORD.findall(text.lower())
+    words: list[str] = _WORD.findall(text.lower())
+    return words
 
 
 def count_sentences(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
@@ -79,4 +80,4 @@ def role_weights(
 
 
 def _norm(tensors: list[Tensor] | list[nn.Parameter]) -> float:
-    return sum(float(tensor.detach().double().square().sum()) for tensor in tensors) ** 0.5
+    return math.sqrt(sum(float(tensor.detach().double().square().sum()) for tensor in tensors))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -82,7 +82,7 @@ def compare_by_property(run: StoredRun, against: StoredRun) -> list[QualityLoss]
     """
     metric = _shared_metric(run, against)
     rows = read_prediction_rows(run.folder)
-    scores = [_score(one, metric) for one in (run, against)]
+    own, other = (_score(one, metric) for one in (run, against))
     ids = [[str(row["id"]) for row in rows]]
     ids.append([str(row["id"]) for row in read_prediction_rows(against.folder)])
     if ids[0] != ids[1]:
@@ -92,7 +92,7 @@ def compare_by_property(run: StoredRun, against: StoredRun) -> list[QualityLoss]
         )
     found = []
     for name, of in PROPERTIES.items():
-        bins = [_bin(*scores, members, values) for members, values in _bins(rows, of)]
+        bins = [_bin(own, other, members, values) for members, values in _bins(rows, of)]
         if bins:
             found.append(QualityLoss(metric=metric, by=name, bins=bins))
     if not found:
@@ -129,10 +129,10 @@ def _score(run: StoredRun, metric: str) -> Score:
 
 
 def _bins(
-    rows: Sequence[Mapping[str, Any]], of: Callable[[str, str], float | None]
+    rows: list[dict[str, Any]], of: Callable[[str, str], float | None]
 ) -> list[tuple[list[int], list[float]]]:
     """Return the members of each bin and their values; none if there are too few."""
-    references = (text if isinstance(text, str) else text[0] for text in references_in([*rows]))
+    references = (text if isinstance(text, str) else text[0] for text in references_in(rows))
     values = [
         of(str(row.get("source", "")), text) for row, text in zip(rows, references, strict=True)
     ]

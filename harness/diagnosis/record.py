@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from harness.api.backbone import Role, Stack
 from harness.records.record import Record
 from harness.reporting.summary import Estimate
 
@@ -11,7 +12,7 @@ from harness.reporting.summary import Estimate
 class LayerRemoval(Record):
     """Effect of removing one layer; the others stay as they are."""
 
-    stack: str
+    stack: Stack
     """``encoder`` or ``decoder``."""
     number: int
     """Number of the layer in its stack, from 1."""
@@ -25,9 +26,9 @@ class LayerRemoval(Record):
 class RoleGradient(Record):
     """Gradients of all modules of one role in one stack, before training."""
 
-    stack: str
+    stack: Stack
     """``encoder`` or ``decoder``."""
-    role: str
+    role: Role
     """Role of the modules, such as ``ffn.in``."""
     weights: int
     """Number of their weights."""
@@ -40,9 +41,9 @@ class RoleGradient(Record):
 class RoleChange(Record):
     """Change of all modules of one role in one stack by training."""
 
-    stack: str
+    stack: Stack
     """``encoder`` or ``decoder``."""
-    role: str
+    role: Role
     """Role of the modules."""
     modules: int
     """Number of the modules."""

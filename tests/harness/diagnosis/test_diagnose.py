@@ -11,7 +11,7 @@ import pytest
 from typer.testing import Result
 
 import harness as api
-from harness import HarnessError
+from harness import HarnessError, Role
 from harness.api.plugins import installed
 from harness.diagnosis.page import page
 from harness.diagnosis.proposal import RANKS, adapter_for, layer_list
@@ -34,7 +34,7 @@ def before_training() -> Diagnosis:
     return api.diagnose(backbone="nano-t5", task="radiology_demo", examples=6, device="cpu")
 
 
-def change(role: str, share: float, ranks: dict[int, float]) -> RoleChange:
+def change(role: Role, share: float, ranks: dict[int, float]) -> RoleChange:
     """Return what training changed in the modules of a role."""
     return RoleChange(
         stack="encoder",
