@@ -36,10 +36,10 @@ import harness
 from harness import LoadedModel
 from harness.api.plugins import installed
 from harness.data.dialect import Dialect
-from harness.export.trained_run import open_run
 from harness.generation.file_job import FileJob
 from harness.generation.sources import Fields
 from harness.statistics.intervals import geometric_mean_interval
+from harness.training.trained_run import open_run
 
 BATCH_SIZES = (8, 16, 32, 64)
 Predict = Callable[[], list[str]]

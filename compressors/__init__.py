@@ -11,5 +11,8 @@ def register_compressors(register: Register) -> None:
     register(
         "lprun", "compressors.lprun:LayerPruning", "drop Transformer layers, then train the rest"
     )
+    register(
+        "distill", "compressors.distill:Distill", "imitate a teacher: the original, a run, a model"
+    )
     for name, method in METHODS.items():
         register(name, method.target, method.summary)

@@ -14,6 +14,7 @@ from .api.parameter_group import ParameterGroup
 from .api.plugins import find_metrics
 from .api.registry import Register
 from .api.task import LengthProfile, Preparation, Prepared, Splits, Task
+from .api.teacher import Teacher
 from .api.version import API_VERSION
 from .backbones.pretrained import Pretrained
 from .costs.entry import plan, profile
@@ -104,6 +105,7 @@ __all__ = [
     "TableTask",
     "Task",
     "TaskStatistics",
+    "Teacher",
     "Weights",
     "WorkerExit",
     "count_leakage",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from harness.api.cost import Cost
 from harness.api.options import Options
+from harness.api.teacher import Teacher
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -52,9 +53,9 @@ class Compressor(ABC, Generic[OptionsT]):
         conflicts: names of compressors that cannot be in the same recipe.
         needs: what it asks for: "data" for calibration examples, "hidden_states" and "teacher" for
             its loss. Nothing else is given.
-        graph_safe: whether a training step may be recorded as a CUDA graph with it: what it adds to
-            the model is operations on the device, the same in every step, without Python code that
-            must run again.
+        teacher: the teacher, if it needs one; its weights are part of the run's identity.
+        graph_safe: whether a training step may be recorded as a CUDA graph with it: it adds only
+            operations on the device, the same in every step, without Python code that must rerun.
         packs: whether sequences may be packed; false if it adds positions to each sequence.
         learning_rate: documented peak learning rate, unless ``train.adapter_learning_rate`` is set.
             "full" is that of full fine-tuning; None is ``train.default_adapter_learning_rate``.
@@ -64,6 +65,7 @@ class Compressor(ABC, Generic[OptionsT]):
     Options: type[OptionsT]
     conflicts: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[Need]] = frozenset()
+    teacher: Teacher = Teacher()
     graph_safe: ClassVar[bool] = False
     packs: ClassVar[bool] = True
     learning_rate: float | Literal["full"] | None = None

@@ -35,6 +35,7 @@ class Context:
         synthetic: whether ``calibration`` returns random tokens in place of the task's examples.
         read_batches: returns batches of a number of examples.
         load_original: returns the backbone's model as the run loads it.
+        load_teacher: returns the teacher; None if it is the original model.
         needs: what the compressors of the recipe declare.
     """
 
@@ -45,6 +46,7 @@ class Context:
     synthetic: bool
     read_batches: Callable[[int], list[BatchEncoding]] = field(repr=False)
     load_original: Callable[[], PreTrainedModel] = field(repr=False)
+    load_teacher: Callable[[], PreTrainedModel] | None = field(default=None, repr=False)
     needs: frozenset[Need] = frozenset()
     _batches: dict[int, list[BatchEncoding]] = field(default_factory=dict, init=False, repr=False)
 
@@ -86,11 +88,13 @@ class Context:
 
     @cached_property
     def _teacher(self) -> PreTrainedModel:
-        return self.load_original().eval().requires_grad_(False)
+        load = self.load_teacher or self.load_original
+        return load().eval().requires_grad_(False)
 
     def teacher(self) -> PreTrainedModel:
-        """Return a frozen copy of the original model, which is in memory once.
+        """Return the frozen teacher, which is in memory once.
 
+        It is the original model, or what ``Compressor.teacher`` names.
         ``Outputs.teacher`` has what it computes for a batch.
 
         Raises:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.api.backbone import Stack
 
 Need = Literal["data", "hidden_states", "teacher"]
-"""Need of a compressor: training examples, the states after each layer, or the original model."""
+"""Need of a compressor: training examples, the states after each layer, or a teacher."""
 
 
 class Outputs(ABC):
@@ -26,6 +26,7 @@ class Outputs(ABC):
 
     def __init__(self) -> None:
         self._hidden: dict[Stack, list[Tensor]] | None = None
+        self._layers: dict[Stack, list[int]] = {}
         self._teacher: Outputs | None = None
 
     @property
@@ -63,9 +64,16 @@ class Outputs(ABC):
             raise undeclared("hidden_states")
         return self._hidden[stack]
 
+    def layers(self, stack: Stack) -> list[int]:
+        """Return the numbers of the layers of ``hidden_states``, from 1.
+
+        A layer has the number that it has in the backbone, whichever layers were dropped.
+        """
+        return self._layers[stack]
+
     @property
     def teacher(self) -> Outputs:
-        """The outputs of the original model for the same tokens, without gradients.
+        """The outputs of the teacher for the same tokens, without gradients.
 
         Raises:
             HarnessError: the compressor does not need a "teacher".

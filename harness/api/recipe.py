@@ -13,6 +13,7 @@ from harness.api.options import validate, written
 from harness.api.outputs import Need
 from harness.api.parts import GRAMMAR, read_options
 from harness.api.registry import Entry, Registry
+from harness.api.teacher import Teacher
 from harness.api.version import API_VERSION
 from harness.errors import HarnessError
 
@@ -31,12 +32,41 @@ class Recipe:
 
     def __str__(self) -> str:
         """The canonical text: equal recipes have equal texts, and defaults are left out."""
+        return self.text({})
+
+    def text(self, names: Mapping[str, str]) -> str:
+        """Return the canonical text with some values of options replaced.
+
+        Args:
+            names: value -> its replacement, for example a folder -> a hash of its files.
+        """
         parts = []
         for compressor in sorted(self.compressors, key=lambda c: c.name):
             given = compressor.options.model_dump(mode="json", exclude_defaults=True)
-            options = ",".join(f"{key}={written(given[key])}" for key in sorted(given))
+            options = ",".join(f"{key}={self._written(given[key], names)}" for key in sorted(given))
             parts.append(f"{compressor.name}:{options}" if options else compressor.name)
         return "+".join(parts)
+
+    @staticmethod
+    def _written(value: object, names: Mapping[str, str]) -> str:
+        text = written(value)
+        return names.get(text, text)
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The teacher of its compressors; None if none of them needs one.
+
+        Raises:
+            HarnessError: they need different ones.
+        """
+        teachers = {c.name: c.teacher for c in self.compressors if "teacher" in c.needs}
+        if len(set(teachers.values())) > 1:
+            raise HarnessError(
+                f"The recipe {str(self)!r} has several teachers: one for each of "
+                f"{' and '.join(teachers)}.",
+                "Give them the same teacher, or leave one out.",
+            )
+        return next(iter(teachers.values()), None)
 
     @property
     def stages(self) -> frozenset[Stage]:

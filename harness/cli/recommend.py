@@ -110,7 +110,7 @@ def _winner(recommendations: Sequence[Recommendation], summary: Summary, results
     Raises:
         HarnessError: there are recommendations for several backbones or tasks.
     """
-    from harness.export.trained_run import best_of
+    from harness.records.run_choice import best_of
 
     rows = [
         next(row for row in group.rows if row.recipe == recommended.chosen)

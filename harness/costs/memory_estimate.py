@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from harness.api.backbone import STACKS
 from harness.costs.shape_tensors import ShapesOnly, storage_of_shape
 from harness.errors import HarnessError, first_line
 from harness.measurement.breakdown import memory_parts
@@ -19,6 +20,7 @@ from harness.records.report import LayersKept
 from harness.training.build import build_trainer, parameters_of
 from harness.training.resolved_run import ResolvedRun
 from harness.training.schedule import Step
+from harness.training.teacher_model import teacher_skeleton
 
 
 def try_to_estimate(
@@ -49,14 +51,17 @@ def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> 
         Exception: the code needs values, or does not work on a skeleton.
     """
     parameters = parameters_of(model, count_parameters(model).total)
-    layers_kept = LayersKept(encoder=[], decoder=[])  # Not read here.
+    # Which layers they are does not matter here, only their number.
+    numbers = {s: [*range(1, len(run.backbone.layers(model, s)) + 1)] for s in STACKS}
+    layers_kept = LayersKept(encoder=numbers["encoder"], decoder=numbers["decoder"])
     lengths = longest.source_tokens // longest.examples, longest.target_tokens // longest.examples
     added = sum(c.cost(model, *lengths).bytes for c in run.recipe.compressors)
     shapes = ShapesOnly(run.device)
     shapes.adopt(model)
     teacher = None
     if "teacher" in run.recipe.needs:
-        teacher = run.backbone.skeleton().eval().requires_grad_(False)
+        taught = teacher_skeleton(run.recipe) or run.backbone.skeleton()
+        teacher = taught.eval().requires_grad_(False)
         shapes.adopt(teacher)
     with shapes:
         trainer = build_trainer(model, run, layers_kept, parameters, teacher)

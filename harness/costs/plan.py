@@ -23,6 +23,7 @@ from harness.spec.run_spec import RunSpec
 from harness.training.build import parameters_of
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Step
+from harness.training.teacher_model import teacher_skeleton
 
 if TYPE_CHECKING:
     from harness.costs.batches import Batches
@@ -114,7 +115,9 @@ def plan_recipes(
         model = compose(model, backbone, recipe, skeleton_context(backbone, spec.seed))
         kept = kept_layers(all_layers, layers(model, backbone))
         storage = _storage(count_parameters(model), tasks, tasks * original.total_bytes)
-        flops = recipe_flops(model, backbone, recipe, source_tokens, target_tokens)
+        flops = recipe_flops(
+            model, backbone, recipe, source_tokens, target_tokens, teacher_skeleton(recipe)
+        )
         memory, unknown = try_to_estimate(resolve_run(spec, backbone, recipe), model, longest)
         return Plan(
             backbone=backbone.name,

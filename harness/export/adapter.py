@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from harness.export.manifest import ExportCheck, Manifest
     from harness.export.reference import Reference
     from harness.export.request import ExportRequest
-    from harness.export.trained_run import TrainedRun
     from harness.export.workspace import Workspace
+    from harness.training.trained_run import TrainedRun
 
 BASE = "base"
 

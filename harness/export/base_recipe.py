@@ -18,7 +18,7 @@ from harness.export.rebuild_base import weights_hash
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.export.trained_run import TrainedRun
+    from harness.training.trained_run import TrainedRun
 
 FILE = "base.json"
 SCRIPT = "rebuild_base.py"

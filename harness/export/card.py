@@ -13,9 +13,9 @@ from harness.reporting.wording import count, heading, percent
 if TYPE_CHECKING:
     from harness.evaluation.predictions import PredictionRow
     from harness.export.manifest import ExportCheck, Manifest
-    from harness.export.trained_run import TrainedRun
     from harness.records.inference import Inference, Timing
     from harness.records.report import Report
+    from harness.training.trained_run import TrainedRun
 
 FILE = "README.md"
 EXAMPLES = "## Examples of the test split"

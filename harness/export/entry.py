@@ -9,9 +9,10 @@ from harness.errors import HarnessError
 from harness.export.forms import FORM_OF_OPTION, ExportForm, Written, find_form
 from harness.export.manifest import FILE, ExportCheck, Form, Manifest
 from harness.export.request import Dtype, ExportRequest
-from harness.export.trained_run import TrainedRun, choose_run, open_run
 from harness.export.workspace import Workspace
 from harness.records.atomic import write_text
+from harness.records.run_choice import choose_run
+from harness.training.trained_run import TrainedRun, open_run
 
 
 def export_run(

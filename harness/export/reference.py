@@ -13,8 +13,8 @@ from harness.data.examples import encode
 from harness.evaluation.decoding import pad_sources
 from harness.evaluation.library_search import library_search
 from harness.evaluation.predictions import PredictionRow, read_predictions
-from harness.export.trained_run import TrainedRun
 from harness.records.run_folder import PREDICTIONS
+from harness.training.trained_run import TrainedRun
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

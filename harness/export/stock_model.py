@@ -11,8 +11,8 @@ from harness.errors import HarnessError, first_line
 from harness.model.composition import compose
 
 if TYPE_CHECKING:
-    from harness.export.trained_run import TrainedRun
     from harness.spec.decoding import DecodingSettings
+    from harness.training.trained_run import TrainedRun
 
 
 def merged_skeleton(run: TrainedRun) -> PreTrainedModel:

@@ -22,7 +22,7 @@ from harness.records.record import Record
 from harness.records.run_folder import StoredRun, read_runs
 
 if TYPE_CHECKING:
-    from harness.export.trained_run import TrainedRun
+    from harness.training.trained_run import TrainedRun
 
 TASKS = (1, 2, 5, 10)
 """Numbers of tasks that storage is computed for."""
@@ -154,7 +154,7 @@ def _measure_exported(folder: Path) -> StoredModel:
 
 
 def _measure_trained(folder: Path, opened: dict[str, TrainedRun]) -> StoredModel:
-    from harness.export.trained_run import open_run
+    from harness.training.trained_run import open_run
 
     run = open_run(folder)
     model = measure_run(run)

@@ -16,7 +16,7 @@ from harness.export.request import ExportRequest
 from harness.export.workspace import Workspace
 
 if TYPE_CHECKING:
-    from harness.export.trained_run import TrainedRun
+    from harness.training.trained_run import TrainedRun
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from harness.export.manifest import ExportCheck, Manifest
     from harness.export.reference import Reference
     from harness.export.request import ExportRequest
-    from harness.export.trained_run import TrainedRun
     from harness.export.workspace import Workspace
+    from harness.training.trained_run import TrainedRun
 
 PROGRAM = Path(__file__).with_name("stock_translator.py")
 """Program of the process that loads the export."""

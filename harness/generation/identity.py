@@ -9,8 +9,8 @@ from pathlib import Path
 from harness.api.plugins import installed
 from harness.data.hashing import file_hash, folder_hash
 from harness.export.manifest import read_manifest
-from harness.export.trained_run import choose_run
 from harness.generation.text_model import TextModel
+from harness.records.run_choice import choose_run
 from harness.records.run_folder import REPORT, find_runs, read_report
 from harness.training.trained_weights import FILE as WEIGHTS
 

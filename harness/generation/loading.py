@@ -12,13 +12,14 @@ from harness.api.plugins import installed
 from harness.errors import HarnessError
 from harness.export.manifest import Manifest, read_manifest
 from harness.export.stock_model import generation_settings
-from harness.export.trained_run import choose_run, open_run
 from harness.generation.adapters import add_adapter
 from harness.generation.converted_model import convert_text_model, open_converted
 from harness.generation.text_model import TextModel, TorchTextModel, Usage
+from harness.records.run_choice import choose_run
 from harness.records.run_folder import REPORT
 from harness.spec.decoding import DecodingSettings
 from harness.training.resolved_run import choose_device, choose_dtype
+from harness.training.trained_run import open_run
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -21,6 +21,7 @@ from harness.spec.setting_groups import ProbeSettings
 from harness.statistics.intervals import geometric_mean_interval
 from harness.training.engines.shapes import BatchSize
 from harness.training.schedule import SAMPLED_STEPS, Schedule, Step, schedule_hash, step_sizes
+from harness.training.teacher_model import teacher_skeleton
 
 OnProgress = Callable[[], None]
 
@@ -268,7 +269,9 @@ def add_flop_limit(
     """
     lengths = round(frozen.mean_source_tokens), round(frozen.mean_target_tokens)
     try:
-        speed.flop_limit_relative = flop_limit(backbone, recipe, *lengths, seed)
+        speed.flop_limit_relative = flop_limit(
+            backbone, recipe, *lengths, seed, teacher_skeleton(recipe)
+        )
     except RuntimeError as error:  # A compressor may need real weights.
         reason = f"the recipe cannot be traced by shapes: {first_line(error)}"
         explain_nulls(speed, reason, "flop_limit_relative", "share_of_limit")

@@ -37,7 +37,12 @@ class StepFlops:
 
 
 def flop_limit(
-    backbone: Backbone, recipe: Recipe, source_tokens: int, target_tokens: int, seed: int = 0
+    backbone: Backbone,
+    recipe: Recipe,
+    source_tokens: int,
+    target_tokens: int,
+    seed: int = 0,
+    teacher: PreTrainedModel | None = None,
 ) -> float:
     """Return a recipe's speed relative to full fine-tuning if only matrix products took time.
 
@@ -49,11 +54,13 @@ def flop_limit(
         source_tokens: mean length of the sources in tokens.
         target_tokens: mean length of the targets in tokens.
         seed: the seed of the run, for compressors that draw what they change.
+        teacher: see ``recipe_flops``.
     """
     full = training_flops(backbone.skeleton(), source_tokens, target_tokens).total
     context = skeleton_context(backbone, seed)
     compressed = compose(backbone.skeleton(), backbone, recipe, context)
-    return full / recipe_flops(compressed, backbone, recipe, source_tokens, target_tokens)
+    lengths = source_tokens, target_tokens
+    return full / recipe_flops(compressed, backbone, recipe, *lengths, teacher)
 
 
 def recipe_flops(
@@ -62,6 +69,7 @@ def recipe_flops(
     recipe: Recipe,
     source_tokens: int,
     target_tokens: int,
+    teacher: PreTrainedModel | None = None,
 ) -> int:
     """Count the operations of a training step of a recipe: the model, a teacher and other costs.
 
@@ -71,11 +79,12 @@ def recipe_flops(
         recipe: the recipe that was applied.
         source_tokens: length of each source in tokens.
         target_tokens: length of each target in tokens.
+        teacher: the skeleton of the teacher; None if it is the original model.
     """
     lengths = source_tokens, target_tokens
     flops = training_flops(model, *lengths).total
     if "teacher" in recipe.needs:
-        flops += training_flops(backbone.skeleton(), *lengths).forward
+        flops += training_flops(teacher or backbone.skeleton(), *lengths).forward
     return flops + sum(c.cost(model, *lengths).flops for c in recipe.compressors)
 
 

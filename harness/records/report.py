@@ -177,6 +177,9 @@ class Report(Record):
     """Start of the run: ISO 8601, UTC."""
     seconds: float
     """Wall time of the whole run; for a resumed run, only the time of work that was kept."""
+    teacher_seconds: float = 0
+    """Wall time of the teacher's own run, if a run taught this one; what the teacher computes
+    during this run is part of ``seconds``."""
     resumed: list[Resumption] = Field(default_factory=list)
     """Every resumption of the run; empty if it was never stopped."""
     micro_batch: int | None = None

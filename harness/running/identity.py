@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from harness.data.hashing import code_hash
 from harness.measurement.fingerprint import device_name, package_versions, processor
 from harness.records.run_folder import run_id
 from harness.training.resolved_run import ResolvedRun
+from harness.training.teacher_model import find_teacher
 
 
 def identity(
@@ -19,9 +21,9 @@ def identity(
 ) -> str:
     """Return the id of a run: readable, and equal for two runs only if their results must be.
 
-    Different spellings of the same run give the same id: a folder counts by its files, a recipe by
-    its canonical text, a preset by its settings, ``auto`` by its meaning on this machine. The
-    requested value of activation checkpointing counts, since it changes no result.
+    Different spellings of the same run give the same id: a folder counts by its files (a teacher's
+    too), a recipe by its canonical text, a preset by its settings, ``auto`` by its meaning on this
+    machine. The requested value of activation checkpointing counts, since it changes no result.
 
     Args:
         run: the run, with the requested micro-batches.
@@ -32,10 +34,12 @@ def identity(
             each process draws its own dropout.
     """
     backbone, device = run.backbone, run.device
+    teacher = find_teacher(run.recipe)
+    files = {teacher.reference: teacher.version()} if teacher else {}
     normalized = run.spec.model_copy(
         update={
             "backbone": backbone.version(),
-            "recipe": str(run.recipe),
+            "recipe": run.recipe.text(files),
             "task": task.name,
             "preset": None,
         }
@@ -55,4 +59,5 @@ def identity(
         *sorted(map(str, plugins.origins)),
         code_hash(plugins.manager.get_plugins()),
     )
-    return run_id(backbone.name, str(run.recipe), task.name, run.spec.seed, digest)
+    shown = run.recipe.text({name: sha256(v.encode()).hexdigest()[:8] for name, v in files.items()})
+    return run_id(backbone.name, shown, task.name, run.spec.seed, digest)

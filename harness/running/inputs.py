@@ -25,6 +25,7 @@ from harness.running.baseline import baseline_folder, read_baseline
 from harness.spec.run_spec import RunSpec
 from harness.training.optimizer import require_optimizer
 from harness.training.resolved_run import ResolvedRun, resolve_run
+from harness.training.teacher_model import find_teacher
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def read_inputs(spec: RunSpec, plugins: Plugins) -> Inputs:
     backbone = plugins.backbone(spec.backbone)
     task = plugins.task(spec.task, spec.task_options)
     run = resolve_run(spec, backbone, recipe)
+    if teacher := find_teacher(recipe):
+        teacher.check(backbone)
     if folder := baseline_folder(spec.probe):
         read_baseline(folder)
     require_optimizer(spec.train)

@@ -33,6 +33,7 @@ from harness.training.learning_rate import warmup_notes
 from harness.training.loop import SAVE_STATE_SECONDS
 from harness.training.processes import SINGLE_PROCESS, Processes
 from harness.training.state import steps_done
+from harness.training.teacher_model import find_teacher
 
 
 class Run:
@@ -135,6 +136,7 @@ class Run:
 
     def _new_report(self, id_: str, inputs: Inputs, folder: RunFolder) -> Report:
         write_text(folder.work / SPEC, self.requested.to_toml())
+        teacher = find_teacher(inputs.run.recipe)
         return Report(
             id=id_,
             status="ok",
@@ -146,6 +148,7 @@ class Run:
             settings=self.requested.settings_digest(),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=0,
+            teacher_seconds=teacher.seconds if teacher else 0,
             data=inputs.data,
             checkpoint_notes=list(inputs.run.backbone.notes),
         )

@@ -78,7 +78,7 @@ def build_trainer(
         run: the settings, the backbone that the model came from, and the recipe that was applied.
         layers_kept: see ``Trainer``.
         parameters: see ``Trainer``.
-        teacher: the original model, frozen, if a compressor of the recipe needs it.
+        teacher: the teacher, frozen, if a compressor of the recipe needs one.
 
     Raises:
         HarnessError: packing or the optimizer is not available.
@@ -101,7 +101,7 @@ def build_trainer(
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     own = own_groups(run.recipe.compressors, model, trained)
     optimizer = make_optimizer(model, trained, settings, rate, own)
-    objective = make_objective(run, engine, teacher)
+    objective = make_objective(run, engine, layers_kept, teacher)
     obstacle = graph_obstacle(run, model, engine, objective)
     trainer = Trainer(
         model=model,

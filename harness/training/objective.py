@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from harness.api.backbone import Stack
 from harness.api.compressor import Compressor
+from harness.api.teacher import ORIGINAL
+from harness.records.report import LayersKept
 from harness.training.engines.packed import choose_engine
 from harness.training.engines.padded import Batch, Engine
 from harness.training.resolved_run import ResolvedRun
+from harness.training.teacher_model import TeacherModel, find_teacher
 
 
 @dataclass
@@ -23,8 +28,10 @@ class Objective:
         engine: runs the model in training.
         additions: the compressors that add to the loss.
         hidden_states: whether one of them needs the states after each layer.
-        teacher: the original model, frozen and on the device, if one of them needs it.
+        teacher: the teacher, frozen and on the device, if one of them needs it.
         teacher_engine: runs the teacher on the engine's batches.
+        layers: stack -> numbers of the model's layers in the backbone.
+        teacher_layers: stack -> those of the teacher's layers.
     """
 
     engine: Engine
@@ -32,6 +39,8 @@ class Objective:
     hidden_states: bool = False
     teacher: PreTrainedModel | None = None
     teacher_engine: Engine | None = None
+    layers: Mapping[Stack, list[int]] = field(default_factory=dict)
+    teacher_layers: Mapping[Stack, list[int]] = field(default_factory=dict)
 
     def release_teacher(self) -> None:
         """Free the memory of the teacher after training."""
@@ -47,9 +56,11 @@ class Objective:
         if not self.additions:
             return self.engine.loss_sum(model, batch)
         outputs = self.engine.forward(model, batch, self.hidden_states)
+        outputs.add(layers=self.layers)
         if self.teacher is not None and self.teacher_engine is not None:
             with torch.no_grad():
                 taught = self.teacher_engine.forward(self.teacher, batch, self.hidden_states)
+            taught.add(layers=self.teacher_layers)
             outputs.add(teacher=taught)
         loss = outputs.cross_entropy
         for compressor in self.additions:
@@ -74,25 +85,32 @@ class LossSum(nn.Module):
 
 
 def make_objective(
-    run: ResolvedRun, engine: Engine, teacher: PreTrainedModel | None = None
+    run: ResolvedRun,
+    engine: Engine,
+    layers_kept: LayersKept,
+    teacher: PreTrainedModel | None = None,
 ) -> Objective:
     """Return the objective of a run, and move the teacher to the device.
 
     Args:
         run: the settings, the backbone and the recipe.
         engine: the engine of the model in training.
-        teacher: the original model, frozen.
+        layers_kept: the layers that the recipe kept.
+        teacher: the teacher, frozen.
     """
     compressors = run.recipe.compressors
     additions = tuple(c for c in compressors if type(c).loss is not Compressor.loss)
     objective = Objective(engine, additions, "hidden_states" in run.recipe.needs)
+    objective.layers = {"encoder": layers_kept.encoder, "decoder": layers_kept.decoder}
     if teacher is None:
         return objective
     teacher = teacher.to(run.device)
+    described = find_teacher(run.recipe) or TeacherModel(ORIGINAL, run.backbone)
     objective.teacher = teacher
+    objective.teacher_layers = described.layers(teacher)
     objective.teacher_engine = choose_engine(
         teacher,
-        run.backbone,
+        described.backbone,
         device=run.device,
         dtype=run.dtype,
         pad_token_id=teacher.config.pad_token_id,

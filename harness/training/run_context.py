@@ -11,6 +11,7 @@ from harness.api.context import Context
 from harness.model.contexts import preserved_random_state, synthetic_batches
 from harness.training.engines.padded import PaddedEngine
 from harness.training.resolved_run import ResolvedRun
+from harness.training.teacher_model import find_teacher
 
 _SIZE = 8
 """Examples in a calibration batch. It is not the run's micro-batch, because a run that continues
@@ -29,6 +30,13 @@ def run_context(run: ResolvedRun, *, drawn_on_device: bool = False) -> Context:
         with preserved_random_state():
             return load_original(run, drawn_on_device=drawn_on_device)
 
+    def load_teacher() -> PreTrainedModel:
+        teacher = find_teacher(run.recipe)
+        if teacher is None:
+            return load()
+        with preserved_random_state():
+            return teacher.load()
+
     on_device = drawn_on_device and run.spec.weights == "random"
     place = run.device if on_device else torch.device("cpu")
     return Context(
@@ -39,6 +47,7 @@ def run_context(run: ResolvedRun, *, drawn_on_device: bool = False) -> Context:
         synthetic=run.calibration is None or run.calibration.synthetic,
         read_batches=lambda examples: _batches(run, examples, place),
         load_original=load,
+        load_teacher=load_teacher,
         needs=run.recipe.needs,
     )
 

@@ -69,6 +69,7 @@ NEEDS = {
     r"^harness export (results/RUN)\b": r"{0}",
     r"^harness diagnose (results/\w+)\b": r"{0}",
     r"^harness export (results) --seed best": r"several recipes|{0}",
+    r"teacher=(results/RUN)\b": r"{0}",
     # Plugins of the package of examples, which is not installed here.
     r"\b(biases|influence|sparsity|distillation)\b": r"'{0}'",
     r"\b(commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",

@@ -19,7 +19,6 @@ from harness import Backbone
 from harness.api.plugins import Plugins
 from harness.data.calibration import CalibrationData
 from harness.data.examples import Example
-from harness.export.trained_run import open_run
 from harness.measurement.probe import measured_process
 from harness.model.composition import compose, kept_layers, layers
 from harness.records.run_folder import SPEC, read_report
@@ -29,6 +28,7 @@ from harness.spec.run_spec import RunSpec, read_toml, resolve
 from harness.training.build import load_trainer
 from harness.training.resolved_run import resolve_run
 from harness.training.run_context import run_context
+from harness.training.trained_run import open_run
 
 
 def test_influence_drops_the_layer_that_changes_nothing(

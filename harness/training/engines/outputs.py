@@ -23,9 +23,19 @@ class TokenOutputs(Outputs):
     """Outputs whose logits can be computed for some tokens at a time."""
 
     def add(
-        self, hidden: Mapping[Stack, list[Tensor]] | None = None, teacher: Outputs | None = None
+        self,
+        hidden: Mapping[Stack, list[Tensor]] | None = None,
+        layers: Mapping[Stack, list[int]] | None = None,
+        teacher: Outputs | None = None,
     ) -> None:
-        """Add what compressors need: states after each layer, or the outputs of a teacher."""
+        """Add what compressors need: states after each layer, or the outputs of a teacher.
+
+        Args:
+            hidden: stack -> the states after each layer.
+            layers: stack -> numbers of these layers in the backbone, from 1.
+            teacher: the outputs of the teacher.
+        """
+        self._layers = dict(layers) if layers is not None else self._layers
         self._hidden = dict(hidden) if hidden is not None else self._hidden
         self._teacher = teacher or self._teacher
 

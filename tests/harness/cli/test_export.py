@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import Result
 
-from harness.export.trained_run import best_of
+from harness.records.run_choice import best_of
 
 if TYPE_CHECKING:
     from harness.records.run_folder import StoredRun

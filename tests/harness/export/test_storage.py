@@ -16,8 +16,8 @@ from harness.export.forms import find_form
 from harness.export.manifest import Form
 from harness.export.request import ExportRequest
 from harness.export.storage import RecipeStorage, StorageOfTasks
-from harness.export.trained_run import open_run
 from harness.export.workspace import Workspace
+from harness.training.trained_run import open_run
 from harness.training.trained_weights import FILE
 
 MakeRun = Callable[..., Path]

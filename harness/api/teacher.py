@@ -1,0 +1,20 @@
+"""The teacher of a compressor: the model whose outputs its loss is computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ORIGINAL = "original"
+"""Names the backbone's own model, as it was before any compressor."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The model that a compressor with the need "teacher" learns from.
+
+    Attributes:
+        weights: ``original``; the folder of a finished run, whose trained and merged model is
+            loaded; or any other reference of a backbone, such as the folder of a model.
+    """
+
+    weights: str = ORIGINAL
