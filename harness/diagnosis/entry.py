@@ -57,8 +57,9 @@ def diagnose(
     Example:
         >>> harness.diagnose(backbone="nano-t5", task="radiology_demo").proposal
     """
-    from harness.export.trained_run import choose_run, open_run
+    from harness.records.run_choice import choose_run
     from harness.training.resolved_run import choose_device
+    from harness.training.trained_run import open_run
 
     if examples < 2:
         raise HarnessError(f"{examples} examples are too few.", "Take 2 or more: --examples 64")

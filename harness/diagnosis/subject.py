@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import BatchEncoding, PreTrainedModel
 
-    from harness.export.trained_run import TrainedRun
+    from harness.training.trained_run import TrainedRun
 
 BATCH = 8
 """Examples in a batch."""
