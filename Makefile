@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-gpu bench-light gpu gpu-tiny gpu-wheels check-prediction check-intervals check-resume test test-slow test-gpu lint clean
+.PHONY: help install demo bench bench-gpu bench-light gpu gpu-tiny gpu-wheels check-prediction check-intervals check-resume study study-costs test test-slow test-gpu lint clean
 
 help:  ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,13 @@ check-prediction: $(INSTALLED)  ## Compare predicted with measured memory; write
 
 check-intervals: $(INSTALLED)  ## Profile twice: do the intervals hold? Some ten minutes, alone.
 	$(BIN)/python benchmarks/intervals.py --out $(BENCH)
+
+STUDY := OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m study
+study: $(INSTALLED)  ## Compare all methods on the embedded task; write docs/study.md. Hours; resumes.
+	$(STUDY)
+
+study-costs: $(INSTALLED)  ## Measure speed and memory of the study's recipes. An hour, alone; resumes.
+	$(STUDY) costs
 
 RESUME ?= results/resume
 check-resume: $(INSTALLED)  ## Kill a sweep of six recipes twice, and compare it with one left in peace.

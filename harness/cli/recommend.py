@@ -55,6 +55,14 @@ def recommend(
             "or fastest decoding of one example."
         ),
     ] = "speed",
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Backbone that you want to train, if not that of the runs: its memory is planned.",
+            show_default=False,
+        ),
+    ] = None,
+    device: options.Device = "auto",
     export: Annotated[
         Path | None,
         typer.Option(
@@ -71,6 +79,9 @@ def recommend(
     A recipe keeps enough if the lower bound of the 95 % interval of its quality, relative to full
     fine-tuning, is at least --min-quality. The exit status is 1 if no recipe is good enough on any
     backbone and task.
+
+    To choose for a model that you have not trained yet, from the runs of another one:
+    harness recommend results/study --backbone t5-large --device cuda --max-memory 24GB
     """
     import harness
 
@@ -86,6 +97,8 @@ def recommend(
         min_speed=speed,
         max_latency_seconds=latency,
         by=by,
+        backbone=backbone,
+        device=device,
     )
     if as_json:
         from pydantic import TypeAdapter
@@ -153,11 +166,10 @@ def _facts(verdict: Verdict) -> str:
     )
     latency = verdict.latency_seconds
     decodes = "" if latency is None else f", decodes an example in {milliseconds(latency)}"
-    return (
-        f"{kept}, trains at "
-        f"{percent(verdict.speed)}, takes {memory(verdict.memory_bytes, 'GiB')} GiB, trains "
-        f"{count(verdict.trainable)} parameters{decodes}"
-    )
+    trains = "" if verdict.speed is None else f", trains at {percent(verdict.speed)}"
+    size = verdict.memory_bytes
+    takes = "" if size is None else f", takes {memory(size, 'GiB')} GiB"
+    return f"{kept}{trains}{takes}, trains {count(verdict.trainable)} parameters{decodes}"
 
 
 def _seconds(text: str) -> float:

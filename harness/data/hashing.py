@@ -9,11 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_SHOWING = frozenset({"cli", "reporting"})
+SHOWING = frozenset({"cli", "reporting"})
 """Packages of the harness that only show runs and cannot change a result."""
 
 
-def code_hash(plugins: Iterable[object]) -> str:
+def code_hash(plugins: Iterable[object], left_out: Collection[str] = SHOWING) -> str:
     """Return a hash of all code that can change a run's result: the harness's and the plugins'.
 
     The command line and the rendering of reports are left out, so that editing a style sheet does
@@ -22,14 +22,15 @@ def code_hash(plugins: Iterable[object]) -> str:
 
     Args:
         plugins: modules of the plugins.
+        left_out: folders of the harness that are ignored.
     """
     names = {p.__name__.partition(".")[0] for p in plugins if isinstance(p, ModuleType)}
     digest = hashlib.sha256()
     for name in sorted(names | {"harness"}):
         module = sys.modules[name]
         folders = [Path(entry) for entry in getattr(module, "__path__", [])]
-        left_out = _SHOWING if name == "harness" else frozenset()
-        parts = [folder_hash(folder, left_out) for folder in folders] or [
+        ignored = left_out if name == "harness" else ()
+        parts = [folder_hash(folder, ignored) for folder in folders] or [
             file_hash(Path(module.__file__ or ""))
         ]
         digest.update(f"{name}\0{parts}\n".encode())

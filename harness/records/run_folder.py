@@ -24,6 +24,11 @@ from harness.records.walk import walk
 REPORT = "report.json"
 SPEC = "spec.toml"
 PREDICTIONS = "predictions.jsonl"
+SCORES = "scores.jsonl"
+"""The lines of predictions without texts: ids and scores. It stands in for a missing file of
+predictions, so that runs can be compared where their texts are not kept."""
+PROFILE = "profile.json"
+"""A profile in a results folder, whose speed and memory stand in for what runs did not measure."""
 HISTORY = "history.jsonl"
 PROGRESS = "progress.json"
 TRAINING_STATE = "snapshot.safetensors"

@@ -9,12 +9,14 @@ from itertools import pairwise
 
 from harness.records.collector import without_collector
 from harness.records.measurements import Fingerprint
+from harness.records.profile import Profile
 from harness.records.run_folder import StoredRun
 from harness.reporting.answer import answer
 from harness.reporting.members import Members
 from harness.reporting.notes import notes, settings_difference
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.pareto import pareto_front
+from harness.reporting.profiled_costs import add_profiled_costs
 from harness.reporting.row import make_row
 from harness.reporting.summary import Estimate, Front, Group, Quality, RecipeRow, Summary
 from harness.spec.run_spec import BASELINE
@@ -46,6 +48,7 @@ def summarize(
     metrics: Sequence[str] | None = None,
     on_progress: OnProgress = lambda: None,
     front: Front = "training",
+    profile: Profile | None = None,
 ) -> Summary:
     """Average over seeds and compare with full fine-tuning, group by group.
 
@@ -55,6 +58,7 @@ def summarize(
         metrics: names of the metrics to show; by default all that any run has.
         on_progress: is called after each recipe.
         front: the costs of the Pareto fronts.
+        profile: has the speed and memory of recipes whose runs measured neither.
     """
     present = {name for run in runs for name in run.report.quality}
     builtin = [name for name in METRICS if name in present]
@@ -63,7 +67,7 @@ def summarize(
     members = [Members.of(group_runs, shown) for group_runs in by_group]
     comparisons.prepare([group_members.requests for group_members in members], on_progress)
     with without_collector():
-        groups = [_group(each, comparisons, shown, front) for each in members]
+        groups = [_group(each, comparisons, shown, front, profile) for each in members]
     _tell_apart([(group, runs[0]) for group, runs in zip(groups, by_group, strict=True)])
     return Summary(metrics=shown, groups=groups)
 
@@ -78,7 +82,11 @@ def grouped(runs: Iterable[StoredRun]) -> dict[tuple[str, str, str], list[Stored
 
 
 def _group(
-    members: Members, comparisons: Comparisons, metrics: Sequence[str], front: Front
+    members: Members,
+    comparisons: Comparisons,
+    metrics: Sequence[str],
+    front: Front,
+    profile: Profile | None,
 ) -> Group:
     rows = [
         make_row(runs, request, members.has_baseline, comparisons)
@@ -99,10 +107,12 @@ def _group(
         front=front,
         rows=rows,
     )
+    if profile is not None:
+        add_profiled_costs(group, profile)
     _adjust(rows, metrics)
     _mark_front(group, metrics)
     group.answer = answer(group, metrics)
-    group.notes = list(notes(group, members))
+    group.notes += notes(group, members)
     return group
 
 

@@ -64,7 +64,8 @@ class Reports(Sequence[StoredRun]):
     ) -> Summary:
         """Average over seeds, and compare each recipe with full fine-tuning.
 
-        The comparisons are kept in the results folder, so that they are computed only once.
+        The comparisons are kept in the results folder, so that they are computed only once. Recipes
+        whose runs measured neither speed nor memory get those of the folder's ``profile.json``.
 
         Args:
             metrics: names of the metrics to show; by default all that any run has.
@@ -82,6 +83,7 @@ class Reports(Sequence[StoredRun]):
         """
         from harness.reporting.aggregation import summarize
         from harness.reporting.paired_comparison import Comparisons
+        from harness.reporting.profiled_costs import read_profile
 
         available = sorted({name for run in self.runs for name in run.report.quality})
         for name in metrics or ():
@@ -92,7 +94,9 @@ class Reports(Sequence[StoredRun]):
                 )
         comparisons = Comparisons(self.folder, min(_PROCESSES, os.cpu_count() or 1))
         try:
-            return summarize(self.runs, comparisons, metrics, on_recipe, front)
+            return summarize(
+                self.runs, comparisons, metrics, on_recipe, front, read_profile(self.folder)
+            )
         finally:
             comparisons.keep()
 

@@ -9,6 +9,7 @@ from harness.errors import HarnessError, did_you_mean
 from harness.records.report import Report
 from harness.records.run_folder import REPORT, read_report, read_runs
 from harness.reporting.collection import Reports
+from harness.reporting.planned_memory import recommend_for
 from harness.reporting.recommendation import Cost, Needs, Recommendation
 from harness.reporting.recommendation import recommend as choose
 from harness.reporting.summary import Summary
@@ -74,6 +75,8 @@ def recommend(
     max_latency_seconds: float | None = None,
     metric: str | None = None,
     by: Cost = "speed",
+    backbone: str | None = None,
+    device: str = "auto",
 ) -> list[Recommendation]:
     """Choose the cheapest recipe that keeps enough of full fine-tuning's quality.
 
@@ -88,6 +91,9 @@ def recommend(
         max_latency_seconds: longest time to decode one example.
         metric: the metric that measures quality; by default the first, such as rouge1.
         by: meaning of cheapest: ``speed``, ``memory``, ``parameters`` or ``latency``.
+        backbone: the backbone that you want to train, if not that of the runs: its memory is
+            computed as by ``plan``.
+        device: the device for which that memory is computed: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         A recommendation for each backbone and task; its ``chosen`` is None if no recipe is good
@@ -121,7 +127,9 @@ def recommend(
         max_latency_seconds=max_latency_seconds,
         by=by,
     )
-    return [choose(group, needs) for group in summary.groups]
+    if backbone is None:
+        return [choose(group, needs) for group in summary.groups]
+    return [recommend_for(group, needs, backbone, device) for group in summary.groups]
 
 
 def _require_latency(summary: Summary) -> None:

@@ -16,7 +16,7 @@ from harness.reporting.inference_row import inference_legend, inference_notes
 from harness.reporting.members import Members
 from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.reporting.wording import LEAD_BASELINE, LESS_IS_BETTER, heading, meanings, not_measured
-from harness.spec.run_spec import BASELINE, VARIED, RunSpec, read_toml
+from harness.spec.run_spec import BASELINE, TUNED, VARIED, RunSpec, read_toml
 
 _NAMED = 3
 """Number of runs that a note names."""
@@ -220,7 +220,9 @@ def settings_difference(earlier: Path, later: Path) -> str:
     different = [
         f"{key} {_shown(before.get(key))} there, {_shown(after.get(key))} here"
         for key in sorted({*before, *after})
-        if before.get(key) != after.get(key) and key.partition(".")[0] not in VARIED
+        if before.get(key) != after.get(key)
+        and key.partition(".")[0] not in VARIED
+        and key != f"train.{TUNED}"
     ]
     return f" ({'; '.join(different)})" if different else ""
 

@@ -68,6 +68,8 @@ class Recommendation(Record):
     """Hash of the settings that the runs share."""
     needs: Needs
     """The conditions."""
+    planned_for: str | None = None
+    """Backbone that memory and parameters were planned for; null if they are those of the runs."""
     chosen: str | None
     """Cheapest recipe that satisfies the needs; null if none does."""
     verdicts: list[Verdict]

@@ -64,6 +64,8 @@ def make_row(
         explain_nulls(row, reason, "inference")
     if speeds:
         explain_nulls(row, _why_no_ratio(speeds[0], speeds[0]), "speed")
+    elif reason := reports[0].not_measured.get("speed"):
+        explain_nulls(row, reason, "speed", "memory_relative")
     if speeds and memories:
         explain_nulls(row, _why_no_ratio(memories[0], speeds[0]), "memory_relative")
     _add_quality(row, request, has_baseline, comparisons)

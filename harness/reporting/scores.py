@@ -12,7 +12,7 @@ from typing import Any
 from harness.api.metric import Metric, Score, make_metric
 from harness.errors import HarnessError
 from harness.records.report import Report, Value
-from harness.records.run_folder import PREDICTIONS
+from harness.records.run_folder import PREDICTIONS, SCORES
 
 _ROUNDED = 1e-3
 """Tolerance between a mean of stored scores, which are rounded, and the report's value."""
@@ -100,7 +100,7 @@ def references_in(rows: list[dict[str, Any]]) -> list[Any]:
 
 
 def read_prediction_rows(folder: Path) -> list[dict[str, Any]]:
-    """Read the lines of a run's predictions.
+    """Read the lines of a run's predictions, or its scores where the texts were not kept.
 
     Args:
         folder: the folder of the run.
@@ -109,6 +109,8 @@ def read_prediction_rows(folder: Path) -> list[dict[str, Any]]:
         HarnessError: there are none, or they are damaged.
     """
     path = folder / PREDICTIONS
+    if not path.exists() and (folder / SCORES).exists():
+        path = folder / SCORES
     try:
         rows = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
     except FileNotFoundError as error:

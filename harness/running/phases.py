@@ -22,6 +22,7 @@ from harness.measurement.probe import (
     probe_speed,
     without_baseline,
 )
+from harness.records.measurements import Memory, Speed
 from harness.records.phase import Phase
 from harness.records.reasons import explain_nulls
 from harness.records.report import Report, Training
@@ -79,12 +80,14 @@ def probe(context: RunContext) -> None:
     spec = setup.run.spec
     with_baseline = spec.probe.baseline == "probe"
     baseline = spec.model_copy(update={"recipe": BASELINE}) if with_baseline else None
-    if report.speed is None:
+    if lacks_costs(report.speed, spec.probe):
         _measure_speed(context, baseline)
-    if report.memory is None:
+    if lacks_costs(report.memory, spec.probe):
         _measure_memory(context, baseline)
     if lacks_inference(report, spec.probe):
         _measure_inference(context, baseline)
+    if not spec.probe.training:
+        explain_nulls(report, "off (probe.training=false)", "speed", "memory")
     if not spec.probe.inference:
         explain_nulls(report, "off (probe.inference=false)", "inference")
     if report.speed:
@@ -116,6 +119,11 @@ def _measure_memory(context: RunContext, baseline: RunSpec | None) -> None:
     context.save()
 
 
+def lacks_costs(measured: Speed | Memory | None, settings: ProbeSettings) -> bool:
+    """Return whether the speed or the memory of training was requested and is not yet measured."""
+    return settings.training and measured is None
+
+
 def lacks_inference(report: Report, settings: ProbeSettings) -> bool:
     """Return whether a report lacks the costs of decoding that were requested.
 
@@ -138,8 +146,9 @@ def _measure_inference(context: RunContext, baseline: RunSpec | None) -> None:
         windows += 1
         observers.step_done(StepDone(windows))
 
-    assert report.speed
-    step = fmean(report.speed.window_seconds) / spec.probe.steps / context.processes.size
+    # The budget is a share of the run's time; without a speed, of its time so far.
+    windows_seconds = report.speed.window_seconds if report.speed else [0.0]
+    step = fmean(windows_seconds) / spec.probe.steps / context.processes.size
     budget = run_budget(context.stopwatch.seconds, setup.planned_steps * step)
     work = freeze_decoding(setup.frozen, spec.test)
     try:

@@ -20,6 +20,7 @@ from harness.running.phases import (
     RunContext,
     check_merged_model,
     evaluate,
+    lacks_costs,
     lacks_inference,
     probe,
     train_best_weights,
@@ -174,9 +175,9 @@ def _notes(inputs: Inputs) -> tuple[str, ...]:
 
 def _resumption(report: Report, folder: RunFolder, settings: ProbeSettings) -> Resumption:
     """Return the phase that a stopped run resumes with: the first one without a result."""
-    if report.speed is None:
+    if lacks_costs(report.speed, settings):
         return Resumption(phase=Phase.PROBE_SPEED.value)
-    if report.memory is None:
+    if lacks_costs(report.memory, settings):
         return Resumption(phase=Phase.PROBE_MEMORY.value)
     if lacks_inference(report, settings):
         return Resumption(phase=Phase.PROBE_INFERENCE.value)

@@ -30,6 +30,9 @@ BASELINE = "full"
 VARIED = frozenset({"backbone", "recipe", "task", "seed", "device", "probe", "preset", "metrics"})
 """Settings that may differ between the runs of one table."""
 
+TUNED = "tuned_learning_rate"
+"""The setting of training that may differ between the runs of one table."""
+
 
 class RunSpec(Options):
     """One backbone x recipe x task x seed, with all settings resolved."""
@@ -87,9 +90,10 @@ class RunSpec(Options):
     def settings_digest(self) -> str:
         """Return a short hash of the settings that runs must share to be averaged or compared.
 
-        These are all settings except those of ``VARIED``.
+        These are all settings except those of ``VARIED`` and ``TUNED``.
         """
-        text = json.dumps(self.model_dump(mode="json", exclude=set(VARIED)), sort_keys=True)
+        left_out: dict[str, Any] = {**dict.fromkeys(VARIED, True), "train": {TUNED}}
+        text = json.dumps(self.model_dump(mode="json", exclude=left_out), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def digest(self, *more: str) -> str:

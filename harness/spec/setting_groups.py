@@ -47,6 +47,10 @@ class TrainSettings(Options):
     docs/methods.md lists; a recipe of several adapters takes the lowest of theirs."""
     default_adapter_learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate of adapters that have none of their own, such as lora_ff and lora_qv."""
+    tuned_learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate that was chosen for this recipe alone, in place of all others. Recipes
+    whose rates were chosen by the same rule are comparable, so that runs of one table may differ in
+    it, as in nothing else of their training."""
     warmup_steps: Annotated[int | float, AfterValidator(_whole_or_share)] = Field(1000, ge=0)
     """Optimizer steps over which the learning rate rises from 0. A number below 1 is a share of all
     training steps. A shorter training never reaches the peak, as in transformers."""
@@ -147,6 +151,9 @@ class ProbeSettings(Options):
     """Rounds of four windows: full, recipe, recipe, full."""
     memory_steps: int = Field(3, ge=3)
     """Optimizer steps of the memory window, each on the longest batch."""
+    training: bool = True
+    """Measure the speed and memory of training. false saves the time where only quality is asked
+    for; ``harness profile`` measures both later, apart from the runs."""
     inference: bool = True
     """Also measure decoding: latency, throughput, memory and size of the merged model. It takes at
     most 15 % of a run's time."""

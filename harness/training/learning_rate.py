@@ -23,6 +23,8 @@ def peak_learning_rate(settings: TrainSettings, recipe: Recipe) -> float:
         settings: the rates that hold for all recipes.
         recipe: its adapters have rates of their own; the lowest counts.
     """
+    if settings.tuned_learning_rate is not None:
+        return settings.tuned_learning_rate
     adapters = [c.learning_rate for c in recipe.compressors if c.stage is Stage.ADAPTER]
     own = [rate for rate in adapters if rate != "full"]
     if not own:
@@ -33,7 +35,12 @@ def peak_learning_rate(settings: TrainSettings, recipe: Recipe) -> float:
 
 
 def peak_notes(settings: TrainSettings, compressors: Iterable[Compressor[Any]]) -> list[str]:
-    """Return a note on each compressor that has a documented learning rate."""
+    """Return a note on a rate that was chosen, or on each compressor that has a documented one."""
+    if settings.tuned_learning_rate is not None:
+        return [
+            "The peak learning rate was chosen for each recipe by itself "
+            "(train.tuned_learning_rate)."
+        ]
     if settings.adapter_learning_rate is not None:
         return []
     return [

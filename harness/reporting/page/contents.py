@@ -87,6 +87,8 @@ def examples(group: Group, runs: Sequence[StoredRun]) -> Rows:
             rows = read_prediction_rows(run.folder)
         except HarnessError:
             continue
+        if not any("prediction" in row for row in rows):
+            continue  # Its texts were not kept.
         if not by_id:
             step = max(1, len(rows) // EXAMPLES)
             for row in rows[::step][:EXAMPLES]:

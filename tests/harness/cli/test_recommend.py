@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
+from harness import plan, recommend
+
 Harness = Callable[..., Result]
 
 RECIPES = {  # relative speed, GiB, mean score, spread of the scores' difference from full's
@@ -219,3 +221,21 @@ def test_mistakes_are_explained(
     result = harness("recommend", str(results), *options)
     assert result.exit_code == 2
     assert complaint in result.stderr
+
+
+@pytest.mark.slow
+def test_memory_and_parameters_are_planned_for_another_backbone(results: Path) -> None:
+    (answer,) = recommend(results, backbone="nano-t5", device="cpu", by="memory")
+    assert answer.planned_for == "nano-t5"
+    by_recipe = {verdict.recipe: verdict for verdict in answer.verdicts}
+    assert by_recipe["lora_ff"].qualifies
+    (expected,) = plan("nano-t5", "lora_ff", device="cpu")
+    assert expected.memory
+    assert by_recipe["lora_ff"].memory_bytes == expected.memory.peak_bytes
+    assert by_recipe["lora_ff"].trainable == expected.parameters.trainable
+    assert "planned for nano-t5" in answer.notes[0]
+    # Not planned, as its quality does not suffice.
+    assert by_recipe["lora_ff+lprun"].memory_bytes is None
+    limit = expected.memory.peak_bytes - 1
+    (smaller,) = recommend(results, backbone="nano-t5", device="cpu", max_memory_bytes=limit)
+    assert "lora_ff" not in [v.recipe for v in smaller.verdicts if v.qualifies]

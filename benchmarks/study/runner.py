@@ -1,0 +1,151 @@
+"""Runs the cells of the study that are not finished, the most valuable first."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from harness.api.plugins import Plugins
+from harness.errors import HarnessError
+from harness.records.report import Training
+from harness.records.run_folder import read_report
+from harness.spec.run_spec import RunSpec
+from harness.sweeps.executor import Event, open_executor
+from harness.sweeps.preview import plan_cells
+from harness.sweeps.sweep import Outcome, Sweep, SweepCell
+from study.recipes import pruned, recipes
+from study.size import Size, cell, rates, trial
+from study.store import FAILURES, TRIALS, Keys, Store
+
+TOGETHER = 6
+"""Recipes whose runs are given to the executor together. Results appear when all have ended."""
+
+
+@dataclass
+class Runner:
+    """Runs the study.
+
+    Attributes:
+        plugins: the plugins of this environment.
+        store: the results folder.
+        size: the size of the study.
+        executor: executor of the runs, as ``harness sweep`` takes it.
+        only: recipes without pruning, in canonical form; all if empty.
+        on_progress: is called with a line of text for each run that has ended.
+    """
+
+    plugins: Plugins
+    store: Store
+    size: Size
+    executor: str
+    only: Sequence[str] = ()
+    on_progress: Callable[[str], None] = print
+    _keys: Keys = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._keys = Keys(self.store.code)
+
+    def run(self) -> None:
+        """Choose the learning rates and run all cells; what is finished is not repeated.
+
+        The order is: every recipe once, then its other seeds, then all of that with pruning. So a
+        study that is stopped early has compared all methods.
+        """
+        chosen = self.only or recipes(self.plugins)
+        groups = [chosen[i : i + TOGETHER] for i in range(0, len(chosen), TOGETHER)]
+        for group in groups:
+            self._try_rates(group)
+            self._run_cells(group, [0])
+        others = range(1, self.size.seeds)
+        for group in groups:
+            self._run_cells(group, others)
+        for seeds, group in product(([0], others), groups):
+            self._run_cells(group, seeds, with_pruning=True)
+
+    def rate(self, recipe: str) -> float | None:
+        """Return the learning rate with the best score on the eval split; None without a score."""
+        trials = self.store.read(TRIALS)
+        found = [trials.get(self._keys.of(spec)) for spec in self._trials(recipe)]
+        scored = [t for t in found if t and t["value"] is not None]
+        best = max(scored, key=lambda t: float(t["value"]), default=None)
+        return None if best is None else float(best["learning_rate"])
+
+    def _trials(self, recipe: str) -> Iterator[RunSpec]:
+        return (trial(recipe, rate, self.size) for rate in rates(recipe, self.plugins))
+
+    def _try_rates(self, group: Sequence[str]) -> None:
+        trials = self.store.read(TRIALS)
+        specs = [spec for recipe in group for spec in self._trials(recipe)]
+        for outcome in self._outcomes([s for s in specs if self._keys.of(s) not in trials]):
+            spec = outcome.cell.spec
+            if outcome.status not in ("ok", "nan"):
+                self._fail(spec.recipe, _failure(outcome))
+                continue
+            training = self._training(outcome)
+            trials[self._keys.of(spec)] = {
+                "recipe": spec.recipe,
+                "learning_rate": spec.train.tuned_learning_rate,
+                "metric": training.best_metric if training else None,
+                # A training that diverged has none.
+                "value": training.best_value if training else None,
+                "code": self.store.code,
+            }
+            self.store.write(TRIALS, trials)
+            shutil.rmtree(self.store.work / outcome.cell.id)
+
+    def _run_cells(
+        self, group: Sequence[str], seeds: Sequence[int], *, with_pruning: bool = False
+    ) -> None:
+        done = self.store.done()
+        specs = []
+        for seed, recipe in product(seeds, group):
+            rate = self.rate(recipe)
+            try:
+                composed = pruned(recipe, self.plugins) if with_pruning else recipe
+            except HarnessError as error:
+                self._fail(f"{recipe}+lprun", error.message)
+                continue
+            if rate is None:
+                self._fail(composed, "no learning rate gave a finite score", replace=False)
+                continue
+            spec = cell(composed, rate, seed, self.size)
+            if self._keys.of(spec) not in done:
+                specs.append(spec)
+        for outcome in self._outcomes(specs):
+            spec = outcome.cell.spec
+            if outcome.status == "ok":
+                self.store.add(self.store.work / outcome.cell.id, self._keys.of(spec))
+                self._forget_failure(spec.recipe)
+            else:
+                self._fail(spec.recipe, _failure(outcome))
+
+    def _outcomes(self, specs: Sequence[RunSpec]) -> list[Outcome]:
+        """Run each spec in a fresh process, and return how they ended."""
+        cells = [plan.cell for plan in plan_cells(specs, self.plugins, self.store.work)]
+        place = open_executor(self.executor, self.plugins)
+        return Sweep(self.store.work, place, self._on_event).run(cells)
+
+    def _on_event(self, planned: SweepCell, event: Event) -> None:
+        if event.get("event") in ("finished", "mistake"):
+            rate = planned.spec.train.tuned_learning_rate
+            name = f"{planned.recipe}, seed {planned.spec.seed}, learning rate {rate:g}"
+            self.on_progress(f"{event.get('status', 'error')}: {name}")
+
+    def _training(self, outcome: Outcome) -> Training | None:
+        return read_report(self.store.work / outcome.cell.id).training
+
+    def _fail(self, recipe: str, reason: str, *, replace: bool = True) -> None:
+        failures = self.store.read(FAILURES)
+        if replace or recipe not in failures:
+            self.store.write(FAILURES, {**failures, recipe: reason})
+
+    def _forget_failure(self, recipe: str) -> None:
+        failures = self.store.read(FAILURES)
+        if failures.pop(recipe, None) is not None:
+            self.store.write(FAILURES, failures)
+
+
+def _failure(outcome: Outcome) -> str:
+    return f"{outcome.status}: {outcome.message or 'no reason was given'}"
