@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.records.measurements import MemoryParts
+from harness.training.engines.loss import head_rows
 
 StorageOf = Callable[[Tensor], torch.UntypedStorage]
 PARTS = tuple(MemoryParts.model_fields)
@@ -26,7 +27,7 @@ class TensorTracker(TorchDispatchMode):
         held: part -> tensors that exist already. Other arguments of operators count as weights if
             they are floating-point: they are copies of weights in another precision.
         vocabulary: number of outputs of the LM head; floating-point tensors of this width are
-            logits or their gradient.
+            logits or their gradient, those too whose width is that of a head that is filled up.
         storage_of: returns the storage behind a tensor.
     """
 
@@ -38,7 +39,7 @@ class TensorTracker(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.part = "activations"
-        self._vocabulary = vocabulary
+        self._widths = {vocabulary, head_rows(vocabulary)}
         self._storage_of = storage_of
         self._keys: dict[int, int] = {}
         self._parts: list[str] = []
@@ -59,7 +60,7 @@ class TensorTracker(TorchDispatchMode):
             self._book(tensor, "weights" if tensor.is_floating_point() else "other")
         result = func(*args, **(kwargs or {}))
         for tensor in tensors_in((result,)):
-            wide = tensor.is_floating_point() and tensor.shape[-1:] == (self._vocabulary,)
+            wide = tensor.is_floating_point() and tensor.dim() and tensor.shape[-1] in self._widths
             self._book(tensor, "logits" if wide else self.part)
         return result
 

@@ -17,9 +17,46 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812
 
+_ALIGNED = 8
+"""On CUDA, fast products in 16 bits need rows whose length is a multiple of this."""
+_MULTIPLE = 64
+"""The LM head's rows are filled up to a multiple of this where they are not aligned."""
 _CHUNK_BYTES = 2**24
 """Bytes of a chunk's float32 logits under a frozen head; enough for efficient products."""
+
+
+def head_rows(vocabulary: int) -> int:
+    """Return the number of rows of an LM head that is filled up where that pays.
+
+    BART's 50,265 entries are not a multiple of 8. On an H200, the products with its head took 2.1
+    of the 11.3 ms of a step of bart-large, in kernels for rows of any length.
+    """
+    return vocabulary if vocabulary % _ALIGNED == 0 else -(-vocabulary // _MULTIPLE) * _MULTIPLE
+
+
+def head_in(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the weight of an LM head in the products' precision, on CUDA with rows of zeros.
+
+    Only in 16 bits: other products do not need aligned rows.
+
+    Args:
+        weight: shape (vocabulary, width).
+        dtype: the precision of matrix products.
+
+    Returns:
+        Shape (``head_rows`` or vocabulary, width).
+    """
+    low = weight.to(dtype)
+    missing = head_rows(len(weight)) - len(weight)
+    if not missing or not _pads(low):
+        return low
+    return F.pad(low, (0, 0, 0, missing))
+
+
+def _pads(weight: Tensor) -> bool:
+    return weight.device.type == "cuda" and weight.element_size() == 2
 
 
 def chunk_rows(tokens: int, vocabulary: int, least: int = 1) -> int:
@@ -45,12 +82,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         labels: Tensor,
         smoothing: float,
         ignores: bool,
+        vocabulary: int,
     ) -> Tensor:
         wants_states, wants_weight, wants_bias, *_ = ctx.needs_input_grad
-        vocabulary, width = weight.shape
+        width = weight.shape[1]
         # Each chunk adds a matrix of the weight's size, so it should hold as many tokens.
         rows = chunk_rows(len(states), vocabulary, width if wants_weight else 1)
-        low = weight.to(states.dtype)
+        low = weight if len(weight) > vocabulary else head_in(weight, states.dtype)
         total = states.new_zeros((), dtype=torch.float32)
         counts = labels >= 0 if ignores else None
         if counts is not None:
@@ -60,7 +98,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias) if wants_bias and bias is not None else None
         for start in range(0, len(states), rows):
             chunk = slice(start, start + rows)
-            logits = (states[chunk] @ low.T).float()
+            logits = (states[chunk] @ low.T)[:, :vocabulary].float()
             if bias is not None:
                 logits += bias
             probabilities = torch.softmax(logits, -1)
@@ -84,9 +122,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 gradient *= counts[chunk, None]
             if grad_bias is not None:
                 grad_bias += gradient.sum(0)
-            gradient = gradient.to(states.dtype)
+            gradient = _as_wide_as(low, gradient)
             if grad_states is not None:
                 torch.mm(gradient, low, out=grad_states[chunk])
+            gradient = gradient[:, :vocabulary]
             if grad_weight is not None and grad_weight.dtype == gradient.dtype:
                 grad_weight.addmm_(gradient.T, states[chunk])
             elif grad_weight is not None:
@@ -99,7 +138,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # In place, because the backward pass is taken once.
         gradients = [None if t is None else t.mul_(gradient) for t in ctx.saved_tensors]
-        return (*gradients, None, None, None)
+        return (*gradients, None, None, None, None)
+
+
+def _as_wide_as(head: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of logits in a head's precision, with zeros for its rows of zeros."""
+    if gradient.shape[1] == len(head):
+        return gradient.to(head.dtype)
+    whole = head.new_zeros(len(gradient), len(head))
+    whole[:, : gradient.shape[1]] = gradient
+    return whole
 
 
 def chunked_cross_entropy(
@@ -109,6 +157,7 @@ def chunked_cross_entropy(
     labels: Tensor,
     label_smoothing: float = 0.0,
     ignores: bool = False,
+    vocabulary: int | None = None,
 ) -> Tensor:
     """Return the cross-entropy to the labels summed over tokens, in nats, a float32 scalar.
 
@@ -117,13 +166,16 @@ def chunked_cross_entropy(
     Args:
         states: the input of the LM head, shape (tokens, width). Its precision is that of the
             products.
-        weight: the weight of the LM head, shape (vocabulary, width).
+        weight: the weight of the LM head, shape (vocabulary, width); a frozen one may have more
+            rows, see ``head_in``.
         bias: the bias of the logits, shape (vocabulary,), or None.
         labels: token ids, shape (tokens,).
         label_smoothing: share of a label's probability that is spread over the vocabulary.
         ignores: whether negative labels carry no loss; otherwise every label counts.
+        vocabulary: number of logits of a token; by default the rows of the weight.
     """
+    vocabulary = len(weight) if vocabulary is None else vocabulary
     result: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        states, weight, bias, labels, label_smoothing, ignores
+        states, weight, bias, labels, label_smoothing, ignores, vocabulary
     )
     return result

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from harness.api.backbone import STACKS, Backbone, Stack
 from harness.api.outputs import Outputs
-from harness.training.engines.loss import chunk_rows, chunked_cross_entropy
+from harness.training.engines.loss import chunk_rows, chunked_cross_entropy, head_in
 
 
 class TokenOutputs(Outputs):
@@ -67,11 +67,12 @@ class PackedOutputs(TokenOutputs):
 
     Args:
         states: the inputs of the LM head, shape (target tokens, width).
-        weight: the weight of the LM head.
+        weight: the weight of the LM head; it may have more rows than the vocabulary.
         bias: the bias of the logits, or None.
         labels: token ids of the targets.
         label_smoothing: see ``harness.spec.setting_groups.TrainSettings``.
         ignores: whether negative labels carry no loss; otherwise there are none.
+        vocabulary: number of logits of a token; by default the rows of the weight.
     """
 
     def __init__(
@@ -82,9 +83,11 @@ class PackedOutputs(TokenOutputs):
         labels: Tensor,
         label_smoothing: float,
         ignores: bool = False,
+        vocabulary: int | None = None,
     ) -> None:
         super().__init__()
         self._labels, self._ignores = labels, ignores
+        self._vocabulary = len(weight) if vocabulary is None else vocabulary
         self._states, self._weight, self._bias = states, weight, bias
         self._label_smoothing = label_smoothing
 
@@ -103,20 +106,23 @@ class PackedOutputs(TokenOutputs):
             self._labels,
             self._label_smoothing,
             self._ignores,
+            self._vocabulary,
         )
 
     def logits(self, rows: slice) -> Tensor:
         """Apply the LM head to some tokens."""
         states = self._states[rows]
-        logits = F.linear(states, self._weight.to(states.dtype)).float()
+        weight = self._weight
+        if len(weight) == self._vocabulary:
+            weight = head_in(weight, states.dtype)
+        logits = F.linear(states, weight)[:, : self._vocabulary].float()
         return logits if self._bias is None else logits + self._bias
 
     @property
     def rows(self) -> int:
         """Number of tokens whose logits are computed at a time."""
-        vocabulary, width = self._weight.shape
-        least = width if self._weight.requires_grad else 1
-        return chunk_rows(len(self.labels), vocabulary, least)
+        least = self._weight.shape[1] if self._weight.requires_grad else 1
+        return chunk_rows(len(self.labels), self._vocabulary, least)
 
 
 class PaddedOutputs(TokenOutputs):

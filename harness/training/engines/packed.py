@@ -19,6 +19,7 @@ from harness.training.engines.dropout import PackedMaskDropout
 from harness.training.engines.feed_forward import patch_t5_feed_forwards
 from harness.training.engines.fused_attention import takes_rows
 from harness.training.engines.lora_linear import patch_lora
+from harness.training.engines.loss import head_in
 from harness.training.engines.norm import patch_t5_norms
 from harness.training.engines.outputs import PackedOutputs, layer_outputs
 from harness.training.engines.packed_batch import PackedBatch, packed_batch
@@ -82,7 +83,7 @@ class PackedEngine(Engine):
             weight = model.get_output_embeddings().weight
             if not weight.requires_grad:
                 # Rounded once here: a head that is also the embedding is stored in float32.
-                rounded = weight.detach().to(self.dtype)
+                rounded = head_in(weight.detach(), self.dtype)
                 if self._keeps_weights and self._head_weight is not None:
                     rounded = self._head_weight.copy_(rounded)
                 self._head_weight = rounded
@@ -142,6 +143,7 @@ class PackedEngine(Engine):
             tensors["labels"],
             self.label_smoothing,
             ignores=batch.shape is not None,
+            vocabulary=head.out_features,
         )
         if hidden_states:
             outputs.add({stack: [x.squeeze(0) for x in hidden[stack]] for stack in STACKS})

@@ -5,16 +5,18 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from harness.training.engines import loss as module
-from harness.training.engines.loss import chunked_cross_entropy
+from harness.training.engines.loss import chunked_cross_entropy, head_in, head_rows
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 100])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("fills", [False, True])
 def test_loss_and_gradients_are_those_of_whole_logits(
-    monkeypatch: pytest.MonkeyPatch, rows: int, with_bias: bool, smoothing: float
+    monkeypatch: pytest.MonkeyPatch, rows: int, with_bias: bool, smoothing: float, fills: bool
 ) -> None:
     torch.manual_seed(0)
+    monkeypatch.setattr(module, "_pads", lambda weight: fills)
     vocabulary, width, tokens = 19, 6, 7
     monkeypatch.setattr(module, "_CHUNK_BYTES", rows * vocabulary * 4)
     states = torch.randn(tokens, width, requires_grad=True)
@@ -69,3 +71,30 @@ def test_whole_logits_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
             states, torch.randn(vocabulary, 3), None, torch.arange(tokens)
         ).backward()
     assert largest == rows * vocabulary
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "rows"), [(50265, 50304), (32128, 32128), (48, 48), (1, 64)]
+)
+def test_a_head_is_filled_up_where_its_rows_are_not_aligned(vocabulary: int, rows: int) -> None:
+    assert head_rows(vocabulary) == rows
+
+
+def test_a_frozen_head_that_is_filled_up_computes_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    states, weight = torch.randn(7, 6, requires_grad=True), torch.randn(19, 6)
+    bias, labels = torch.randn(19), torch.randint(19, (7,))
+    labels[2] = -100
+    given = bias, labels, 0.1, True
+    expected = chunked_cross_entropy(states, weight, *given)
+    (gradient,) = torch.autograd.grad(expected, states)
+    assert len(head_in(weight, torch.bfloat16)) == 19  # On a CPU nothing is filled up.
+    monkeypatch.setattr(module, "_pads", lambda weight: True)
+    filled = head_in(weight, torch.float32)
+    assert filled.shape == (64, 6)
+    assert not filled[19:].any()
+    found = chunked_cross_entropy(states, filled, *given, 19)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, states)[0], gradient)
