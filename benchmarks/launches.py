@@ -117,7 +117,7 @@ def fake_trainer(shape: str, recipe: str, precision: str) -> Iterator[Trainer]:
             "recipe": recipe,
             "weights": "random",
             "device": "cuda",
-            "train": {"precision": precision, "packing": "on"},
+            "train": {"precision": precision, "engine": "auto"},
         }
     )
     parsed = installed().recipe(recipe)

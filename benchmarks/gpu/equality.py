@@ -49,13 +49,13 @@ def compare(shape: str, recipe: str, device: str) -> dict[str, Any]:
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = False
-    reference = gradients(shape, recipe, device, "float32", "off")
+    reference = gradients(shape, recipe, device, "float32", "padded")
     distances_by_step = {
-        name: distances(reference, gradients(shape, recipe, device, precision, packing))
-        for name, precision, packing in (
-            ("float32", "float32", "on"),
-            ("bfloat16", "bfloat16", "on"),
-            ("library bfloat16", "bfloat16", "off"),
+        name: distances(reference, gradients(shape, recipe, device, precision, engine))
+        for name, precision, engine in (
+            ("float32", "float32", "packed"),
+            ("bfloat16", "bfloat16", "packed"),
+            ("library bfloat16", "bfloat16", "padded"),
         )
     }
     equal = all(
@@ -68,7 +68,7 @@ def compare(shape: str, recipe: str, device: str) -> dict[str, Any]:
     return {"distances": distances_by_step, "equal": equal, "loss": float(reference[0])}
 
 
-def gradients(shape: str, recipe: str, device: str, precision: str, packing: str) -> Any:
+def gradients(shape: str, recipe: str, device: str, precision: str, engine: str) -> Any:
     """Return the loss and the gradients of one step; the weights depend on the recipe only."""
     import torch
 
@@ -78,7 +78,7 @@ def gradients(shape: str, recipe: str, device: str, precision: str, packing: str
     from harness.training.resolved_run import resolve_run
 
     case = new_case(shape, recipe, device)
-    settings = {"precision": precision, "packing": packing}
+    settings = {"precision": precision, "engine": engine}
     spec = RunSpec.model_validate(
         {"recipe": recipe, "weights": "random", "device": device, "train": settings}
     )

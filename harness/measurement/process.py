@@ -147,6 +147,7 @@ class _TrainingService(Service):
         """Build the trainer; return its attention, kept layers and parameter counts."""
         from harness.api.plugins import installed
         from harness.training.build import load_trainer
+        from harness.training.engine_check import check_engine
         from harness.training.recording import plan_shapes
         from harness.training.resolved_run import resolve_run
 
@@ -158,6 +159,7 @@ class _TrainingService(Service):
         run = replace(resolve_run(spec, self.backbone, recipe), calibration=calibration)
         self.device = run.device
         trainer = load_trainer(run, drawn_on_device=True)
+        check_engine(trainer, spec.train, steps[0])
         trainer.model.train()
         total_steps = total_steps or spec.train.max_steps or _MANY_STEPS
         trainer.events.begin(trainer.model, total_steps)

@@ -82,7 +82,8 @@ class Speed(Record):
     baseline: str
     """Source of the baseline's numbers, or the reason why there are none."""
     engine: str
-    """Engine of the batches: packed or padded."""
+    """Engine of the batches: packed or padded. On a GPU also whether steps were CUDA graphs; with
+    the reason if it was not the fastest engine."""
     schedule_sha256: str
     """Hash of the schedule's token ids and their order; comparable speeds have equal hashes."""
     window_seconds: list[float]

@@ -37,6 +37,7 @@ from harness.running.stopwatch import Stopwatch
 from harness.spec.run_spec import BASELINE, RunSpec
 from harness.spec.setting_groups import ProbeSettings
 from harness.training.build import load_trainer
+from harness.training.engine_check import check_engine
 from harness.training.loop import Observers, train
 from harness.training.processes import PREDICT, TRAIN, Processes
 from harness.training.trained_weights import load_weights
@@ -171,6 +172,7 @@ def train_best_weights(context: RunContext) -> Trainer:
     trainer = load_trainer(setup.run)
     if report.training is None:
         context.processes.start(TRAIN)
+        check_engine(trainer, setup.run.spec.train, next(setup.schedule.steps(0, 1)))
         trainer.join(context.processes)
     _describe(trainer, report)
     report.checkpoint_notes = list(setup.run.backbone.notes)

@@ -10,6 +10,7 @@ from harness.running.setup import Setup, set_up
 from harness.running.shared_predictions import predict_eval_split, predict_test_split
 from harness.spec.run_spec import RunSpec
 from harness.training.build import load_trainer
+from harness.training.engine_check import check_engine
 from harness.training.follower import follow
 from harness.training.processes import FINISHED, TRAIN, Processes
 from harness.training.trainer import Trainer
@@ -43,6 +44,7 @@ def _work(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
         setup, trainer = loaded
         processes.ready()
         if stage == TRAIN:
+            check_engine(trainer, setup.run.spec.train, next(setup.schedule.steps(0, 1)))
             trainer.join(processes)
             _train(setup, trainer)
         else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from harness.api.options import Options
 from harness.spec.decoding import DecodingSettings
@@ -21,6 +22,8 @@ Scheduler = Literal[
 ]
 
 Optimizer = Literal["adamw", "adafactor", "adamw_8bit"]
+EngineName = Literal["auto", "graph", "packed", "padded"]
+"""Engines of a training, the fastest first; ``auto`` is the fastest that is possible."""
 
 
 def _whole_or_share(steps: float) -> float:
@@ -80,12 +83,14 @@ class TrainSettings(Options):
     precision: Precision = "auto"
     """Precision of matrix products. auto is bfloat16 if the device supports it, except float32 for
     narrow models on a CPU, which do not get faster."""
-    packing: Literal["auto", "on", "off"] = "auto"
-    """Sequence packing: concatenate the sequences of a batch without padding. auto packs if the
-    backbone supports it."""
-    cuda_graphs: Literal["auto", "on", "off"] = "auto"
-    """CUDA graphs: record a training step per shape of batch and launch it as a whole. auto records
-    steps on a GPU wherever that is possible."""
+    engine: EngineName = "auto"
+    """Engine that computes steps. graph: packed, and recorded as a CUDA graph per shape of batch;
+    packed: the sequences of a batch end to end, without padding; padded: as in transformers. auto
+    is the first of these that is possible; naming one that is not is an error."""
+    check_engine: Literal["auto", "on", "off"] = "auto"
+    """Compare the engine's loss and gradients on the first batch with those of padded batches in
+    float32. If they differ or cannot be computed, training uses the next simpler engine, and the
+    report says why. auto checks on a GPU."""
     checkpointing: Literal["auto", "on", "off"] = "off"
     """Activation checkpointing: recompute the layers' activations in the backward pass instead of
     storing them. It gives the same results with less memory and about a third more time. auto
@@ -99,6 +104,34 @@ class TrainSettings(Options):
     """Largest number of eval examples to score; by default the task's share of the eval split."""
     patience: int = Field(20, ge=1)
     """Early stopping: evaluations without improvement before training stops."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, values: Any) -> Any:
+        return _with_engine(values) if isinstance(values, Mapping) else values
+
+
+_OLD = {"packing": ("auto", "on", "off"), "cuda_graphs": ("auto", "on", "off")}
+"""Settings that ``engine`` replaced, and their values."""
+
+
+def _with_engine(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in which ``engine`` stands for ``packing`` and ``cuda_graphs``."""
+    old = {name: values[name] for name in _OLD if name in values}
+    for name, value in old.items():
+        if value not in _OLD[name]:
+            raise ValueError(f"{name}={value!r} is not valid, and engine has replaced {name}")
+    kept = {name: value for name, value in values.items() if name not in old}
+    engine = "auto"
+    if old.get("packing") == "off":
+        engine = "padded"
+    elif (graphs := old.get("cuda_graphs", "auto")) != "auto":
+        engine = "graph" if graphs == "on" else "packed"
+    if engine == "auto":
+        return kept
+    if kept.get("engine", engine) != engine:
+        raise ValueError(f"engine has replaced {' and '.join(old)}: leave out {', '.join(old)}")
+    return {**kept, "engine": engine}
 
 
 class GreedySettings(DecodingSettings):

@@ -9,12 +9,12 @@ from harness.model.recorder import CudaRecorder
 from harness.records.report import LayersKept, Parameters
 from harness.training.compressor_events import CompressorEvents
 from harness.training.engines.activation_checkpointing import checkpoint_activations
-from harness.training.engines.packed import choose_engine
+from harness.training.engines.packed import choose_engine, packing_obstacle
 from harness.training.graph_obstacle import graph_obstacle
 from harness.training.learning_rate import peak_learning_rate
 from harness.training.objective import make_objective
 from harness.training.optimizer import make_optimizer
-from harness.training.packing import resolve_packing
+from harness.training.packing import recipe_obstacle, resolve_packing
 from harness.training.parameter_groups import own_groups
 from harness.training.recording import record_steps
 from harness.training.resolved_run import ResolvedRun
@@ -84,6 +84,7 @@ def build_trainer(
         HarnessError: packing or the optimizer is not available.
     """
     settings = run.spec.train
+    not_packed = recipe_obstacle(run.recipe) or packing_obstacle(model, run.backbone)
     model = model.to(run.device)
     device = next(model.parameters()).device  # The index of the GPU included.
     engine = choose_engine(
@@ -92,16 +93,16 @@ def build_trainer(
         device=device,
         dtype=run.dtype,
         pad_token_id=model.config.pad_token_id,
-        packing=resolve_packing(settings.packing, run.recipe),
+        packing=resolve_packing(settings.engine, run.recipe),
         label_smoothing=settings.label_smoothing,
     )
+    objective = make_objective(run, engine, layers_kept, teacher)
     if run.checkpointing:
-        checkpoint_activations(model, run.backbone, engine.dropout_context)
+        checkpoint_activations(model, run.backbone, objective.dropout_context)
     rate = peak_learning_rate(settings, run.recipe)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     own = own_groups(run.recipe.compressors, model, trained)
     optimizer = make_optimizer(model, trained, settings, rate, own)
-    objective = make_objective(run, engine, layers_kept, teacher)
     obstacle = graph_obstacle(run, model, engine, objective)
     trainer = Trainer(
         model=model,
@@ -117,6 +118,7 @@ def build_trainer(
         parameters=parameters,
         events=CompressorEvents(run.recipe.compressors),
         graph_obstacle=obstacle,
+        packing_obstacle=not_packed if settings.engine == "auto" else None,
     )
     if obstacle is None:
         record_steps(trainer, CudaRecorder())

@@ -28,10 +28,10 @@ def graph_obstacle(
     """
     settings = run.spec.train
     obstacle = _obstacle(run, model, engine, objective)
-    if settings.cuda_graphs == "on" and obstacle:
+    if settings.engine == "graph" and obstacle:
         raise HarnessError(
             f"Training steps cannot be CUDA graphs: {obstacle}.",
-            "Leave out --set train.cuda_graphs=on; each kernel is then launched on its own.",
+            "Leave out --set train.engine=graph; each kernel is then launched on its own.",
         )
     return obstacle
 
@@ -43,7 +43,7 @@ def _obstacle(
     unsafe = [c.name for c in compressors if not c.graph_safe]
     acting = [c.name for c in compressors if type(c).on_step is not Compressor.on_step]
     obstacles = {
-        "they are off": settings.cuda_graphs == "off",
+        f"train.engine={settings.engine}": settings.engine not in ("auto", "graph"),
         "the device is not a GPU": run.device.type != "cuda",
         "the batches are padded": engine.name != "packed",
         "gradients are accumulated over several batches": settings.accumulation > 1,

@@ -14,6 +14,7 @@ from harness.records.report import Training
 from harness.records.run_folder import HISTORY
 from harness.spec.setting_groups import TrainSettings
 from harness.training.best_weights import is_better
+from harness.training.engine_name import fallback_notes
 from harness.training.exchange import bytes_from_main
 from harness.training.follower import verdict
 from harness.training.learning_rate import (
@@ -196,6 +197,7 @@ class _Loop:
                 *warmup_notes(self.settings, self.planned),
                 *peak_notes(self.settings, self.trainer.events.compressors),
                 *rate_notes(rates),
+                *fallback_notes(self.trainer),
             ],
             stopped="finished" if now.step == self.planned else "patience",
             seconds=saver.seconds,

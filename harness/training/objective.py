@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,14 @@ class Objective:
     teacher_engine: Engine | None = None
     layers: Mapping[Stack, list[int]] = field(default_factory=dict)
     teacher_layers: Mapping[Stack, list[int]] = field(default_factory=dict)
+
+    def use(self, engine: Engine, teacher_engine: Engine | None) -> None:
+        """Run the model, and the teacher if there is one, by other engines from now on."""
+        self.engine, self.teacher_engine = engine, teacher_engine
+
+    def dropout_context(self) -> AbstractContextManager[object]:
+        """Return the context that dropout needs with the engine of the moment."""
+        return self.engine.dropout_context()
 
     def release_teacher(self) -> None:
         """Free the memory of the teacher after training."""

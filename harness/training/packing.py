@@ -8,6 +8,7 @@ from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.api.recipe import Recipe
+    from harness.spec.setting_groups import EngineName
 
 Packing = Literal["auto", "on", "off"]
 
@@ -18,18 +19,22 @@ def recipe_obstacle(recipe: Recipe) -> str | None:
     return f"{names[0]} adds positions to each sequence" if names else None
 
 
-def resolve_packing(requested: Packing, recipe: Recipe) -> Packing:
-    """Return the requested packing, or ``off`` if a compressor does not allow it.
+def resolve_packing(engine: EngineName, recipe: Recipe) -> Packing:
+    """Return whether an engine packs: ``auto`` if possible, ``on`` if it must, ``off`` if not.
+
+    Args:
+        engine: the setting ``train.engine``.
+        recipe: its compressors may not allow packing.
 
     Raises:
-        HarnessError: packing is demanded and a compressor does not allow it.
+        HarnessError: the engine packs, and a compressor does not allow it.
     """
     obstacle = recipe_obstacle(recipe)
-    if obstacle is None:
-        return requested
-    if requested == "on":
+    if engine == "padded" or (engine == "auto" and obstacle):
+        return "off"
+    if obstacle:
         raise HarnessError(
             f"The sequences of the recipe {recipe} cannot be packed: {obstacle}.",
-            "Leave out --set train.packing=on; batches are then padded.",
+            f"Leave out --set train.engine={engine}; batches are then padded.",
         )
-    return "off"
+    return "auto" if engine == "auto" else "on"

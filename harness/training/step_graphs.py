@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from harness.errors import first_line
-from harness.model.recorder import Record
+from harness.model.recorder import Record, Recording
 from harness.training.engines.padded import Batch
 from harness.training.engines.shapes import BatchShape
 
@@ -87,13 +87,29 @@ class StepGraphs:
         self.replays += 1
         return recorded(batch, target_tokens)
 
+    def rehearse(self, function: Callable[[], None]) -> Recording:
+        """Record a function as steps are recorded, and run it from the recording.
+
+        Its tensors stay in memory as long as the recording.
+
+        Raises:
+            Exception: it cannot be recorded.
+        """
+        recording = self._record(function)
+        recording.replay()
+        return recording
+
+    def give_up(self, reason: str) -> None:
+        """Record no step from now on, and discard the recorded ones."""
+        self.obstacle = reason
+        self.forget()
+
     def _new(self, batch: Batch) -> _RecordedStep | None:
         try:
             return _RecordedStep(self._take, self._optimizer, self._device, self._record, batch)
         except Exception as error:  # Kernels, drivers and libraries raise errors of any type.
             # A step that was not recorded did not run: the caller takes it.
-            self.obstacle = f"{type(error).__name__}: {first_line(error)}"
-            self.forget()
+            self.give_up(f"{type(error).__name__}: {first_line(error)}")
             self._optimizer.zero_grad()
             return None
 

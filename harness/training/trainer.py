@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from harness.records.report import LayersKept, Parameters
 from harness.training.compressor_events import CompressorEvents
+from harness.training.engine_name import describe_engine
 from harness.training.engines.padded import Batch, Engine
 from harness.training.objective import LossSum, Objective
 from harness.training.processes import SINGLE_PROCESS, Processes
@@ -39,6 +40,8 @@ class Trainer:
         processes: the processes that take each step together; see ``join``.
         graphs: records steps as CUDA graphs; None if they cannot be.
         graph_obstacle: the reason if they cannot be.
+        packing_obstacle: the reason if batches are padded although nobody asked for it.
+        fallbacks: sentences on the engines that failed in this training.
     """
 
     model: PreTrainedModel
@@ -56,6 +59,8 @@ class Trainer:
     processes: Processes = SINGLE_PROCESS
     graphs: StepGraphs | None = None
     graph_obstacle: str | None = None
+    packing_obstacle: str | None = None
+    fallbacks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._loss: nn.Module = LossSum(self.model, self.objective)
@@ -70,11 +75,9 @@ class Trainer:
 
     @property
     def engine_name(self) -> str:
-        """The name of the engine in reports; on a GPU also whether steps are CUDA graphs."""
-        if self.device.type != "cuda":
-            return self.engine.name
+        """The name of the engine in reports, with the reason if it is not the fastest."""
         obstacle = self.graphs.obstacle if self.graphs else self.graph_obstacle
-        return f"{self.engine.name}, {f'no CUDA graphs: {obstacle}' if obstacle else 'CUDA graphs'}"
+        return describe_engine(self.engine.name, self.device, self.packing_obstacle, obstacle)
 
     @property
     def uses_graphs(self) -> bool:

@@ -76,8 +76,8 @@ def test_packing_is_refused_if_it_is_demanded(text: str) -> None:
     recipe = parse(text, installed().compressors)
     assert resolve_packing("auto", recipe) == "off"
     with pytest.raises(HarnessError, match="cannot be packed"):
-        resolve_packing("on", recipe)
-    assert resolve_packing("on", parse("lora_ff", installed().compressors)) == "on"
+        resolve_packing("packed", recipe)
+    assert resolve_packing("packed", parse("lora_ff", installed().compressors)) == "on"
 
 
 @pytest.mark.parametrize("backbone", ["bart"], indirect=True)

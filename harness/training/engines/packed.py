@@ -200,7 +200,7 @@ def choose_engine(
     if packing == "on" and obstacle:
         raise HarnessError(
             f"The sequences of {backbone.name} cannot be packed: {obstacle}.",
-            "Leave out --set train.packing=on; batches are then padded.",
+            "Leave out --set train.engine=...; batches are then padded.",
         )
     if packing == "off" or obstacle:
         return PaddedEngine(

@@ -85,17 +85,17 @@ def test_the_check_compares_whole_processes_and_fails_where_they_differ(tmp_path
     assert 0 < record["worst"] <= 0.2
 
 
-@pytest.mark.parametrize("packing", ["on", "off"])
+@pytest.mark.parametrize("engine", ["packed", "padded"])
 @pytest.mark.parametrize("text", ["full", "lora_ff:r=2+lprun"])
-def test_parts_are_those_of_a_real_step(backbone: Backbone, text: str, packing: str) -> None:
+def test_parts_are_those_of_a_real_step(backbone: Backbone, text: str, engine: str) -> None:
     spec, _ = longest_step("nano-t5")
     spec = spec.model_copy(
-        update={"train": spec.train.model_copy(update={"packing": packing, "precision": "float32"})}
+        update={"train": spec.train.model_copy(update={"engine": engine, "precision": "float32"})}
     )
     examples = [[5, 6, 7, 8, 9, 1], [4, 5, 1], [7, 1]]
     step = Step((tuple(Example(ids, ids[1:]) for ids in examples),))
     recipe = parse(text, installed().compressors)
-    if packing == "off" and "bart" in backbone.name:
+    if engine == "padded" and "bart" in backbone.name:
         # BART reads the values of its mask.
         model = compose(backbone.skeleton(), backbone, recipe)
         estimated, reason = try_to_estimate(resolve_run(spec, backbone, recipe), model, step)

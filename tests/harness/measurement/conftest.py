@@ -53,7 +53,7 @@ def make_spec(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunSpec
     ).save_pretrained(folder)
 
     def make(recipe: str, **probe: Any) -> RunSpec:
-        train = {"precision": "float32", "packing": "off"}
+        train = {"precision": "float32", "engine": "padded"}
         return RunSpec.model_validate(
             {
                 "backbone": str(folder),

@@ -83,7 +83,7 @@ def test_slow_evaluations_and_a_slow_disk_do_not_change_the_speed(
                 "max_steps": 2,
                 "eval_every_epochs": 0.5,
                 "precision": "float32",
-                "packing": "off",
+                "engine": "padded",
             },
             "greedy": {"beams": 1, "max_new_tokens": 2},
             "test": {"beams": 1, "max_new_tokens": 2},

@@ -9,6 +9,7 @@ import pytest
 from harness.measurement.probe import freeze
 from harness.measurement.process import _TrainingService
 from harness.spec.run_spec import RunSpec
+from harness.training.engines import attention
 from harness.training.recording import plan_shapes, record_steps
 from harness.training.schedule import Schedule
 
@@ -24,7 +25,7 @@ class Rerun:
 def service(make_spec: Callable[..., RunSpec], schedule: Schedule) -> _TrainingService:
     """Trains with steps that are recorded."""
     plain = make_spec("full")
-    packed = plain.train.model_copy(update={"packing": "on"})
+    packed = plain.train.model_copy(update={"engine": "packed"})
     spec = plain.model_copy(update={"train": packed})
     frozen = freeze(schedule, spec.probe)
     service = _TrainingService()
@@ -59,3 +60,20 @@ def test_windows_after_a_measurement_of_memory_are_recorded_again(
     replays = graphs.replays
     service.window(0, 3)
     assert graphs.replays == replays + 3
+
+
+def test_windows_are_measured_on_the_engine_that_a_check_leaves(
+    make_spec: Callable[..., RunSpec], schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(attention._PerSequence, "apply", fail)
+    plain = make_spec("full")
+    checked = plain.train.model_copy(update={"engine": "packed", "check_engine": "on"})
+    frozen = freeze(schedule, plain.probe)
+    service = _TrainingService()
+    work = frozen.steps, frozen.longest, frozen.calibration, None, frozen.sizes
+    service.prepare(plain.model_copy(update={"train": checked}), *work)
+    assert service.engine() == "padded, not packed: RuntimeError: no kernel image is available"
+    service.window(0, 1)

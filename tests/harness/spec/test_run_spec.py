@@ -260,3 +260,36 @@ def test_a_bad_spec_file_is_named(tmp_path: Path, content: bytes | None, complai
 def test_a_folder_is_no_spec_file(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="cannot be read"):
         read_toml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "engine"),
+    [
+        ({"packing": "auto", "cuda_graphs": "auto"}, "auto"),
+        ({"packing": "on"}, "auto"),
+        ({"packing": "off", "cuda_graphs": "auto"}, "padded"),
+        ({"cuda_graphs": "on"}, "graph"),
+        ({"packing": "on", "cuda_graphs": "off"}, "packed"),
+        ({"packing": "auto", "engine": "packed"}, "packed"),
+        ({"cuda_graphs": "on", "engine": "graph"}, "graph"),
+    ],
+)
+def test_settings_that_the_engine_replaced_are_read(old: dict[str, Any], engine: str) -> None:
+    spec = RunSpec.model_validate({"train": old})
+    assert spec.train.engine == engine
+    assert RunSpec.model_validate(spec.model_dump()) == spec
+
+
+@pytest.mark.parametrize(
+    ("old", "message"),
+    [
+        ({"packing": "off", "engine": "graph"}, "engine has replaced packing: leave out packing"),
+        ({"packing": "sometimes"}, "engine has replaced packing"),
+        ({"engine": "fast"}, "'auto', 'graph'"),
+    ],
+)
+def test_engines_that_contradict_or_do_not_exist_are_refused(
+    old: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(HarnessError, match=message):
+        resolve({"train": old}, "paper")

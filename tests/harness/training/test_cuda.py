@@ -49,7 +49,7 @@ def trainer(backbone: Backbone, device: str, recipe: str, precision: str = "floa
             "recipe": recipe,
             "weights": "random",
             "device": device,
-            "train": {"precision": precision, "packing": "on"},
+            "train": {"precision": precision, "engine": "auto"},
         }
     )
     return load_trainer(resolve_run(spec, backbone, parse(recipe, installed().compressors)))

@@ -13,7 +13,10 @@ from harness.api.plugins import installed
 from harness.api.recipe import parse
 from harness.data.examples import Example
 from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import TrainSettings
 from harness.training.build import load_trainer
+from harness.training.engine_check import check_engine
+from harness.training.engine_name import fallback_notes
 from harness.training.recording import plan_shapes, record_ahead
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule, prefetch, step_sizes
@@ -37,9 +40,9 @@ def examples() -> list[Example]:
 
 
 def new_trainer(
-    backbone: Backbone, recipe: str, graphs: str, precision: str = "float32", dropout: bool = False
+    backbone: Backbone, recipe: str, engine: str, precision: str = "float32", dropout: bool = False
 ) -> Trainer:
-    train = {"precision": precision, "packing": "on", "cuda_graphs": graphs, "batch_size": 4}
+    train = {"precision": precision, "engine": engine, "batch_size": 4}
     spec = RunSpec.model_validate(
         {"recipe": recipe, "weights": "random", "device": "cuda", "train": train}
     )
@@ -75,8 +78,8 @@ def train(trainer: Trainer, evaluates: bool = False) -> list[float]:
 def test_replayed_steps_train_as_launched_ones(
     backbone: Backbone, recipe: str, precision: str, close: float
 ) -> None:
-    launched = train(new_trainer(backbone, recipe, "off", precision))
-    trainer = new_trainer(backbone, recipe, "on", precision)
+    launched = train(new_trainer(backbone, recipe, "packed", precision))
+    trainer = new_trainer(backbone, recipe, "graph", precision)
     replayed = train(trainer, evaluates=True)
     assert trainer.graphs is not None
     assert trainer.graphs.obstacle is None
@@ -85,8 +88,30 @@ def test_replayed_steps_train_as_launched_ones(
     assert replayed == pytest.approx(launched, rel=close)
 
 
+@pytest.mark.parametrize("recipe", ["full", "lora_ff+lprun"])
+@pytest.mark.parametrize(("precision", "close"), [("float32", 1e-3), ("bfloat16", 3e-2)])
+def test_a_check_of_the_engine_passes_and_changes_nothing(
+    backbone: Backbone, recipe: str, precision: str, close: float
+) -> None:
+    losses = []
+    for asked in (False, True):
+        trainer = new_trainer(backbone, recipe, "graph", precision)
+        before = [p.detach().clone() for p in trainer.model.parameters()]
+        if asked:
+            (step,) = Schedule(examples()[:4], 4, 1, seed=0).steps(0, 1)
+            check_engine(trainer, TrainSettings(), step)
+        assert fallback_notes(trainer) == []
+        assert trainer.uses_graphs
+        for parameter, values in zip(trainer.model.parameters(), before, strict=True):
+            assert torch.equal(parameter, values)
+        losses.append(train(trainer))
+        assert trainer.graphs is not None
+        assert trainer.graphs.replays >= STEPS // 2
+    assert losses[1] == pytest.approx(losses[0], rel=close)
+
+
 def test_each_replay_drops_other_activations(backbone: Backbone) -> None:
-    trainer = new_trainer(backbone, "lora_ff", "on", dropout=True)
+    trainer = new_trainer(backbone, "lora_ff", "graph", dropout=True)
     (step,) = Schedule(examples()[:4], 4, 1, seed=0).steps(0, 1)
     plan_shapes(trainer, step_sizes([step]), 40)
     for group in trainer.optimizer.param_groups:
@@ -100,7 +125,7 @@ def test_each_replay_drops_other_activations(backbone: Backbone) -> None:
 
 
 def test_a_replay_never_waits_for_the_device(backbone: Backbone) -> None:
-    trainer = new_trainer(backbone, "lora_ff+lprun", "on", "bfloat16", dropout=True)
+    trainer = new_trainer(backbone, "lora_ff+lprun", "graph", "bfloat16", dropout=True)
     steps = list(Schedule(examples(), 4, 1, seed=0).steps(0, 4))
     plan_shapes(trainer, step_sizes(steps), 20)
     record_ahead(trainer, steps)
@@ -116,21 +141,21 @@ def test_a_replay_never_waits_for_the_device(backbone: Backbone) -> None:
 
 def test_a_saved_state_goes_on_with_graphs_as_without(backbone: Backbone, tmp_path: Path) -> None:
     losses = []
-    for graphs in ("off", "on"):
-        first = new_trainer(backbone, "lora_ff", graphs)
+    for engine in ("packed", "graph"):
+        first = new_trainer(backbone, "lora_ff", engine)
         train(first)
         scheduler = torch.optim.lr_scheduler.ConstantLR(first.optimizer)
-        folder = tmp_path / graphs
+        folder = tmp_path / engine
         folder.mkdir()
         save_state(folder, first, scheduler, Progress())
-        second = new_trainer(backbone, "lora_ff", graphs)
+        second = new_trainer(backbone, "lora_ff", engine)
         load_state(folder, second, torch.optim.lr_scheduler.ConstantLR(second.optimizer))
         losses.append(train(second))
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_steps_are_recorded_again_after_all_were_forgotten(backbone: Backbone) -> None:
-    trainer = new_trainer(backbone, "full", "on", "bfloat16")
+    trainer = new_trainer(backbone, "full", "graph", "bfloat16")
     for _ in range(3):
         train(trainer)
         assert trainer.graphs is not None
@@ -141,8 +166,8 @@ def test_steps_are_recorded_again_after_all_were_forgotten(backbone: Backbone) -
 
 def test_recording_takes_little_more_memory_than_launching(backbone: Backbone) -> None:
     peaks = []
-    for graphs in ("off", "on"):
-        trainer = new_trainer(backbone, "full", graphs)
+    for engine in ("packed", "graph"):
+        trainer = new_trainer(backbone, "full", engine)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -217,6 +217,13 @@ def test_a_warm_up_can_be_a_share_of_the_training(tmp_path: Path) -> None:
         settings(warmup_steps=1.5)
 
 
+def test_the_report_says_which_engines_failed(tmp_path: Path) -> None:
+    chosen = settings(max_steps=1)
+    trainer = make_trainer(chosen)
+    trainer.fallbacks.append("Batches were padded, because packing failed a check: it failed.")
+    assert trainer.fallbacks[0] in run(trainer, chosen, tmp_path).notes
+
+
 @pytest.mark.parametrize("name", get_args(Scheduler))
 def test_the_learning_rate_follows_the_schedule_of_its_name(tmp_path: Path, name: str) -> None:
     chosen, seen = settings(scheduler=name, warmup_steps=4, learning_rate=0.01), Seen()
@@ -279,9 +286,9 @@ def test_training_mode_is_restored_after_an_evaluation(tmp_path: Path) -> None:
     assert modes == [True, True, True]
 
 
-@pytest.mark.parametrize("packing", ["off", "auto"])
-def test_a_seed_decides_every_bit(tmp_path: Path, packing: str) -> None:
-    chosen = settings(adapter_learning_rate=1e-2, packing=packing)
+@pytest.mark.parametrize("engine", ["padded", "auto"])
+def test_a_seed_decides_every_bit(tmp_path: Path, engine: str) -> None:
+    chosen = settings(adapter_learning_rate=1e-2, engine=engine)
     results = []
     for name, seed in [("one", 0), ("same", 0), ("other", 1)]:
         (tmp_path / name).mkdir()

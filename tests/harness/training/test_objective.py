@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ from harness.data.examples import Example
 from harness.measurement.breakdown import memory_parts
 from harness.model.composition import compose
 from harness.spec.run_spec import RunSpec
-from harness.spec.setting_groups import TrainSettings
+from harness.spec.setting_groups import EngineName, TrainSettings
 from harness.training.build import load_trainer
 from harness.training.engines import loss as loss_module
 from harness.training.resolved_run import ResolvedRun, resolve_run
@@ -42,7 +42,6 @@ EXAMPLES = [
     Example([*rng.choices(range(3, 48), k=n + 1), 1], [*rng.choices(range(3, 48), k=7 - n), 1])
     for n in range(6)
 ]
-Packing = Literal["on", "off"]
 
 
 class Adding(Compressor[Any]):
@@ -67,7 +66,7 @@ class Needing(Adding):
 
 def make_run(
     backbone: Backbone,
-    packing: Packing,
+    engine: EngineName,
     addition: Any,
     others: str = "lprun",
     kind: type[Adding] = Needing,
@@ -75,7 +74,7 @@ def make_run(
 ) -> ResolvedRun:
     compressor = kind("adding", Options())
     compressor.addition = addition
-    train = TrainSettings(**{"packing": packing, "precision": "float32", **values})
+    train = TrainSettings(**{"engine": engine, "precision": "float32", **values})
     spec = RunSpec(recipe=others, weights="random", device="cpu", train=train)
     recipe = Recipe((*installed().recipe(others).compressors, compressor))
     return resolve_run(spec, backbone, recipe)
@@ -123,9 +122,9 @@ def test_packed_equals_padded_and_one_chunk_equals_many(
     backbone: Backbone, others: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
-    for packing, size in (("off", 2**24), ("on", 2**24), ("on", 48 * 4 * 3)):
+    for engine, size in (("padded", 2**24), ("packed", 2**24), ("packed", 48 * 4 * 3)):
         monkeypatch.setattr(loss_module, "_CHUNK_BYTES", size)
-        trainer = make_trainer(backbone, packing, everything, others)
+        trainer = make_trainer(backbone, engine, everything, others)
         results.append(loss_and_gradients(trainer))
     (loss, gradients), *rest = results
     for other_loss, other_gradients in rest:
@@ -135,15 +134,15 @@ def test_packed_equals_padded_and_one_chunk_equals_many(
             assert torch.allclose(other_gradients[name], gradient, rtol=1e-3, atol=1e-5), name
 
 
-@pytest.mark.parametrize("packing", ["on", "off"])
-def test_the_loss_is_that_of_plain_code(backbone: Backbone, packing: Packing) -> None:
+@pytest.mark.parametrize("engine", ["packed", "padded"])
+def test_the_loss_is_that_of_plain_code(backbone: Backbone, engine: EngineName) -> None:
     def imitate(model: Any, batch: Batch, outputs: Outputs) -> Tensor:
         return outputs.sum_over_logits(divergence, outputs.teacher, outputs.labels)
 
-    trainer = make_trainer(backbone, packing, imitate)
+    trainer = make_trainer(backbone, engine, imitate)
     actual, _ = loss_and_gradients(trainer)
     trainer.engine.unpatch(trainer.model)
-    run = make_run(backbone, packing, imitate)
+    run = make_run(backbone, engine, imitate)
     torch.manual_seed(0)
     teacher = backbone.load("random").eval()
     total, tokens = 0.0, 0
@@ -159,18 +158,18 @@ def test_the_loss_is_that_of_plain_code(backbone: Backbone, packing: Packing) ->
     assert actual == pytest.approx(total / tokens, rel=1e-5)
 
 
-@pytest.mark.parametrize("packing", ["on", "off"])
-def test_an_addition_of_nothing_changes_no_bit(backbone: Backbone, packing: Packing) -> None:
-    plain = make_run(backbone, packing, None)
+@pytest.mark.parametrize("engine", ["packed", "padded"])
+def test_an_addition_of_nothing_changes_no_bit(backbone: Backbone, engine: EngineName) -> None:
+    plain = make_run(backbone, engine, None)
     plain = resolve_run(plain.spec, backbone, installed().recipe("lprun"))
     expected, gradients = loss_and_gradients(load_trainer(plain))
-    added, others = loss_and_gradients(load_trainer(make_run(backbone, packing, lambda *_: None)))
+    added, others = loss_and_gradients(load_trainer(make_run(backbone, engine, lambda *_: None)))
     assert added == expected
     assert all(torch.equal(gradient, others[name]) for name, gradient in gradients.items())
 
 
 def test_the_teacher_is_the_original_model_frozen_and_held_once(backbone: Backbone) -> None:
-    run = make_run(backbone, "on", everything)
+    run = make_run(backbone, "packed", everything)
     recipe = Recipe((*run.recipe.compressors, Needing("another", Options())))
     recipe.compressors[-1].addition = lambda *_: None  # type: ignore[attr-defined]
     trainer = load_trainer(resolve_run(run.spec, backbone, recipe))
@@ -192,11 +191,11 @@ def test_the_teacher_is_the_original_model_frozen_and_held_once(backbone: Backbo
     assert trainer.objective.teacher_tensors == []
 
 
-@pytest.mark.parametrize("packing", ["on", "off"])
-def test_a_plan_counts_the_teachers_memory(backbone: Backbone, packing: Packing) -> None:
-    if packing == "off" and isinstance(backbone, Bart):
+@pytest.mark.parametrize("engine", ["packed", "padded"])
+def test_a_plan_counts_the_teachers_memory(backbone: Backbone, engine: EngineName) -> None:
+    if engine == "padded" and isinstance(backbone, Bart):
         pytest.skip("transformers reads the values of a mask, which a skeleton lacks")
-    run = make_run(backbone, packing, everything)
+    run = make_run(backbone, engine, everything)
     skeleton = compose(backbone.skeleton(), backbone, run.recipe)
     estimate = estimate_memory(run, skeleton, Step((tuple(EXAMPLES),)))
     trainer = load_trainer(run)
@@ -210,7 +209,7 @@ def test_a_plan_counts_the_teachers_memory(backbone: Backbone, packing: Packing)
 def test_what_is_not_declared_is_refused_with_the_edit_that_mends_it(backbone: Backbone) -> None:
     for use in (lambda o: o.teacher, lambda o: o.hidden_states("encoder")):
         trainer = make_trainer(
-            backbone, "on", lambda model, batch, outputs, use=use: use(outputs), kind=Adding
+            backbone, "packed", lambda model, batch, outputs, use=use: use(outputs), kind=Adding
         )
         with pytest.raises(HarnessError, match="without declaring it") as raised:
             loss_and_gradients(trainer)

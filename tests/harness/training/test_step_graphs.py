@@ -190,7 +190,7 @@ def test_on_a_cpu_no_step_is_recorded(backbone: Backbone) -> None:
 
 def obstacle_on_cuda(backbone: Backbone, recipe: str, **train: object) -> str | None:
     """Return the obstacle that a GPU would have."""
-    on_cpu = run_of(backbone, recipe, **{**train, "cuda_graphs": "auto"})
+    on_cpu = run_of(backbone, recipe, **{**train, "engine": "auto"})
     trainer = load_trainer(on_cpu)
     run = ResolvedRun(
         run_of(backbone, recipe, **train).spec,
@@ -206,8 +206,8 @@ def obstacle_on_cuda(backbone: Backbone, recipe: str, **train: object) -> str | 
     ("settings", "obstacle"),
     [
         ({}, None),
-        ({"cuda_graphs": "off"}, "they are off"),
-        ({"packing": "off"}, "padded"),
+        ({"engine": "packed"}, "train.engine=packed"),
+        ({"engine": "padded"}, "train.engine=padded"),
         ({"accumulation": 2}, "accumulated"),
         ({"optimizer": "adafactor"}, "adafactor"),
         ({"checkpointing": "on"}, "checkpointing"),
@@ -223,8 +223,8 @@ def test_obstacles_are_named(
 
 def test_graphs_that_are_demanded_and_impossible_are_an_error(backbone: Backbone) -> None:
     with pytest.raises(HarnessError, match="accumulated") as raised:
-        obstacle_on_cuda(backbone, "full", accumulation=2, cuda_graphs="on")
-    assert "train.cuda_graphs" in str(raised.value.hint)
+        obstacle_on_cuda(backbone, "full", accumulation=2, engine="graph")
+    assert "train.engine=graph" in str(raised.value.hint)
 
 
 def test_a_compressor_is_not_believed_to_be_safe_in_a_graph(

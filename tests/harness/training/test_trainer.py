@@ -65,12 +65,12 @@ def backward(
     return loss, gradients
 
 
-@pytest.mark.parametrize("packing", ["off", "auto"])
+@pytest.mark.parametrize("engine", ["padded", "auto"])
 @pytest.mark.parametrize("recipe", ["full", "lora_ff+lprun"])
 def test_loss_and_gradients_do_not_depend_on_how_a_step_is_cut(
-    backbone: Backbone, recipe: str, packing: str
+    backbone: Backbone, recipe: str, engine: str
 ) -> None:
-    trainer = make_trainer(backbone, recipe, packing=packing)
+    trainer = make_trainer(backbone, recipe, engine=engine)
     trainer.model.eval()  # Without dropout.
     move_adapters(trainer.model)
     loss, gradients = backward(trainer, 8, 1)
@@ -88,7 +88,7 @@ def test_a_step_is_that_of_pytorch_by_hand(backbone: Backbone, recipe: str) -> N
     # With a large epsilon Adam is smooth: rounding cannot turn the sign of an update.
     settings: Settings = {"clip_norm": 0.5, "epsilon": 0.1, "beta1": 0.8, "weight_decay": 0.3}
     rates: Settings = {"learning_rate": 0.02, "adapter_learning_rate": 0.02}
-    trainer = make_trainer(backbone, recipe, packing="off", **settings, **rates)
+    trainer = make_trainer(backbone, recipe, engine="padded", **settings, **rates)
     trainer.model.eval()
     move_adapters(trainer.model)
     reference = copy.deepcopy(trainer.model)

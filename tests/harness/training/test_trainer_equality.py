@@ -139,7 +139,7 @@ def ours_and_theirs(
         weight_decay=DECAY,
         batch_size=BATCH,
         # The same batches with the same padding: sums in the same order.
-        packing="off",
+        engine="padded",
         **{"decay": "matrices", "warmup_steps": 0, **settings},
     )
     spec = RunSpec(recipe=recipe, weights="random", device="cpu", train=train)

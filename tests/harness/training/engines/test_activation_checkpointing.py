@@ -41,12 +41,13 @@ def outcome(trainer: Trainer) -> tuple[float, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize(
-    ("packing", "precision"), [("on", "float32"), ("on", "bfloat16"), ("off", "float32")]
+    ("engine", "precision"),
+    [("packed", "float32"), ("packed", "bfloat16"), ("padded", "float32")],
 )
 def test_loss_and_gradients_are_the_same_to_the_bit(
-    backbone: Backbone, packing: str, precision: str
+    backbone: Backbone, engine: str, precision: str
 ) -> None:
-    settings = {"packing": packing, "precision": precision}
+    settings = {"engine": engine, "precision": precision}
     kept_loss, kept = outcome(make_trainer(backbone, "off", **settings))
     loss, gradients = outcome(make_trainer(backbone, "on", **settings))
     assert loss == kept_loss

@@ -98,3 +98,27 @@ def test_a_frozen_head_that_is_filled_up_computes_the_same(
     found = chunked_cross_entropy(states, filled, *given, 19)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found, states)[0], gradient)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("trained", [False, True])
+def test_on_a_gpu_a_head_whose_rows_are_not_aligned_computes_the_same(
+    monkeypatch: pytest.MonkeyPatch, trained: bool
+) -> None:
+    torch.manual_seed(0)
+    vocabulary, width, tokens = 801, 64, 50
+    drawn = torch.randn(tokens, width), torch.randn(vocabulary, width)
+    labels = torch.randint(vocabulary, (tokens,), device="cuda")
+    results = []
+    for fills in (False, True):
+        monkeypatch.setattr(module, "_pads", lambda weight, fills=fills: fills)
+        states, weight = (x.to("cuda").requires_grad_() for x in drawn)
+        head = weight if trained else head_in(weight.detach(), torch.bfloat16)
+        assert len(head) == (832 if fills and not trained else vocabulary)
+        low = states.to(torch.bfloat16)
+        loss = chunked_cross_entropy(low, head, None, labels, vocabulary=vocabulary)
+        leaves = [states, weight] if trained else [states]
+        results.append([loss, *torch.autograd.grad(loss, leaves)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-3)
