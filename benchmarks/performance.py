@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from comparison import MOST
-from compiled_table import section
 
 from harness.records.atomic import write_text
 
 GROWTH = "growth.svg"
-COMPILED = "compiled_layers.json"
-STEP = "gpu/nvidia-h200/step.svg"
-"""The picture of a step, beside the folder of results."""
 ON_GPU = "training-cuda.json"
 _HEAD = """# Performance
 
@@ -74,17 +70,6 @@ have to go. Three changes gained nothing beyond noise: loss chunks of 24, 31 and
 16, masks from a table instead of unpacked bits, and masks drawn in two threads. Custom kernels for
 masks and for attention are the option that remains.
 """
-_STEP = """
-## One step on a GPU
-
-![What the processor and the GPU do during one step](../{picture})
-
-A step of 8 examples of different lengths, 2,342 tokens, on an NVIDIA H200, by torch.profiler. The
-trainer launches each kernel, and its GPU waits for the processor. The harness launches one CUDA
-graph. The profile has the total time of each kind of kernel: the kinds are drawn one after another,
-and not in the order in which kernels ran. `python scripts/step_timeline.py` draws the picture from
-`kernels.json` in the same folder.
-"""
 _DECODING = """
 ## Prediction
 
@@ -125,12 +110,7 @@ def page(folder: Path) -> str:
     if curves := training.get("curves"):
         steps = len(next(iter(curves["losses"].values())))
         parts += [_CURVES.format(steps=steps), *_curves(curves)]
-    parts.append(_LEFT)
-    if (folder / COMPILED).is_file():
-        parts.append(section(json.loads((folder / COMPILED).read_text("utf-8"))["cases"]))
-    parts += [_DECODING, *_decoding(decoding["cases"])]
-    if (folder.parent / STEP).is_file():
-        parts.append(_STEP.format(picture=(folder.parent / STEP).as_posix()))
+    parts += [_LEFT, _DECODING, *_decoding(decoding["cases"])]
     if (folder / ON_GPU).is_file():
         parts += _on_gpu(json.loads((folder / ON_GPU).read_text("utf-8")))
     if (folder / GROWTH).is_file():

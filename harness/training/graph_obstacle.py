@@ -46,7 +46,6 @@ def _obstacle(
         f"train.engine={settings.engine}": settings.engine not in ("auto", "graph"),
         "the device is not a GPU": run.device.type != "cuda",
         "the batches are padded": engine.name != "packed",
-        "gradients are accumulated over several batches": settings.accumulation > 1,
         f"the optimizer {settings.optimizer} computes on the CPU": settings.optimizer != "adamw",
         "activation checkpointing saves and restores the random generator": run.checkpointing,
         "the model drops layers at random": any(

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from torch import Tensor, nn
+
 from harness.model.recorder import Record
 from harness.training.engines.packed import PackedEngine
+from harness.training.engines.padded import Batch
 from harness.training.engines.shapes import BatchSize, choose_shapes
+from harness.training.objective import LossSum
+from harness.training.pass_graphs import PassGraphs
+from harness.training.recorded_pass import DeviceRates
 from harness.training.schedule import Step, prefetch
 from harness.training.step_graphs import StepGraphs
 from harness.training.trainer import Trainer
@@ -21,7 +27,27 @@ def record_steps(trainer: Trainer, record: Record) -> None:
     """
     assert isinstance(trainer.engine, PackedEngine)
     trainer.engine.keep_weights_in_place(trainer.model)
-    trainer.graphs = StepGraphs(trainer.take_whole, trainer.optimizer, trainer.device, record)
+    model, optimizer, device = trainer.model, trainer.optimizer, trainer.device
+    loss_sum = LossSum(model, trainer.objective)
+
+    def take_pass(batch: Batch, target_tokens: Tensor) -> Tensor:
+        loss: Tensor = loss_sum(batch) / target_tokens
+        loss.backward()
+        return loss.detach()
+
+    def update() -> None:
+        nn.utils.clip_grad_norm_(trainer.trained.values(), trainer.clip_norm)
+        optimizer.step()
+
+    def take_step(batch: Batch, target_tokens: Tensor) -> Tensor:
+        loss = take_pass(batch, target_tokens)
+        update()
+        optimizer.zero_grad()
+        return loss
+
+    rates = DeviceRates(optimizer, device)
+    passes = PassGraphs(take_pass, update, trainer.trained.values(), rates, device, record)
+    trainer.graphs = StepGraphs(take_step, passes, optimizer, rates, device, record)
 
 
 def plan_shapes(trainer: Trainer, sizes: Iterable[BatchSize], planned_steps: int) -> None:
@@ -48,8 +74,8 @@ def record_ahead(trainer: Trainer, steps: Iterable[Step]) -> None:
         return
     seen: set[object] = set()
     for step, batches in prefetch(steps, trainer.engine.collate):
-        shape = batches[0].shape
-        if shape not in seen:
-            seen.add(shape)
+        shapes = {batch.shape for batch in batches}
+        if not shapes <= seen:
+            seen |= shapes
             for _ in range(2):
                 trainer.step(batches, step.target_tokens)

@@ -3,7 +3,8 @@
 A step of eight examples has thousands of small kernels, and on a recent GPU the CPU takes longer
 to launch them than the GPU to run them. A CUDA graph records the kernels of a whole step (forward
 and backward pass, clipping, optimizer) with the addresses of all tensors, and launches them at
-once. It is recorded for each shape of batch when the shape occurs for the second time.
+once. It is recorded for each shape of batch when the shape occurs for the second time. Steps over
+several micro-batches have a graph for each pass, see ``pass_graphs``.
 
 All graphs share their memory: no two of them run at the same time, and what a graph leaves (its
 loss) is copied at once.
@@ -11,8 +12,7 @@ loss) is copied at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,9 +22,8 @@ from harness.errors import first_line
 from harness.model.recorder import Record, Recording
 from harness.training.engines.padded import Batch
 from harness.training.engines.shapes import BatchShape
-
-TakeStep = Callable[[Batch, Tensor], Tensor]
-"""Takes a whole step on a batch; the second argument holds the target tokens, as float32."""
+from harness.training.pass_graphs import PassGraphs
+from harness.training.recorded_pass import DeviceRates, RecordedPass, TakeBatch
 
 
 class StepGraphs:
@@ -32,7 +31,9 @@ class StepGraphs:
 
     Args:
         take: takes a whole step without waiting for the device, and returns its loss.
+        passes: records the parts of steps over several micro-batches.
         optimizer: AdamW, which the steps update the weights with.
+        rates: its learning rates.
         device: the device of the model.
         record: records a function.
 
@@ -42,50 +43,59 @@ class StepGraphs:
     """
 
     def __init__(
-        self, take: TakeStep, optimizer: Optimizer, device: torch.device, record: Record
+        self,
+        take: TakeBatch,
+        passes: PassGraphs,
+        optimizer: Optimizer,
+        rates: DeviceRates,
+        device: torch.device,
+        record: Record,
     ) -> None:
         self.obstacle: str | None = None
         self.replays = 0
         self._take = take
+        self._passes = passes
         self._optimizer = optimizer
+        self._rates = rates
         self._device = device
         self._record = record
         self._seen: set[BatchShape] = set()
-        self._steps: dict[BatchShape, _RecordedStep] = {}
+        self._steps: dict[BatchShape, RecordedPass] = {}
 
     @property
     def recorded(self) -> int:
-        """Number of recorded steps."""
-        return len(self._steps)
+        """Number of recorded steps and passes."""
+        return len(self._steps) + len(self._passes)
 
     def forget(self) -> None:
         """Discard all recorded steps, and the memory that they hold."""
         self._seen.clear()
         self._steps.clear()
+        self._passes.forget()
 
-    def step(self, batch: Batch, shape: BatchShape, target_tokens: int) -> Tensor | None:
-        """Take a step as a graph and return its loss; None if it must be taken in another way.
+    def step(self, batches: Sequence[Batch], target_tokens: int) -> Tensor | None:
+        """Take a step from recordings and return its loss; None if it must be taken otherwise.
 
-        The first step of each shape must be, because it loads kernels and allocates what stays.
+        The first pass of each shape must be, because it loads kernels and allocates what stays.
 
         Args:
-            batch: a batch on the CPU that is filled up to the shape.
-            shape: the shape of the batch.
+            batches: the micro-batches of the step on the CPU. Each must be filled up to a shape.
             target_tokens: see ``Trainer.backward``.
         """
-        if self.obstacle is not None:
+        shapes = {batch.shape for batch in batches}
+        if self.obstacle is not None or None in shapes:
             return None
-        recorded = self._steps.get(shape)
-        if recorded is None:
-            if shape not in self._seen:
-                self._seen.add(shape)
-                return None
-            recorded = self._new(batch)
-            if recorded is None:
-                return None
-            self._steps[shape] = recorded
+        known = {shape for shape in shapes if shape is not None}
+        if unseen := known - self._seen:
+            self._seen |= unseen
+            return None
+        if not self._make_ready(batches):
+            return None
         self.replays += 1
-        return recorded(batch, target_tokens)
+        if len(batches) > 1:
+            return self._passes.step(batches, target_tokens)
+        self._rates.refresh()
+        return self._steps[known.pop()](batches[0], target_tokens)
 
     def rehearse(self, function: Callable[[], None]) -> Recording:
         """Record a function as steps are recorded, and run it from the recording.
@@ -104,59 +114,22 @@ class StepGraphs:
         self.obstacle = reason
         self.forget()
 
-    def _new(self, batch: Batch) -> _RecordedStep | None:
+    def _make_ready(self, batches: Sequence[Batch]) -> bool:
+        """Record what a step lacks; return False if it cannot be recorded."""
         try:
-            return _RecordedStep(self._take, self._optimizer, self._device, self._record, batch)
+            if len(batches) > 1:
+                self._passes.record(batches)
+            elif (shape := batches[0].shape) is not None and shape not in self._steps:
+                self._steps[shape] = RecordedPass(
+                    self._at_device_rates, self._device, self._record, batches[0]
+                )
         except Exception as error:  # Kernels, drivers and libraries raise errors of any type.
             # A step that was not recorded did not run: the caller takes it.
             self.give_up(f"{type(error).__name__}: {first_line(error)}")
             self._optimizer.zero_grad()
-            return None
+            return False
+        return True
 
-
-class _RecordedStep:
-    """One recorded step, and the tensors that it reads and writes."""
-
-    def __init__(
-        self,
-        take: TakeStep,
-        optimizer: Optimizer,
-        device: torch.device,
-        record: Record,
-        batch: Batch,
-    ) -> None:
-        self._inputs = batch.to(device)
-        self._optimizer = optimizer
-        self._target_tokens = torch.ones((), device=device)
-        self._rates = [torch.zeros((), device=device) for _ in optimizer.param_groups]
-        self._losses: list[Tensor] = []
-
-        def step() -> None:
-            with _rates_on_device(optimizer, self._rates):
-                self._losses[:] = [take(self._inputs, self._target_tokens)]
-
-        self._recording = record(step)
-
-    def __call__(self, batch: Batch, target_tokens: int) -> Tensor:
-        """Take the step on another batch of its shape and return the loss."""
-        for name, tensor in batch.tensors.items():
-            self._inputs.tensors[name].copy_(tensor, non_blocking=True)
-        self._target_tokens.fill_(target_tokens)
-        for rate, group in zip(self._rates, self._optimizer.param_groups, strict=True):
-            rate.fill_(float(group["lr"]))
-        self._recording.replay()
-        (loss,) = self._losses
-        return loss.clone()
-
-
-@contextmanager
-def _rates_on_device(optimizer: Optimizer, rates: list[Tensor]) -> Iterator[None]:
-    """Let the optimizer read its learning rates from tensors in the context."""
-    before = [(group["lr"], group.get("capturable")) for group in optimizer.param_groups]
-    try:
-        for rate, group in zip(rates, optimizer.param_groups, strict=True):
-            group["lr"], group["capturable"] = rate, True
-        yield
-    finally:
-        for (rate_before, capturable), group in zip(before, optimizer.param_groups, strict=True):
-            group["lr"], group["capturable"] = rate_before, capturable
+    def _at_device_rates(self, batch: Batch, target_tokens: Tensor) -> Tensor:
+        with self._rates.in_use():
+            return self._take(batch, target_tokens)

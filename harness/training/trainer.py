@@ -137,21 +137,11 @@ class Trainer:
         self.update()
         return loss
 
-    def take_whole(self, batch: Batch, target_tokens: Tensor) -> Tensor:
-        """Take a step that a CUDA graph can record, on a batch on the device."""
-        loss: Tensor = self._loss(batch) / target_tokens
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.trained.values(), self.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss.detach()
-
     def _recorded_step(self, batches: Sequence[Batch], target_tokens: int) -> Tensor | None:
-        """Take a step as a CUDA graph and return its loss; None if it must be taken otherwise."""
-        if self.graphs is None or len(batches) != 1 or not self.model.training:
+        """Take a step as CUDA graphs and return its loss; None if it must be taken otherwise."""
+        if self.graphs is None or not self.model.training:
             return None
-        shape = batches[0].shape
-        return None if shape is None else self.graphs.step(batches[0], shape, target_tokens)
+        return self.graphs.step(batches, target_tokens)
 
     def update(self) -> None:
         """Clip the gradients, update the weights, call the compressors, and clear the gradients."""

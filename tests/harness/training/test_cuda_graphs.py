@@ -58,8 +58,9 @@ def new_trainer(
     return trainer
 
 
-def train(trainer: Trainer, evaluates: bool = False) -> list[float]:
-    steps = list(Schedule(examples(), 4, 1, seed=0).steps(0, STEPS))
+def train(trainer: Trainer, evaluates: bool = False, accumulation: int = 1) -> list[float]:
+    schedule = Schedule(examples(), 4 // accumulation, accumulation, seed=0)
+    steps = list(schedule.steps(0, STEPS))
     plan_shapes(trainer, step_sizes(steps), 40)
     losses = []
     for number, (step, batches) in enumerate(prefetch(steps, trainer.engine.collate)):
@@ -86,6 +87,17 @@ def test_replayed_steps_train_as_launched_ones(
     assert trainer.graphs.replays >= STEPS // 2
     assert trainer.engine_name == "packed, CUDA graphs"
     assert replayed == pytest.approx(launched, rel=close)
+
+
+@pytest.mark.parametrize("recipe", ["full", "lora_ff+lprun"])
+def test_accumulated_gradients_are_replayed(backbone: Backbone, recipe: str) -> None:
+    launched = train(new_trainer(backbone, recipe, "packed"), accumulation=2)
+    trainer = new_trainer(backbone, recipe, "graph")
+    replayed = train(trainer, evaluates=True, accumulation=2)
+    assert trainer.graphs is not None
+    assert trainer.graphs.obstacle is None
+    assert trainer.graphs.replays >= STEPS // 3
+    assert replayed == pytest.approx(launched, rel=1e-3)
 
 
 @pytest.mark.parametrize("recipe", ["full", "lora_ff+lprun"])

@@ -186,6 +186,7 @@ def test_a_mistake_in_the_gradient_of_an_adapter_shows_although_it_begins_at_zer
 
     def without_a(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, weight, bias, grad_a, *rest = plain(ctx, gradient)
+        assert grad_a is not None
         return grad_x, weight, bias, grad_a * 1.5, *rest
 
     monkeypatch.setattr(lora_linear._LoraLinear, "backward", staticmethod(without_a))
