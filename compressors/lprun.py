@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator, model_validator
 
-from harness import STACKS, Compressor, HarnessError, Options, Stage
+from harness import STACKS, Compressor, HarnessError, Options, Stack, Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness import Backbone, Context
 
+Selection = Literal["alternate", "importance", "angular", "loss"]
 Strategy = Literal["alternating", "top", "middle", "bottom", "every"]
 _STRATEGIES = ("alternating", "top", "middle", "bottom", "every")
 _LAYER_LIST = re.compile(r"\d+(-\d+)?(\.\d+(-\d+)?)*")
@@ -22,6 +23,16 @@ _LAYER_LIST = re.compile(r"\d+(-\d+)?(\.\d+(-\d+)?)*")
 class LayerPruningOptions(Options):
     """Options of ``lprun``."""
 
+    select: Selection = "alternate"
+    """Choice of the layers: alternate drops by position, as strategy says. The others look at
+    training examples: importance drops the layers that change their input least, angular a run of
+    consecutive layers, loss one after the other, always the layer that the loss misses least."""
+    encoder_keep: int | None = Field(None, ge=1)
+    """Number of encoder layers to keep, instead of drop."""
+    decoder_keep: int | None = Field(None, ge=1)
+    """Number of decoder layers to keep, instead of drop."""
+    examples: int = Field(64, ge=1, le=512)
+    """Number of training examples to look at."""
     strategy: Strategy = "alternating"
     """Layers to drop: alternating (the paper's pattern), top, middle, bottom, or every (the kept
     layers are evenly spaced)."""
@@ -46,6 +57,21 @@ class LayerPruningOptions(Options):
             f"write one of {', '.join(_STRATEGIES)}, all, or layers to keep such as 1-3.5.7"
         )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> LayerPruningOptions:
+        if self.select != "alternate" and self.strategy != "alternating":
+            raise ValueError(
+                f"strategy={self.strategy} chooses by position, and select={self.select} by "
+                "training examples; leave one out"
+            )
+        for stack in STACKS:
+            keep, choice = getattr(self, f"{stack}_keep"), getattr(self, stack)
+            if keep and (choice == "all" or (choice and is_layer_list(choice))):
+                raise ValueError(
+                    f"{stack}={choice} says which layers are kept; leave {stack}_keep out"
+                )
+        return self
+
 
 class LayerPruning(Compressor[LayerPruningOptions]):
     """Drops layers of the encoder and the decoder, and trains the rest."""
@@ -54,17 +80,54 @@ class LayerPruning(Compressor[LayerPruningOptions]):
     graph_safe: ClassVar[bool] = True
     Options = LayerPruningOptions
 
+    def __init__(self, name: str, options: LayerPruningOptions) -> None:
+        super().__init__(name, options)
+        if options.select != "alternate":
+            self.needs = frozenset({"data"})  # type: ignore[misc]
+
     def apply(
         self, model: PreTrainedModel, backbone: Backbone, context: Context
     ) -> PreTrainedModel:
         """Drop layers in place."""
+        kept = self.kept_layers(model, backbone, context)
         for stack in STACKS:
-            depth = len(backbone.layers(model, stack))
-            choice = getattr(self.options, stack) or self.options.strategy
-            backbone.keep_layers(model, stack, kept_layers(depth, choice, self.options.drop))
+            backbone.keep_layers(model, stack, kept[stack])
         if self.options.paper_compat:
             backbone.resize_to_tokenizer(model)
         return model
+
+    def kept_layers(
+        self, model: PreTrainedModel, backbone: Backbone, context: Context
+    ) -> dict[Stack, list[int]]:
+        """Return the layers of each stack to keep; of a skeleton as many, but the first ones."""
+        kept: dict[Stack, list[int]] = {}
+        drops: dict[Stack, int] = {}
+        for stack in STACKS:
+            depth = len(backbone.layers(model, stack))
+            keep: int | None = getattr(self.options, f"{stack}_keep")
+            if keep is not None and keep > depth:
+                raise HarnessError(
+                    f"lprun: cannot keep {keep} of {depth} layers of the {stack}.",
+                    f"Give a number from 1 to {depth}: {stack}_keep=N",
+                )
+            drop = self.options.drop if keep is None else depth - keep
+            choice: str | None = getattr(self.options, stack)
+            if keep == depth:
+                kept[stack] = list(range(1, depth + 1))
+            elif self.options.select == "alternate" or choice:
+                kept[stack] = kept_layers(depth, choice or self.options.strategy, drop)
+            else:
+                kept[stack] = kept_layers(depth, "top", drop)
+                drops[stack] = depth - len(kept[stack])
+        if drops and not context.skeleton and self.options.select != "alternate":
+            from compressors.layer_choice import layers_to_drop
+
+            batches = context.calibration(self.options.examples)
+            dropped = layers_to_drop(self.options.select, model, backbone, batches, drops)
+            for stack, numbers in dropped.items():
+                depth = len(backbone.layers(model, stack))
+                kept[stack] = [i for i in range(1, depth + 1) if i not in numbers]
+        return kept
 
 
 def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
@@ -88,9 +151,10 @@ def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
     if choice == "alternating":
         if drop is not None:
             raise HarnessError(
-                "lprun: the alternating pattern fixes the number of layers to drop, so drop= is "
-                "not allowed.",
-                "Leave drop out, or choose strategy=every, top, middle or bottom.",
+                "lprun: the alternating pattern fixes the number of layers to drop, so drop=, "
+                "encoder_keep= and decoder_keep= are not allowed.",
+                "Leave them out, or choose select=importance, angular or loss, or strategy=every, "
+                "top, middle or bottom.",
             )
         if len(alternating) == depth:
             raise HarnessError(
@@ -102,7 +166,7 @@ def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
     if not 0 < count < depth:
         raise HarnessError(
             f"lprun: cannot drop {count} of {depth} layers.",
-            f"Give a number from 1 to {depth - 1}: lprun:strategy={choice},drop=N",
+            f"Give a number from 1 to {depth - 1}: drop=N",
         )
     left = depth - count
     # every: evenly spaced, with the first and the last layer kept.

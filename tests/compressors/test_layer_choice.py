@@ -1,0 +1,190 @@
+"""Layers chosen by calibration examples, against computations without padding and hooks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from harness import STACKS, Backbone, HarnessError, Stack
+from harness.api.plugins import installed
+from harness.data.calibration import CalibrationData
+from harness.data.examples import Example
+from harness.model.composition import compose, count_parameters, kept_layers, layers
+from harness.spec.run_spec import RunSpec
+from harness.training.resolved_run import resolve_run
+from harness.training.run_context import run_context
+
+EXAMPLES = (
+    Example([5, 6, 7, 20, 21, 1], [8, 1]),
+    Example([9, 30, 1], [4, 3, 22, 40, 1]),
+    Example([41, 12, 13, 1], [17, 18, 1]),
+)
+DROPS: dict[Stack, int] = {"encoder": 2, "decoder": 1}
+
+
+def apply(model: Any, backbone: Backbone, text: str) -> Any:
+    """Apply a recipe with the examples as calibration data."""
+    recipe = installed().recipe(text)
+    run = resolve_run(RunSpec(weights="random", device="cpu"), backbone, recipe)
+    context = run_context(replace(run, calibration=CalibrationData(EXAMPLES)))
+    return compose(model, backbone, recipe, context)
+
+
+def chosen(make: Callable[[], Any], backbone: Backbone, text: str) -> dict[Stack, list[int]]:
+    model = make()
+    before = layers(model, backbone)
+    return dict(kept_layers(before, layers(apply(model, backbone, text), backbone)))
+
+
+def states(model: Any, example: Example) -> dict[Stack, list[torch.Tensor]]:
+    """Return the states between layers as transformers returns them, of one example."""
+    last: dict[str, torch.Tensor] = {}
+    for stack in STACKS:
+        norm = getattr(
+            model.get_encoder() if stack == "encoder" else model.get_decoder(),
+            "final_layer_norm",
+            None,
+        )
+        if norm is not None:
+            norm.register_forward_pre_hook(lambda _, x, stack=stack: last.update({stack: x[0]}))
+    with torch.no_grad():
+        output = model.eval()(
+            input_ids=torch.tensor([example.source]),
+            labels=torch.tensor([example.target]),
+            output_hidden_states=True,
+        )
+    between = {"encoder": output.encoder_hidden_states, "decoder": output.decoder_hidden_states}
+    # T5's last state is returned after the stack's norm.
+    return {
+        stack: [x[0] for x in (*between[stack][:-1], last.get(stack, between[stack][-1]))]
+        for stack in STACKS
+    }
+
+
+def mean(model: Any, stack: Stack, first: int, second: int, function: Callable[..., Any]) -> float:
+    values = []
+    for example in EXAMPLES:
+        own = states(model, example)[stack]
+        cosine = functional.cosine_similarity(own[first], own[second], dim=-1)
+        values += function(cosine).tolist()
+    return sum(values) / len(values)
+
+
+def test_importance_is_one_minus_the_mean_cosine(
+    shallow: Backbone, make_shallow: Callable[[], Any]
+) -> None:
+    model = make_shallow()
+    expected = {}
+    for stack, drop in DROPS.items():
+        depth = len(shallow.layers(model, stack))
+        score = {i: mean(model, stack, i - 1, i, lambda c: 1 - c) for i in range(1, depth + 1)}
+        expected[stack] = sorted(sorted(score, key=score.__getitem__)[drop:])
+    text = "lprun:select=importance,encoder_keep=1,decoder_keep=1,examples=3"
+    assert chosen(make_shallow, shallow, text) == expected
+
+
+def test_angular_drops_the_run_with_the_smallest_angle(
+    backbone: Backbone, make_model: Callable[[], Any]
+) -> None:
+    model = make_model()
+    expected = {}
+    for stack in STACKS:
+        depth = len(backbone.layers(model, stack))
+        angle = {
+            i: mean(model, stack, i, i + 3, lambda c: c.clamp(-1, 1).arccos() / torch.pi)
+            for i in range(depth - 2)
+        }
+        first = min(angle, key=angle.__getitem__)
+        expected[stack] = [i for i in range(1, depth + 1) if not first < i <= first + 3]
+    assert chosen(make_model, backbone, "lprun:select=angular,drop=3,examples=3") == expected
+
+
+def total_loss(model: Any) -> float:
+    total = 0.0
+    for example in EXAMPLES:
+        with torch.no_grad():
+            labels = torch.tensor([example.target])
+            logits = model.eval()(input_ids=torch.tensor([example.source]), labels=labels).logits
+        total += float(functional.cross_entropy(logits[0], labels[0], reduction="sum"))
+    return total
+
+
+def test_loss_drops_one_by_one_the_layer_that_is_missed_least(
+    shallow: Backbone, make_shallow: Callable[[], Any]
+) -> None:
+    kept = {
+        stack: list(range(1, len(shallow.layers(make_shallow(), stack)) + 1)) for stack in STACKS
+    }
+    left = dict(DROPS)
+    while any(left.values()):
+        losses = {}
+        for stack, number in itertools.chain(
+            *([(s, n) for n in kept[s]] for s in STACKS if left[s])
+        ):
+            model = make_shallow()
+            for other in STACKS:
+                numbers = [n for n in kept[other] if (other, n) != (stack, number)]
+                shallow.keep_layers(model, other, numbers)
+            losses[stack, number] = total_loss(model)
+        stack, number = min(losses, key=losses.__getitem__)
+        kept[stack].remove(number)
+        left[stack] -= 1
+    text = "lprun:select=loss,encoder_keep=1,decoder_keep=1,examples=3"
+    assert chosen(make_shallow, shallow, text) == kept
+
+
+def test_one_stack_by_data_and_one_by_position(
+    backbone: Backbone, make_model: Callable[[], Any]
+) -> None:
+    kept = chosen(make_model, backbone, "lprun:select=importance,encoder=all,decoder_keep=4")
+    assert kept["encoder"] == list(range(1, 9))
+    assert len(kept["decoder"]) == 4
+
+
+@pytest.mark.parametrize("select", ["importance", "angular", "loss"])
+def test_a_skeleton_has_as_many_parameters(
+    shallow: Backbone, make_shallow: Callable[[], Any], select: str
+) -> None:
+    text = f"lora_ff:r=2+lprun:select={select},encoder_keep=2,decoder_keep=1,examples=3"
+    model = apply(make_shallow(), shallow, text)
+    skeleton = compose(shallow.skeleton(), shallow, installed().recipe(text))
+    assert count_parameters(model) == count_parameters(skeleton)
+    assert not any(
+        p.requires_grad for n, p in model.named_parameters() if "lora" not in n and "bias" not in n
+    )
+
+
+def test_a_model_is_left_as_it_was(backbone: Backbone, make_model: Callable[[], Any]) -> None:
+    model = make_model().train()
+    pruned = apply(model, backbone, "lprun:select=loss,encoder_keep=7,decoder_keep=7,examples=3")
+    assert pruned.training
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in pruned.modules())
+    assert all(p.grad is None for p in pruned.parameters())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lprun:select=loss,strategy=top",
+        "lprun:select=loss,encoder=1-3,encoder_keep=3",
+        "lprun:encoder_keep=3",
+        "lprun:select=loss,encoder_keep=9",
+        "lprun:select=angular,drop=8",
+    ],
+)
+def test_what_contradicts_itself_is_an_error(
+    backbone: Backbone, make_model: Callable[[], Any], text: str
+) -> None:
+    with pytest.raises(HarnessError, match="lprun"):
+        apply(make_model(), backbone, text)
+
+
+def test_the_default_is_written_as_before() -> None:
+    assert str(installed().recipe("lprun:select=alternate")) == "lprun"
+    assert not installed().recipe("lprun").needs
