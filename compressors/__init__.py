@@ -14,5 +14,10 @@ def register_compressors(register: Register) -> None:
     register(
         "distill", "compressors.distill:Distill", "imitate a teacher: the original, a run, a model"
     )
+    register(
+        "prune_ffn",
+        "compressors.prune_ffn:NeuronPruning",
+        "drop neurons of feed-forward layers, then train the rest",
+    )
     for name, method in METHODS.items():
         register(name, method.target, method.summary)

@@ -50,6 +50,7 @@ class Bart(Pretrained):
         "encoder": ("encoder_layers", "num_hidden_layers"),
         "decoder": ("decoder_layers",),
     }
+    width_fields = {"encoder": "encoder_ffn_dim", "decoder": "decoder_ffn_dim"}  # noqa: RUF012
 
     def longest_sequence(self) -> int:
         """Return the number of learned positions."""

@@ -58,6 +58,8 @@ class T5(Pretrained):
         # take the encoder's depth, which is too little if pruning left the decoder deeper.
         "decoder": ("num_decoder_layers", "decoder_layers"),
     }
+    # Both stacks have one width.
+    width_fields = {"encoder": "d_ff", "decoder": "d_ff"}  # noqa: RUF012
 
     def mend(self, model: PreTrainedModel, weights: Weights) -> PreTrainedModel:
         """Give T5 v1.1 and Flan-T5 a separate LM head.

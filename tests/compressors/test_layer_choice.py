@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,30 +12,16 @@ from torch.nn import functional
 
 from harness import STACKS, Backbone, HarnessError, Stack
 from harness.api.plugins import installed
-from harness.data.calibration import CalibrationData
 from harness.data.examples import Example
 from harness.model.composition import compose, count_parameters, kept_layers, layers
-from harness.spec.run_spec import RunSpec
-from harness.training.resolved_run import resolve_run
-from harness.training.run_context import run_context
 
-EXAMPLES = (
-    Example([5, 6, 7, 20, 21, 1], [8, 1]),
-    Example([9, 30, 1], [4, 3, 22, 40, 1]),
-    Example([41, 12, 13, 1], [17, 18, 1]),
-)
+Apply = Callable[[Any, Backbone, str], Any]
 DROPS: dict[Stack, int] = {"encoder": 2, "decoder": 1}
 
 
-def apply(model: Any, backbone: Backbone, text: str) -> Any:
-    """Apply a recipe with the examples as calibration data."""
-    recipe = installed().recipe(text)
-    run = resolve_run(RunSpec(weights="random", device="cpu"), backbone, recipe)
-    context = run_context(replace(run, calibration=CalibrationData(EXAMPLES)))
-    return compose(model, backbone, recipe, context)
-
-
-def chosen(make: Callable[[], Any], backbone: Backbone, text: str) -> dict[Stack, list[int]]:
+def chosen(
+    apply: Apply, make: Callable[[], Any], backbone: Backbone, text: str
+) -> dict[Stack, list[int]]:
     model = make()
     before = layers(model, backbone)
     return dict(kept_layers(before, layers(apply(model, backbone, text), backbone)))
@@ -67,9 +52,16 @@ def states(model: Any, example: Example) -> dict[Stack, list[torch.Tensor]]:
     }
 
 
-def mean(model: Any, stack: Stack, first: int, second: int, function: Callable[..., Any]) -> float:
+def mean(
+    model: Any,
+    examples: Sequence[Example],
+    stack: Stack,
+    first: int,
+    second: int,
+    function: Callable[..., Any],
+) -> float:
     values = []
-    for example in EXAMPLES:
+    for example in examples:
         own = states(model, example)[stack]
         cosine = functional.cosine_similarity(own[first], own[second], dim=-1)
         values += function(cosine).tolist()
@@ -77,37 +69,39 @@ def mean(model: Any, stack: Stack, first: int, second: int, function: Callable[.
 
 
 def test_importance_is_one_minus_the_mean_cosine(
-    shallow: Backbone, make_shallow: Callable[[], Any]
+    apply: Apply, examples: tuple[Example, ...], shallow: Backbone, make_shallow: Callable[[], Any]
 ) -> None:
     model = make_shallow()
     expected = {}
     for stack, drop in DROPS.items():
         depth = len(shallow.layers(model, stack))
-        score = {i: mean(model, stack, i - 1, i, lambda c: 1 - c) for i in range(1, depth + 1)}
+        score = {
+            i: mean(model, examples, stack, i - 1, i, lambda c: 1 - c) for i in range(1, depth + 1)
+        }
         expected[stack] = sorted(sorted(score, key=score.__getitem__)[drop:])
     text = "lprun:select=importance,encoder_keep=1,decoder_keep=1,examples=3"
-    assert chosen(make_shallow, shallow, text) == expected
+    assert chosen(apply, make_shallow, shallow, text) == expected
 
 
 def test_angular_drops_the_run_with_the_smallest_angle(
-    backbone: Backbone, make_model: Callable[[], Any]
+    apply: Apply, examples: tuple[Example, ...], backbone: Backbone, make_model: Callable[[], Any]
 ) -> None:
     model = make_model()
     expected = {}
     for stack in STACKS:
         depth = len(backbone.layers(model, stack))
         angle = {
-            i: mean(model, stack, i, i + 3, lambda c: c.clamp(-1, 1).arccos() / torch.pi)
+            i: mean(model, examples, stack, i, i + 3, lambda c: c.clamp(-1, 1).arccos() / torch.pi)
             for i in range(depth - 2)
         }
         first = min(angle, key=angle.__getitem__)
         expected[stack] = [i for i in range(1, depth + 1) if not first < i <= first + 3]
-    assert chosen(make_model, backbone, "lprun:select=angular,drop=3,examples=3") == expected
+    assert chosen(apply, make_model, backbone, "lprun:select=angular,drop=3,examples=3") == expected
 
 
-def total_loss(model: Any) -> float:
+def total_loss(model: Any, examples: Sequence[Example]) -> float:
     total = 0.0
-    for example in EXAMPLES:
+    for example in examples:
         with torch.no_grad():
             labels = torch.tensor([example.target])
             logits = model.eval()(input_ids=torch.tensor([example.source]), labels=labels).logits
@@ -116,7 +110,7 @@ def total_loss(model: Any) -> float:
 
 
 def test_loss_drops_one_by_one_the_layer_that_is_missed_least(
-    shallow: Backbone, make_shallow: Callable[[], Any]
+    apply: Apply, examples: tuple[Example, ...], shallow: Backbone, make_shallow: Callable[[], Any]
 ) -> None:
     kept = {
         stack: list(range(1, len(shallow.layers(make_shallow(), stack)) + 1)) for stack in STACKS
@@ -131,25 +125,25 @@ def test_loss_drops_one_by_one_the_layer_that_is_missed_least(
             for other in STACKS:
                 numbers = [n for n in kept[other] if (other, n) != (stack, number)]
                 shallow.keep_layers(model, other, numbers)
-            losses[stack, number] = total_loss(model)
+            losses[stack, number] = total_loss(model, examples)
         stack, number = min(losses, key=losses.__getitem__)
         kept[stack].remove(number)
         left[stack] -= 1
     text = "lprun:select=loss,encoder_keep=1,decoder_keep=1,examples=3"
-    assert chosen(make_shallow, shallow, text) == kept
+    assert chosen(apply, make_shallow, shallow, text) == kept
 
 
 def test_one_stack_by_data_and_one_by_position(
-    backbone: Backbone, make_model: Callable[[], Any]
+    apply: Apply, backbone: Backbone, make_model: Callable[[], Any]
 ) -> None:
-    kept = chosen(make_model, backbone, "lprun:select=importance,encoder=all,decoder_keep=4")
+    kept = chosen(apply, make_model, backbone, "lprun:select=importance,encoder=all,decoder_keep=4")
     assert kept["encoder"] == list(range(1, 9))
     assert len(kept["decoder"]) == 4
 
 
 @pytest.mark.parametrize("select", ["importance", "angular", "loss"])
 def test_a_skeleton_has_as_many_parameters(
-    shallow: Backbone, make_shallow: Callable[[], Any], select: str
+    apply: Apply, shallow: Backbone, make_shallow: Callable[[], Any], select: str
 ) -> None:
     text = f"lora_ff:r=2+lprun:select={select},encoder_keep=2,decoder_keep=1,examples=3"
     model = apply(make_shallow(), shallow, text)
@@ -160,7 +154,9 @@ def test_a_skeleton_has_as_many_parameters(
     )
 
 
-def test_a_model_is_left_as_it_was(backbone: Backbone, make_model: Callable[[], Any]) -> None:
+def test_a_model_is_left_as_it_was(
+    apply: Apply, backbone: Backbone, make_model: Callable[[], Any]
+) -> None:
     model = make_model().train()
     pruned = apply(model, backbone, "lprun:select=loss,encoder_keep=7,decoder_keep=7,examples=3")
     assert pruned.training
@@ -179,7 +175,7 @@ def test_a_model_is_left_as_it_was(backbone: Backbone, make_model: Callable[[], 
     ],
 )
 def test_what_contradicts_itself_is_an_error(
-    backbone: Backbone, make_model: Callable[[], Any], text: str
+    apply: Apply, backbone: Backbone, make_model: Callable[[], Any], text: str
 ) -> None:
     with pytest.raises(HarnessError, match="lprun"):
         apply(make_model(), backbone, text)
