@@ -134,7 +134,7 @@ def by_layer(
 
 @dataclass(frozen=True)
 class Inputs:
-    """What enters a linear layer in a batch, without padding.
+    """Inputs of a linear layer in a batch, without padding.
 
     Attributes:
         values: shape (tokens, inputs).
