@@ -2,43 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeGuard
 
 import torch
-from peft.tuners.lora import LoraLayer
+from peft.tuners.ln_tuning.layer import LNTuningLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[None]:
-    """Add the active LoRA updates to the weights; afterwards restore the weights bit for bit.
+    """Fold the updates of PEFT's layers into the weights; afterwards restore them bit for bit.
 
     PEFT's ``unmerge`` subtracts the update, which leaves rounding errors in frozen weights. Here
-    the update is added to a float32 copy of the adapted weights, and the original parameters are
-    put back. Layers with quantized weights stay unmerged, since merging would round their update.
+    the update goes into a float32 copy of the adapted weights, and the original parameters are put
+    back. These layers stay unmerged: quantized ones, since merging would round their update; those
+    of a method that PEFT cannot merge; and norms, whose trained copy takes their place anyway.
     """
-    layers = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, LoraLayer)
-        and not layer.merged
-        and not layer.disable_adapters
-        and layer.get_base_layer().weight.is_floating_point()
-    ]
+    layers = [layer for layer in model.modules() if _can_merge(layer)]
     originals = [dict(layer.get_base_layer().named_parameters(recurse=False)) for layer in layers]
     try:
         for layer, parameters in zip(layers, originals, strict=True):
             for name, parameter in parameters.items():
                 copy = parameter.detach().to(torch.float32, copy=True)
                 setattr(layer.get_base_layer(), name, nn.Parameter(copy, requires_grad=False))
-            layer.merge()
+            if not _merge(layer):
+                _put_back(layer, parameters)
         yield
     finally:
         for layer, parameters in zip(layers, originals, strict=True):
-            layer.merged_adapters.clear()
-            for name, parameter in parameters.items():
-                setattr(layer.get_base_layer(), name, parameter)
+            _put_back(layer, parameters)
+
+
+def _can_merge(layer: nn.Module) -> TypeGuard[Any]:
+    return (
+        isinstance(layer, BaseTunerLayer)
+        and not isinstance(layer, LNTuningLayer)
+        and not layer.merged
+        and not layer.disable_adapters
+        and layer.get_base_layer().weight.is_floating_point()
+    )
+
+
+@torch.no_grad()
+def _merge(layer: Any) -> bool:
+    """Merge the update of a layer; return whether PEFT can."""
+    own = [parameter for name, parameter in layer.named_parameters() if "base_layer" not in name]
+    before = [parameter.clone() for parameter in own]
+    training = layer.training
+    layer.eval()  # In training some methods drop parts of the update at random.
+    try:
+        layer.merge()
+    except (NotImplementedError, ValueError):
+        return False
+    finally:
+        layer.train(training)
+    # Constrained OFT projects its parameters while it computes the update.
+    for parameter, value in zip(own, before, strict=True):
+        parameter.copy_(value)
+    return True
+
+
+def _put_back(layer: Any, parameters: Mapping[str, nn.Parameter]) -> None:
+    layer.merged_adapters.clear()
+    for name, parameter in parameters.items():
+        setattr(layer.get_base_layer(), name, parameter)
 
 
 @contextmanager
