@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compressors.adapter import Adapter, others
@@ -46,6 +47,8 @@ class Injected(Adapter):
             if isinstance(self.options, TargetOptions)
             else norms_of(model)
         )
+        if (option := self.kind.divides_inputs) is not None:
+            _require_divisor(self.name, option, getattr(self.options, option), targets)
         config = self.config(model, targets, backbone, context)
         inject(
             model,
@@ -120,6 +123,7 @@ def inject(
         if stand_in:
             stack.enter_context(zero_weights(targets))
         stack.enter_context(torch.device("meta" if skeleton and not stand_in else "cpu"))
+        stack.enter_context(_without_compiler())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         try:
@@ -130,6 +134,20 @@ def inject(
             move_adapters_to_meta(model)
     replace_updates(model)
     skip_checks(model)
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Keep BOFT from compiling an extension for CUDA, which one factor does not need."""
+    from peft.tuners.boft import layer
+
+    module: Any = layer
+    before = module._FBD_CUDA
+    module._FBD_CUDA = False
+    try:
+        yield
+    finally:
+        module._FBD_CUDA = before
 
 
 def merge(model: PreTrainedModel, name: str) -> PreTrainedModel:
@@ -158,6 +176,22 @@ def merge(model: PreTrainedModel, name: str) -> PreTrainedModel:
             parent, _, child = path.rpartition(".")
             setattr(model.get_submodule(parent), child, module.get_base_layer())
     return model
+
+
+def _require_divisor(name: str, option: str, value: int, targets: Mapping[str, nn.Module]) -> None:
+    """Raise an error if a number does not divide the inputs of all layers."""
+    inputs = sorted({int(module.in_features) for module in targets.values()})  # type: ignore[arg-type]
+    if not any(size % value for size in inputs):
+        return
+    common = math.gcd(*inputs)
+    sizes = [str(size) for size in range(2, common + 1) if common % size == 0]
+    raise HarnessError(
+        f"{name}: {option}={value} does not divide the inputs of the layers: "
+        f"{', '.join(map(str, inputs))}.",
+        f"Sizes that do: {', '.join(sizes)}. For example {name}:{option}={sizes[-1]}"
+        if sizes
+        else f"No size divides all of them; choose other layers: {name}:targets=ffn.in",
+    )
 
 
 def _first_line(error: Exception) -> str:

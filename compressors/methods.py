@@ -20,7 +20,6 @@ class Method:
         rate: documented peak learning rate; None takes ``train.default_adapter_learning_rate``, and
             "full" the rate of full fine-tuning.
         source: origin of the learning rate.
-        merges: whether its updates can be merged into the backbone's own weights.
         take: when to take it.
     """
 
@@ -29,7 +28,6 @@ class Method:
     trains: str
     rate: float | Literal["full"] | None
     source: str
-    merges: bool
     take: str
 
 
@@ -40,7 +38,6 @@ METHODS: dict[str, Method] = {
         "two thin matrices for each query and value projection",
         None,
         "Zhu et al. 2023: 1e-4",
-        True,
         "to compare with Zhu et al. 2023",
     ),
     "lora_ff": Method(
@@ -49,7 +46,6 @@ METHODS: dict[str, Method] = {
         "two thin matrices for each feed-forward projection",
         None,
         "Zhu et al. 2023: 1e-4",
-        True,
         "first: most tools read it, and its products are fused here",
     ),
     "lora": Method(
@@ -58,7 +54,6 @@ METHODS: dict[str, Method] = {
         "two thin matrices for each layer; DoRA also the length of each output's weights",
         1e-4,
         _COMPARISON,
-        True,
         "to try a variant of LoRA, or other layers",
     ),
     "adalora": Method(
@@ -67,7 +62,6 @@ METHODS: dict[str, Method] = {
         "two thin matrices and a diagonal for each layer",
         1e-4,
         _COMPARISON,
-        True,
         "with a long training and a small budget of ranks; it trains in one process",
     ),
     "ia3": Method(
@@ -76,7 +70,6 @@ METHODS: dict[str, Method] = {
         "a vector for each layer",
         3e-3,
         "Liu et al. 2022, of T0",
-        True,
         "if adapters must be tiny",
     ),
     "vera": Method(
@@ -85,7 +78,6 @@ METHODS: dict[str, Method] = {
         "two vectors for each layer",
         1e-3,
         _COMPARISON,
-        True,
         "if adapters must be tiny",
     ),
     "vblora": Method(
@@ -94,7 +86,6 @@ METHODS: dict[str, Method] = {
         "one bank of vectors, and weights of the mixtures for each layer",
         5e-4,
         _COMPARISON,
-        True,
         "if adapters must be tiny",
     ),
     "loha": Method(
@@ -103,7 +94,6 @@ METHODS: dict[str, Method] = {
         "four thin matrices for each layer",
         1e-4,
         _COMPARISON,
-        True,
         "if an update needs a higher rank than LoRA's at equal size",
     ),
     "lokr": Method(
@@ -112,7 +102,6 @@ METHODS: dict[str, Method] = {
         "two small factors for each layer",
         3e-3,
         _COMPARISON,
-        True,
         "if adapters must be small",
     ),
     "oft": Method(
@@ -121,17 +110,15 @@ METHODS: dict[str, Method] = {
         "skew-symmetric blocks for each layer",
         1e-4,
         _COMPARISON,
-        True,
         "if the weights' angles should stay",
     ),
     "boft": Method(
         f"{_INJECTED}:boft",
-        "BOFT: rotate inputs by a product of sparse orthogonal matrices",
-        "butterfly factors and a scale of the outputs for each layer",
+        "BOFT with one factor: rotate blocks of the inputs, and scale the outputs",
+        "orthogonal blocks and a scale of the outputs for each layer",
         1e-4,
         _COMPARISON,
-        True,
-        "as oft, with fewer weights; it is slow",
+        "as oft, with smaller blocks; it is slow",
     ),
     "hra": Method(
         f"{_INJECTED}:hra",
@@ -139,7 +126,6 @@ METHODS: dict[str, Method] = {
         "one vector for each reflection of each layer",
         1e-4,
         "none is documented for text; that of oft",
-        True,
         "as oft, with fewer weights",
     ),
     "fourierft": Method(
@@ -148,7 +134,6 @@ METHODS: dict[str, Method] = {
         "coefficients for each layer",
         1e-4,
         _COMPARISON,
-        True,
         "if adapters must be tiny; it is slow",
     ),
     "waveft": Method(
@@ -157,7 +142,6 @@ METHODS: dict[str, Method] = {
         "coefficients for each layer",
         1e-4,
         _COMPARISON,
-        True,
         "if adapters must be tiny; it is slow",
     ),
     "miss": Method(
@@ -166,7 +150,6 @@ METHODS: dict[str, Method] = {
         "one thin matrix for each layer",
         1e-4,
         _COMPARISON,
-        True,
         "for half of LoRA's weights at equal rank",
     ),
     "randlora": Method(
@@ -175,7 +158,6 @@ METHODS: dict[str, Method] = {
         "two small matrices of scales for each layer",
         1e-4,
         _COMPARISON,
-        True,
         "if low rank is too little",
     ),
     "shira": Method(
@@ -184,7 +166,6 @@ METHODS: dict[str, Method] = {
         "some weights of each layer",
         3e-4,
         _COMPARISON,
-        True,
         "if several adapters are to be added to each other",
     ),
     "c3a": Method(
@@ -193,7 +174,6 @@ METHODS: dict[str, Method] = {
         "circulant blocks for each layer",
         3e-1,
         _COMPARISON,
-        True,
         "if an update needs full rank with few weights",
     ),
     "road": Method(
@@ -202,7 +182,6 @@ METHODS: dict[str, Method] = {
         "an angle and a length for each pair of outputs",
         1e-3,
         _COMPARISON,
-        True,
         "if adapters must be tiny",
     ),
     "delora": Method(
@@ -211,7 +190,6 @@ METHODS: dict[str, Method] = {
         "two thin matrices and a bound for each layer",
         1e-3,
         _COMPARISON,
-        True,
         "if training must bear high learning rates",
     ),
     "gralora": Method(
@@ -220,7 +198,6 @@ METHODS: dict[str, Method] = {
         "two thin matrices for each block of each layer",
         2e-4,
         _COMPARISON,
-        True,
         "if LoRA's quality no longer rises with its rank",
     ),
     "ln_tuning": Method(
@@ -229,7 +206,6 @@ METHODS: dict[str, Method] = {
         "scales (and shifts) of all norms",
         1e-4,
         _COMPARISON,
-        True,
         "as the smallest baseline",
     ),
     "prompt": Method(
@@ -238,7 +214,6 @@ METHODS: dict[str, Method] = {
         "one vector for each virtual token",
         3e-1,
         "Lester et al. 2021, of T5, with Adafactor",
-        False,
         "to have one frozen model with many tasks in one batch",
     ),
     "ptuning": Method(
@@ -247,8 +222,15 @@ METHODS: dict[str, Method] = {
         "one vector for each virtual token, and the network",
         1e-4,
         _COMPARISON,
-        False,
         "as prompt, if that does not learn",
+    ),
+    "prefix": Method(
+        "compressors.prefix:Prefix",
+        "prefix tuning: trained keys and values in front of each target",
+        "a key and a value for each virtual token of each decoder layer",
+        1e-3,
+        _COMPARISON,
+        "as prompt, with more weights; the decoder sees it directly",
     ),
     "bitfit": Method(
         "compressors.partial:BitFit",
@@ -256,7 +238,6 @@ METHODS: dict[str, Method] = {
         "all biases, and scales of all norms",
         1e-3,
         "the code of Ben Zaken et al. 2022, for BERT",
-        True,
         "as a small baseline without new weights",
     ),
     "houlsby": Method(
@@ -265,7 +246,6 @@ METHODS: dict[str, Method] = {
         "a small network after each sub-layer",
         3e-4,
         "Houlsby et al. 2019, the middle of their three",
-        False,
         "to compare with the first adapters; decoding stays slower",
     ),
     "pfeiffer": Method(
@@ -274,7 +254,6 @@ METHODS: dict[str, Method] = {
         "a small network after each feed-forward layer",
         1e-4,
         "Pfeiffer et al. 2021",
-        False,
         "as houlsby, with fewer weights",
     ),
     "freeze": Method(
@@ -283,7 +262,6 @@ METHODS: dict[str, Method] = {
         "the layers themselves",
         "full",
         "that of full fine-tuning",
-        True,
         "as the simplest baseline",
     ),
     "peft": Method(
@@ -292,7 +270,6 @@ METHODS: dict[str, Method] = {
         "as PEFT documents it",
         1e-4,
         "none; that of lora",
-        True,
         "to try a method without a name here",
     ),
 }

@@ -66,8 +66,6 @@ class BoftOptions(TargetOptions):
 
     block: int = Field(4, ge=2)
     """Size of the orthogonal blocks; it must divide the layer's inputs."""
-    factors: int = Field(1, ge=1)
-    """Number of butterfly factors."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Probability of replacing a block by the identity in a training step."""
 
@@ -197,6 +195,7 @@ class Kind:
         seed: field of the configuration that takes the run's seed.
         needs_values: whether it cannot be applied to layers on the meta device.
         graph_safe: see ``Compressor``.
+        divides_inputs: option that must divide the inputs of every layer.
     """
 
     config: str
@@ -206,6 +205,7 @@ class Kind:
     seed: str | None = None
     needs_values: bool = False
     graph_safe: bool = False
+    divides_inputs: str | None = None
 
 
 def _dropout(name: str) -> tuple[tuple[str, str], ...]:
@@ -220,16 +220,13 @@ KINDS = {
     # Their module_dropout draws on the host, which a recorded step would not repeat.
     "loha": Kind("LoHaConfig", LycorisOptions),
     "lokr": Kind("LoKrConfig", LokrOptions, (("factor", "decompose_factor"),)),
-    "oft": Kind("OFTConfig", OftOptions, (("block", "oft_block_size"),)),
+    "oft": Kind("OFTConfig", OftOptions, (("block", "oft_block_size"),), divides_inputs="block"),
     "boft": Kind(
         "BOFTConfig",
         BoftOptions,
-        (
-            ("block", "boft_block_size"),
-            ("factors", "boft_n_butterfly_factor"),
-            *_dropout("boft"),
-        ),
+        (("block", "boft_block_size"), *_dropout("boft")),
         needs_values=True,
+        divides_inputs="block",
     ),
     "fourierft": Kind(
         "FourierFTConfig", FourierOptions, (("n", "n_frequency"),), seed="random_loc_seed"

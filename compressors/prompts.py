@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -103,13 +103,15 @@ class Prompt(VirtualTokens):
     conflicts: ClassVar[frozenset[str]] = others("prompt")
 
     def vectors(self, width: int, words: Tensor | None) -> nn.Module:
-        """Return an embedding."""
-        import torch
+        """Return PEFT's embedding."""
+        from peft import PromptEmbedding
 
-        embedding = torch.nn.Embedding(self.options.tokens, width)
+        config = self.config(width)
+        config.token_dim = width
+        embedding: Any = PromptEmbedding(config, None)
         if words is not None and self.options.init == "vocabulary":
-            embedding.weight.data.copy_(words)
-        return embedding
+            embedding.embedding.weight.data.copy_(words)
+        return cast("nn.Module", embedding)
 
     def config(self, width: int) -> PeftConfig:
         """Return PEFT's configuration."""
@@ -130,14 +132,11 @@ class Ptuning(VirtualTokens):
 
     def vectors(self, width: int, words: Tensor | None) -> nn.Module:
         """Return PEFT's network."""
-        import torch
         from peft import PromptEncoder
 
         config = self.config(width)
         config.token_dim = width
-        network: Any = PromptEncoder(config)
-        assert isinstance(network, torch.nn.Module)
-        return network
+        return cast("nn.Module", PromptEncoder(config))
 
     def config(self, width: int) -> PeftConfig:
         """Return PEFT's configuration."""
@@ -192,18 +191,18 @@ def _insert(
     numbers = torch.arange(count, device=states.device)[None]
     tokens = vectors(numbers).to(states.dtype).expand(len(states), -1, -1)
     given["inputs_embeds"] = torch.cat([tokens, states], 1)
-    given["attention_mask"] = _longer(given.get("attention_mask"), count)
+    given["attention_mask"] = longer_mask(given.get("attention_mask"), count)
     return args[1:], given
 
 
 def _show(
     count: int, decoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    mask = _longer(kwargs.get("encoder_attention_mask"), count)
+    mask = longer_mask(kwargs.get("encoder_attention_mask"), count)
     return args, {**kwargs, "encoder_attention_mask": mask}
 
 
-def _longer(mask: Tensor | None, count: int) -> Tensor | None:
+def longer_mask(mask: Tensor | None, count: int) -> Tensor | None:
     """Return a mask that also shows tokens in front; a mask of four dimensions is added."""
     import torch
 

@@ -57,6 +57,8 @@ class Compressor(ABC, Generic[OptionsT]):
         graph_safe: whether a training step may be recorded as a CUDA graph with it: it adds only
             operations on the device, the same in every step, without Python code that must rerun.
         packs: whether sequences may be packed; false if it adds positions to each sequence.
+        shares_beams: whether beam search may let the beams of an example share a cache; false if it
+            writes to the decoder's cache.
         learning_rate: documented peak learning rate, unless ``train.adapter_learning_rate`` is set.
             "full" is that of full fine-tuning; None is ``train.default_adapter_learning_rate``.
     """
@@ -68,6 +70,7 @@ class Compressor(ABC, Generic[OptionsT]):
     teacher: Teacher = Teacher()
     graph_safe: ClassVar[bool] = False
     packs: ClassVar[bool] = True
+    shares_beams: ClassVar[bool] = True
     learning_rate: float | Literal["full"] | None = None
 
     def __init__(self, name: str, options: OptionsT) -> None:
@@ -107,7 +110,8 @@ class Compressor(ABC, Generic[OptionsT]):
     def peft_config(self, model: PreTrainedModel) -> PeftConfig | None:
         """Return the configuration of its adapter for PEFT; None if it has no such adapter.
 
-        The default finds an adapter that PEFT injected under the compressor's name.
+        The default finds an adapter that PEFT injected under the compressor's name. With a
+        configuration of prompt learning, the model's module of that name is PEFT's prompt encoder.
         """
         config: PeftConfig | None = (getattr(model, "peft_config", None) or {}).get(self.name)
         return config

@@ -78,6 +78,11 @@ class Recipe:
         """All that the losses of its compressors need beside logits."""
         return frozenset(need for compressor in self.compressors for need in compressor.needs)
 
+    @property
+    def shares_beams(self) -> bool:
+        """Return whether the beams of an example may share a cache."""
+        return all(compressor.shares_beams for compressor in self.compressors)
+
 
 def parse(text: str, registry: Registry) -> Recipe:
     """Read a recipe; the order of its parts has no effect.

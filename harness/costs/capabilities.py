@@ -40,7 +40,7 @@ def find_capabilities(backbone: Backbone, recipe: Recipe, seed: int = 0) -> Capa
     gone = original.keys() - {id(parameter) for parameter in model.parameters()}
     obstacle = packing_obstacle(model, backbone) or recipe_obstacle(recipe)
     formats = ["peft" for c in recipe.compressors if c.peft_config(model) is not None]
-    shares = backbone.shared_beams and type(model) is kind
+    shares = backbone.shared_beams and recipe.shares_beams and type(model) is kind
     obstacles = {"packs": obstacle} if obstacle else {}
     # Last, because merging changes the model.
     merges, why = _merges(model, recipe, plain, weights)

@@ -122,7 +122,7 @@ def load_text_model(
         parts.tokenizer,
         usage,
         dtype=dtype,
-        shared_beams=parts.backbone.shared_beams,
+        shared_beams=parts.backbone.shared_beams and all(c.shares_beams for c in parts.compressors),
         adapters=tuple(adapters or ()),
     )
 

@@ -108,7 +108,7 @@ class _DecodingService(Service):
         sizes = Sizes(count_parameters(model).total_bytes, trained)
         store_weights_in(model, run.dtype)
         self.end = frozenset(SpecialTokens.of(model).end)
-        self._context = searching_ids(model, shared_beams=backbone.shared_beams, dtype=run.dtype)
+        self._context = searching_ids(model, shared_beams=run.shared_beams, dtype=run.dtype)
         self.search = self._context.__enter__()
         if run.device.type == "cuda":
             self._record_ahead()

@@ -157,7 +157,7 @@ class _TrainingService(Service):
         recipe = plugins.recipe(spec.recipe)
         # The cost of a step does not depend on the weights' values.
         run = replace(resolve_run(spec, self.backbone, recipe), calibration=calibration)
-        self.device = run.device
+        self.device, self.shared_beams = run.device, run.shared_beams
         trainer = load_trainer(run, drawn_on_device=True)
         check_engine(trainer, spec.train, steps[0])
         trainer.model.train()
@@ -237,7 +237,7 @@ class _TrainingService(Service):
         from harness.evaluation.decoding import generate
 
         tokenizer = self.backbone.tokenizer()
-        shared, dtype = self.backbone.shared_beams, self.trainer.dtype
+        shared, dtype = self.shared_beams, self.trainer.dtype
         self._wait()
         began = clock.seconds()
         with self.trainer.unpatched() as model:

@@ -44,9 +44,7 @@ def predict_together(
     texts = json.loads(bytes_from_main(processes, json.dumps(dict(earlier or {})).encode()))
     own = {int(index): text for index, text in texts.items()}
     left = batches(sources, settings.batch_size, own)[processes.rank :: processes.size]
-    with searching(
-        model, tokenizer, shared_beams=run.backbone.shared_beams, dtype=run.dtype
-    ) as search:
+    with searching(model, tokenizer, shared_beams=run.shared_beams, dtype=run.dtype) as search:
         for batch in left:
             found = search([sources[index] for index in batch], settings)
             decoded = dict(zip(batch, found, strict=True))

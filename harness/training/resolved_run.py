@@ -48,6 +48,11 @@ class ResolvedRun:
         """Return whether the backward pass recomputes activations."""
         return self.spec.train.checkpointing == "on"
 
+    @property
+    def shared_beams(self) -> bool:
+        """Return whether the beams of an example may share a cache."""
+        return self.backbone.shared_beams and self.recipe.shares_beams
+
     def with_checkpointing(self, checkpointing: Literal["on", "off"]) -> ResolvedRun:
         """Return the run with activation checkpointing decided."""
         train = self.spec.train.model_copy(update={"checkpointing": checkpointing})

@@ -136,7 +136,7 @@ def test_the_loss_grows_with_the_distance_from_orthogonal_factors(
     assert addition().item() == pytest.approx(12 * 0.5 * 3 * 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("steps", [1, 2, pytest.param(3, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("backbone", ["t5"], indirect=True)
 def test_a_very_short_training_ends_as_well(
     shallow: Backbone, make_shallow: Callable[[], Any], steps: int

@@ -16,11 +16,11 @@ from harness.model.composition import compose, count_parameters
 FF: tuple[Role, ...] = ("ffn.in", "ffn.out")
 QV: tuple[Role, ...] = ("self_attn.q", "self_attn.v", "cross_attn.q", "cross_attn.v")
 RECIPES = [
-    "lora_ff",
-    "lora_qv:r=4,alpha=4",
-    "lora_ff:bias=false",
+    pytest.param("lora_ff", marks=pytest.mark.slow),
+    pytest.param("lora_qv:r=4,alpha=4", marks=pytest.mark.slow),
+    pytest.param("lora_ff:bias=false", marks=pytest.mark.slow),
     "lora_ff+lprun",
-    "lora_qv+lprun:strategy=bottom",
+    pytest.param("lora_qv+lprun:strategy=bottom", marks=pytest.mark.slow),
     "lora_ff+lora_qv",
 ]
 IDS = torch.tensor([[5, 7, 11, 13, 17, 1], [8, 9, 31, 42, 44, 1]])

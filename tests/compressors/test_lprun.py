@@ -16,11 +16,11 @@ from harness.api.recipe import parse
 from harness.model.composition import compose
 
 RECIPES = [
-    "lprun",
-    "lprun:strategy=bottom",
+    pytest.param("lprun", marks=pytest.mark.slow),
+    pytest.param("lprun:strategy=bottom", marks=pytest.mark.slow),
     "lprun:strategy=every,drop=5",
     "lprun:encoder=2.4-6,decoder=all",
-    "lprun:encoder=all,decoder=3",
+    pytest.param("lprun:encoder=all,decoder=3", marks=pytest.mark.slow),
 ]
 IDS = torch.tensor([[5, 7, 11, 13, 17, 1], [8, 9, 31, 42, 44, 1]])
 

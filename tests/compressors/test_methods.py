@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from harness.api.plugins import installed
 from harness.api.recipe import Recipe, parse
 from harness.costs.capabilities import find_capabilities
 from harness.data.examples import Example
+from harness.evaluation.weights import merged
 from harness.model.composition import compose, count_parameters
 from harness.model.flops import training_flops
 from harness.training.engines.packed import choose_engine
@@ -34,6 +35,7 @@ SMALL = {
     "gralora": "r=4",
     "prompt": "tokens=4",
     "ptuning": "tokens=4,hidden=16",
+    "prefix": "tokens=4",
     "houlsby": "size=4",
     "pfeiffer": "size=4",
     "freeze": "top=1",
@@ -50,26 +52,38 @@ VARIANTS = [
     "vblora:length=8,vectors=16,targets=qv",
     "oft:block=8,targets=attn-ffn.in",
     "prompt:tokens=4,init=random",
+    "prefix:tokens=4,hidden=6",
     "freeze:layers=1",
 ]
 RECIPES = [f"{name}:{SMALL[name]}" if name in SMALL else name for name in METHODS] + VARIANTS
 IDS = torch.tensor([[5, 7, 11, 13, 17, 1], [8, 9, 31, 42, 44, 1]])
-PROMPTS = {"prompt", "ptuning"}
-"""Methods that add positions to each source."""
-NOT_OF_PEFT = {"bitfit", "houlsby", "pfeiffer", "freeze"}
+PROMPTS = {"prompt", "ptuning", "prefix"}
+"""Methods that add positions to each sequence."""
+NOT_OF_PEFT = {"bitfit", "houlsby", "pfeiffer", "freeze", "prefix"}
+NOT_MERGED = {*PROMPTS, "houlsby", "pfeiffer"}
+WITHOUT_UPDATES = {"bitfit", "freeze", "ln_tuning"}
+"""Methods that train weights of the model, or copies of them."""
 
 
 def name_in(text: str) -> str:
     return text.partition(":")[0]
 
 
-IN_TURN = [
-    pytest.param(family, text, marks=() if number % 3 == place else pytest.mark.slow)
-    for number, text in enumerate(RECIPES)
-    for place, family in enumerate(("t5", "gated-t5", "bart"))
-]
-"""Every recipe in one family, and slow in the others."""
-PACKED_IN_TURN = [case for case in IN_TURN if name_in(str(case.values[1])) not in PROMPTS]
+def in_turn(texts: Sequence[str], *, slow: bool = False) -> pytest.MarkDecorator:
+    """Test every recipe in each family: in one by default, and in the others if slow tests run."""
+    cases = [
+        pytest.param(
+            family, text, marks=() if number % 3 == place and not slow else pytest.mark.slow
+        )
+        for number, text in enumerate(texts)
+        for place, family in enumerate(("t5", "gated-t5", "bart"))
+    ]
+    return pytest.mark.parametrize(("backbone", "text"), cases, indirect=["backbone"])
+
+
+MERGED = [text for text in RECIPES if name_in(text) not in NOT_MERGED]
+PACKED = [text for text in RECIPES if name_in(text) not in PROMPTS]
+WITH_UPDATES = [text for text in MERGED if name_in(text) not in WITHOUT_UPDATES]
 EXAMPLES = [Example([5, 7, 11, 13, 17, 1], [8, 9, 1]), Example([9, 1], [31, 42, 44, 1])]
 
 
@@ -100,10 +114,21 @@ def perturb(model: Any) -> None:
             parameter.add_(0.05 * noise.to(parameter.dtype))
 
 
-@pytest.mark.parametrize("text", [*RECIPES, *(f"{r}+lprun:strategy=top,drop=1" for r in RECIPES)])
+@in_turn(RECIPES)
 def test_a_skeleton_has_the_shapes_of_real_weights(
     shallow: Backbone, make_shallow: Callable[[], Any], text: str
 ) -> None:
+    assert_equal_shapes(shallow, make_shallow, text)
+
+
+@in_turn([f"{text}+lprun:strategy=top,drop=1" for text in RECIPES], slow=True)
+def test_a_pruned_skeleton_has_the_shapes_of_real_weights(
+    shallow: Backbone, make_shallow: Callable[[], Any], text: str
+) -> None:
+    assert_equal_shapes(shallow, make_shallow, text)
+
+
+def assert_equal_shapes(shallow: Backbone, make_shallow: Callable[[], Any], text: str) -> None:
     skeleton = compose(shallow.skeleton(), shallow, recipe(text))
     model = composed(make_shallow, shallow, text)
     assert all(parameter.is_meta for parameter in skeleton.parameters())
@@ -113,7 +138,7 @@ def test_a_skeleton_has_the_shapes_of_real_weights(
     ]
 
 
-@pytest.mark.parametrize("text", RECIPES)
+@in_turn(RECIPES)
 def test_only_what_requires_a_gradient_is_trained_and_the_loss_falls(
     shallow: Backbone, make_shallow: Callable[[], Any], text: str
 ) -> None:
@@ -134,7 +159,7 @@ def test_only_what_requires_a_gradient_is_trained_and_the_loss_falls(
     assert all(torch.equal(p, frozen[n]) for n, p in model.named_parameters() if n in frozen)
 
 
-@pytest.mark.parametrize("text", RECIPES)
+@in_turn(RECIPES)
 def test_the_same_seed_gives_the_same_weights(
     shallow: Backbone, make_shallow: Callable[[], Any], text: str
 ) -> None:
@@ -143,7 +168,7 @@ def test_the_same_seed_gives_the_same_weights(
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("text", [r for r in RECIPES if METHODS[name_in(r)].merges])
+@in_turn(MERGED)
 def test_the_merged_model_is_a_plain_one_with_the_same_logits(
     shallow: Backbone, make_shallow: Callable[[], Any], text: str
 ) -> None:
@@ -161,7 +186,35 @@ def test_the_merged_model_is_a_plain_one_with_the_same_logits(
     torch.testing.assert_close(logits(model), adapted, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(("backbone", "text"), PACKED_IN_TURN, indirect=["backbone"])
+@in_turn([*WITH_UPDATES, "loha:rank_dropout=0.5", "oft:block=8,coft=true"])
+def test_decoding_reads_merged_weights_and_leaves_everything_as_it_was(
+    shallow: Backbone, make_shallow: Callable[[], Any], text: str
+) -> None:
+    model = composed(make_shallow, shallow, text)
+    perturb(model)
+    expected = logits(model)
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    places = dict(model.named_parameters())
+    random = torch.get_rng_state()
+    with merged(model):
+        assert all(module.training for module in model.modules())
+        values = {name: weight.detach().clone() for name, weight in trained(model).items()}
+        with torch.no_grad():
+            for weight in trained(model).values():
+                weight.fill_(torch.nan)
+        found = logits(model)  # No update is computed from the trained weights.
+        with torch.no_grad():
+            for name, weight in trained(model).items():
+                weight.copy_(values[name])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter is places[name] for name, parameter in model.named_parameters())
+    after = model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@in_turn(PACKED)
 def test_packed_rows_give_the_loss_and_the_gradients_of_padded_batches(
     shallow: Backbone, make_shallow: Callable[[], Any], text: str
 ) -> None:
@@ -188,23 +241,33 @@ def test_packed_rows_give_the_loss_and_the_gradients_of_padded_batches(
         torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=1e-4 * (1 + scale))
 
 
-@pytest.mark.parametrize(("backbone", "text"), IN_TURN, indirect=["backbone"])
-def test_operations_are_counted_and_capabilities_found_on_a_skeleton(
-    shallow: Backbone, text: str
+PLAIN_FLOPS: dict[str, int] = {}
+"""Operations of the forward pass of each family without a method, counted once."""
+
+
+@in_turn(RECIPES)
+def test_operations_are_counted_on_a_skeleton(
+    request: pytest.FixtureRequest, shallow: Backbone, text: str
 ) -> None:
-    plain = training_flops(shallow.skeleton(), 12, 8)
+    family = request.node.callspec.params["backbone"]
+    if family not in PLAIN_FLOPS:
+        PLAIN_FLOPS[family] = training_flops(shallow.skeleton(), 12, 8).forward
     model = compose(shallow.skeleton(), shallow, recipe(text))
     # The plain model also counts the gradients of weights that are frozen here.
-    assert training_flops(model, 12, 8).forward >= plain.forward
+    assert training_flops(model, 12, 8).forward >= PLAIN_FLOPS[family]
+
+
+@in_turn(RECIPES)
+def test_capabilities_are_found_on_a_skeleton(shallow: Backbone, text: str) -> None:
     capabilities = find_capabilities(shallow, recipe(text))
-    assert capabilities.merges == METHODS[name_in(text)].merges
+    assert capabilities.merges == (name_in(text) not in NOT_MERGED)
     assert capabilities.packs == (name_in(text) not in PROMPTS)
-    assert capabilities.shares_beams
+    assert capabilities.shares_beams == (name_in(text) != "prefix")
     assert capabilities.adapter_format == (None if name_in(text) in NOT_OF_PEFT else "peft")
     assert not capabilities.changes_structure
 
 
-@pytest.mark.parametrize(("backbone", "text"), IN_TURN, indirect=["backbone"])
+@in_turn(RECIPES)
 def test_generation_agrees_with_and_without_a_cache(
     shallow: Backbone, make_shallow: Callable[[], Any], text: str
 ) -> None:
@@ -215,7 +278,7 @@ def test_generation_agrees_with_and_without_a_cache(
     assert torch.equal(cached, plain)
 
 
-@pytest.mark.parametrize("text", [r for r in RECIPES if not METHODS[name_in(r)].merges])
+@in_turn([text for text in RECIPES if name_in(text) in NOT_MERGED])
 def test_what_cannot_be_merged_says_so_by_its_name(
     shallow: Backbone, make_shallow: Callable[[], Any], text: str
 ) -> None:
@@ -235,6 +298,8 @@ def test_what_cannot_be_merged_says_so_by_its_name(
         ("miss", "miss does not fit"),
         ("shira", "shira does not fit"),
         ("c3a:block=5", "c3a does not fit"),
+        ("oft", r"oft: block=32 does not divide .*: 16, 24.\n.*2, 4, 8. For example oft:block=8"),
+        ("boft:block=3,targets=qv", r"boft: block=3 .*: 16.\n.*2, 4, 8, 16. For example boft"),
         ("road:group=10", "road does not fit"),
         ("vblora:length=5", "vblora does not fit"),
         ("gralora:k=7,r=7", "gralora does not fit"),

@@ -39,10 +39,7 @@ def test_the_logits_are_those_of_peft(
 ) -> None:
     name = text.partition(":")[0]
     theirs: Any = get_peft_model(make_shallow(), model.peft_config[name]).eval()
-    weights = getattr(model, name).state_dict()
-    if name == "prompt":
-        weights = {"embedding.weight": weights["weight"]}
-    theirs.prompt_encoder["default"].load_state_dict(weights)
+    theirs.prompt_encoder["default"].load_state_dict(getattr(model, name).state_dict())
     inputs = {"input_ids": IDS, "attention_mask": MASK, "labels": IDS.flip(0)}
     with torch.no_grad():
         expected, found = theirs(**inputs), model(**inputs)
@@ -87,5 +84,5 @@ def test_the_first_vectors_are_words(
     plain = make_shallow()
     words = plain.get_encoder().get_input_embeddings()(torch.arange(48))
     model: Any = compose(plain, shallow, parse("prompt:tokens=4", installed().compressors))
-    for vector in model.prompt.weight:
+    for vector in model.prompt.embedding.weight:
         assert (words == vector).all(1).any()
