@@ -57,8 +57,7 @@ class Compressor(ABC, Generic[OptionsT]):
         graph_safe: whether a training step may be recorded as a CUDA graph with it: it adds only
             operations on the device, the same in every step, without Python code that must rerun.
         packs: whether sequences may be packed; false if it adds positions to each sequence.
-        shares_beams: whether beam search may let the beams of an example share a cache; false if it
-            writes to the decoder's cache.
+        shares_beams: whether beams may share a cache; false if it writes to the decoder's cache.
         learning_rate: documented peak learning rate, unless ``train.adapter_learning_rate`` is set.
             "full" is that of full fine-tuning; None is ``train.default_adapter_learning_rate``.
     """
@@ -110,8 +109,7 @@ class Compressor(ABC, Generic[OptionsT]):
     def peft_config(self, model: PreTrainedModel) -> PeftConfig | None:
         """Return the configuration of its adapter for PEFT; None if it has no such adapter.
 
-        The default finds an adapter that PEFT injected under the compressor's name. With a
-        configuration of prompt learning, the model's module of that name is PEFT's prompt encoder.
+        The default finds an adapter that PEFT injected under the compressor's name.
         """
         config: PeftConfig | None = (getattr(model, "peft_config", None) or {}).get(self.name)
         return config
@@ -119,8 +117,7 @@ class Compressor(ABC, Generic[OptionsT]):
     def cost(self, model: PreTrainedModel, source_tokens: int, target_tokens: int) -> Cost:
         """Return what the compressor adds to a training step beside the model.
 
-        Parameters and products of the model, and a teacher, are counted already. The default adds
-        nothing.
+        The model's parameters and products, and a teacher, are counted already. Default: nothing.
 
         Args:
             model: the composed model or skeleton.
@@ -165,7 +162,6 @@ class Compressor(ABC, Generic[OptionsT]):
         """Act after an optimizer step; the gradients of the step are still there.
 
         It may change the values of weights and buffers. Modules and what is trained stay.
-
         Operations on weights are not recorded for a gradient.
 
         Args:

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from harness.errors import HarnessError
 from harness.export.base_recipe import SCRIPT, write_recipe
 from harness.export.check import check_torch, start_stock_process
 from harness.export.forms import ExportForm, Written, tokenize_lines
-from harness.export.peft_adapter import read_updates, require_adapter, save_adapter, strip
+from harness.export.peft_adapter import MERGED, PeftAdapter, find_adapter, strip
 from harness.export.rebuild_base import weights_hash
 from harness.export.stock_model import (
     generation_settings,
+    merged_skeleton,
     require_stock,
     save_model,
     stock_skeleton,
@@ -51,9 +53,11 @@ class Adapter(ExportForm):
                 f"The base {str(request.base)!r} lies in the folder of the adapter.",
                 "Leave out --base, or name a folder that adapters can share.",
             )
-        skeleton = compose(run.backbone.skeleton(), run.backbone, run.recipe)
-        require_adapter(skeleton, run.report.recipe)
-        _plain(skeleton, run.report.recipe)
+        try:
+            adapter = find_adapter(_skeleton(run), run.recipe)
+        except HarnessError as error:
+            raise HarnessError(error.message, _instead(run)) from error
+        _plain(_skeleton(_of_base(run, adapter)), run.report.recipe)
 
     def write(
         self,
@@ -63,13 +67,12 @@ class Adapter(ExportForm):
         request: ExportRequest,
     ) -> Written:
         """Write the adapter, and its base or a reference to it."""
-        require_adapter(model, run.report.recipe)
-        updates = read_updates(model)
+        adapter = find_adapter(model, run.recipe)
         search = generation_settings(model.generation_config, run.spec.test)
-        base = _plain(run.untrained(), run.report.recipe)
+        base = _plain(_of_base(run, adapter).untrained(), run.report.recipe)
         name, sha256 = self._place_base(run, base, workspace, request)
         # Its weights may have been written in another type.
-        save_adapter(base.float(), updates, workspace.folder, name)
+        adapter.save(base.float(), workspace.folder, name)
         search.save_pretrained(workspace.folder)
         return Written("float32", weights_hash(workspace.folder), name, sha256)
 
@@ -142,11 +145,28 @@ class Adapter(ExportForm):
             yield Path(place) / BASE
 
 
+def _skeleton(run: TrainedRun) -> PreTrainedModel:
+    return compose(run.backbone.skeleton(), run.backbone, run.recipe)
+
+
+def _of_base(run: TrainedRun, adapter: PeftAdapter) -> TrainedRun:
+    """Return the run with the recipe of the adapter's base."""
+    return replace(run, recipe=adapter.base_recipe(run.recipe))
+
+
+def _instead(run: TrainedRun) -> str | None:
+    """Return what works for a recipe that has no adapter for PEFT."""
+    try:
+        merged_skeleton(run)
+    except HarnessError as error:
+        return error.hint
+    return MERGED
+
+
 def _plain(model: PreTrainedModel, recipe: str) -> PreTrainedModel:
     """Return a composed model without its adapters, which is one of transformers."""
     plain = strip(model, set(stock_skeleton(model).state_dict()))
-    hint = "Export the merged model: --merged"
-    require_stock(plain, f"The base of the recipe {recipe}", hint)
+    require_stock(plain, f"The base of the recipe {recipe}", MERGED)
     return plain
 
 

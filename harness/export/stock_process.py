@@ -53,7 +53,7 @@ def main(path: str) -> None:
             texts = tokenizer.batch_decode(output, skip_special_tokens=True)
             predictions += [text.strip() for text in texts]
         del model
-        if base is not None:
+        if base is not None and has_second_loader(folder):
             # transformers' own loader of adapters, beside PEFT's.
             second = load(base)
             second.load_adapter(folder)
@@ -94,11 +94,29 @@ def load_adapted(base: str, folder: str) -> Any:
     return PeftModel.from_pretrained(load(base), folder).eval()
 
 
+def has_second_loader(folder: str) -> bool:
+    """Return whether transformers can load an adapter by itself.
+
+    PEFT refuses it for virtual tokens, and for methods whose layers share weights.
+    """
+    from peft import PeftConfig
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    config = PeftConfig.from_pretrained(folder)
+    tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+    return not (config.is_prompt_learning or tuner.uses_shared_state)
+
+
 def logits(model: Any, source: list[int], target: list[int]) -> Any:
-    """Return the logits of the target's tokens."""
+    """Return the logits of the target's tokens.
+
+    They are computed without labels: PEFT adds to the loss of AdaLoRA, and fails to if it was
+    loaded to predict.
+    """
     import torch
 
-    output = model(input_ids=torch.tensor([source]), labels=torch.tensor([target]))
+    shifted = model.prepare_decoder_input_ids_from_labels(labels=torch.tensor([target]))
+    output = model(input_ids=torch.tensor([source]), decoder_input_ids=shifted)
     return output.logits[0].float().contiguous()
 
 

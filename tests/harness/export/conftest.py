@@ -143,7 +143,9 @@ def make_run(
                 weight.add_(torch.randn_like(weight) * size)
         tokenizer = backbone.tokenizer()
         sources, _ = encode([PREFIX + row["source"] for row in rows], tokenizer, LIMIT)
-        predictions = generate(model.eval(), tokenizer, sources, spec.test, shared_beams=True)
+        predictions = generate(
+            model.eval(), tokenizer, sources, spec.test, shared_beams=chosen.shares_beams
+        )
         assert len(set(predictions)) > 3, "The predictions are too alike to tell models apart."
         data = make_report().model_dump()["data"]
         limits = {"prefix": PREFIX, "max_source_length": LIMIT, "max_target_length": 12}

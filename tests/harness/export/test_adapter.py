@@ -15,8 +15,9 @@ from transformers import AutoModelForSeq2SeqLM
 
 import harness
 from harness import HarnessError, file_hash
+from harness.export.low_rank import read_updates
 from harness.export.manifest import read_manifest
-from harness.export.peft_adapter import read_updates, save_adapter, strip
+from harness.export.peft_adapter import LowRank, strip
 
 MakeRun = Callable[..., Path]
 
@@ -113,7 +114,7 @@ def test_several_adapters_of_one_layer_become_one(
     updates = read_updates(model)
     assert updates["model.encoder.layers.0.fc1"].rank == 5
     plain = AutoModelForSeq2SeqLM.from_pretrained(folder)
-    save_adapter(plain, updates, tmp_path, folder)
+    LowRank(updates).save(plain, tmp_path, folder)
     fresh = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     before = fresh(input_ids=ids, labels=ids).logits
     adapted = PeftModel.from_pretrained(fresh, str(tmp_path)).eval()
