@@ -78,9 +78,12 @@ class Injected(Adapter):
         if self.kind.config == "IA3Config":
             last = backbone.modules(model, "ffn.out")
             fields["feedforward_modules"] = [name for name in targets if name in last]
-        config: PeftConfig = getattr(peft, self.kind.config)(
-            task_type="SEQ_2_SEQ_LM", target_modules=list(targets), **fields
-        )
+        try:
+            config: PeftConfig = getattr(peft, self.kind.config)(
+                task_type="SEQ_2_SEQ_LM", target_modules=list(targets), **fields
+            )
+        except ValueError as error:  # Options that do not fit together.
+            raise _refused(self.name, targets, error) from error
         return config
 
     def merge(self, model: PreTrainedModel) -> PreTrainedModel:

@@ -79,6 +79,7 @@ class Lora(Adapter):
         from peft.tuners.lora import LoraLayer
 
         targets = self.targets(model, backbone)
+        self._require_free(targets)
         config = self.config(targets, context)
         # PEFT activates a new adapter and deactivates all others: earlier adapters are restored
         # below.
@@ -97,6 +98,17 @@ class Lora(Adapter):
             if bias is not None and self.options.bias:
                 bias.requires_grad_(True)
         return model
+
+    def _require_free(self, targets: Layers) -> None:
+        """Raise an error if a layer has an adapter already: merging keeps one for each layer."""
+        from peft.tuners.lora import LoraLayer
+
+        layers = [module for module in targets.values() if isinstance(module, LoraLayer)]
+        for other in (name for layer in layers for name in layer.active_adapters):
+            raise HarnessError(
+                f"{self.name} and {other} adapt the same layers.",
+                "Choose other layers for one of them, for example lora:targets=attn",
+            )
 
     def targets(self, model: PreTrainedModel, backbone: Backbone) -> Layers:
         """Return qualified name -> layer to adapt, after what ``paper_compat`` changes."""

@@ -6,6 +6,7 @@ from .api.compressor import Compressor, Stage
 from .api.context import Context
 from .api.cost import Cost
 from .api.events import DataRead, Evaluated, PhaseStarted, StepDone
+from .api.file_plugins import add_plugin
 from .api.hookspecs import hookimpl
 from .api.metric import Metric, Score
 from .api.options import Options, validate
@@ -108,6 +109,7 @@ __all__ = [
     "Teacher",
     "Weights",
     "WorkerExit",
+    "add_plugin",
     "count_leakage",
     "data_folder",
     "diagnose",

@@ -23,8 +23,8 @@ class BitFit(Compressor[BitFitOptions]):
     stage: ClassVar[Stage] = Stage.ADAPTER
     graph_safe: ClassVar[bool] = True
     Options = BitFitOptions
-    # LoRA would freeze the biases again.
-    conflicts: ClassVar[frozenset[str]] = frozenset({"lora_ff", "lora_qv"})
+    # Another adapter would freeze the biases again.
+    conflicts: ClassVar[frozenset[str | Stage]] = frozenset({Stage.ADAPTER})
 
     def apply(
         self, model: PreTrainedModel, backbone: Backbone, context: Context

@@ -50,7 +50,7 @@ class Compressor(ABC, Generic[OptionsT]):
         options: the validated options.
         stage: stage in which it is applied.
         Options: the pydantic model of its options.
-        conflicts: names of compressors that cannot be in the same recipe.
+        conflicts: compressors that cannot be in the same recipe: names, or a stage; "*" means all.
         needs: what it asks for: "data" for calibration examples, "hidden_states" and "teacher" for
             its loss. Nothing else is given.
         teacher: the teacher, if it needs one; its weights are part of the run's identity.
@@ -64,7 +64,7 @@ class Compressor(ABC, Generic[OptionsT]):
 
     stage: ClassVar[Stage]
     Options: type[OptionsT]
-    conflicts: ClassVar[frozenset[str]] = frozenset()
+    conflicts: ClassVar[frozenset[str | Stage]] = frozenset()
     needs: ClassVar[frozenset[Need]] = frozenset()
     teacher: Teacher = Teacher()
     graph_safe: ClassVar[bool] = False

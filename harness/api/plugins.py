@@ -18,6 +18,7 @@ from harness.api.metric import Metric, make_metric
 from harness.api.options import validate
 from harness.api.own_packages import check_own, own_packages_first
 from harness.api.parts import split_parts
+from harness.api.plugin_files import PluginFile
 from harness.api.recipe import Recipe, parse
 from harness.api.registry import Origin, Register, Registry
 from harness.api.task import Task
@@ -48,6 +49,7 @@ class Plugins:
     executors: Registry = field(default_factory=lambda: Registry("executor"))
     broken: list[BrokenPlugin] = field(default_factory=list)
     origins: set[Origin] = field(default_factory=set)
+    files: list[PluginFile] = field(default_factory=list)
 
     @property
     def registries(self) -> dict[str, Registry]:
@@ -110,6 +112,21 @@ class Plugins:
 
     def register(self, plugin: object, name: str, origin: Origin) -> None:
         """Register one plugin; if any of its hooks fails, none of its names is kept."""
+        try:
+            staged = self.stage(plugin, name, origin)
+        except Exception as error:
+            self.broken.append(BrokenPlugin(name, origin, _reason(error)))
+            return
+        self.merge(staged, origin)
+
+    def stage(self, plugin: object, name: str, origin: Origin) -> dict[str, Registry]:
+        """Call the hooks of a plugin, and return what they register, by the plural of its kind.
+
+        Args:
+            plugin: a module, or an object with hooks.
+            name: its name among the plugins.
+            origin: the package or file that it comes from.
+        """
         self.manager.register(plugin, name=name)
         others = [other for other in self.manager.get_plugins() if other is not plugin]
         staged = {kind: Registry(registry.kind) for kind, registry in self.registries.items()}
@@ -117,13 +134,22 @@ class Plugins:
             for kind, registry in staged.items():
                 hook = self.manager.subset_hook_caller(f"register_{kind}", remove_plugins=others)
                 hook(register=Register(registry, origin))
-        except Exception as error:
+        except Exception:
             self.manager.unregister(plugin)
-            self.broken.append(BrokenPlugin(name, origin, _reason(error)))
-            return
+            raise
+        return staged
+
+    def merge(self, staged: Mapping[str, Registry], origin: Origin) -> None:
+        """Add what ``stage`` returned."""
         for kind, registry in staged.items():
             self.registries[kind].merge(registry)
         self.origins.add(origin)
+
+    @property
+    def packaged(self) -> list[object]:
+        """The plugins that are not single files."""
+        files = {file.name for file in self.files}
+        return [p for name, p in self.manager.list_name_plugin() if name not in files and p]
 
 
 def discover(entry_points: Iterable[EntryPoint]) -> Plugins:

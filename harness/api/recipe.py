@@ -122,7 +122,7 @@ def _check_version(cls: type[Compressor[Any]], entry: Entry) -> None:
 def _check_conflicts(compressors: Mapping[str, Compressor[Any]], text: str) -> None:
     for name, compressor in compressors.items():
         for other in compressors:
-            if other in compressor.conflicts or ("*" in compressor.conflicts and other != name):
+            if other != name and {other, "*", compressors[other].stage} & compressor.conflicts:
                 rest = "+".join(p for p in text.split("+") if p.partition(":")[0].strip() != name)
                 raise HarnessError(
                     f"The recipe {text!r} is not possible: {name!r} cannot be combined with "

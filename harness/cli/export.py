@@ -67,6 +67,7 @@ def export(
     examples: Annotated[
         bool, typer.Option("--examples", help="Quote test examples in the model card.")
     ] = False,
+    plugin: options.PluginFiles = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:

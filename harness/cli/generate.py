@@ -84,6 +84,7 @@ def generate(
     window: Annotated[
         int, typer.Option(min=1, help="Records that are sorted by length and written together.")
     ] = 2048,
+    plugin: options.PluginFiles = None,
     batch_tokens: options.BatchTokens = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output, and start again.")

@@ -13,7 +13,7 @@ from rich.table import Table
 from harness.api.options import describe
 from harness.api.plugins import installed
 from harness.api.registry import Entry, Registry
-from harness.cli.options import Json
+from harness.cli.options import Json, PluginFiles
 
 
 class Kind(StrEnum):
@@ -36,6 +36,7 @@ def list_plugins(
     name: Annotated[
         str | None, typer.Argument(help="Show this plugin with its options.", show_default=False)
     ] = None,
+    plugin: PluginFiles = None,
     as_json: Json = False,
 ) -> None:
     """List backbones, compressors, tasks, metrics and executors, or show one with its options.

@@ -11,10 +11,12 @@ from typer.core import TyperGroup
 
 from harness import __version__
 from harness.api.plugins import installed
+from harness.cli.check import check
 from harness.cli.diagnose import diagnose
 from harness.cli.export import export
 from harness.cli.generate import generate
 from harness.cli.listing import list_plugins
+from harness.cli.new import new
 from harness.cli.plan import plan
 from harness.cli.prepare import prepare
 from harness.cli.profile import profile
@@ -61,6 +63,8 @@ app.command("export")(export)
 app.command("push")(push)
 app.command("storage")(storage)
 app.command("list")(list_plugins)
+app.command("new")(new)
+app.command("check")(check)
 app.command("plan")(plan)
 app.command("profile")(profile)
 app.command("diagnose")(diagnose)

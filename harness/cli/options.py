@@ -123,6 +123,27 @@ SnapshotEvery = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
 ]
+
+
+def _add_plugins(files: list[Path] | None) -> list[Path] | None:
+    from harness.api.file_plugins import add_plugin
+
+    for file in files or ():
+        add_plugin(file)
+    return files
+
+
+PluginFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        callback=_add_plugins,
+        help="Plugin in a single Python file; repeatable.",
+        show_default=False,
+    ),
+]
+"""Registers each file while the command line is read."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -33,6 +33,7 @@ def plan(
     batch_size: options.BatchSize = 8,
     accumulation: options.Accumulation = 1,
     precision: options.Precision = "auto",
+    plugin: options.PluginFiles = None,
     device: options.Device = "auto",
     tasks: Annotated[
         int, typer.Option(min=1, help="Number of tasks that share the backbone's storage.")

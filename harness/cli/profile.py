@@ -31,6 +31,7 @@ def profile(
         int,
         typer.Option(min=2, help="Rounds of four windows: full, recipe, recipe, full."),
     ] = 4,
+    plugin: options.PluginFiles = None,
     device: options.Device = "auto",
     inference: Annotated[
         bool,

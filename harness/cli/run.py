@@ -55,6 +55,7 @@ def run(
             min=0, help="Seeds initialization, order of examples and dropout.", show_default="0"
         ),
     ] = None,
+    plugin: options.PluginFiles = None,
     preset: options.Preset = None,
     settings: options.Settings = None,
     track: Annotated[
@@ -100,7 +101,8 @@ def run(
     spec = run_spec(spec_file, named, parse_settings(settings or []))
     if nproc > 1 and not is_launched():
         tracked = [word for name in track or [] for word in ("--track", name)]
-        shared = ["--out", str(out), "--snapshot-every", str(snapshot_every), *tracked]
+        files = [word for file in plugin or [] for word in ("--plugin", str(file.resolve()))]
+        shared = ["--out", str(out), "--snapshot-every", str(snapshot_every), *tracked, *files]
         raise typer.Exit(launch(nproc, spec, shared))
     try:
         stored = harness.run(

@@ -57,6 +57,7 @@ def serve(
             min=0, help="Longest wait for others to share a batch, while the model is idle."
         ),
     ] = 10.0,
+    plugin: options.PluginFiles = None,
     batch_tokens: options.BatchTokens = None,
     max_texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = 64,
     max_characters: Annotated[

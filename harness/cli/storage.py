@@ -23,6 +23,7 @@ def storage(
         typer.Argument(help="Folders of runs, a results folder, or folders of harness export."),
     ],
     tasks: Annotated[str, typer.Option(help="Numbers of tasks, separated by commas.")] = "1,2,5,10",
+    plugin: options.PluginFiles = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare the disk space of many tasks: a model for each, or a base and an adapter for each.

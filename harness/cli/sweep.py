@@ -55,6 +55,7 @@ def sweep(
         int | None,
         typer.Option(min=1, help="Number of seeds: 3 runs seeds 0, 1, 2.", show_default="1"),
     ] = None,
+    plugin: options.PluginFiles = None,
     preset: options.Preset = None,
     settings: options.Settings = None,
     out: options.Out = Path("results"),

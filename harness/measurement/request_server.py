@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any
 
+from harness.api.file_plugins import add_file
+from harness.api.plugin_files import PluginFile
+from harness.api.plugins import installed
 from harness.errors import HarnessError, OutOfMemoryError, first_line, is_out_of_memory
 from harness.interrupts import ignore_sigint_in_children
 
@@ -69,7 +73,8 @@ class RequestServer:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([*PRELOADED])
         self._pipe, child = context.Pipe()
-        self._process = context.Process(target=_serve, args=(child, service), daemon=True)
+        arguments = (child, service, installed().files)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         with ignore_sigint_in_children():
             self._process.start()
         child.close()
@@ -129,9 +134,13 @@ class RequestServer:
             self._process.join()
 
 
-def _serve(pipe: Connection, service_class: type[Service]) -> None:
-    """Answer requests until the pipe is closed."""
+def _serve(
+    pipe: Connection, service_class: type[Service], plugin_files: Sequence[PluginFile]
+) -> None:
+    """Register the plugins that are single files, and answer requests until the pipe is closed."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # A fork server may not block it.
+    for file in plugin_files:
+        add_file(installed(), file)
     service = service_class()
     with contextlib.suppress(EOFError, ConnectionError):  # The parent closed the pipe or died.
         while True:

@@ -170,6 +170,9 @@ class Report(Record):
     """Name of the task."""
     seed: int
     """Seed of the run."""
+    plugin_files: dict[str, str] = Field(default_factory=dict)
+    """Name of a plugin that was given as a single file -> SHA-256 of its text. The run's folder has
+    a copy in ``plugins/``. Empty if all plugins were packages, and in older reports."""
     settings: str | None = None
     """Hash of the settings of training and decoding, which runs must share to be averaged or
     compared. Backbone, recipe, task, seed, device and probe are not part of it."""

@@ -57,7 +57,8 @@ def identity(
         machine,
         *(f"{name} {version}" for name, version in package_versions().items()),
         *sorted(map(str, plugins.origins)),
-        code_hash(plugins.manager.get_plugins()),
+        code_hash(plugins.packaged),
+        *sorted(f"{file.name} {file.sha256}" for file in plugins.files),
     )
     shown = run.recipe.text({name: sha256(v.encode()).hexdigest()[:8] for name, v in files.items()})
     return run_id(backbone.name, shown, task.name, run.spec.seed, digest)

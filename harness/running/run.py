@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.api.events import DataRead
+from harness.api.plugin_files import FOLDER
 from harness.api.plugins import Plugins
 from harness.errors import HarnessError
 from harness.records.atomic import write_text
@@ -137,6 +138,9 @@ class Run:
 
     def _new_report(self, id_: str, inputs: Inputs, folder: RunFolder) -> Report:
         write_text(folder.work / SPEC, self.requested.to_toml())
+        for file in self.plugins.files:
+            (folder.work / FOLDER).mkdir(exist_ok=True)
+            write_text(folder.work / FOLDER / file.name, file.text)
         teacher = find_teacher(inputs.run.recipe)
         return Report(
             id=id_,
@@ -146,6 +150,7 @@ class Run:
             recipe=str(inputs.run.recipe),
             task=inputs.task.name,
             seed=self.spec.seed,
+            plugin_files={file.name: file.sha256 for file in self.plugins.files},
             settings=self.requested.settings_digest(),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=0,

@@ -125,6 +125,7 @@ def sweep(
             timeout=timeout,
             on_oom=on_oom,
             save_state_seconds=snapshot_every,
+            plugin_files=installed().files,
         )
         outcomes = runner.run(cells)
     return SweepResult(folder, tuple(outcomes))

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from harness.api.compressor import OptionsT
 from harness.api.options import Options, validate
 from harness.api.parts import read_part
+from harness.api.plugin_files import PluginFile
 from harness.api.plugins import Plugins
 from harness.records.report import Status
 from harness.spec.run_spec import RunSpec
@@ -46,6 +47,8 @@ class Job(BaseModel):
     """See ``harness.running.run.Run``."""
     save_state_seconds: float = 300
     """See ``harness.running.run.Run``."""
+    plugin_files: list[PluginFile] = []
+    """Plugins that are single files, which the worker registers."""
 
 
 class WorkerExit(BaseModel):

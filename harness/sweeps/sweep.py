@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.api.plugin_files import PluginFile
 from harness.errors import BusyError
 from harness.records.report import Failure, Report, Status
 from harness.records.run_folder import RunFolder, is_done, lock, remove_stale_locks, wait_for
@@ -66,6 +67,7 @@ class Sweep:
         timeout: time limit of one run, in seconds.
         on_oom: ``shrink`` runs a cell that ran out of memory again, with smaller micro-batches.
         save_state_seconds: see ``harness.running.run.Run``.
+        plugin_files: plugins that are single files, for the workers.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Sweep:
         timeout: float | None = None,
         on_oom: Literal["fail", "shrink"] = "fail",
         save_state_seconds: float = 300,
+        plugin_files: Sequence[PluginFile] = (),
     ) -> None:
         self.results = results
         self.executor = executor
@@ -84,6 +87,7 @@ class Sweep:
         self.timeout = timeout
         self.on_oom = on_oom
         self.save_state_seconds = save_state_seconds
+        self.plugin_files = list(plugin_files)
         self._stopped = False
 
     def run(self, cells: Sequence[SweepCell]) -> list[Outcome]:
@@ -155,6 +159,7 @@ class Sweep:
             timeout=self.timeout,
             micro_batch=micro_batch,
             save_state_seconds=self.save_state_seconds,
+            plugin_files=self.plugin_files,
         )
         worker_exit = self.executor.run(job, on_event)
         match last.get("event"):

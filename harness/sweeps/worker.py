@@ -18,6 +18,7 @@ from types import FrameType
 from typing import IO
 
 from harness.api.events import DataRead, PhaseStarted, StepDone
+from harness.api.file_plugins import add_file
 from harness.api.hookspecs import hookimpl
 from harness.api.plugins import installed
 from harness.errors import BusyError, HarnessError
@@ -65,6 +66,8 @@ def main() -> None:
         signal.signal(number, _interrupt)
     threading.Thread(target=_end_with_input, daemon=True).start()
     plugins = installed()
+    for file in job.plugin_files:
+        add_file(plugins, file)
     plugins.manager.register(stream)
     stream.send({"event": "phase", "phase": "start", "steps": None})
     from harness.running.failure import RunTimeoutError

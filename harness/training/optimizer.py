@@ -112,8 +112,9 @@ def _by_decay(
     own_decay: float | None,
 ) -> list[dict[str, Any]]:
     """Divide parameters into those that decay and those that do not, or give all one decay."""
-    if own_decay is not None:
-        return [{"params": [*parameters.values()], "weight_decay": own_decay}]
+    common = own_decay if own_decay is not None else 0.0 if weight_decay == 0 else None
+    if common is not None:
+        return [{"params": [*parameters.values()], "weight_decay": common}] if parameters else []
     divided = {
         weight_decay: [p for name, p in parameters.items() if name in decaying],
         0.0: [p for name, p in parameters.items() if name not in decaying],

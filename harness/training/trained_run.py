@@ -14,6 +14,7 @@ from harness.errors import HarnessError
 from harness.records.report import Report
 from harness.records.run_folder import SPEC, read_report
 from harness.spec.run_spec import RunSpec, read_toml, resolve
+from harness.training.run_plugins import require_plugin_files
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
@@ -139,6 +140,7 @@ def open_run(folder: Path, plugins: Plugins | None = None) -> TrainedRun:
         )
     spec = resolve(read_toml(folder / SPEC), "paper")
     plugins = plugins or installed()
+    require_plugin_files(report, folder, plugins)
     backbone = plugins.backbone(spec.backbone)
     _require_same_files(report, backbone)
     data = report.data

@@ -303,6 +303,7 @@ def test_what_cannot_be_merged_says_so_by_its_name(
         ("road:group=10", "road does not fit"),
         ("vblora:length=5", "vblora does not fit"),
         ("gralora:k=7,r=7", "gralora does not fit"),
+        ("gralora:k=2,r=3", "gralora does not fit these layers: r should be divisible"),
         ("fourierft:n=1000", "fourierft does not fit"),
         ("lora:init=loftq", "loftq needs a CUDA device"),
         ("lora:init=eva,r=20", "init=eva needs 20"),
@@ -344,6 +345,13 @@ def test_lora_kinds_can_be_combined(shallow: Backbone, make_shallow: Callable[[]
 
     both = names("lora:targets=self_attn.k+lora_ff")
     assert both == names("lora:targets=self_attn.k") | names("lora_ff")
+
+
+def test_two_kinds_of_lora_on_the_same_layers_are_refused(
+    shallow: Backbone, make_shallow: Callable[[], Any]
+) -> None:
+    with pytest.raises(HarnessError, match="lora_ff and lora adapt the same layers"):
+        composed(make_shallow, shallow, "lora:targets=ffn.in+lora_ff")
 
 
 def test_every_row_of_the_table_is_a_compressor() -> None:

@@ -70,6 +70,8 @@ NEEDS = {
     r"^harness diagnose (results/\w+)\b": r"{0}",
     r"^harness export (results) --seed best": r"several recipes|{0}",
     r"teacher=(results/RUN)\b": r"{0}",
+    r"check (my_method)": r"'{0}'",
+    r"--plugin \./(my_method\.py)": r"{0}",
     # Plugins of the package of examples, which is not installed here.
     r"\b(biases|influence|sparsity|distillation)\b": r"'{0}'",
     r"\b(commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",

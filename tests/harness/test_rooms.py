@@ -15,6 +15,7 @@ ROOT = Path(harness.__file__).parents[1]
 
 ROOMS = [
     {"cli"},
+    {"testing"},
     {"serving"},
     {"generation"},
     {"diagnosis"},

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from harness import clock
+from harness.api.plugin_files import PluginFile
 from harness.errors import HarnessError
 from harness.sweeps.slurm.follower import GONE
 from harness.sweeps.slurm.job_array import JobArray
@@ -44,16 +45,20 @@ def require_slurm() -> None:
         )
 
 
-def submit(array: JobArray, parameters: Mapping[str, Any]) -> str:
+def submit(
+    array: JobArray, parameters: Mapping[str, Any], plugin_files: Iterable[PluginFile] = ()
+) -> str:
     """Submit an array; return the id that Slurm gives it.
 
     submitit writes the batch script and calls sbatch. Its usual way pickles a function, which each
     node unpickles from the shared folder: whoever can write there could execute code. Here the
-    script starts a command of the harness, which reads JSON.
+    script starts a command of the harness, which reads JSON. For the same reason the files of
+    plugins are named in the command, with their hashes, and not in the JSON.
 
     Args:
         array: the array.
         parameters: parameters of submitit's SlurmExecutor.
+        plugin_files: plugins that are single files, which the nodes see in the same place.
 
     Raises:
         HarnessError: Slurm refuses the array.
@@ -66,6 +71,7 @@ def submit(array: JobArray, parameters: Mapping[str, Any]) -> str:
     executor.parameters["map_count"] = len(array.record.runs)
     # -P: the current folder may hold modules named like the harness's.
     command = [sys.executable, "-P", "-m", "harness.sweeps.slurm.node", str(array.folder.resolve())]
+    command += [f"{file.sha256}:{file.path}" for file in plugin_files]
     try:
         return executor._submit_command(shlex.join(command)).job_id
     except (FailedJobError, FailedSubmissionError) as error:

@@ -185,7 +185,7 @@ class Slurm(Executor[SlurmOptions]):
                 "Name another folder with --out FOLDER, or for the logs: logs=FOLDER",
             ) from error
         try:
-            array.save_id(commands.submit(array, self.options.parameters()))
+            array.save_id(commands.submit(array, self.options.parameters(), jobs[0].plugin_files))
         except HarnessError:
             array.delete()
             raise

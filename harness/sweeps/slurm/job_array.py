@@ -70,7 +70,8 @@ class JobArray:
         )
         array = cls(folder, record)
         for index, job in enumerate(jobs):
-            write_text(array._job(index), job.model_dump_json(indent=2) + "\n")
+            text = job.model_dump_json(indent=2, exclude={"plugin_files"})
+            write_text(array._job(index), f"{text}\n")
         array._save()
         return array
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from harness.api.plugin_files import PluginFile
 from harness.sweeps.executor import Event, Job, Local, LocalOptions, WorkerExit
 from harness.sweeps.slurm.job_array import JobArray
 
@@ -89,6 +90,12 @@ def requeue_if_preempted() -> None:
         subprocess.run(["scontrol", "requeue", job], check=False, timeout=_ANSWER_SECONDS)
 
 
+def _plugin_files() -> list[PluginFile]:
+    """Read the plugins that the command names, each as HASH:FILE."""
+    given = (argument.partition(":") for argument in sys.argv[2:])
+    return [PluginFile.read(Path(path), sha256) for sha256, _, path in given]
+
+
 def main() -> None:
     """Run the job of this place in the array."""
     array = JobArray.read(Path(sys.argv[1]))
@@ -100,7 +107,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, worker.on_signal)
     with array.events(index).open("a", encoding="utf-8") as events:
-        worker_exit = work(array.job(index), worker, events)
+        job = array.job(index).model_copy(update={"plugin_files": _plugin_files()})
+        worker_exit = work(job, worker, events)
     if worker.stopped == "SIGTERM" and not worker.done:
         requeue_if_preempted()
     sys.exit(worker_exit.code if worker_exit.code >= 0 else 128 - worker_exit.code)

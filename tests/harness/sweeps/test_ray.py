@@ -20,6 +20,7 @@ import pytest
 
 import harness
 from harness import HarnessError
+from harness.api.plugin_files import PluginFile
 from harness.records.report import Report
 from harness.records.run_folder import RunFolder, read_report
 from harness.spec.run_spec import read_toml, resolve
@@ -105,6 +106,47 @@ def test_a_run_whose_task_is_killed_starts_again_and_resumes(
     for name in ("predictions.jsonl", "history.jsonl"):
         assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes()
     assert read_report(folder).resumed
+
+
+PLUGIN = '''
+from harness import Compressor, Options, Stage, hookimpl
+
+
+class Norms(Compressor):
+    """Trains the norms."""
+
+    stage = Stage.ADAPTER
+    Options = Options
+
+    def apply(self, model, backbone, context):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("norm" in name)
+        return model
+
+
+@hookimpl
+def register_compressors(register):
+    register("my_norms", Norms, "train the norms")
+'''
+
+
+@pytest.mark.slow
+def test_the_text_of_a_plugin_file_goes_with_the_run(
+    cluster: Ray, finished_run: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "my_norms.py"
+    file.write_text(PLUGIN)
+    read = PluginFile.read(file)
+    file.unlink()
+    spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
+    spec = spec.model_copy(update={"recipe": "my_norms"})
+    cell = SweepCell(spec, "one", "my_norms", 6, done=False)
+    results = tmp_path / "results"
+    sweep = Sweep(results, cluster, lambda *_: None, plugin_files=[read])
+    (outcome,) = sweep.run([cell])
+    assert outcome.status == "ok", outcome.message
+    (folder,) = results.iterdir()
+    assert read_report(folder).plugin_files == {"my_norms.py": read.sha256}
 
 
 RAY = str(Path(sys.executable).with_name("ray"))
