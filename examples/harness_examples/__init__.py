@@ -18,6 +18,7 @@ def register_compressors(register: Register) -> None:
         "distillation", "harness_examples.distillation:Distillation", "imitate the original model"
     )
     register("sparsity", "harness_examples.sparsity:Sparsity", "prune weights while training")
+    register("thinning", "harness_examples.thinning:Thinning", "drop layers while training")
 
 
 @hookimpl

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from harness.api.cost import Cost
 from harness.api.options import Options
 from harness.api.teacher import Teacher
+from harness.api.training_events import TrainingEvents
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -39,11 +40,12 @@ class Stage(IntEnum):
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
-class Compressor(ABC, Generic[OptionsT]):
+class Compressor(TrainingEvents, ABC, Generic[OptionsT]):
     """One change that makes fine-tuning cheaper.
 
-    A subclass names its stage and the model of its options. Its module imports torch only inside
-    its methods, so that listing compressors stays fast.
+    What it may do during training is in ``TrainingEvents``. A subclass names its stage and the
+    model of its options. Its module imports torch only inside its methods, so that listing
+    compressors stays fast.
 
     Attributes:
         name: the registered name.
@@ -146,46 +148,3 @@ class Compressor(ABC, Generic[OptionsT]):
         The default names none: all trained parameters have the run's settings.
         """
         return ()
-
-    def on_train_start(self, model: PreTrainedModel, total_steps: int) -> None:
-        """Prepare a schedule; called before the first step, and again when a run resumes.
-
-        When a run resumes, ``load_state_dict`` follows. A probe of speed or memory is a training of
-        its own, which takes the first steps only.
-
-        Args:
-            model: the composed model.
-            total_steps: optimizer steps that are planned.
-        """
-
-    def on_step(self, model: PreTrainedModel, step: int) -> None:
-        """Act after an optimizer step; the gradients of the step are still there.
-
-        It may change the values of weights and buffers. Modules and what is trained stay.
-        Operations on weights are not recorded for a gradient.
-
-        Args:
-            model: the model in training.
-            step: optimizer steps done, from 1 to ``total_steps``.
-        """
-
-    def on_evaluate(self, model: PreTrainedModel, step: int, scores: Mapping[str, float]) -> None:
-        """Act after the eval split was scored.
-
-        Args:
-            model: the model in training.
-            step: optimizer steps done.
-            scores: metric name -> value.
-        """
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """Return what ``on_step`` and ``on_evaluate`` have changed in this compressor.
-
-        It is saved in the training state, so that a run that was killed goes on identically.
-        Trained weights and the model's buffers are saved already. Keys are text without a slash;
-        values are tensors, anything that JSON can hold, or such mappings.
-        """
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned; tensors are on the model's device."""

@@ -17,7 +17,7 @@ from harness.records.capabilities import Capabilities
 from harness.training.engines.packed import packing_obstacle
 from harness.training.packing import recipe_obstacle
 
-_EVENTS = ("on_train_start", "on_step", "on_evaluate")
+_EVENTS = ("on_train_start", "on_step", "on_evaluate", "change_after")
 
 
 def find_capabilities(backbone: Backbone, recipe: Recipe, seed: int = 0) -> Capabilities:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from harness.api.backbone import STACKS, Backbone, Stack
 from harness.model.contexts import default_context
@@ -15,8 +16,41 @@ if TYPE_CHECKING:
 
     from harness.api.context import Context
     from harness.api.recipe import Recipe
+    from harness.records.report import StructureChange
 
 Layers = Mapping[Stack, Sequence["nn.Module"]]
+
+
+class LayerNumbers:
+    """The numbers of a backbone's layers, from 1, which a layer keeps when others are dropped.
+
+    Dropped layers are not kept in memory.
+
+    Args:
+        before: the layers before ``compose``.
+    """
+
+    def __init__(self, before: Layers) -> None:
+        self._numbers = {
+            stack: WeakKeyDictionary({layer: i for i, layer in enumerate(before[stack], start=1)})
+            for stack in STACKS
+        }
+
+    def kept(self, after: Layers) -> dict[Stack, list[int]]:
+        """Return the original numbers of the layers that are left in each stack.
+
+        A layer is recognised by identity, bare or inside a wrapper, so that this works for any
+        compressor. A layer that is used twice (weights shared over depth) appears twice.
+        """
+        return {
+            stack: [
+                self._numbers[stack][module]
+                for layer in after[stack]
+                for module in layer.modules()
+                if module in self._numbers[stack]
+            ]
+            for stack in STACKS
+        }
 
 
 @dataclass(frozen=True)
@@ -58,32 +92,37 @@ def compose(
     return model
 
 
+def change_structure(
+    model: PreTrainedModel, backbone: Backbone, recipe: Recipe, changes: Iterable[StructureChange]
+) -> None:
+    """Make changes of the structure in place, those of a training or again those of an earlier one.
+
+    Args:
+        model: the composed model, without an engine's patches.
+        backbone: the backbone that the model came from.
+        recipe: the recipe that the model was composed with.
+        changes: the changes, in order.
+    """
+    compressors = {compressor.name: compressor for compressor in recipe.compressors}
+    for change in changes:
+        compressors[change.compressor].make_change(model, backbone, change.change)
+        for parameter in backbone.always_trained(model):
+            parameter.requires_grad_(True)
+
+
 def layers(model: PreTrainedModel, backbone: Backbone) -> dict[Stack, list[nn.Module]]:
-    """Return the present layers of both stacks; see ``kept_layers``."""
+    """Return the present layers of both stacks; see ``LayerNumbers``."""
     return {stack: list(backbone.layers(model, stack)) for stack in STACKS}
 
 
 def kept_layers(before: Layers, after: Layers) -> dict[Stack, list[int]]:
-    """Return the original numbers of the layers that are left in each stack, from 1.
-
-    A layer is recognised by identity, bare or inside a wrapper, so that this works for any
-    compressor. A layer that is used twice (weights shared over depth) appears twice.
+    """Return the original numbers of the layers that are left; see ``LayerNumbers``.
 
     Args:
         before: the layers before ``compose``.
         after: the layers after ``compose``.
     """
-    kept: dict[Stack, list[int]] = {}
-    for stack in STACKS:
-        # The modules in `before` still exist, so that no other module has one of their ids.
-        number = {id(layer): i for i, layer in enumerate(before[stack], start=1)}
-        kept[stack] = [
-            number[id(module)]
-            for layer in after[stack]
-            for module in layer.modules()
-            if id(module) in number
-        ]
-    return kept
+    return LayerNumbers(before).kept(after)
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -54,6 +54,17 @@ class Value(Record):
     """The metric and its options, as ``--metrics`` takes them; null if no options were chosen."""
 
 
+class StructureChange(Record):
+    """A change of the model's structure during training."""
+
+    step: int
+    """Optimizer steps after which it was made."""
+    compressor: str
+    """Name of the compressor that made it."""
+    change: dict[str, Any]
+    """All that the compressor needs to make it again."""
+
+
 class Training(Record):
     """Result of the training phase."""
 
@@ -72,6 +83,8 @@ class Training(Record):
     learning_rates: dict[str, float] = Field(default_factory=dict)
     """Group of parameters that a compressor named (COMPRESSOR.GROUP) -> its highest learning rate;
     ``learning_rate`` is that of the others. Empty if there is no group."""
+    changes: list[StructureChange] = Field(default_factory=list)
+    """Changes of the structure, in order. The best weights are those of the last structure."""
     notes: list[str] = Field(default_factory=list)
     """Sentences that a reader of the training should know."""
     stopped: Literal["finished", "patience"]

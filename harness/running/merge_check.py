@@ -13,8 +13,8 @@ from harness.data.examples import Example
 from harness.errors import is_out_of_memory
 from harness.evaluation.decoding import computing_in
 from harness.evaluation.weights import merged
-from harness.model.composition import compose
-from harness.records.report import MergeCheck
+from harness.model.composition import change_structure, compose
+from harness.records.report import MergeCheck, StructureChange
 from harness.training.engines.padded import PaddedEngine
 from harness.training.resolved_run import ResolvedRun
 from harness.training.run_context import load_original, run_context
@@ -78,13 +78,18 @@ def _logits(model: PreTrainedModel, examples: Sequence[Example]) -> Tensor:
     return logits.float()
 
 
-def load_trained(run: ResolvedRun, trained: Mapping[str, Tensor]) -> PreTrainedModel:
+def load_trained(
+    run: ResolvedRun, trained: Mapping[str, Tensor], changes: Sequence[StructureChange] = ()
+) -> PreTrainedModel:
     """Load the published backbone, apply the recipe, and copy the trained weights into it.
+
+    Changes of the structure during training are made again.
 
     Its frozen weights are exact; training in bfloat16 rounds them.
     """
     model = compose(load_original(run), run.backbone, run.recipe, run_context(run))
     with torch.no_grad():
+        change_structure(model, run.backbone, run.recipe, changes)
         for name, parameter in model.named_parameters():
             if name in trained:
                 parameter.copy_(trained[name])

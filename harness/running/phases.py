@@ -40,6 +40,7 @@ from harness.training.build import load_trainer
 from harness.training.engine_check import check_engine
 from harness.training.loop import Observers, train
 from harness.training.processes import PREDICT, TRAIN, Processes
+from harness.training.restructure import restructure
 from harness.training.trained_weights import load_weights
 from harness.training.trainer import Trainer
 
@@ -182,10 +183,14 @@ def train_best_weights(context: RunContext) -> Trainer:
         if report.training is None:
             began = clock.seconds()
             report.training = _train(context, trainer)
+            _describe(trainer, report)
             # Earlier starts spent the rest of the time on steps that were kept.
             context.stopwatch.carry(report.training.seconds - (clock.seconds() - began))
             context.save()
         else:
+            if report.training.changes:
+                restructure(trainer, report.training.changes)
+                _describe(trainer, report)
             load_weights(trainer.trained, context.folder.work)
     finally:
         trainer.engine.unpatch(trainer.model)
@@ -252,7 +257,7 @@ def check_merged_model(context: RunContext, trainer: Trainer) -> None:
     setup, report = context.setup, context.report
     context.observers.enter(Phase.MERGE_CHECK)
     examples = setup.inputs.test.examples[:2]
-    load_float32 = partial(load_trained, setup.run, trainer.trained)
+    load_float32 = partial(load_trained, setup.run, trainer.trained, trainer.changes)
     difference, reason = compare_with_float32(trainer.model, examples, trainer.dtype, load_float32)
     try:
         report.handover = check_merge(trainer.model, setup.run.recipe, examples)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import nn
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from harness.model.composition import compose, count_parameters, kept_layers, layers
+from harness.model.composition import LayerNumbers, compose, count_parameters, layers
 from harness.model.recorder import CudaRecorder
 from harness.records.report import LayersKept, Parameters
 from harness.training.compressor_events import CompressorEvents
@@ -34,17 +38,19 @@ def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:
     backbone = run.backbone
     model = load_original(run, drawn_on_device=drawn_on_device)
     original = count_parameters(model).total
-    before = layers(model, backbone)
+    numbers = LayerNumbers(layers(model, backbone))
     context = run_context(run, drawn_on_device=drawn_on_device)
     model = compose(model, backbone, run.recipe, context)
-    kept = kept_layers(before, layers(model, backbone))
-    return build_trainer(
+    kept = numbers.kept(layers(model, backbone))
+    trainer = build_trainer(
         model,
         run,
         LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
         parameters_of(model, original),
         context.teacher() if "teacher" in run.recipe.needs else None,
     )
+    trainer.layer_numbers = numbers
+    return trainer
 
 
 def parameters_of(model: PreTrainedModel, original: int) -> Parameters:
@@ -99,27 +105,40 @@ def build_trainer(
     objective = make_objective(run, engine, layers_kept, teacher)
     if run.checkpointing:
         checkpoint_activations(model, run.backbone, objective.dropout_context)
-    rate = peak_learning_rate(settings, run.recipe)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    own = own_groups(run.recipe.compressors, model, trained)
-    optimizer = make_optimizer(model, trained, settings, rate, own)
     obstacle = graph_obstacle(run, model, engine, objective)
     trainer = Trainer(
         model=model,
         device=device,
         engine=engine,
         objective=objective,
-        optimizer=optimizer,
+        optimizer=optimizer_of(run, model, trained),
         trained=trained,
         clip_norm=settings.clip_norm,
         dtype=run.dtype,
-        learning_rate=rate,
+        learning_rate=peak_learning_rate(settings, run.recipe),
         layers_kept=layers_kept,
         parameters=parameters,
         events=CompressorEvents(run.recipe.compressors),
+        run=run,
         graph_obstacle=obstacle,
         packing_obstacle=not_packed if settings.engine == "auto" else None,
     )
     if obstacle is None:
         record_steps(trainer, CudaRecorder())
     return trainer
+
+
+def optimizer_of(
+    run: ResolvedRun, model: PreTrainedModel, trained: Mapping[str, nn.Parameter]
+) -> Optimizer:
+    """Return a new optimizer of the trained parameters, with the groups that compressors name.
+
+    Args:
+        run: the settings and the recipe.
+        model: the composed model.
+        trained: qualified name -> trained parameter.
+    """
+    settings = run.spec.train
+    own = own_groups(run.recipe.compressors, model, trained)
+    return make_optimizer(model, trained, settings, peak_learning_rate(settings, run.recipe), own)

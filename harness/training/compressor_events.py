@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from harness.api.backbone import Backbone
 from harness.api.compressor import Compressor
 from harness.errors import HarnessError
+from harness.records.report import StructureChange
 
 
 @dataclass
@@ -27,6 +29,24 @@ class CompressorEvents:
     compressors: tuple[Compressor[Any], ...]
     steps_done: int = 0
     total_steps: int | None = None
+
+    @property
+    def changing(self) -> list[Compressor[Any]]:
+        """The compressors that may change the structure."""
+        return [c for c in self.compressors if type(c).change_after is not Compressor.change_after]
+
+    def check_processes(self, size: int) -> None:
+        """Check that the compressors work in a number of processes.
+
+        Raises:
+            HarnessError: one of them may change the structure, and there are several processes.
+        """
+        if size > 1 and self.changing:
+            raise HarnessError(
+                f"{self.changing[0].name} changes the model during training, which works in one "
+                "process only.",
+                "Leave out --nproc.",
+            )
 
     def begin(self, model: PreTrainedModel, total_steps: int) -> None:
         """Call the compressors before the first step.
@@ -65,8 +85,21 @@ class CompressorEvents:
             raise HarnessError(
                 f"{names} changed in step {self.steps_done} which parameters are trained.",
                 "This is a mistake in the compressor: on_step may change the values of weights and "
-                "buffers; modules and requires_grad are set in apply.",
+                "buffers; modules and requires_grad change in apply and make_change.",
             )
+
+    def changes(self, model: PreTrainedModel, backbone: Backbone) -> list[StructureChange]:
+        """Ask the compressors for changes of the structure after a step, which are not yet made."""
+        if self.total_steps is None:
+            return []
+        step = self.steps_done
+        with torch.no_grad():
+            found = [(c.name, c.change_after(model, backbone, step)) for c in self.changing]
+        return [
+            StructureChange(step=step, compressor=name, change=dict(change))
+            for name, change in found
+            if change is not None
+        ]
 
     def evaluated(self, model: PreTrainedModel, step: int, scores: Mapping[str, float]) -> None:
         """Call the compressors after the eval split was scored; see their ``on_evaluate``."""

@@ -74,6 +74,31 @@ def learning_rate_schedule(
     return schedule
 
 
+def continued_schedule(
+    before: LRScheduler, optimizer: Optimizer, settings: TrainSettings, planned: int
+) -> LRScheduler:
+    """Return a schedule for a new optimizer, at the step that an earlier schedule has reached.
+
+    Args:
+        before: the earlier schedule.
+        optimizer: the new optimizer, which has not stepped.
+        settings: the settings of both schedules.
+        planned: optimizer steps of the training.
+    """
+    schedule: Any = learning_rate_schedule(optimizer, settings, planned)
+    schedule.last_epoch = before.last_epoch
+    schedule._step_count = before._step_count
+    rates = [
+        base * factor(before.last_epoch)
+        for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates
+    after: LRScheduler = schedule
+    return after
+
+
 def highest_rates(optimizer: Optimizer, highest_rate: float) -> dict[str, float]:
     """Return the highest learning rate of each group that has its own: name -> rate.
 

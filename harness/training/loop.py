@@ -18,6 +18,7 @@ from harness.training.engine_name import fallback_notes
 from harness.training.exchange import bytes_from_main
 from harness.training.follower import verdict
 from harness.training.learning_rate import (
+    continued_schedule,
     highest_rates,
     learning_rate_schedule,
     peak_notes,
@@ -26,8 +27,9 @@ from harness.training.learning_rate import (
 )
 from harness.training.log import TrainingLog
 from harness.training.recording import plan_shapes
+from harness.training.restructure import change_notes, restructure
 from harness.training.schedule import SAMPLED_STEPS, Schedule, prefetch, step_sizes
-from harness.training.state import Progress, StateSaver, training_state
+from harness.training.state import Progress, StateSaver, saved_changes, training_state
 from harness.training.trained_weights import load_weights, save_weights
 from harness.training.trainer import Trainer
 
@@ -113,6 +115,8 @@ class _Loop:
         self.planned = schedule.planned_steps(settings.epochs, settings.max_steps)
         self.interval = schedule.steps_between_evaluations(settings.eval_every_epochs)
         trainer.events.begin(trainer.model, self.planned)
+        if changes := saved_changes(folder):
+            restructure(trainer, changes)
         self.scheduler = learning_rate_schedule(trainer.optimizer, settings, self.planned)
 
     def run(self, saver: StateSaver) -> None:
@@ -132,15 +136,15 @@ class _Loop:
         sample = self.schedule.steps(0, min(self.planned, SAMPLED_STEPS))
         plan_shapes(trainer, step_sizes(sample), self.planned)
         steps = self.schedule.steps(now.step, left)
-        first = now.step
+        is_new = True  # The model has not yet taken a step with its structure.
         for step, batches in prefetch(steps, trainer.engine.collate, processes.share):
             rate = float(self.scheduler.get_last_lr()[0])
             now.highest_rate = max(now.highest_rate, rate)
-            check = now.step == first
-            loss = trainer.step(batches, step.target_tokens, check=check)
+            loss = trainer.step(batches, step.target_tokens, check=is_new)
             self.scheduler.step()
             now.step += 1
             log.step_taken(now.step, loss, rate)
+            is_new = self._change_structure(saver)
             if now.step % self.interval and now.step != self.planned:
                 if saver.due:
                     log.catch_up()
@@ -152,6 +156,22 @@ class _Loop:
             bytes_from_main(processes, verdict(stops, values))
             if stops:
                 break
+
+    def _change_structure(self, saver: StateSaver) -> bool:
+        """Make the changes that compressors ask for after a step; return whether there are any.
+
+        Weights of the old structure are no longer the best ones.
+        """
+        trainer = self.trainer
+        changes = trainer.events.changes(trainer.model, trainer.run.backbone)
+        if not changes:
+            return False
+        restructure(trainer, changes)
+        self.scheduler = saver.scheduler = continued_schedule(
+            self.scheduler, trainer.optimizer, self.settings, self.planned
+        )
+        saver.now.best, saver.now.since_best = None, 0
+        return True
 
     def _evaluate(self, saver: StateSaver) -> Mapping[str, float]:
         """Score the eval split; save the training state, and the weights if they are the best.
@@ -193,7 +213,9 @@ class _Loop:
             best_value=best if math.isfinite(best) else None,
             learning_rate=now.highest_rate,
             learning_rates=rates,
+            changes=self.trainer.changes,
             notes=[
+                *change_notes(self.trainer.changes),
                 *warmup_notes(self.settings, self.planned),
                 *peak_notes(self.settings, self.trainer.events.compressors),
                 *rate_notes(rates),

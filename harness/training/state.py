@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from harness import clock
 from harness.api.events import Evaluated
+from harness.records.report import StructureChange
 from harness.records.run_folder import HISTORY, TRAINING_STATE
 from harness.records.tensor_file import write_tensors
 from harness.training.trainer import Trainer
@@ -61,6 +62,7 @@ class StateSaver:
 
     Attributes:
         now: the progress; the training loop must keep it up to date.
+        scheduler: the schedule of the learning rate; the training loop may replace it.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class StateSaver:
         self.now = load_state(folder, trainer, scheduler)
         self._folder = folder
         self._trainer = trainer
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self._every = every_seconds
         self._last = clock.seconds()
         self._began = self._last - self.now.seconds
@@ -92,7 +94,7 @@ class StateSaver:
         """Save the state; call it between two optimizer steps only."""
         self.now.seconds = self.seconds
         self.now.history_bytes = (self._folder / HISTORY).stat().st_size
-        save_state(self._folder, self._trainer, self._scheduler, self.now)
+        save_state(self._folder, self._trainer, self.scheduler, self.now)
         self._last = clock.seconds()
 
 
@@ -132,6 +134,7 @@ def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress:
         "numbers": numbers,
         "scheduler": scheduler.state_dict(),
         "compressors": compressors,
+        "changes": [change.model_dump(mode="json") for change in trainer.changes],
         "python": random.getstate(),
         "numpy": numpy_state,
     }
@@ -145,7 +148,8 @@ def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progre
 
     Args:
         folder: the run's folder.
-        trainer: its weights, buffers, optimizer and compressors get the saved state.
+        trainer: its weights, buffers, optimizer and compressors get the saved state. It must have
+            the structure of ``saved_changes``.
         scheduler: the schedule of the learning rate; overwritten.
     """
     path = folder / TRAINING_STATE
@@ -186,6 +190,16 @@ def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progre
     if header["progress"]["best"]:
         progress.best = Evaluated(**header["progress"]["best"])
     return progress
+
+
+def saved_changes(folder: Path) -> list[StructureChange]:
+    """Return the changes of the structure that the folder's training state was saved after."""
+    path = folder / TRAINING_STATE
+    if not path.exists():
+        return []
+    with safe_open(path, framework="pt") as file:
+        changes = json.loads(file.metadata().get("changes", "[]"))
+    return [StructureChange.model_validate(change) for change in changes]
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

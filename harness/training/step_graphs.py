@@ -39,6 +39,7 @@ class StepGraphs:
 
     Attributes:
         obstacle: the reason why no step is recorded any more; None if there is none.
+        record: records a function.
         replays: number of steps that were replayed.
     """
 
@@ -58,7 +59,7 @@ class StepGraphs:
         self._optimizer = optimizer
         self._rates = rates
         self._device = device
-        self._record = record
+        self.record = record
         self._seen: set[BatchShape] = set()
         self._steps: dict[BatchShape, RecordedPass] = {}
 
@@ -105,7 +106,7 @@ class StepGraphs:
         Raises:
             Exception: it cannot be recorded.
         """
-        recording = self._record(function)
+        recording = self.record(function)
         recording.replay()
         return recording
 
@@ -121,7 +122,7 @@ class StepGraphs:
                 self._passes.record(batches)
             elif (shape := batches[0].shape) is not None and shape not in self._steps:
                 self._steps[shape] = RecordedPass(
-                    self._at_device_rates, self._device, self._record, batches[0]
+                    self._at_device_rates, self._device, self.record, batches[0]
                 )
         except Exception as error:  # Kernels, drivers and libraries raise errors of any type.
             # A step that was not recorded did not run: the caller takes it.

@@ -85,10 +85,16 @@ class TrainedRun:
         return CalibrationData.sample(split.examples, self.spec.seed)
 
     def untrained(self) -> PreTrainedModel:
-        """Load the original model and apply the recipe, as the run did before it trained."""
-        from harness.model.composition import compose
+        """Load the original model, apply the recipe, and change the structure as training did."""
+        import torch
 
-        return compose(self.original(), self.backbone, self.recipe, self._context())
+        from harness.model.composition import change_structure, compose
+
+        model = compose(self.original(), self.backbone, self.recipe, self._context())
+        changes = self.report.training.changes if self.report.training else []
+        with torch.no_grad():
+            change_structure(model, self.backbone, self.recipe, changes)
+        return model
 
     def load(self) -> PreTrainedModel:
         """Load the original model, apply the recipe, and copy the trained weights into it.

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.records.report import LayersKept, Parameters
+from harness.model.composition import LayerNumbers
+from harness.records.report import LayersKept, Parameters, StructureChange
 from harness.training.compressor_events import CompressorEvents
 from harness.training.engine_name import describe_engine
 from harness.training.engines.padded import Batch, Engine
 from harness.training.objective import LossSum, Objective
 from harness.training.processes import SINGLE_PROCESS, Processes
+from harness.training.resolved_run import ResolvedRun
 from harness.training.step_graphs import StepGraphs
 from harness.training.trained_check import check_trained
 
@@ -37,6 +39,9 @@ class Trainer:
         layers_kept: the layers that the recipe kept.
         parameters: counts of the composed model's parameters.
         events: calls the compressors of the recipe.
+        run: the settings, the backbone and the recipe that it was built from.
+        layer_numbers: the numbers of the backbone's layers; None if they are not known.
+        changes: the changes of the structure so far, which ``restructure`` made.
         processes: the processes that take each step together; see ``join``.
         graphs: records steps as CUDA graphs; None if they cannot be.
         graph_obstacle: the reason if they cannot be.
@@ -56,6 +61,9 @@ class Trainer:
     layers_kept: LayersKept
     parameters: Parameters
     events: CompressorEvents
+    run: ResolvedRun
+    layer_numbers: LayerNumbers | None = None
+    changes: list[StructureChange] = field(default_factory=list)
     processes: Processes = SINGLE_PROCESS
     graphs: StepGraphs | None = None
     graph_obstacle: str | None = None
@@ -66,7 +74,12 @@ class Trainer:
         self._loss: nn.Module = LossSum(self.model, self.objective)
 
     def join(self, processes: Processes) -> None:
-        """Take each further step together with other processes, whose trainers are equal."""
+        """Take each further step together with other processes, whose trainers are equal.
+
+        Raises:
+            HarnessError: a compressor changes the structure during training.
+        """
+        self.events.check_processes(processes.size)
         self.processes = processes
         processes.copy_from_main(self.trained.values())
         self._loss = processes.wrap(LossSum(self.model, self.objective))

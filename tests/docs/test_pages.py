@@ -23,6 +23,7 @@ PAGES = {
     "observer": "write-an-observer",
     "sparsity": "write-a-compressor",
     "task": "write-a-task",
+    "thinning": "write-a-compressor",
 }
 """Example -> the page that explains it."""
 

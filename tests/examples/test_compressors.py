@@ -164,3 +164,38 @@ def test_distillation_is_measured_with_its_teacher(
     [plan] = harness.plan("nano-t5", recipe, settings={**tiny_settings, "train.batch_size": 1})
     assert plan.memory
     assert plan.memory.parts.teacher == run.report.memory.parts.teacher
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("plugins")
+def test_a_run_that_drops_layers_in_training_is_killed_resumed_and_exported(
+    plugins: Plugins, tiny_settings: dict[str, object], tmp_path: Path
+) -> None:
+    settings = {**tiny_settings, "train.max_steps": 7, "train.precision": "float32"}
+    chosen = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+    def start(folder: str, death: int) -> int:
+        command = ["run", "--compressor", "thinning:drop=2,every=2,start=2", *chosen]
+        arguments = [str(death), *command, "--snapshot-every", "0", "--out", str(tmp_path / folder)]
+        return subprocess.run([sys.executable, "-c", RUN, *arguments], check=False).returncode
+
+    assert start("whole", 0) == 0
+    assert start("killed", 5) == -signal.SIGKILL
+    assert start("killed", 0) == 0
+    (whole,), (killed,) = ((tmp_path / name).iterdir() for name in ("whole", "killed"))
+    for name in ("weights.safetensors", "history.jsonl", "predictions.jsonl"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+    report = read_report(killed)
+    assert report.parameters
+    assert report.layers_kept
+    assert report.training
+    assert [change.step for change in report.training.changes] == [2, 4]
+    run = open_run(killed, plugins)
+    model = run.load()
+    for stack, kept in (
+        ("encoder", report.layers_kept.encoder),
+        ("decoder", report.layers_kept.decoder),
+    ):
+        assert len(run.backbone.layers(model, stack)) == len(kept)  # type: ignore[arg-type]
+    assert sum(p.numel() for p in model.parameters()) == report.parameters.total
+    harness.export_run(killed, tmp_path / "exported")

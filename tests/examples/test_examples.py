@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 FILES = sorted((Path(__file__).parents[2] / "examples" / "harness_examples").glob("*.py"))
 
-METHODS = {"distillation", "influence", "sparsity"}
-"""Further compressors: one with an objective, one with data, one with a schedule."""
+METHODS = {"distillation", "influence", "sparsity", "thinning"}
+"""Further compressors: with an objective, data, a schedule, and a structure that changes."""
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -17,6 +17,9 @@ from transformers import PreTrainedModel
 
 from harness.api.backbone import STACKS, Backbone
 
+_MARK = "checkpoints_activations"
+"""Attribute of a forward pass that checkpoints."""
+
 Contexts = tuple[AbstractContextManager[object], AbstractContextManager[object]]
 
 
@@ -25,7 +28,7 @@ def checkpoint_activations(
     backbone: Backbone,
     recomputation_context: Callable[[], AbstractContextManager[object]],
 ) -> None:
-    """Checkpoint each layer of both stacks while it trains.
+    """Checkpoint each layer of both stacks while it trains, if it is not checkpointed already.
 
     Loss and gradients stay the same, on a CPU to the bit, because random numbers are drawn from
     the same generator state again. Evaluation and generation do not change.
@@ -52,4 +55,6 @@ def checkpoint_activations(
 
     for stack in STACKS:
         for layer in backbone.layers(model, stack):
-            layer.forward = checkpointed(layer)
+            if not hasattr(layer.forward, _MARK):
+                layer.forward = checkpointed(layer)
+                setattr(layer.forward, _MARK, True)

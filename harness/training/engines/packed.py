@@ -98,6 +98,10 @@ class PackedEngine(Engine):
             self._head_weight = None
         self._groups = []
 
+    def forget_weights(self) -> None:
+        """Free the weights that an unpatched model has kept in place; they are kept no longer."""
+        self._kept, self._keeps_weights, self._head_weight = {}, False, None
+
     def keep_weights_in_place(self, model: PreTrainedModel) -> None:
         """Let the stored weights of a patched model keep their addresses from now on.
 

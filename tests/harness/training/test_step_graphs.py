@@ -15,11 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import Backbone, HarnessError
+from compressors.lprun import LayerPruning
+from harness import STACKS, Backbone, HarnessError
 from harness.api.compressor import Compressor
 from harness.api.plugins import installed
 from harness.api.recipe import parse
 from harness.data.examples import Example
+from harness.records.report import StructureChange
 from harness.spec.run_spec import RunSpec
 from harness.training.build import load_trainer
 from harness.training.engines import attention
@@ -29,6 +31,7 @@ from harness.training.graph_obstacle import graph_obstacle
 from harness.training.learning_rate import learning_rate_schedule
 from harness.training.recording import plan_shapes, record_steps
 from harness.training.resolved_run import ResolvedRun, resolve_run
+from harness.training.restructure import restructure
 from harness.training.schedule import Schedule, prefetch, step_sizes
 from harness.training.trainer import Trainer
 
@@ -158,6 +161,30 @@ def test_a_pass_that_cannot_be_recorded_changes_nothing(backbone: Backbone) -> N
     assert failing.graphs.obstacle == "OutOfMemoryError: CUDA out of memory"
     assert failing.graphs.replays == 0
     assert_close(weights_of(failing), weights_of(plain))
+
+
+def test_recordings_of_an_old_structure_are_dropped(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drop_second(self: Any, model: Any, backbone: Backbone, change: Any) -> None:
+        for stack in STACKS:
+            depth = len(backbone.layers(model, stack))
+            backbone.keep_layers(model, stack, [1, *range(3, depth + 1)])
+
+    monkeypatch.setattr(LayerPruning, "make_change", drop_second)
+    change = StructureChange(step=6, compressor="lprun", change={})
+    plain, recorded = (new_trainer(backbone, "lora_ff+lprun") for _ in range(2))
+    record_steps(recorded, Rerun)
+    before = recorded.graphs
+
+    def train_and_change(trainer: Trainer) -> list[float]:
+        return train(trainer, lambda step: restructure(trainer, [change]) if step == 6 else None)
+
+    assert train_and_change(recorded) == pytest.approx(train_and_change(plain), rel=1e-4)
+    assert recorded.graphs
+    assert recorded.graphs is not before
+    assert recorded.graphs.replays
+    assert_close(weights_of(recorded), weights_of(plain))
 
 
 def test_a_step_that_cannot_be_recorded_is_taken_and_the_reason_is_kept(
