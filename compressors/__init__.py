@@ -19,5 +19,9 @@ def register_compressors(register: Register) -> None:
         "compressors.prune_ffn:NeuronPruning",
         "drop neurons of feed-forward layers, then train the rest",
     )
+    register("int8", "compressors.quantized:Quantized", "frozen weights in 8 bits under LoRA")
+    register(
+        "nf4", "compressors.quantized:Quantized", "frozen weights in 4 bits under LoRA (QLoRA)"
+    )
     for name, method in METHODS.items():
         register(name, method.target, method.summary)

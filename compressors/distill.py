@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness import STACKS, Compressor, HarnessError, Options, Stage, Teacher
 
@@ -26,9 +26,19 @@ class DistillOptions(Options):
     temperature: float = Field(2.0, gt=0)
     """Temperature of both distributions. The divergence is multiplied by its square, so that the
     weight means the same at every temperature."""
+    cache: int | None = Field(None, ge=1)
+    """Number of most likely tokens whose logits the teacher computes once, before training, into
+    $HARNESS_CACHE. It is then not needed in the steps; less likely tokens count as impossible. By
+    default it reads every batch."""
     hidden: float = Field(0.0, ge=0)
     """Weight of the distance between states after the layers that both models have; 0 leaves them
     alone. Both models must be equally wide."""
+
+    @model_validator(mode="after")
+    def _states_are_not_stored(self) -> Self:
+        if self.cache is not None and self.hidden:
+            raise ValueError("hidden needs the teacher in every step, so leave out cache")
+        return self
 
 
 class Distill(Compressor[DistillOptions]):
@@ -40,7 +50,7 @@ class Distill(Compressor[DistillOptions]):
 
     def __init__(self, name: str, options: DistillOptions) -> None:
         super().__init__(name, options)
-        self.teacher = Teacher(options.teacher)
+        self.teacher = Teacher(options.teacher, options.cache)
         if options.hidden:
             self.needs = frozenset({"teacher", "hidden_states"})  # type: ignore[misc]
 
@@ -53,7 +63,11 @@ class Distill(Compressor[DistillOptions]):
     def loss(self, model: PreTrainedModel, batch: Batch, outputs: Outputs) -> Tensor:
         """Return what turns the cross-entropy into the mixture, and the distance of states."""
         chosen = self.options
-        divergence = outputs.sum_over_logits(self.divergence, outputs.teacher)
+        divergence = (
+            outputs.sum_over_logits(self.divergence, outputs.teacher)
+            if chosen.cache is None
+            else outputs.sum_over_logits(self.top_divergence, *outputs.teacher_top)
+        )
         addition = chosen.weight * (divergence - outputs.cross_entropy)
         if chosen.hidden:
             for stack in STACKS:
@@ -73,6 +87,15 @@ class Distill(Compressor[DistillOptions]):
         own = (logits[:, :known] / temperature).log_softmax(-1)
         target = (teacher[:, :known] / temperature).log_softmax(-1)
         return temperature**2 * F.kl_div(own, target, reduction="sum", log_target=True)
+
+    def top_divergence(self, logits: Tensor, ids: Tensor, top: Tensor) -> Tensor:
+        """Return the divergence of the teacher's most likely tokens, as if there were no others."""
+        temperature = self.options.temperature
+        known = ids < logits.shape[-1]
+        target = (top / temperature).masked_fill(~known, float("-inf")).log_softmax(-1)
+        own = (logits / temperature).log_softmax(-1).gather(1, ids.clamp(max=logits.shape[-1] - 1))
+        terms = target.exp() * (target - own)
+        return temperature**2 * terms.where(known, terms.new_zeros(())).sum()
 
     def distance(self, outputs: Outputs, stack: Stack) -> Tensor:
         """Return the squared distance to the teacher's states, relative to their squared length.

@@ -165,8 +165,12 @@ def merge(model: PreTrainedModel, name: str) -> PreTrainedModel:
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    from compressors.quantized_linear import QuantizedLinear
+
     for path, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer) and name in module.active_adapters:
+            if isinstance(base := module.get_base_layer(), QuantizedLinear):
+                module.base_layer = base.plain()
             try:
                 module.merge(adapter_names=[name])
             except (NotImplementedError, ValueError) as error:

@@ -121,8 +121,9 @@ class Lora(Adapter):
             for module in targets.values():
                 if isinstance(module, nn.Linear) and module.bias is None:
                     weight = module.weight
+                    dtype = weight.dtype if weight.is_floating_point() else torch.float32
                     module.bias = nn.Parameter(
-                        torch.zeros(module.out_features, device=weight.device, dtype=weight.dtype)
+                        torch.zeros(module.out_features, device=weight.device, dtype=dtype)
                     )
         return targets
 
@@ -186,7 +187,16 @@ class LoraAt(Lora):
 
     def targets(self, model: PreTrainedModel, backbone: Backbone) -> Layers:
         """Return qualified name -> layer to adapt."""
-        return modules_of(model, backbone, roles_of(self.options.targets), self.name)
+        found = modules_of(model, backbone, roles_of(self.options.targets), self.name)
+        layers: Any = found.values()
+        codes = any(not layer.weight.is_floating_point() for layer in layers)
+        if codes and (self.options.dora or self.options.init in ("pissa", "olora", "loftq")):
+            raise HarnessError(
+                f"{self.name}: dora, and init=pissa, olora and loftq, read the weights of a layer, "
+                "which are stored in few bits here.",
+                "Leave them out, or leave out int8 and nf4.",
+            )
+        return found
 
     def config(self, targets: Layers, context: Context, **more: Any) -> LoraConfig:
         """Return PEFT's configuration; a skeleton has the same shapes whatever the first factors.

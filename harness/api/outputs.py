@@ -28,6 +28,7 @@ class Outputs(ABC):
         self._hidden: dict[Stack, list[Tensor]] | None = None
         self._layers: dict[Stack, list[int]] = {}
         self._teacher: Outputs | None = None
+        self._top: tuple[Tensor, Tensor] | None = None
 
     @property
     @abstractmethod
@@ -81,6 +82,19 @@ class Outputs(ABC):
         if self._teacher is None:
             raise undeclared("teacher")
         return self._teacher
+
+    @property
+    def teacher_top(self) -> tuple[Tensor, Tensor]:
+        """The stored logits of a teacher with ``top``: token ids and logits, most likely first.
+
+        Both have a row of ``top`` columns for each target token. The largest logit of a row is 0.
+
+        Raises:
+            HarnessError: the compressor needs no teacher with stored logits.
+        """
+        if self._top is None:
+            raise undeclared("teacher")
+        return self._top
 
 
 def undeclared(need: Need) -> HarnessError:

@@ -69,6 +69,12 @@ class Recipe:
         return next(iter(teachers.values()), None)
 
     @property
+    def taught_in_steps(self) -> bool:
+        """True if a teacher reads each batch during training."""
+        teacher = self.teacher
+        return teacher is not None and teacher.top is None
+
+    @property
     def stages(self) -> frozenset[Stage]:
         """The stages of its compressors."""
         return frozenset(compressor.stage for compressor in self.compressors)

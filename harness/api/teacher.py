@@ -15,6 +15,10 @@ class Teacher:
     Attributes:
         weights: ``original``; the folder of a finished run, whose trained and merged model is
             loaded; or any other reference of a backbone, such as the folder of a model.
+        top: number of the most likely tokens whose logits are computed once, before training, and
+            stored in ``$HARNESS_CACHE``; ``Outputs.teacher_top`` has them. None computes the logits
+            of all tokens in every step.
     """
 
     weights: str = ORIGINAL
+    top: int | None = None

@@ -59,7 +59,7 @@ def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> 
     shapes = ShapesOnly(run.device)
     shapes.adopt(model)
     teacher = None
-    if "teacher" in run.recipe.needs:
+    if run.recipe.taught_in_steps:
         taught = teacher_skeleton(run.recipe) or run.backbone.skeleton()
         teacher = taught.eval().requires_grad_(False)
         shapes.adopt(teacher)

@@ -126,11 +126,14 @@ def kept_layers(before: Layers, after: Layers) -> dict[Stack, list[int]]:
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
-    """Count parameters over unique storages, so that tied weights count once."""
+    """Count parameters over unique storages, so that tied weights count once.
+
+    A parameter that holds codes of more weights than it has elements says so as ``elements``.
+    """
     unique = {(p.untyped_storage()._cdata, p.storage_offset()): p for p in model.parameters()}
     trainable = [p for p in unique.values() if p.requires_grad]
     return ParameterCount(
-        total=sum(p.numel() for p in unique.values()),
+        total=sum(getattr(p, "elements", p.numel()) for p in unique.values()),
         trainable=sum(p.numel() for p in trainable),
         total_bytes=sum(p.nbytes for p in unique.values()),
         trainable_bytes=sum(p.nbytes for p in trainable),

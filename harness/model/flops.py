@@ -83,7 +83,7 @@ def recipe_flops(
     """
     lengths = source_tokens, target_tokens
     flops = training_flops(model, *lengths).total
-    if "teacher" in recipe.needs:
+    if recipe.taught_in_steps:
         flops += training_flops(teacher or backbone.skeleton(), *lengths).forward
     return flops + sum(c.cost(model, *lengths).flops for c in recipe.compressors)
 

@@ -194,8 +194,8 @@ class Report(Record):
     seconds: float
     """Wall time of the whole run; for a resumed run, only the time of work that was kept."""
     teacher_seconds: float = 0
-    """Wall time of the teacher's own run, if a run taught this one; what the teacher computes
-    during this run is part of ``seconds``."""
+    """Wall time of the teacher beside this run: its own run, if a run taught this one, and what was
+    computed once and stored. What it computes in training steps is part of ``seconds``."""
     resumed: list[Resumption] = Field(default_factory=list)
     """Every resumption of the run; empty if it was never stopped."""
     micro_batch: int | None = None

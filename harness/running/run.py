@@ -35,6 +35,7 @@ from harness.training.learning_rate import warmup_notes
 from harness.training.loop import SAVE_STATE_SECONDS
 from harness.training.processes import SINGLE_PROCESS, Processes
 from harness.training.state import steps_done
+from harness.training.stored_teacher import storage_notes
 from harness.training.teacher_model import find_teacher
 
 
@@ -174,6 +175,7 @@ def _notes(inputs: Inputs) -> tuple[str, ...]:
     return (
         *inputs.run.backbone.notes,
         *data_notes(inputs.data),
+        *storage_notes(inputs.run, inputs.train.examples),
         *warmup_notes(inputs.run.spec.train, planned),
     )
 

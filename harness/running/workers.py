@@ -13,6 +13,7 @@ from harness.training.build import load_trainer
 from harness.training.engine_check import check_engine
 from harness.training.follower import follow
 from harness.training.processes import FINISHED, TRAIN, Processes
+from harness.training.stored_teacher import with_stored_teacher
 from harness.training.trainer import Trainer
 
 
@@ -40,7 +41,8 @@ def _work(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
         # Not earlier: nothing may disturb the first process while it measures.
         if loaded is None:
             setup = set_up(read_inputs(spec, plugins))
-            loaded = setup, load_trainer(setup.run)
+            run = with_stored_teacher(setup.run, setup.inputs.train.examples)
+            loaded = setup, load_trainer(run)
         setup, trainer = loaded
         processes.ready()
         if stage == TRAIN:

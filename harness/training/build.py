@@ -47,7 +47,7 @@ def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:
         run,
         LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
         parameters_of(model, original),
-        context.teacher() if "teacher" in run.recipe.needs else None,
+        context.teacher() if run.recipe.taught_in_steps else None,
     )
     trainer.layer_numbers = numbers
     return trainer

@@ -18,6 +18,7 @@ from harness.records.report import LayersKept
 from harness.training.engines.packed import choose_engine
 from harness.training.engines.padded import Batch, Engine
 from harness.training.resolved_run import ResolvedRun
+from harness.training.stored_teacher import IDS, LOGITS, batch_rows
 from harness.training.teacher_model import TeacherModel, find_teacher
 
 
@@ -66,6 +67,8 @@ class Objective:
             return self.engine.loss_sum(model, batch)
         outputs = self.engine.forward(model, batch, self.hidden_states)
         outputs.add(layers=self.layers)
+        if IDS in batch.tensors:
+            outputs.add(top=(batch.tensors[IDS].long(), batch.tensors[LOGITS].float()))
         if self.teacher is not None and self.teacher_engine is not None:
             with torch.no_grad():
                 taught = self.teacher_engine.forward(self.teacher, batch, self.hidden_states)
@@ -110,6 +113,7 @@ def make_objective(
     compressors = run.recipe.compressors
     additions = tuple(c for c in compressors if type(c).loss is not Compressor.loss)
     objective = Objective(engine, additions, "hidden_states" in run.recipe.needs)
+    engine.further = batch_rows(run)
     objective.layers = {"encoder": layers_kept.encoder, "decoder": layers_kept.decoder}
     if teacher is None:
         return objective

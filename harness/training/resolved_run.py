@@ -10,6 +10,7 @@ import torch
 from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
 from harness.data.calibration import CalibrationData
+from harness.data.top_logits import TopLogits
 from harness.errors import HarnessError
 from harness.spec.run_spec import RunSpec
 from harness.training.engines.fused_attention import without_cudnn_attention
@@ -34,6 +35,7 @@ class ResolvedRun:
         device: the device to train on.
         dtype: the data type of matrix products.
         calibration: examples for compressors that look at data; None gives them random tokens.
+        taught: logits that a teacher computed before training; None if they were not computed.
     """
 
     spec: RunSpec
@@ -42,6 +44,7 @@ class ResolvedRun:
     device: torch.device
     dtype: torch.dtype
     calibration: CalibrationData | None = None
+    taught: TopLogits | None = None
 
     @property
     def checkpointing(self) -> bool:

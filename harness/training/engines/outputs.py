@@ -27,6 +27,7 @@ class TokenOutputs(Outputs):
         hidden: Mapping[Stack, list[Tensor]] | None = None,
         layers: Mapping[Stack, list[int]] | None = None,
         teacher: Outputs | None = None,
+        top: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Add what compressors need: states after each layer, or the outputs of a teacher.
 
@@ -34,7 +35,9 @@ class TokenOutputs(Outputs):
             hidden: stack -> the states after each layer.
             layers: stack -> numbers of these layers in the backbone, from 1.
             teacher: the outputs of the teacher.
+            top: token ids and logits that the teacher computed before training.
         """
+        self._top = top or self._top
         self._layers = dict(layers) if layers is not None else self._layers
         self._hidden = dict(hidden) if hidden is not None else self._hidden
         self._teacher = teacher or self._teacher

@@ -114,7 +114,8 @@ class PackedEngine(Engine):
     def collate(self, examples: Sequence[Example]) -> PackedBatch:
         """Lay the sequences end to end, and fill them up to a shape if one holds them."""
         shape = self.shapes.fitting(size_of(examples)) if self.shapes else None
-        return packed_batch(examples, self.start_token_id, self.device.type, shape)
+        batch = packed_batch(examples, self.start_token_id, self.device.type, shape)
+        return self.completed(batch, examples, self.device.type)
 
     def forward(
         self, model: PreTrainedModel, batch: Batch, hidden_states: bool = False

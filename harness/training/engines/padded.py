@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -53,6 +53,9 @@ class Batch:
         return replace(self, tensors=moved)
 
 
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
 def pinned(tensors: dict[str, Tensor], device_type: str) -> dict[str, Tensor]:
     """Return the tensors in pinned memory on CUDA, from where they are copied asynchronously."""
     if device_type != "cuda":
@@ -68,6 +71,15 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    further: Callable[[Sequence[Example]], dict[str, Tensor]] | None = None
+    """Returns further tensors for the batch of some examples."""
+
+    def completed(self, batch: BatchT, examples: Sequence[Example], device_type: str) -> BatchT:
+        """Return a batch with the further tensors of its examples, if there are any."""
+        if self.further is None:
+            return batch
+        tensors = batch.tensors | pinned(self.further(examples), device_type)
+        return replace(batch, tensors=tensors)
 
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -148,12 +160,13 @@ class PaddedEngine(Engine):
         lengths = torch.tensor([len(e.source) for e in examples])
         mask = (torch.arange(sources.shape[1]) < lengths[:, None]).long()
         tensors = {"input_ids": sources, "attention_mask": mask, "labels": labels}
-        return Batch(
+        batch = Batch(
             pinned(tensors, self.device_type),
             source_tokens=int(lengths.sum()),
             target_tokens=sum(len(e.target) for e in examples),
             examples=len(examples),
         )
+        return self.completed(batch, examples, self.device_type)
 
     def forward(
         self, model: PreTrainedModel, batch: Batch, hidden_states: bool = False
