@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness import STACKS, Role, Stack
 
@@ -100,14 +100,38 @@ def mean_loss(
     total, tokens = 0.0, 0
     for batch, outputs in zip(batches, encoded, strict=True):
         count = int(real_tokens(batch)["decoder"].sum())
-        loss = model(
-            encoder_outputs=outputs,
-            attention_mask=batch["attention_mask"],
-            labels=batch["labels"],
-            use_cache=False,
-        ).loss
-        total, tokens = total + float(loss) * count, tokens + count
+        total += float(decode(model, batch, outputs).loss) * count
+        tokens += count
     return total / tokens
+
+
+def decode(model: PreTrainedModel, batch: BatchEncoding, encoded: Any) -> Any:
+    """Return the outputs of a model whose encoder has computed a batch already."""
+    return model(
+        encoder_outputs=encoded,
+        attention_mask=batch["attention_mask"],
+        labels=batch["labels"],
+        use_cache=False,
+    )
+
+
+Place = tuple[Any, Literal["input", "output"]]
+"""What enters a module, or leaves it."""
+
+
+@contextmanager
+def reading(places: Sequence[Place]) -> Iterator[dict[int, Tensor]]:
+    """Keep what passes some places of a model: number of the place -> states."""
+    found: dict[int, Tensor] = {}
+
+    def read(number: int, side: str, _: Any, inputs: Any, output: Any) -> None:
+        found[number] = _first(inputs if side == "input" else output)
+
+    with ExitStack() as hooks:
+        for number, (module, side) in enumerate(places):
+            handle = module.register_forward_hook(partial(read, number, side))
+            hooks.callback(handle.remove)
+        yield found
 
 
 def _first(output: Any) -> Tensor:

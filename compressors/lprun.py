@@ -31,7 +31,7 @@ class LayerPruningOptions(Options):
     """Number of encoder layers to keep, instead of drop."""
     decoder_keep: int | None = Field(None, ge=1)
     """Number of decoder layers to keep, instead of drop."""
-    examples: int = Field(64, ge=1, le=512)
+    examples: int = Field(32, ge=1, le=512)
     """Number of training examples to look at."""
     strategy: Strategy = "alternating"
     """Layers to drop: alternating (the paper's pattern), top, middle, bottom, or every (the kept
@@ -45,6 +45,9 @@ class LayerPruningOptions(Options):
     decoder: str | None = None
     """Strategy of the decoder, if it differs; ``all`` keeps every layer, 1-3.5.7 is a list of
     layers to keep."""
+    heal: Literal["none", "scale", "linear"] = "none"
+    """Fold what dropped layers did on training examples into the layers before them: scale fits one
+    number, linear a linear map. The model's structure stays the same."""
     paper_compat: bool = False
     """Reduce T5's embedding to the tokenizer's 32,100 entries, as the paper counts it."""
 
@@ -82,7 +85,7 @@ class LayerPruning(Compressor[LayerPruningOptions]):
 
     def __init__(self, name: str, options: LayerPruningOptions) -> None:
         super().__init__(name, options)
-        if options.select != "alternate":
+        if options.select != "alternate" or options.heal != "none":
             self.needs = frozenset({"data"})  # type: ignore[misc]
 
     def apply(
@@ -90,6 +93,11 @@ class LayerPruning(Compressor[LayerPruningOptions]):
     ) -> PreTrainedModel:
         """Drop layers in place."""
         kept = self.kept_layers(model, backbone, context)
+        if self.options.heal != "none" and not context.skeleton:
+            from compressors.healing import heal
+
+            batches = context.calibration(self.options.examples)
+            heal(self.options.heal, model, backbone, batches, kept)
         for stack in STACKS:
             backbone.keep_layers(model, stack, kept[stack])
         if self.options.paper_compat:
