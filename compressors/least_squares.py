@@ -66,6 +66,8 @@ def _solved(sums: tuple[Tensor, Tensor], penalty: float) -> Tensor:
     import torch
 
     products, targets = sums
+    if not products.any():  # All neurons are dead.
+        return torch.zeros_like(targets)
     ridge = torch.eye(len(products), dtype=products.dtype, device=products.device)
     solution: Tensor = torch.linalg.solve(
         products + penalty * products.diagonal().mean() * ridge, targets

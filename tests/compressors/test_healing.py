@@ -62,6 +62,12 @@ def test_noise_gets_no_map() -> None:
     assert fit.solve() is None
 
 
+def test_dead_neurons_get_no_map() -> None:
+    fit = Fit(intercept=False)
+    fit.add(torch.zeros(40, 5).double(), torch.ones(40, 3).double())
+    assert fit.solve() is None
+
+
 def forward(model: Any, example: Example) -> Any:
     with torch.no_grad():
         return model.eval()(
