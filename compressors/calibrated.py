@@ -116,7 +116,7 @@ def decode(model: PreTrainedModel, batch: BatchEncoding, encoded: Any) -> Any:
 
 
 Place = tuple[Any, Literal["input", "output"]]
-"""What enters a module, or leaves it."""
+"""A module, and whether its input or its output is meant."""
 
 
 @contextmanager
