@@ -14,6 +14,7 @@ from harness.api.options import describe
 from harness.api.plugins import installed
 from harness.api.registry import Entry, Registry
 from harness.cli.options import Json, PluginFiles
+from harness.errors import HarnessError
 
 
 class Kind(StrEnum):
@@ -37,12 +38,29 @@ def list_plugins(
         str | None, typer.Argument(help="Show this plugin with its options.", show_default=False)
     ] = None,
     plugin: PluginFiles = None,
+    matrix: Annotated[
+        bool,
+        typer.Option(
+            "--matrix",
+            help="Try compressors on tiny models of each family; minutes for all of them.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List backbones, compressors, tasks, metrics and executors, or show one with its options.
 
-    Examples: harness list compressors, harness list compressors lora_ff
+    Examples: harness list compressors, harness list compressors lora_ff, harness list compressors
+    --matrix
     """
+    if matrix:
+        if kind not in (None, Kind.COMPRESSORS):
+            raise HarnessError(
+                f"There is no matrix of {kind}.", "harness list compressors --matrix"
+            )
+        from harness.cli.matrix import show_matrix
+
+        show_matrix(name, as_json)
+        return
     registries = installed().registries
     if kind is not None and name is not None:
         _show_one(kind, registries[kind].find(name), as_json)

@@ -1,0 +1,52 @@
+"""The matrix of methods: an ability is shown where the method was tried and right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from typer.testing import Result
+
+from harness.api.plugins import installed
+from harness.testing.matrix import COLUMNS, find_matrix
+
+
+def test_a_method_with_every_ability_has_all_marks() -> None:
+    (row,) = find_matrix(["lora_ff"], installed(), ["t5"])
+    outcomes = {name: cell.outcome for name, cell in row.abilities.items()}
+    assert outcomes == dict.fromkeys(COLUMNS, "passed")
+
+
+def test_what_a_method_cannot_do_has_a_reason() -> None:
+    (row,) = find_matrix(["houlsby"], installed(), ["bart"])
+    merges = row.abilities["merges"]
+    assert merges.outcome == "does not apply"
+    assert merges.reason
+    assert row.abilities["trains"].outcome == "passed"
+
+
+def test_the_command_prints_a_row_for_each_family(harness: Callable[..., Result]) -> None:
+    result = harness("list", "compressors", "bitfit", "--matrix", "--json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert [row["family"] for row in rows] == ["t5", "gated-t5", "bart"]
+
+
+def test_only_compressors_have_a_matrix(harness: Callable[..., Result]) -> None:
+    result = harness("list", "tasks", "--matrix")
+    assert result.exit_code == 2
+    assert "There is no matrix of tasks" in result.output
+
+
+@pytest.mark.slow
+def test_no_method_is_wrong_anywhere() -> None:
+    names = [e.name for e in installed().compressors if e.name != "peft"]
+    rows = find_matrix(names, installed())
+    wrong = [
+        (row.recipe, row.family, name, cell.reason)
+        for row in rows
+        for name, cell in row.abilities.items()
+        if cell.outcome == "failed"
+    ]
+    assert not wrong
