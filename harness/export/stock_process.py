@@ -97,14 +97,16 @@ def load_adapted(base: str, folder: str) -> Any:
 def has_second_loader(folder: str) -> bool:
     """Return whether transformers can load an adapter by itself.
 
-    PEFT refuses it for virtual tokens, and for methods whose layers share weights.
+    PEFT refuses it for virtual tokens, and for methods whose layers share weights. transformers
+    does not find the lengths of DoRA, which PEFT saves under a shorter name.
     """
     from peft import PeftConfig
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     config = PeftConfig.from_pretrained(folder)
     tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
-    return not (config.is_prompt_learning or tuner.uses_shared_state)
+    lengths = getattr(config, "use_dora", False)
+    return not (config.is_prompt_learning or tuner.uses_shared_state or lengths)
 
 
 def logits(model: Any, source: list[int], target: list[int]) -> Any:

@@ -33,7 +33,7 @@ SMALL = {
     "oft": "block=8",
     "fourierft": "n=50",
     "waveft": "n=50",
-    "randlora": "r=4",
+    "randlora": "r=4,alpha=16",
     "gralora": "r=4",
     "prompt": "tokens=4",
     "ptuning": "tokens=4,hidden=16",
