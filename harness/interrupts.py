@@ -1,11 +1,18 @@
-"""Start child processes that ignore Ctrl-C."""
+"""Start child processes that ignore Ctrl-C, and end those whose parent died."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import signal
+import sys
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
+
+MAIN_IS_SILENT = 76
+"""Exit status of a worker that ends because the main process of its group does not answer."""
+_PR_SET_PDEATHSIG = 1
+"""See prctl(2)."""
 
 
 @contextlib.contextmanager
@@ -23,3 +30,9 @@ def ignore_sigint_in_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """Send this process SIGTERM when its parent ends, however that ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -68,6 +68,13 @@ def run(
         int,
         typer.Option(min=1, help="Data-parallel processes, each on its own GPU."),
     ] = 1,
+    max_restarts: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Restarts after a process was killed, ran out of memory or hung; each resumes.",
+        ),
+    ] = 0,
     out: options.Out = Path("results"),
     snapshot_every: options.SnapshotEvery = 300,
 ) -> None:
@@ -99,11 +106,11 @@ def run(
         "preset": preset,
     }
     spec = run_spec(spec_file, named, parse_settings(settings or []))
-    if nproc > 1 and not is_launched():
+    if (nproc > 1 or max_restarts) and not is_launched():
         tracked = [word for name in track or [] for word in ("--track", name)]
         files = [word for file in plugin or [] for word in ("--plugin", str(file.resolve()))]
-        shared = ["--out", str(out), "--snapshot-every", str(snapshot_every), *tracked, *files]
-        raise typer.Exit(launch(nproc, spec, shared))
+        shared = ["--snapshot-every", str(snapshot_every), *tracked, *files]
+        raise typer.Exit(launch(nproc, spec, out, shared, max_restarts, _complain))
     try:
         stored = harness.run(
             spec=spec, results=out, track=track or (), snapshot_every=snapshot_every
@@ -113,6 +120,10 @@ def run(
     _show(stored)
 
 
+def _complain(message: str) -> None:
+    typer.echo(message, err=True)
+
+
 def _show(run: StoredRun) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -120,6 +131,7 @@ def _show(run: StoredRun) -> None:
     from harness.cli.loading import one_run
     from harness.evaluation.scoring import not_computed_note
     from harness.reporting.cost_breakdown import breakdown_lines
+    from harness.running.launch import failure_status
 
     console = Console(stderr=True, highlight=False)
     report, folder = run.report, run.folder
@@ -130,7 +142,7 @@ def _show(run: StoredRun) -> None:
             soft_wrap=True,
         )
         console.print(f"Report: {folder}", soft_wrap=True, markup=False)
-        raise typer.Exit(130 if report.status == "interrupted" else 1)
+        raise typer.Exit(failure_status(report.status))
     typer.echo(one_run(folder, report), nl=False)
     for line in breakdown_lines(report):
         console.print(line, style="dim", soft_wrap=True, markup=False)

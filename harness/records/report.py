@@ -93,8 +93,13 @@ class Training(Record):
     """Wall time of the whole phase, evaluation included; not a measure of speed. For a resumed run
     it counts only the time of work that was kept."""
     processes: int = 1
-    """Number of processes that shared the examples of each step, each on its own device. Speed and
-    memory are always measured before, with one process on one device."""
+    """Number of processes that shared the examples of each step, each on its own device; if it
+    changed, the last one. Speed and memory are always measured before, with one process on one
+    device."""
+    process_counts: dict[int, int] = Field(default_factory=dict)
+    """Optimizer steps done -> number of processes that took the further ones. Several entries if
+    the run was resumed with another number; the order of the examples is the same, and each process
+    draws its own dropout. Empty in older reports."""
 
 
 class Data(Record):
@@ -159,6 +164,8 @@ class Resumption(Record):
     """Phase at which the run resumed; the results of earlier phases were kept."""
     step: int | None = None
     """Optimizer steps that were already done, if the phase is training."""
+    processes: int | None = None
+    """Number of processes from there on; null in older reports."""
 
 
 class Report(Record):

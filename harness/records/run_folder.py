@@ -123,10 +123,14 @@ class RunFolder:
         shutil.rmtree(replaced, ignore_errors=True)
         if report.status == "ok":
             # Only now: if the process is killed before this, the run can still resume from them.
-            for name in (TRAINING_STATE, PARTIAL_PREDICTIONS, PROGRESS):
-                (self.final / name).unlink(missing_ok=True)
+            self.remove_progress()
         self.release()
         return self.final
+
+    def remove_progress(self) -> None:
+        """Delete the files that only ``resume`` needs from a run that ended well."""
+        for name in (TRAINING_STATE, PARTIAL_PREDICTIONS, PROGRESS):
+            (self.final / name).unlink(missing_ok=True)
 
     def release(self) -> None:
         """Release the folder, so that other processes can write it."""

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import torch
 
-from harness.errors import HarnessError, first_line, is_out_of_memory
+from harness.errors import HarnessError, OutOfMemoryError, first_line, is_out_of_memory
 from harness.measurement.memory import WHY_NOT_REACHED, memory_reached
 from harness.records.phase import Phase
 from harness.records.reasons import explain_nulls
 from harness.records.report import Failure, Report, Status
+from harness.records.run_folder import RunFolder
+from harness.running.resumption import resumption_of
+from harness.spec.run_spec import RunSpec
+from harness.training.failing import LostProcessError
 from harness.training.log import NonFiniteLossError
+
+if TYPE_CHECKING:
+    from harness.running.launch import GroupFailure
 
 _PARTS = (
     "layers_kept",
@@ -62,3 +73,46 @@ def record_failure(
     if report.status == "oom":
         report.failure.memory_bytes = memory_reached(error, device)
         explain_nulls(report, WHY_NOT_REACHED, "failure.memory_bytes")
+
+
+def empty_report(id_: str, spec: RunSpec, status: Status, recipe: str) -> Report:
+    """Return the report of a run that measured nothing.
+
+    Args:
+        id_: the id of the run.
+        spec: the settings.
+        status: the status of the run.
+        recipe: the recipe in canonical form.
+    """
+    return Report(
+        id=id_,
+        status=status,
+        backbone=spec.backbone,
+        recipe=recipe,
+        task=spec.task,
+        seed=spec.seed,
+        settings=spec.settings_digest(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0,
+    )
+
+
+def finish_for(failure: GroupFailure, run: str, results: Path, spec: RunSpec) -> Path:
+    """Write the report of a run whose first process could not, and return the run's folder.
+
+    Args:
+        failure: the failure that ended the processes.
+        run: the id of the run.
+        results: the folder of all runs.
+        spec: the settings of the run.
+    """
+    folder = RunFolder(results, run)
+    report = folder.resume() or empty_report(run, spec, "error", spec.recipe)
+    phase = Phase(resumption_of(report, folder, spec.probe).phase)
+    error: BaseException = LostProcessError(failure.message)
+    if failure.stopped:
+        error = KeyboardInterrupt(failure.message)
+    elif failure.out_of_memory:
+        error = OutOfMemoryError(failure.message)
+    record_failure(report, error, phase, torch.device("cpu"))
+    return folder.finish(report)

@@ -15,6 +15,10 @@ from harness.records.run_folder import run_id
 from harness.training.resolved_run import ResolvedRun
 from harness.training.teacher_model import find_teacher
 
+DIVISION_DIGITS = 4
+"""Last digits of an id: a hash of the number of processes, and on a CPU of their threads. Runs
+whose ids differ only in these digits do the same work, divided differently."""
+
 
 def identity(
     run: ResolvedRun, task: Task[Any], data_sha256: str, plugins: Plugins, processes: int = 1
@@ -31,7 +35,7 @@ def identity(
         data_sha256: the hash of the texts of all splits.
         plugins: the plugins of this environment.
         processes: the number of processes that train together. It changes the order of sums, and
-            each process draws its own dropout.
+            each process draws its own dropout. It counts in the last ``DIVISION_DIGITS`` only.
     """
     backbone, device = run.backbone, run.device
     teacher = find_teacher(run.recipe)
@@ -44,21 +48,20 @@ def identity(
             "preset": None,
         }
     )
-    # Sums and measurements on a processor depend on the number of threads.
-    machine = (
-        device_name(device)
-        if device.type == "cuda"
-        else f"{processor()}, {torch.get_num_threads()} threads"
-    )
-    if processes > 1:
-        machine += f" in each of {processes} processes"
+    on_gpu = device.type == "cuda"
+    division = f"{processes} processes"
+    if not on_gpu:
+        # Sums and measurements on a processor depend on the number of threads.
+        division += f" of {torch.get_num_threads()} threads"
     digest = normalized.digest(
         data_sha256,
-        machine,
+        device_name(device) if on_gpu else processor(),
         *(f"{name} {version}" for name, version in package_versions().items()),
         *sorted(map(str, plugins.origins)),
         code_hash(plugins.packaged),
         *sorted(f"{file.name} {file.sha256}" for file in plugins.files),
     )
+    last = sha256(division.encode()).hexdigest()[:DIVISION_DIGITS]
     shown = run.recipe.text({name: sha256(v.encode()).hexdigest()[:8] for name, v in files.items()})
-    return run_id(backbone.name, shown, task.name, run.spec.seed, digest)
+    name = digest[:-DIVISION_DIGITS] + last
+    return run_id(backbone.name, shown, task.name, run.spec.seed, name)

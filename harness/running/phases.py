@@ -183,6 +183,7 @@ def train_best_weights(context: RunContext) -> Trainer:
     report.checkpoint_notes = list(setup.run.backbone.notes)
     if folder := baseline_folder(setup.run.spec.probe):
         apply_baseline(report, folder)
+    context.save()
     try:
         if report.training is None:
             began = clock.seconds()
@@ -227,9 +228,10 @@ def _describe(trainer: Trainer, report: Report) -> None:
     """Record the kept layers, the parameters and the machine in the report."""
     report.layers_kept = trainer.layers_kept
     report.parameters = trainer.parameters
-    attention = trainer.engine.attention(trainer.model)
-    report.fingerprint = fingerprint(trainer.device, trainer.dtype, attention)
-    explain_no_driver(report)
+    if report.fingerprint is None:  # Else it is that of the start which measured.
+        attention = trainer.engine.attention(trainer.model)
+        report.fingerprint = fingerprint(trainer.device, trainer.dtype, attention)
+        explain_no_driver(report)
 
 
 def _train(context: RunContext, trainer: Trainer) -> Training:

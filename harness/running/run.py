@@ -12,29 +12,29 @@ from harness.errors import HarnessError
 from harness.records.atomic import write_text
 from harness.records.data_notes import data_notes
 from harness.records.phase import Phase
-from harness.records.report import Report, Resumption
-from harness.records.run_folder import SPEC, RunFolder, is_done, read_report
+from harness.records.report import Report
+from harness.records.run_folder import PROGRESS, SPEC, RunFolder, is_done, read_report
+from harness.running.adoption import adopt_unfinished
 from harness.running.failure import RunTimeoutError, record_failure
 from harness.running.identity import identity
 from harness.running.inputs import Inputs, read_inputs
+from harness.running.launch import announce, is_restarted, is_supervised
 from harness.running.phases import (
     RunContext,
     check_merged_model,
     evaluate,
-    lacks_costs,
-    lacks_inference,
     probe,
     train_best_weights,
 )
+from harness.running.resumption import resumption_of
 from harness.running.run_observers import RunObservers
 from harness.running.setup import planned_steps, schedule_of, set_up
 from harness.running.stopwatch import Stopwatch
 from harness.spec.run_spec import RunSpec
-from harness.spec.setting_groups import ProbeSettings
+from harness.training.failing import LostProcessError, TerminatedError
 from harness.training.learning_rate import warmup_notes
 from harness.training.loop import SAVE_STATE_SECONDS
 from harness.training.processes import SINGLE_PROCESS, Processes
-from harness.training.state import steps_done
 from harness.training.stored_teacher import storage_notes
 from harness.training.teacher_model import find_teacher
 
@@ -99,8 +99,11 @@ class Run:
         data_sha256 = inputs.data.sha256
         id_ = identity(inputs.run, inputs.task, data_sha256, self.plugins, self.processes.size)
         folder = RunFolder(self.results, id_)
-        if not self.repeat and is_done(folder.final):
+        finished = is_done(folder.final) and (not self.repeat or _finished_before(folder))
+        announce(id_)
+        if finished:
             folder.delete()
+            folder.remove_progress()
             return read_report(folder.final), folder.final
         report = self._resumed_report(folder) or self._new_report(id_, inputs, folder)
         stopwatch.carry(report.seconds)
@@ -113,6 +116,8 @@ class Run:
                 folder.delete()
                 raise
             cause = self.processes.cause(error)
+            if is_supervised() and isinstance(cause, (LostProcessError, TerminatedError)):
+                raise cause from error  # The launcher knows the reason, and writes the report.
             record_failure(report, cause, self.phase, inputs.run.device)
         report.seconds = stopwatch.seconds
         place = folder.finish(report)
@@ -162,11 +167,20 @@ class Run:
 
     def _resumed_report(self, folder: RunFolder) -> Report | None:
         """Return the report of an earlier start that was stopped, if there was one."""
+        adopt_unfinished(folder, self.processes.size)
         report = folder.resume()
         if report is not None:
-            report.resumed.append(_resumption(report, folder, self.spec.probe))
+            report.id = folder.final.name
+            resumption = resumption_of(report, folder, self.spec.probe)
+            resumption.processes = self.processes.size
+            report.resumed.append(resumption)
             folder.save(report)  # The run may be stopped again before the next phase ends.
         return report
+
+
+def _finished_before(folder: RunFolder) -> bool:
+    """Return whether a process was lost after the report was written, and all were restarted."""
+    return is_restarted() and not (folder.work / PROGRESS).exists()
 
 
 def _notes(inputs: Inputs) -> tuple[str, ...]:
@@ -178,16 +192,3 @@ def _notes(inputs: Inputs) -> tuple[str, ...]:
         *storage_notes(inputs.run, inputs.train.examples),
         *warmup_notes(inputs.run.spec.train, planned),
     )
-
-
-def _resumption(report: Report, folder: RunFolder, settings: ProbeSettings) -> Resumption:
-    """Return the phase that a stopped run resumes with: the first one without a result."""
-    if lacks_costs(report.speed, settings):
-        return Resumption(phase=Phase.PROBE_SPEED.value)
-    if lacks_costs(report.memory, settings):
-        return Resumption(phase=Phase.PROBE_MEMORY.value)
-    if lacks_inference(report, settings):
-        return Resumption(phase=Phase.PROBE_INFERENCE.value)
-    if report.training is None:
-        return Resumption(phase=Phase.TRAIN.value, step=steps_done(folder.work))
-    return Resumption(phase=(Phase.MERGE_CHECK if report.decoding else Phase.EVALUATE).value)

@@ -21,6 +21,7 @@ from harness.api.parts import read_part
 from harness.api.plugin_files import PluginFile
 from harness.api.plugins import Plugins
 from harness.records.report import Status
+from harness.running.memory_kills import memory_kills
 from harness.spec.run_spec import RunSpec
 
 Event: TypeAlias = dict[str, Any]
@@ -29,7 +30,6 @@ Event: TypeAlias = dict[str, Any]
 _GRACE_SECONDS = 60.0
 """Seconds after its timeout at which a worker that has not ended by itself is killed."""
 _LAST_LINES = 20
-_VMSTAT = Path("/proc/vmstat")
 
 
 class Job(BaseModel):
@@ -136,7 +136,7 @@ class ProcessExecutor(Executor[OptionsT]):
 
     def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
         """Start the command, and read the worker's events until it ends."""
-        killed_before = _kills()
+        killed_before = memory_kills()
         stderr_lines: deque[str] = deque(maxlen=_LAST_LINES)
         with _worker(self.command(job)) as process:
             self._running.add(process)
@@ -170,7 +170,7 @@ class ProcessExecutor(Executor[OptionsT]):
         return WorkerExit(
             code=code,
             stderr_tail="".join(stderr_lines),
-            out_of_memory=self.here and _kills() > killed_before,
+            out_of_memory=self.here and memory_kills() > killed_before,
         )
 
     def stop(self) -> None:
@@ -234,12 +234,3 @@ def _worker(command: list[str]) -> Iterator[subprocess.Popen[str]]:
                 if pipe:
                     pipe.close()
         process.wait()
-
-
-def _kills() -> int:
-    """Return the number of processes that the kernel killed for memory (Linux); 0 if unknown."""
-    with contextlib.suppress(OSError):
-        for line in _VMSTAT.read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0

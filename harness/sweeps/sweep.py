@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.api.plugin_files import PluginFile
 from harness.errors import BusyError
-from harness.records.report import Failure, Report, Status
+from harness.records.report import Failure, Status
 from harness.records.run_folder import RunFolder, is_done, lock, remove_stale_locks, wait_for
 from harness.spec.run_spec import RunSpec
 from harness.sweeps.executor import Event, Executor, Job, WorkerExit
@@ -182,18 +181,10 @@ class Sweep:
 
     def _record(self, cell: SweepCell, status: Status, failure: Failure) -> None:
         """Write the report of a run whose process died before it could write one."""
+        from harness.running.failure import empty_report
+
         folder = RunFolder(self.results, cell.id)
-        report = folder.resume() or Report(
-            id=cell.id,
-            status=status,
-            backbone=cell.spec.backbone,
-            recipe=cell.recipe,
-            task=cell.spec.task,
-            seed=cell.spec.seed,
-            settings=cell.spec.settings_digest(),
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=0,
-        )
+        report = folder.resume() or empty_report(cell.id, cell.spec, status, cell.recipe)
         report.status, report.failure = status, failure
         folder.finish(report)
 

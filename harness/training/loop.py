@@ -14,6 +14,7 @@ from harness.records.report import Training
 from harness.records.run_folder import HISTORY
 from harness.spec.setting_groups import TrainSettings
 from harness.training.best_weights import is_better
+from harness.training.division import division_notes
 from harness.training.engine_name import fallback_notes
 from harness.training.exchange import bytes_from_main
 from harness.training.follower import verdict
@@ -131,6 +132,7 @@ class _Loop:
         log = TrainingLog(self.folder / HISTORY, self.observers.step_done, behind)
         trainer.model.train()
         processes = trainer.processes
+        now.divide(processes.size)
         if processes.size > 1:
             bytes_from_main(processes, training_state(self.folder))
         sample = self.schedule.steps(0, min(self.planned, SAMPLED_STEPS))
@@ -220,10 +222,12 @@ class _Loop:
                 *peak_notes(self.settings, self.trainer.events.compressors),
                 *rate_notes(rates),
                 *fallback_notes(self.trainer),
+                *division_notes(now),
             ],
             stopped="finished" if now.step == self.planned else "patience",
             seconds=saver.seconds,
-            processes=self.trainer.processes.size,
+            processes=now.processes,
+            process_counts=dict(now.divisions),
         )
 
 

@@ -13,7 +13,6 @@ floating-point additions and for dropout, which each process draws by itself.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -27,7 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.examples import Example
-from harness.errors import HarnessError, OutOfMemoryError, first_line, is_out_of_memory
+from harness.errors import HarnessError
+from harness.interrupts import end_with_parent
+from harness.training.failing import end_workers, find_cause, leave, terminate
 from harness.training.schedule import Step
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ _DEFAULT_TIMEOUT = 1800
 """Seconds that a process waits for the others within a step, an evaluation or an exchange."""
 TRAIN, PREDICT, FINISHED = "train", "predict", "finished"
 """Stages that workers take part in, and the end."""
-_STAGE, _ERROR, _END = "harness/stage", "harness/error", "harness/end"
-"""Keys of the store that the processes share."""
+_STAGE = "harness/stage"
+"""Key of the store that the processes share."""
 
 
 @dataclass(frozen=True)
@@ -157,33 +158,22 @@ class Processes:
         Call it in a worker that failed, before its process ends.
         """
         assert self.store is not None
-        kind = "memory" if is_out_of_memory(error) else "error"
-        # Only the first one: the errors of the others follow from it.
-        self.store.compare_set(_ERROR, "", json.dumps([self.rank, kind, first_line(error)]))
-        torch.distributed.destroy_process_group()
-        with contextlib.suppress(RuntimeError):
-            self.store.wait([_END], timedelta(seconds=60))
+        leave(self.store, self.rank, error)
 
     def cause(self, error: BaseException) -> BaseException:
         """Return the error of the worker whose failure this error follows from, or the same error.
 
         When a process leaves the group, exchanges of the others raise RuntimeError.
         """
-        if self.store is None or not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        if self.store is None:
             return error
-        try:
-            self.store.wait([_ERROR], timedelta(seconds=5))
-        except RuntimeError:
-            return error
-        rank, kind, text = json.loads(self.store.get(_ERROR))
-        message = f"Process {rank}: {text}"
-        return OutOfMemoryError(message) if kind == "memory" else RuntimeError(message)
+        return find_cause(self.store, self.size, error, process_timeout())
 
     def end(self) -> None:
         """Let the workers end; in a worker it does nothing."""
         if self.store is not None and self.rank == 0:
             self.store.set(_STAGE, FINISHED)
-            self.store.set(_END, "")
+            end_workers(self.store)
 
 
 def _divided(examples: list[Example], parts: int) -> list[list[Example]]:
@@ -215,6 +205,7 @@ def join(device: str) -> Iterator[Processes]:
 
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local = int(os.environ.get("LOCAL_RANK", "0"))
+    end_with_parent()
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         if local >= torch.cuda.device_count():
@@ -231,7 +222,8 @@ def join(device: str) -> Iterator[Processes]:
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=process_timeout()
         )
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # A worker writes nothing, and may end anywhere.
+        signal.signal(signal.SIGTERM, terminate if rank == 0 else signal.SIG_DFL)
     # Processes that are started from here on measure alone and must not join the group.
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
         os.environ.pop(name, None)

@@ -12,7 +12,7 @@ import os
 import random
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Progress:
         highest_rate: the highest learning rate of a step so far.
         history_bytes: length of the history file at this step.
         seconds: wall time of the training up to this step; repeated steps count once.
+        divisions: (steps done, number of processes) at each change of the number of processes.
     """
 
     step: int = 0
@@ -49,6 +50,19 @@ class Progress:
     highest_rate: float = 0.0
     history_bytes: int = 0
     seconds: float = 0.0
+    divisions: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that took the last step; 1 before the first step."""
+        return self.divisions[-1][1] if self.divisions else 1
+
+    def divide(self, processes: int) -> None:
+        """Record the number of processes that take the further steps."""
+        kept = [division for division in self.divisions if division[0] < self.step]
+        if not kept or kept[-1][1] != processes:
+            kept.append((self.step, processes))
+        self.divisions = kept
 
 
 class StateSaver:
@@ -186,10 +200,7 @@ def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progre
     numpy_state = header["numpy"]
     numpy_state["state"]["key"] = np.array(numpy_state["state"]["key"], np.uint32)
     np.random.set_state(numpy_state)
-    progress = Progress(**header["progress"])
-    if header["progress"]["best"]:
-        progress.best = Evaluated(**header["progress"]["best"])
-    return progress
+    return _progress(header["progress"])
 
 
 def saved_changes(folder: Path) -> list[StructureChange]:
@@ -233,13 +244,19 @@ def load_state_bytes(data: bytes, trainer: Trainer, scheduler: LRScheduler) -> P
         return load_state(Path(folder), trainer, scheduler)
 
 
-def steps_done(folder: Path) -> int:
-    """Return the number of optimizer steps in the folder's training state, 0 without one."""
+def read_progress(folder: Path) -> Progress:
+    """Return the progress of the folder's training state; without a state, that of no step."""
     path = folder / TRAINING_STATE
     if not path.exists():
-        return 0
+        return Progress()
     with safe_open(path, framework="pt") as file:
-        return int(json.loads(file.metadata()["progress"])["step"])
+        return _progress(json.loads(file.metadata()["progress"]))
+
+
+def _progress(values: dict[str, Any]) -> Progress:
+    best = values["best"] and Evaluated(**values["best"])
+    divisions = [(int(step), int(count)) for step, count in values["divisions"]]
+    return Progress(**{**values, "best": best, "divisions": divisions})
 
 
 def _model_tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:

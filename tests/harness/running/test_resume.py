@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from harness.api.events import Evaluated, PhaseStarted, StepDone
 from harness.api.hookspecs import hookimpl
 from harness.api.plugins import installed
-from harness.records.run_folder import read_report
-from harness.running.identity import identity
+from harness.records.run_folder import TRAINING_STATE, RunFolder, read_report
+from harness.records.tensor_file import write_tensors
+from harness.running.adoption import adopt_unfinished
+from harness.running.identity import DIVISION_DIGITS, identity
 from harness.running.inputs import read_inputs
 from harness.running.run import Run
 from harness.spec.run_spec import read_toml, resolve
@@ -158,6 +161,60 @@ def test_an_interrupted_run_resumes_and_repeats_no_phase(
         assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes(), name
 
 
+def as_if_written_by(processes: int, folder: Path) -> Path:
+    """Make a stopped run one that so many processes began; return its folder."""
+    path = folder / TRAINING_STATE
+    with safe_open(path, "pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    progress = json.loads(header["progress"])
+    assert progress["divisions"] == [[0, 1]]
+    header["progress"] = json.dumps({**progress, "divisions": [[0, processes]]})
+    write_tensors(path, tensors, header)
+    return folder.rename(folder.with_name(f"{folder.name[:-DIVISION_DIGITS]}0000"))
+
+
+def test_a_run_that_two_processes_began_goes_on_in_one(
+    finished_run: Any, tmp_path: Path, attempt: Callable[..., Stopper]
+) -> None:
+    first = attempt(4)
+    (stopped,) = tmp_path.iterdir()
+    as_if_written_by(2, stopped)
+    second = attempt(0)
+    assert first.steps + second.steps == [1, 2, 3, 4, 4, 5, 6]
+    (folder,) = tmp_path.iterdir()
+    uninterrupted: Path = finished_run.folder
+    assert folder.name == uninterrupted.name
+    for name in ("history.jsonl", "weights.safetensors", "predictions.jsonl"):
+        assert (folder / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+    report = read_report(folder)
+    assert report.id == folder.name
+    assert [(r.phase, r.step, r.processes) for r in report.resumed] == [("train", 3, 1)]
+    assert report.training
+    assert report.training.processes == 1
+    assert report.training.process_counts == {0: 2, 3: 1}
+    assert "steps 1 to 3 by 2, steps 4 to 6 by 1" in report.training.notes[-1]
+
+
+def test_only_an_idle_run_of_another_number_of_processes_is_adopted(
+    tmp_path: Path, attempt: Callable[..., Stopper]
+) -> None:
+    attempt(4)
+    (stopped,) = tmp_path.iterdir()
+    other = stopped.rename(stopped.with_name(f"{stopped.name[:-DIVISION_DIGITS]}0000"))
+    folder = RunFolder(tmp_path, stopped.name)
+    adopt_unfinished(folder, 1)
+    assert other.exists()  # One process began it, with another number of threads.
+    at_work = RunFolder(tmp_path, other.name)
+    adopt_unfinished(folder, 2)
+    assert other.exists()
+    at_work.delete()
+    adopt_unfinished(folder, 2)
+    assert not other.exists()
+    assert (folder.work / TRAINING_STATE).exists()
+    folder.delete()
+    assert not tmp_path.exists()  # Nothing else was in it.
+
+
 def test_stored_predictions_are_not_generated_again(
     finished_run: Any, tmp_path: Path, attempt: Callable[..., Stopper]
 ) -> None:
@@ -188,7 +245,7 @@ def test_equal_runs_have_one_id_however_their_specs_are_written(
     spec = resolve(read_toml(finished_run.folder / "spec.toml"), "paper")
     inputs = read_inputs(spec, installed())
 
-    def run_id(**changes: Any) -> str:
+    def run_id(processes: int = 1, **changes: Any) -> str:
         other = spec.model_copy(update=changes)
         kind = installed().backbones.find(other.backbone).load()
         return identity(
@@ -196,12 +253,17 @@ def test_equal_runs_have_one_id_however_their_specs_are_written(
             inputs.task,
             changes.get("sha256", inputs.data.sha256),
             installed(),
+            processes,
         )
 
     assert run_id() == finished_run.folder.name
     moved = tmp_path / Path(spec.backbone).name
     moved.symlink_to(spec.backbone)
-    same = [{"recipe": "lprun + lora_ff"}, {"preset": "quick"}, {"device": "auto"}]
+    same: list[dict[str, Any]] = [
+        {"recipe": "lprun + lora_ff"},
+        {"preset": "quick"},
+        {"device": "auto"},
+    ]
     assert {run_id(backbone=str(moved)), *(run_id(**s) for s in same)} == {run_id()}
     moved.unlink()
     moved.mkdir()
@@ -209,10 +271,13 @@ def test_equal_runs_have_one_id_however_their_specs_are_written(
         (moved / file.name).write_bytes(file.read_bytes())
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps({**config, "dropout_rate": 0.2}))
+    assert len({run_id(), run_id(processes=2)}) == 2
+    assert run_id(processes=2)[:-DIVISION_DIGITS] == run_id()[:-DIVISION_DIGITS]
     others: list[dict[str, Any]] = [
         {"backbone": str(moved)},
         {"sha256": "0" * 64},
         {"seed": 1},
         {"train": spec.train.model_copy(update={"precision": "bfloat16"})},
     ]
-    assert len({run_id(), *(run_id(**other) for other in others)}) == 5
+    work = [name[:-DIVISION_DIGITS] for name in (run_id(), *(run_id(**o) for o in others))]
+    assert len(set(work)) == 5

@@ -6,12 +6,15 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import Result
 
@@ -184,3 +187,124 @@ def test_a_killed_run_in_two_processes_resumes_with_the_same_bits(
     assert read_report(resumed).resumed
     for name in ("predictions.jsonl", "history.jsonl", "weights.safetensors"):
         assert (resumed / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("began_with", [1, 2])
+def test_a_killed_run_goes_on_with_another_number_of_processes(
+    short_run: list[str], without_dropout: Path, tmp_path: Path, began_with: int
+) -> None:
+    arguments = ["--backbone", str(without_dropout), "--compressor", "full", "--snapshot-every"]
+    arguments = [*short_run[1:], *arguments, "0", "--set", "train.max_steps=8"]
+
+    def run(results: str, *command: str) -> int:
+        words = [sys.executable, *command, *arguments, "--out", str(tmp_path / results)]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(words, env=env, capture_output=True, check=False).returncode
+
+    script = tmp_path / "dies.py"
+    script.write_text(DIES)
+    torchrun = [*LAUNCHED["torchrun"][: -len(ONE) - 1], str(script), "run"]
+    first, second = [str(script), "run"], LAUNCHED["option"]
+    if began_with == 2:
+        first, second = torchrun, [*ONE, "run"]
+    assert run("whole", *ONE, "run") == 0
+    assert run("killed", *first) != 0
+    assert not list((tmp_path / "killed").glob("[!.]*"))
+    assert run("killed", *second) == 0
+    (uninterrupted,), (resumed,) = [[*(tmp_path / name).iterdir()] for name in ("whole", "killed")]
+    assert losses(resumed) == pytest.approx(losses(uninterrupted), rel=1e-4)
+    assert len(losses(resumed)) == 8
+    report = read_report(resumed)
+    assert report.id == resumed.name
+    assert report.training
+    assert report.training.process_counts == {0: began_with, 3: 3 - began_with}
+    # The same number of threads and of processes as a run without a break has the same id.
+    assert (resumed.name == uninterrupted.name) == (began_with == 2)
+
+
+class LaunchedRun:
+    """A run that the command starts in two processes.
+
+    Args:
+        arguments: arguments of ``harness run``.
+        results: the folder of all runs.
+        environment: further environment variables.
+    """
+
+    def __init__(self, arguments: list[str], results: Path, **environment: str) -> None:
+        self.results = results
+        words = [sys.executable, *ONE, "run", "--nproc", "2", *arguments, "--snapshot-every", "0"]
+        self._process = subprocess.Popen(
+            [*words, "--out", str(results)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def signal_in_training(self, rank: int, number: signal.Signals) -> None:
+        """Send a signal to a process of the group after the third optimizer step."""
+        while not any(
+            path.read_text().count("loss") >= 3 for path in self.results.glob(".*/history.jsonl")
+        ):
+            assert self._process.poll() is None
+            time.sleep(0.01)
+        launcher = psutil.Process(self._process.pid)
+        (process,) = [p for p in launcher.children() if p.environ().get("RANK") == str(rank)]
+        process.send_signal(number)
+
+    def finish(self) -> tuple[int, str]:
+        """Wait for the end; return the exit status and the messages."""
+        started = psutil.Process(self._process.pid).children(recursive=True)
+        _, messages = self._process.communicate(timeout=900)
+        assert psutil.wait_procs(started, timeout=10)[1] == []
+        return self._process.returncode, messages
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_goes_on_after_a_process_was_killed(
+    short_run: list[str], tmp_path: Path, rank: int
+) -> None:
+    arguments = [*short_run[1:], "--compressor", "lora_ff+lprun", "--set", "train.max_steps=20"]
+    whole = LaunchedRun(arguments, tmp_path / "whole")
+    assert whole.finish()[0] == 0
+    killed = LaunchedRun([*arguments, "--max-restarts", "1"], tmp_path / "killed")
+    killed.signal_in_training(rank, signal.SIGKILL)
+    status, messages = killed.finish()
+    assert status == 0, messages
+    assert f"Process {rank} was killed by SIGKILL. Restart 1 of 1" in messages
+    (uninterrupted,), (resumed,) = [[*(tmp_path / name).iterdir()] for name in ("whole", "killed")]
+    assert uninterrupted.name == resumed.name
+    assert [resumption.phase for resumption in read_report(resumed).resumed] == ["train"]
+    for name in ("predictions.jsonl", "history.jsonl", "weights.safetensors"):
+        assert (resumed / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "number", "said"),
+    [
+        (0, signal.SIGKILL, "Process 0 was killed by SIGKILL."),
+        (1, signal.SIGKILL, "Process 1 was killed by SIGKILL."),
+        (1, signal.SIGSTOP, "Process 1 did not answer within 20 seconds."),
+    ],
+)
+def test_a_lost_process_ends_the_run_with_one_message_and_one_report(
+    short_run: list[str], tmp_path: Path, rank: int, number: signal.Signals, said: str
+) -> None:
+    arguments = [*short_run[1:], "--set", "train.max_steps=5000"]
+    run = LaunchedRun(arguments, tmp_path, HARNESS_PROCESS_TIMEOUT="20")
+    run.signal_in_training(rank, number)
+    status, messages = run.finish()
+    assert status != 0
+    assert messages.count("Process ") == 1, messages
+    assert said in messages
+    assert "Traceback" not in messages
+    (folder,) = tmp_path.iterdir()
+    assert str(folder) in messages
+    report = read_report(folder)
+    assert report.status == "error"
+    assert report.failure
+    assert (report.failure.phase, report.failure.message) == ("train", said)
