@@ -134,6 +134,45 @@ class Memory(Record):
     """Field that is null -> reason; nested fields are joined by dots. Empty in older reports."""
 
 
+class RankCosts(Record):
+    """Costs of one of several processes that train together."""
+
+    tokens_per_s: float
+    """Tokens of its share of the steps, per second of the steps."""
+    peak_bytes: int
+    """Peak memory over the timed steps and one step on the longest batch. CUDA: most bytes
+    allocated by tensors. CPU: most resident bytes of the process."""
+    sent_bytes_per_step: float | None = None
+    """Bytes that it sent to the others in an optimizer step."""
+
+
+class ProcessCosts(Record):
+    """Costs of several processes that train together, measured before the training."""
+
+    processes: int
+    """Number of processes."""
+    tokens_per_s: float
+    """Tokens of all processes per second, counted as in ``Speed``."""
+    single_tokens_per_s: float
+    """The same of the first process alone, which took the same steps in windows between those of
+    all, while the others waited."""
+    efficiency: float
+    """Parallel efficiency: geometric mean over matched windows of the seconds of one process,
+    divided by the number of processes and by the seconds of all."""
+    efficiency_ci: tuple[float, float]
+    """95 % interval of ``efficiency`` (Student's t over the logarithms of the matched ratios)."""
+    ranks: list[RankCosts]
+    """Costs of each process, the first one first."""
+    sent_bytes_per_step: float | None = None
+    """Bytes that all processes sent in an optimizer step, by the kernel's counters of their
+    connections."""
+    least_bytes_per_step: int
+    """Least bytes that all processes together must send to sum the gradients of the trained
+    weights: 2 x (processes - 1) x bytes of the gradients."""
+    not_measured: dict[str, str] = Field(default_factory=dict)
+    """Field that is null -> reason; nested fields are joined by dots."""
+
+
 class Fingerprint(Record):
     """Machine and software on which speed and memory depend, beside the run's own spec."""
 

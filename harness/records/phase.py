@@ -15,6 +15,7 @@ class Phase(StrEnum):
     PROBE_SPEED = "probe speed"
     PROBE_MEMORY = "probe memory"
     PROBE_INFERENCE = "probe inference"
+    PROBE_PROCESSES = "probe processes"
     TEACH = "teach"
     TRAIN = "train"
     EVALUATE = "evaluate"

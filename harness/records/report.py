@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from harness.records.inference import Inference
-from harness.records.measurements import Fingerprint, Memory, Speed
+from harness.records.measurements import Fingerprint, Memory, ProcessCosts, Speed
 from harness.records.record import Record
 
 SCHEMA_VERSION = 1
@@ -224,6 +224,8 @@ class Report(Record):
     """Null until measured."""
     inference: Inference | None = None
     """Costs of decoding; null until measured, in older reports, and if it was switched off."""
+    process_costs: ProcessCosts | None = None
+    """Costs of several processes; null until measured, with one process, and in older reports."""
     training: Training | None = None
     """Null until trained."""
     quality: dict[str, Value] = Field(default_factory=dict)

@@ -9,8 +9,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from harness.records.display import html_table
-from harness.reporting.inference_row import inference_cells, inference_headings
 from harness.reporting.notes import legend
+from harness.reporting.process_row import (
+    cost_cells,
+    cost_headings,
+    process_headings,
+    process_record,
+)
 from harness.reporting.summary import Estimate, Group, InferenceRow, RecipeRow, Summary
 from harness.reporting.wording import (
     LEAD_BASELINE,
@@ -92,8 +97,9 @@ def _caption(group: Group) -> str:
 def table_csv(summary: Summary) -> str:
     """Write a line for each recipe, with plain numbers: ratios, bytes, percent for metrics."""
     has_inference = any(group.has_inference for group in summary.groups)
+    has_processes = any(process_headings(group) for group in summary.groups)
     rows = [
-        _record(group, row, summary, has_inference)
+        _record(group, row, summary, has_inference) | (process_record(row) if has_processes else {})
         for group in summary.groups
         for row in group.rows
     ]
@@ -112,19 +118,19 @@ def _headings(group: Group, metrics: Sequence[str]) -> list[str]:
         f"{heading(name)} kept above {LEAD_BASELINE}" for name in group.above_lead_baseline(metrics)
     ]
     unit = f"peak {group.memory_unit}"
-    costs = inference_headings(group)
+    costs = cost_headings(group)
     return ["recipe", "front", "speed", "trained", unit, *names, *kept, *above, *costs]
 
 
 def _lines(group: Group, metrics: Sequence[str]) -> Iterable[list[str]]:
     kept, above = group.compared(metrics), group.above_lead_baseline(metrics)
-    others = len(kept) + len(above) + len(inference_headings(group))
+    others = len(kept) + len(above) + len(cost_headings(group))
     unit = group.memory_unit
     for row in group.rows:
         cells = [_with(row.recipe, seeds_left(row)), "•" if row.on_front else ""]
         if row.status == "ok":
             cells += [*_values(row, unit, metrics), *_shares(row, kept, above)]
-            cells += [_with(c.value, c.more) for c in inference_cells(group, row.inference)]
+            cells += [_with(c.value, c.more) for c in cost_cells(group, row)]
         else:
             cells += [row.status] + [""] * (2 + len(metrics) + others)
         yield cells

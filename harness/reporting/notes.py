@@ -14,6 +14,7 @@ from harness.records.run_folder import SPEC
 from harness.reporting.cost_breakdown import allocation_retries
 from harness.reporting.inference_row import inference_legend, inference_notes
 from harness.reporting.members import Members
+from harness.reporting.process_row import process_legend, process_notes
 from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.reporting.wording import LEAD_BASELINE, LESS_IS_BETTER, heading, meanings, not_measured
 from harness.spec.run_spec import BASELINE, TUNED, VARIED, RunSpec, read_toml
@@ -51,6 +52,7 @@ def notes(group: Group, members: Members) -> Iterator[str]:
     yield from _lead_baseline(recipes)
     yield from _not_measured(good)
     yield from inference_notes(group)
+    yield from process_notes(group)
     yield from _wide_speeds(good)
     for run in members.runs:
         if retries := allocation_retries(run.report.memory):
@@ -254,6 +256,7 @@ def legend(summary: Summary, metrics: Collection[str] | None = None) -> Iterator
     if any(row.quality for row in rows):
         yield from _columns(summary, summary.metrics if metrics is None else metrics)
     yield from inference_legend(summary.groups)
+    yield from process_legend(summary.groups)
     if any(row.on_front for row in rows):
         decoding = any(group.front == "inference" for group in summary.groups)
         costs = "decoding speed, decoding memory" if decoding else "speed, memory"

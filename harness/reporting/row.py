@@ -7,7 +7,7 @@ from statistics import fmean
 
 from harness.records.measurements import Memory, Speed
 from harness.records.reasons import explain_nulls
-from harness.records.report import Value
+from harness.records.report import Training, Value
 from harness.records.run_folder import StoredRun
 from harness.reporting.inference_row import inference_row
 from harness.reporting.mean_speed import mean_speed
@@ -43,7 +43,8 @@ def make_row(
         runs=[report.id for report in reports],
         folders=[run.name for run in good],
         data_sha256=[report.data.sha256 for report in reports if report.data],
-        processes=sorted({report.training.processes for report in reports if report.training}),
+        processes=sorted({count for r in reports if r.training for count in _counts(r.training)}),
+        process_costs=next((r.process_costs for r in reports if r.process_costs), None),
     )
     if not good:
         return row
@@ -70,6 +71,11 @@ def make_row(
         explain_nulls(row, _why_no_ratio(memories[0], speeds[0]), "memory_relative")
     _add_quality(row, request, has_baseline, comparisons)
     return row
+
+
+def _counts(training: Training) -> list[int]:
+    """Return the numbers of processes that took the steps of a training."""
+    return [training.processes, *training.process_counts.values()]
 
 
 def _add_quality(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.records.measurements import Fingerprint
+from harness.records.measurements import Fingerprint, ProcessCosts
 from harness.records.record import Record
 from harness.records.report import Status
 
@@ -166,6 +166,8 @@ class RecipeRow(Record):
     """Peak memory relative to full fine-tuning."""
     inference: InferenceRow | None = None
     """Costs of decoding; null if no seed measured them."""
+    process_costs: ProcessCosts | None = None
+    """Costs of several processes, of the first seed that measured them; null without any."""
     not_measured: dict[str, str] = Field(default_factory=dict)
     """``speed``, ``memory_relative`` or ``inference``, if null in a row of status ok -> the reason.
     Older reports do not say why they lack ``inference``."""

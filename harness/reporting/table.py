@@ -10,6 +10,7 @@ import click
 
 from harness.reporting.inference_row import inference_cells, inference_headings
 from harness.reporting.notes import legend
+from harness.reporting.process_row import process_cells, process_headings
 from harness.reporting.summary import Group, RecipeRow, Summary
 from harness.reporting.text_columns import Line, in_columns, printable
 from harness.reporting.wording import (
@@ -87,6 +88,9 @@ def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
     if decoding := list(_decoding(group)):
         yield "decoding:"
         yield from in_columns(decoding, width)
+    if processes := list(_processes(group)):
+        yield "several processes:"
+        yield from in_columns(processes, width)
     notes = list(group.notes)
     if left := present[len(shown) :]:
         notes.append(f"Not shown for lack of width (see --format json): {', '.join(left)}.")
@@ -120,6 +124,19 @@ def _decoding(group: Group) -> Iterator[Line]:
         yield Line([row.recipe, *(cell.value for cell in cells)])
         spreads = (cell.more.replace(", 1 seed", ONE_SEED) for cell in cells)
         yield Line(["", *spreads], dim=True)
+
+
+def _processes(group: Group) -> Iterator[Line]:
+    """Yield the rows of the costs of several processes; none if no row measured them."""
+    headings = process_headings(group)
+    if not headings:
+        return
+    yield Line(["recipe", *headings], bold=True)
+    for row in group.rows:
+        if row.process_costs:
+            cells = process_cells(group, row)
+            yield Line([row.recipe, *(cell.value for cell in cells)])
+            yield Line(["", *(cell.more for cell in cells)], dim=True)
 
 
 def _values(row: RecipeRow, unit: str, metrics: Sequence[str]) -> Iterator[str]:

@@ -28,6 +28,7 @@ _PARTS = (
     "speed",
     "memory",
     "inference",
+    "process_costs",
     "training",
     "handover",
     "fingerprint",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from statistics import fmean
 
 from harness import clock
 from harness.api.events import StepDone
 from harness.api.metric import Score
+from harness.api.plugins import Plugins
 from harness.errors import HarnessError, is_out_of_memory
 from harness.evaluation.partial_predictions import PartialPredictions
 from harness.evaluation.scoring import references_of
@@ -22,7 +25,6 @@ from harness.measurement.probe import (
     probe_speed,
     without_baseline,
 )
-from harness.records.measurements import Memory, Speed
 from harness.records.phase import Phase
 from harness.records.reasons import explain_nulls
 from harness.records.report import Report, Training
@@ -30,25 +32,23 @@ from harness.records.run_folder import PARTIAL_PREDICTIONS, PREDICTIONS, RunFold
 from harness.running.baseline import apply_baseline, baseline_folder
 from harness.running.evaluate import predict_and_score
 from harness.running.merge_check import check_merge, compare_with_float32, load_trained
+from harness.running.process_costs import lacks_process_costs, process_costs
+from harness.running.resumption import NO_MEMORY, lacks_costs, lacks_inference
 from harness.running.run_observers import RunObservers
 from harness.running.setup import Setup
 from harness.running.shared_predictions import predict_eval_split
 from harness.running.stopwatch import Stopwatch
 from harness.spec.run_spec import BASELINE, RunSpec
-from harness.spec.setting_groups import ProbeSettings
 from harness.training.build import load_trainer
 from harness.training.engine_check import check_engine
 from harness.training.loop import Observers, train
-from harness.training.processes import PREDICT, TRAIN, Processes
+from harness.training.processes import MEASURE, PREDICT, TRAIN, Processes
 from harness.training.resolved_run import ResolvedRun
 from harness.training.restructure import restructure
 from harness.training.stored_teacher import with_stored_teacher
 from harness.training.teacher_model import find_teacher
 from harness.training.trained_weights import load_weights
 from harness.training.trainer import Trainer
-
-NO_MEMORY = "decoding ran out of memory"
-"""Reason why a run has no costs of decoding."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class RunContext:
 
     Attributes:
         setup: the settings, the inputs and the schedule of the run.
+        plugins: the plugins of this environment.
         report: gets the results of each phase; a phase whose results it holds is not repeated.
         folder: the folder of the run.
         stopwatch: measures the wall time of the run.
@@ -66,6 +67,7 @@ class RunContext:
     """
 
     setup: Setup
+    plugins: Plugins
     report: Report
     folder: RunFolder
     stopwatch: Stopwatch
@@ -92,9 +94,11 @@ def probe(context: RunContext) -> None:
     if lacks_inference(report, spec.probe):
         _measure_inference(context, baseline)
     if not spec.probe.training:
-        explain_nulls(report, "off (probe.training=false)", "speed", "memory")
+        explain_nulls(report, "off (probe.training=false)", "speed", "memory", "process_costs")
     if not spec.probe.inference:
         explain_nulls(report, "off (probe.inference=false)", "inference")
+    if spec.probe.training:
+        _measure_processes(context)
     if report.speed:
         run = setup.run
         add_flop_limit(report.speed, run.backbone, run.recipe, setup.frozen, spec.seed)
@@ -103,13 +107,7 @@ def probe(context: RunContext) -> None:
 def _measure_speed(context: RunContext, baseline: RunSpec | None) -> None:
     spec, observers = context.setup.run.spec, context.observers
     observers.enter(Phase.PROBE_SPEED, spec.probe.rounds * (4 if baseline else 2))
-    windows = 0
-
-    def on_progress() -> None:
-        nonlocal windows
-        windows += 1
-        observers.step_done(StepDone(windows))
-
+    on_progress = _counter(observers)
     context.report.speed = probe_speed(spec, context.setup.frozen, baseline, on_progress)
     context.save()
 
@@ -124,45 +122,45 @@ def _measure_memory(context: RunContext, baseline: RunSpec | None) -> None:
     context.save()
 
 
-def lacks_costs(measured: Speed | Memory | None, settings: ProbeSettings) -> bool:
-    """Return whether the speed or the memory of training was requested and is not yet measured."""
-    return settings.training and measured is None
-
-
-def lacks_inference(report: Report, settings: ProbeSettings) -> bool:
-    """Return whether a report lacks the costs of decoding that were requested.
-
-    A recipe that cannot decode here for lack of memory has the reason instead.
-    """
-    if not settings.inference or report.inference is not None:
-        return False
-    return report.not_measured.get("inference") != NO_MEMORY
-
-
 def _measure_inference(context: RunContext, baseline: RunSpec | None) -> None:
     """Measure decoding; a run whose decoding does not fit into memory here goes on."""
     report, setup, observers = context.report, context.setup, context.observers
     spec = setup.run.spec
     observers.enter(Phase.PROBE_INFERENCE)
-    windows = 0
-
-    def on_progress() -> None:
-        nonlocal windows
-        windows += 1
-        observers.step_done(StepDone(windows))
-
     # The budget is a share of the run's time; without a speed, of its time so far.
     windows_seconds = report.speed.window_seconds if report.speed else [0.0]
     step = fmean(windows_seconds) / spec.probe.steps / context.processes.size
     budget = run_budget(context.stopwatch.seconds, setup.planned_steps * step)
     work = freeze_decoding(setup.frozen, spec.test)
     try:
-        report.inference = measure_inference(spec, work, baseline, budget, on_progress)
+        report.inference = measure_inference(spec, work, baseline, budget, _counter(observers))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
     explain_nulls(report, NO_MEMORY, "inference")
     context.save()
+
+
+def _measure_processes(context: RunContext) -> None:
+    """Measure what several processes cost, unless the run has been trained or measured so."""
+    report, processes, setup = context.report, context.processes, context.setup
+    if lacks_process_costs(report, setup.run.recipe, processes):
+        context.observers.enter(Phase.PROBE_PROCESSES, setup.frozen.rounds * 4)
+        report.process_costs = process_costs(
+            setup,
+            context.plugins,
+            processes,
+            on_ready=partial(processes.start, MEASURE),
+            on_progress=_counter(context.observers),
+        )
+        explain_nulls(report, "", "process_costs")
+        context.save()
+
+
+def _counter(observers: RunObservers) -> Callable[[], None]:
+    """Return a function that counts timed windows, for the observers."""
+    windows = count(1)
+    return lambda: observers.step_done(StepDone(next(windows)))
 
 
 def train_best_weights(context: RunContext) -> Trainer:

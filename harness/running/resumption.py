@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from harness.records.measurements import Memory, Speed
 from harness.records.phase import Phase
 from harness.records.report import Report, Resumption
 from harness.records.run_folder import RunFolder
-from harness.running.phases import lacks_costs, lacks_inference
 from harness.spec.setting_groups import ProbeSettings
 from harness.training.state import read_progress
+
+NO_MEMORY = "decoding ran out of memory"
+"""Reason why a run has no costs of decoding."""
+
+
+def lacks_costs(measured: Speed | Memory | None, settings: ProbeSettings) -> bool:
+    """Return whether the speed or the memory of training was requested and is not yet measured."""
+    return settings.training and measured is None
+
+
+def lacks_inference(report: Report, settings: ProbeSettings) -> bool:
+    """Return whether a report lacks the costs of decoding that were requested.
+
+    A recipe that cannot decode here for lack of memory has the reason instead.
+    """
+    if not settings.inference or report.inference is not None:
+        return False
+    return report.not_measured.get("inference") != NO_MEMORY
 
 
 def resumption_of(report: Report, folder: RunFolder, settings: ProbeSettings) -> Resumption:

@@ -130,6 +130,7 @@ class Run:
         """Execute the phases whose results the report lacks, and save it after each."""
         context = RunContext(
             setup=set_up(inputs, self.micro_batch),
+            plugins=self.plugins,
             report=report,
             folder=folder,
             stopwatch=stopwatch,

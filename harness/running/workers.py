@@ -6,13 +6,14 @@ import logging
 
 from harness.api.plugins import Plugins
 from harness.running.inputs import read_inputs
+from harness.running.process_costs import process_costs
 from harness.running.setup import Setup, set_up
 from harness.running.shared_predictions import predict_eval_split, predict_test_split
 from harness.spec.run_spec import RunSpec
 from harness.training.build import load_trainer
 from harness.training.engine_check import check_engine
 from harness.training.follower import follow
-from harness.training.processes import FINISHED, TRAIN, Processes
+from harness.training.processes import FINISHED, MEASURE, TRAIN, Processes
 from harness.training.stored_teacher import with_stored_teacher
 from harness.training.trainer import Trainer
 
@@ -36,14 +37,17 @@ def run_worker(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
 
 def _work(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    loaded: tuple[Setup, Trainer] | None = None
+    setup: Setup | None = None
+    trainer: Trainer | None = None
     while (stage := processes.await_stage()) != FINISHED:
         # Not earlier: nothing may disturb the first process while it measures.
-        if loaded is None:
-            setup = set_up(read_inputs(spec, plugins))
-            run = with_stored_teacher(setup.run, setup.inputs.train.examples)
-            loaded = setup, load_trainer(run)
-        setup, trainer = loaded
+        setup = setup or set_up(read_inputs(spec, plugins))
+        if stage == MEASURE:
+            process_costs(setup, plugins, processes, on_ready=processes.ready)
+            continue
+        trainer = trainer or load_trainer(
+            with_stored_teacher(setup.run, setup.inputs.train.examples)
+        )
         processes.ready()
         if stage == TRAIN:
             check_engine(trainer, setup.run.spec.train, next(setup.schedule.steps(0, 1)))

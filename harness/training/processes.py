@@ -38,7 +38,7 @@ _UNLIMITED = timedelta(days=365)
 _TIMEOUT = "HARNESS_PROCESS_TIMEOUT"
 _DEFAULT_TIMEOUT = 1800
 """Seconds that a process waits for the others within a step, an evaluation or an exchange."""
-TRAIN, PREDICT, FINISHED = "train", "predict", "finished"
+MEASURE, TRAIN, PREDICT, FINISHED = "measure", "train", "predict", "finished"
 """Stages that workers take part in, and the end."""
 _STAGE = "harness/stage"
 """Key of the store that the processes share."""

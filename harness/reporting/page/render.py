@@ -13,9 +13,9 @@ from typing import Any
 from harness import __version__
 from harness.errors import HarnessError
 from harness.records.run_folder import StoredRun
-from harness.reporting.inference_row import inference_cells, inference_headings
 from harness.reporting.notes import legend
 from harness.reporting.page import contents
+from harness.reporting.process_row import cost_cells, cost_headings
 from harness.reporting.summary import Group, Summary
 from harness.reporting.wording import heading
 
@@ -165,8 +165,8 @@ def _wording() -> dict[str, Any]:
     names = ("bounds", "count", "directed", "heading", "mark", "memory", "percent", "seeds_left")
     return {
         **{name: getattr(wording, name) for name in (*names, "reference_lines")},
-        "inference_cells": inference_cells,
-        "inference_headings": inference_headings,
+        "cost_cells": cost_cells,
+        "cost_headings": cost_headings,
     }
 
 

@@ -15,7 +15,7 @@ from harness.records.report import Report
 from harness.records.run_folder import RunFolder, read_report
 from harness.running import phases
 from harness.running.baseline import apply_baseline
-from harness.running.phases import NO_MEMORY, lacks_inference
+from harness.running.resumption import NO_MEMORY, lacks_inference
 from harness.running.run import Run
 from harness.spec.run_spec import RunSpec, read_toml, resolve
 from harness.spec.setting_groups import ProbeSettings

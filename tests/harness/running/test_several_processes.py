@@ -18,6 +18,7 @@ import psutil
 import pytest
 from typer.testing import Result
 
+from harness.records.report import Report
 from harness.records.run_folder import read_report
 from harness.running.launch import is_launched
 
@@ -98,6 +99,26 @@ def test_two_processes_have_the_losses_of_one(
     assert reports[0].parameters == reports[1].parameters
     texts = [(folder / "predictions.jsonl").read_text() for folder in (single, double)]
     assert texts[0] == texts[1]
+    check_costs(*reports)
+
+
+def check_costs(single: Report, double: Report) -> None:
+    assert single.process_costs is None
+    assert single.not_measured["process_costs"] == "one process trained"
+    costs, parameters = double.process_costs, double.parameters
+    assert costs
+    assert parameters
+    assert (costs.processes, len(costs.ranks)) == (2, 2)
+    assert sum(r.tokens_per_s for r in costs.ranks) == pytest.approx(costs.tokens_per_s)
+    low, high = costs.efficiency_ci
+    assert low <= costs.efficiency <= high
+    assert costs.least_bytes_per_step == 2 * 4 * parameters.trainable
+    # Gradients, and little else: the loss, and the meetings before and after a window.
+    assert costs.sent_bytes_per_step
+    assert 1 <= costs.sent_bytes_per_step / costs.least_bytes_per_step < 1.2
+    for rank in costs.ranks:
+        assert rank.sent_bytes_per_step == pytest.approx(costs.sent_bytes_per_step / 2, rel=0.1)
+        assert rank.peak_bytes > 2**20
 
 
 @pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED"])
