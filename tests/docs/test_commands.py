@@ -7,10 +7,13 @@ metrics, trackers and weights. The slow test runs it to its end.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
+import sys
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
@@ -232,7 +235,8 @@ def test_a_harness_command_works_or_says_what_is_missing(
     if words[0] == "sweep":
         words += ["--no-probe"]
     if "--nproc" in words:
-        words += ["--nproc", "1"]  # The observer does not reach other processes.
+        # The observer does not reach other processes.
+        words += ["--nproc", "1", "--max-restarts", "0"]
 
     def give_up(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -342,6 +346,54 @@ def test_a_launcher_knows_its_options(command: str) -> None:
     assert parsed.module
     assert parsed.training_script == "harness"
     assert parsed.training_script_args == ["run"]
+
+
+def on_this_machine(command: str) -> list[list[str]]:
+    """Return the commands of all machines of a launcher, with a process on each, all on this one.
+
+    A launcher for one machine keeps its number of processes.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    words = shlex.split(
+        command.replace("HOST:29500", f"localhost:{port}").replace("HOST", "localhost")
+    )
+    words[0] = str(Path(sys.executable).with_name(words[0]))
+    if "--nnodes" not in words and "--num_machines" not in words:
+        return [words]
+    for option, value in {"--nproc-per-node": "1", "--num_processes": "2"}.items():
+        if option in words:
+            words[words.index(option) + 1] = value
+    if "--machine_rank" not in words:
+        return [words, words]
+    words[2:2] = ["--main_process_port", port]
+    others = list(words)
+    others[others.index("--machine_rank") + 1] = "1"
+    return [words, others]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", LAUNCHED)
+def test_a_launcher_finishes_a_run(
+    command: str, place: Path, tiny_settings: dict[str, object]
+) -> None:
+    settings = [f"--set={name}={value}" for name, value in tiny_settings.items()]
+    started = [
+        subprocess.Popen(
+            [*words, *settings, "--out", "own"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for words in on_this_machine(command)
+    ]
+    outputs = [process.communicate(timeout=900)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), outputs
+    (path,) = Path("own").glob("*/report.json")
+    report = json.loads(path.read_text())
+    assert (report["status"], report["training"]["processes"]) == ("ok", 2)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ray ")])
