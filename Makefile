@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-gpu bench-light gpu gpu-tiny gpu-wheels check-prediction check-intervals check-resume study study-costs test test-slow test-gpu lint clean
+.PHONY: help install demo bench bench-gpu bench-light gpu gpu-tiny gpu-wheels check-compressors check-prediction check-intervals check-resume study study-costs test test-slow test-gpu lint clean
 
 help:  ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ gpu-tiny: $(INSTALLED)  ## Rehearse make gpu on the CPU; its numbers say nothing
 
 gpu-wheels: $(INSTALLED)  ## Fetch what scripts/gpu.sh installs on a GPU machine without a network.
 	$(BIN)/python benchmarks/gpu/wheels.py
+
+check-compressors: $(INSTALLED)  ## Check all built-in compressors on T5; compare with the expected outcomes.
+	OMP_NUM_THREADS=1 $(BIN)/harness check --all --quick --expected tests/harness/testing/expected.json
 
 check-prediction: $(INSTALLED)  ## Compare predicted with measured memory; write JSON. Some minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/prediction.py --out $(BENCH)

@@ -60,8 +60,8 @@ def other_seed(subject: Subject) -> None:
     """Apply the recipe with two seeds to the same weights, and with one seed to others."""
     plain = set(_tensors(subject.backbone.load("random")))
     one = _added(subject.model(), plain)
-    # Constants and permutations have two values at most.
-    random = {n: t for n, t in one.items() if t.unique().numel() > 2}
+    # Constants and permutations have two values at most, and indices are integers.
+    random = {n: t for n, t in one.items() if t.is_floating_point() and t.unique().numel() > 2}
     if not random:
         raise DoesNotApplyError("it adds no random numbers")
     if _differ(random, _added(subject.model(SEED + 1), plain)):

@@ -32,8 +32,8 @@ def cached(subject: Subject) -> float:
 def shared(subject: Subject) -> float:
     """Count tokens that differ between the search with shared beams and transformers' search."""
     model = subject.model()
-    capable = subject.backbone.shared_beams and type(model) is type(subject.backbone.skeleton())
-    if not capable:
+    allowed = subject.backbone.shared_beams and subject.recipe().shares_beams
+    if not allowed or type(model) is not type(subject.backbone.skeleton()):
         raise DoesNotApplyError("its beams share no cache; transformers' search is used")
     perturb(model)
     settings = DecodingSettings(beams=2, max_new_tokens=6, min_new_tokens=3, no_repeat_ngram=0)

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from harness.api.plugins import installed as plugins
+
 Harness = Callable[..., Result]
+
+EXPECTED = Path(__file__).parents[1] / "testing" / "expected.json"
 
 
 @pytest.fixture
@@ -36,9 +40,7 @@ def test_a_metric_that_passes(harness: Harness) -> None:
 def test_a_failure_has_its_reason_its_line_and_an_exit_status(
     harness: Harness, faulty: Path
 ) -> None:
-    from harness.api.plugins import installed
-
-    installed.cache_clear()
+    plugins.cache_clear()
     try:
         result = harness("check", "dividing", "--plugin", str(faulty), columns=300)
         assert result.exit_code == 1, result.output
@@ -53,7 +55,7 @@ def test_a_failure_has_its_reason_its_line_and_an_exit_status(
         failure = failures["every text has a finite score"]
         assert failure["place"] == f"{faulty}:{number}"
     finally:
-        installed.cache_clear()
+        plugins.cache_clear()
 
 
 def test_expected_outcomes_are_written_once_and_compared(harness: Harness, tmp_path: Path) -> None:
@@ -82,3 +84,11 @@ def test_a_mistake_is_said(harness: Harness, words: list[str], message: str) -> 
     result = harness("check", *words, columns=300)
     assert result.exit_code == 2, result.output
     assert message in result.output
+
+
+@pytest.mark.slow
+def test_every_built_in_compressor_has_the_expected_outcomes(harness: Harness) -> None:
+    installed = {entry.name for entry in plugins().compressors}
+    assert {name.partition(":")[0] for name in json.loads(EXPECTED.read_text())} == installed
+    result = harness("check", "--all", "--quick", "--expected", str(EXPECTED), columns=300)
+    assert result.exit_code == 0, result.output
