@@ -23,5 +23,10 @@ def register_compressors(register: Register) -> None:
     register(
         "nf4", "compressors.quantized:Quantized", "frozen weights in 4 bits under LoRA (QLoRA)"
     )
+    register(
+        "prune_heads",
+        "compressors.prune_heads:HeadPruning",
+        "drop attention heads of T5, then train the rest",
+    )
     for name, method in METHODS.items():
         register(name, method.target, method.summary)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from harness.errors import HarnessError
+from harness.api.narrowing import Narrowing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +34,7 @@ Role = Literal[
 ``ffn.in``."""
 
 
-class Backbone(ABC):
+class Backbone(Narrowing, ABC):
     """A pre-trained encoder-decoder model, its tokenizer, and the roles of its modules.
 
     Attributes:
@@ -141,25 +141,6 @@ class Backbone(ABC):
         Afterwards the model is the same as one built with that depth: attention caches are
         renumbered and the configuration has the depth, so it saves, loads and generates.
         """
-
-    def keep_neurons(
-        self, model: PreTrainedModel, stack: Stack, kept: Sequence[Sequence[int]]
-    ) -> None:
-        """Drop hidden neurons of the feed-forward layers of a stack, in place.
-
-        Afterwards the model is the same as one built with that width: the configuration has it, so
-        it saves and loads. The default refuses.
-
-        Args:
-            model: the model or skeleton.
-            stack: the stack.
-            kept: for each layer, the neurons to keep, counted from 0 and increasing; as many in
-                each layer.
-        """
-        raise HarnessError(
-            f"The backbone {self.name} cannot have narrower feed-forward layers.",
-            "Its author implements Backbone.keep_neurons, or declares width_fields.",
-        )
 
     @abstractmethod
     def resize_to_tokenizer(self, model: PreTrainedModel) -> None:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedConfig, PreTrainedModel, T5Config
 
-from harness import STACKS, Stack, Weights
+from harness import STACKS, Role, Stack, Weights
+from harness.backbones.narrower import keep_t5_heads
 from harness.backbones.pretrained import Pretrained
 
 
@@ -92,6 +93,20 @@ class T5(Pretrained):
         if new_first is not old_first:
             new_first.relative_attention_bias = old_first.relative_attention_bias
             new_first.has_relative_attention_bias = True
+
+    def keep_heads(
+        self,
+        model: PreTrainedModel,
+        stack: Stack,
+        role: Role,
+        kept: Sequence[Sequence[int]],
+    ) -> None:
+        """Drop heads with their position bias, and store the new number."""
+        (path,) = self.role_paths[stack][role]
+        for layer, heads in zip(self.layers(model, stack), kept, strict=True):
+            attention: Any = layer.get_submodule(path.removesuffix(".o"))
+            keep_t5_heads(attention, heads)
+        self.set_field(model, "num_heads", len(kept[0]))
 
     def restart_positions(self, model: PreTrainedModel) -> list[RemovableHandle]:
         """Compute the relative position bias once per stack, for the longest sequence only."""
