@@ -54,7 +54,7 @@ def _profile(recipes: Sequence[str], on_progress: Callable[[str], None]) -> Prof
         TASK,
         data="own",
         device="cpu",
-        settings={"train.batch_size": 16, "probe.steps": 3, "probe.rounds": 3},
+        settings={"train.batch_size": 16, "probe.steps": 3, "probe.rounds": 2},
         on_progress=on_progress,
     )
 

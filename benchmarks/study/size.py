@@ -28,8 +28,8 @@ class Size:
     """
 
     seeds: int = 3
-    steps: int = 80
-    rate_steps: int = 40
+    steps: int = 70
+    rate_steps: int = 30
     eval_examples: int = 60
     test_examples: int = 100
 

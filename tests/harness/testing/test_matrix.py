@@ -26,6 +26,7 @@ def test_what_a_method_cannot_do_has_a_reason() -> None:
     assert row.abilities["trains"].outcome == "passed"
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_row_for_each_family(harness: Callable[..., Result]) -> None:
     result = harness("list", "compressors", "bitfit", "--matrix", "--json")
     assert result.exit_code == 0, result.output
