@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness import clock
+from harness.errors import HarnessError
 from harness.measurement.decoding_work import FrozenDecoding, Sources
 from harness.measurement.memory import memory_reached
 from harness.measurement.recipe_process import RecipeProcess
@@ -104,7 +106,9 @@ class _DecodingService(Service):
         trained = count_parameters(model).trainable_bytes
         with torch.no_grad():
             for compressor in reversed(recipe.compressors):
-                model = compressor.merge(model)
+                # What cannot be merged decodes as it is.
+                with suppress(HarnessError):
+                    model = compressor.merge(model)
         sizes = Sizes(count_parameters(model).total_bytes, trained)
         store_weights_in(model, run.dtype)
         self.end = frozenset(SpecialTokens.of(model).end)

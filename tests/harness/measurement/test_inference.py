@@ -147,6 +147,11 @@ def test_without_time_the_least_is_measured_and_no_batch(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fresh_processes")
+def test_what_cannot_be_merged_decodes_as_it_is(measure: Callable[..., Inference]) -> None:
+    plain, prompted = measure("full", None), measure("houlsby:size=4", None)
+    assert prompted.size.model_bytes > plain.size.model_bytes
+
+
 def test_a_known_allocation_reads_as_the_right_peak(measure: Callable[..., Inference]) -> None:
     found = measure("slow_layers:mebibytes=256", "slow_layers", budget=0, beams=1, batch_size=1)
     memory = found.memory
