@@ -13,6 +13,7 @@ from harness.costs.data_choice import DataChoice
 
 if TYPE_CHECKING:
     from harness.costs.plan import Plan
+    from harness.records.profile import ParallelEstimate
 
 
 def plan(
@@ -38,6 +39,12 @@ def plan(
     tasks: Annotated[
         int, typer.Option(min=1, help="Number of tasks that share the backbone's storage.")
     ] = 4,
+    nproc: Annotated[
+        int, typer.Option(min=1, help="Processes that train together, each on its own device.")
+    ] = 1,
+    device_memory: Annotated[
+        float, typer.Option(min=1, help="With --nproc: memory of such a device, in GB.")
+    ] = 80,
     as_json: options.Json = False,
 ) -> None:
     """Compute layers, parameters, FLOP limit of speed, memory and storage of recipes from shapes.
@@ -69,6 +76,8 @@ def plan(
             "train.accumulation": accumulation,
             "train.precision": precision,
         },
+        processes=nproc,
+        device_gb=device_memory,
     )
     if as_json:
         records = [recipe_plan.model_dump() for recipe_plan in plans]
@@ -102,6 +111,7 @@ def _print(plans: list[Plan]) -> None:
         "  process": lambda p: (
             _size(p.memory.process_bytes) if p.memory and p.memory.process_bytes else "-"
         ),
+        **(_parallel_rows(first) if first.parallel else {}),
         "stored once": lambda p: _size(p.storage.base_bytes),
         "stored for each task": lambda p: _size(p.storage.bytes_per_task),
         f"stored for {first.storage.tasks} tasks": lambda p: _size(p.storage.total_bytes),
@@ -119,6 +129,9 @@ def _print(plans: list[Plan]) -> None:
             f"{memory.batch_size}; the longest step has {memory.source_tokens:,} source and "
             f"{memory.target_tokens:,} target tokens."
         )
+    for recipe_plan in plans:
+        if parallel := recipe_plan.parallel:
+            table.caption += f"\n{recipe_plan.recipe}: {parallel.parallel}, since {parallel.why}."
     if first.batches:
         reason = f" ({first.why_no_data})" if first.why_no_data else ""
         table.caption += f"\nBatches: {first.batches}{reason}."
@@ -128,6 +141,31 @@ def _print(plans: list[Plan]) -> None:
         if unknown := recipe_plan.memory_unknown:
             table.caption += f"\nMemory of {recipe_plan.recipe} is unknown: {unknown}"
     Console(highlight=False).print(table)
+
+
+def _parallel_rows(first: Plan) -> dict[str, Callable[[Plan], str]]:
+    """Return the rows on several processes: label -> cell."""
+    from harness.records.measurements import MemoryParts
+
+    assert first.parallel
+
+    def of(cell: Callable[[ParallelEstimate], str]) -> Callable[[Plan], str]:
+        return lambda p: cell(p.parallel) if p.parallel else "-"
+
+    def part(name: str) -> Callable[[Plan], str]:
+        return of(lambda e: _size(getattr(e.parts, name)))
+
+    gb = f"{first.parallel.device_bytes / 1e9:g}"
+    return {
+        f"{first.parallel.processes} processes": of(lambda e: e.parallel),
+        "tensors of each": of(lambda e: _size(e.tensor_bytes)),
+        **{f"  {name} ": part(name) for name in MemoryParts.model_fields},
+        "  gathered at once": of(lambda e: _size(e.gathered_bytes)),
+        "sent by each in a step": of(lambda e: _size(e.sent_bytes)),
+        f"devices of {gb} GB needed": of(
+            lambda e: "more than 1,024" if e.devices_needed is None else f"{e.devices_needed}"
+        ),
+    }
 
 
 def _part(name: str) -> Callable[[Plan], str]:

@@ -12,7 +12,7 @@ from harness.costs.batches import Batches, choose_batches, profile_spec
 from harness.costs.data_choice import DataChoice
 from harness.costs.inference_profile import add_inference
 from harness.costs.memory_estimate import process_bytes
-from harness.costs.plan import Plan, plan_recipes
+from harness.costs.plan import DEVICE_BYTES, Plan, plan_recipes
 from harness.costs.profile import profile_recipes
 from harness.errors import HarnessError
 from harness.measurement.fingerprint import explain_no_driver, fingerprint
@@ -34,6 +34,8 @@ def plan(
     tasks: int = 4,
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
+    processes: int = 1,
+    device_gb: float = DEVICE_BYTES / 1e9,
 ) -> list[Plan]:
     """Compute layers, parameters, the FLOP limit of speed, memory and storage of recipes.
 
@@ -52,6 +54,9 @@ def plan(
         tasks: the number of tasks that storage is computed for.
         device: the device to plan for: ``auto``, ``cpu`` or ``cuda``.
         settings: settings that memory depends on, such as ``{"train.batch_size": 4}``.
+        processes: number of processes that train together, each with its own device; more than one
+            are planned too, with the number of devices that training needs.
+        device_gb: memory of such a device, in GB of 1e9 bytes.
 
     Returns:
         A plan for each recipe, in the order given.
@@ -81,6 +86,8 @@ def plan(
         target_tokens=target_tokens or 128,
         tasks=tasks,
         spec=spec,
+        processes=processes,
+        device_bytes=int(device_gb * 1e9),
     )
 
 

@@ -12,15 +12,18 @@ from transformers import PreTrainedModel
 from harness.api.backbone import STACKS
 from harness.costs.shape_tensors import ShapesOnly, storage_of_shape
 from harness.errors import HarnessError, first_line
-from harness.measurement.breakdown import memory_parts
+from harness.measurement.breakdown import track_step
 from harness.measurement.memory import resident, trim_heap
+from harness.measurement.tensor_tracker import TensorTracker
 from harness.model.composition import count_parameters
+from harness.records.measurements import MemoryParts
 from harness.records.profile import MemoryEstimate
 from harness.records.report import LayersKept
 from harness.training.build import build_trainer, parameters_of
 from harness.training.resolved_run import ResolvedRun
 from harness.training.schedule import Step
 from harness.training.teacher_model import teacher_skeleton
+from harness.training.trainer import Trainer
 
 
 def try_to_estimate(
@@ -50,12 +53,36 @@ def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> 
     Raises:
         Exception: the code needs values, or does not work on a skeleton.
     """
+    lengths = longest.source_tokens // longest.examples, longest.target_tokens // longest.examples
+    added = sum(c.cost(model, *lengths).bytes for c in run.recipe.compressors)
+    trainer, tracker = track_step_of_shapes(run, model, longest)
+    parts = MemoryParts(**tracker.peak())
+    parts = parts.model_copy(update={"other": parts.other + added})
+    process = None if run.device.type == "cuda" else process_bytes()
+    return MemoryEstimate(
+        peak_bytes=parts.total + (process or 0),
+        tensor_bytes=parts.total,
+        process_bytes=process,
+        parts=parts,
+        engine=trainer.engine.name,
+        dtype=str(trainer.dtype).removeprefix("torch."),
+        batch_size=max(map(len, longest.micro_batches)),
+        source_tokens=longest.source_tokens,
+        target_tokens=longest.target_tokens,
+    )
+
+
+def track_step_of_shapes(
+    run: ResolvedRun, model: PreTrainedModel, longest: Step
+) -> tuple[Trainer, TensorTracker]:
+    """Take a step of a skeleton; return its trainer and the tracker of its tensors.
+
+    See ``estimate_memory`` for the arguments.
+    """
     parameters = parameters_of(model, count_parameters(model).total)
     # Which layers they are does not matter here, only their number.
     numbers = {s: [*range(1, len(run.backbone.layers(model, s)) + 1)] for s in STACKS}
     layers_kept = LayersKept(encoder=numbers["encoder"], decoder=numbers["decoder"])
-    lengths = longest.source_tokens // longest.examples, longest.target_tokens // longest.examples
-    added = sum(c.cost(model, *lengths).bytes for c in run.recipe.compressors)
     shapes = ShapesOnly(run.device)
     shapes.adopt(model)
     teacher = None
@@ -72,20 +99,7 @@ def estimate_memory(run: ResolvedRun, model: PreTrainedModel, longest: Step) -> 
         for parameter in trainer.trained.values():
             parameter.grad = torch.empty_like(parameter)
         trainer.update()
-        parts = memory_parts(trainer, batches, storage_of_shape)
-    parts = parts.model_copy(update={"other": parts.other + added})
-    process = None if run.device.type == "cuda" else process_bytes()
-    return MemoryEstimate(
-        peak_bytes=parts.total + (process or 0),
-        tensor_bytes=parts.total,
-        process_bytes=process,
-        parts=parts,
-        engine=trainer.engine.name,
-        dtype=str(trainer.dtype).removeprefix("torch."),
-        batch_size=max(map(len, longest.micro_batches)),
-        source_tokens=longest.source_tokens,
-        target_tokens=longest.target_tokens,
-    )
+        return trainer, track_step(trainer, batches, storage_of_shape)
 
 
 @cache

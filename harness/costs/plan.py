@@ -11,12 +11,13 @@ from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
 from harness.costs.capabilities import find_capabilities
 from harness.costs.memory_estimate import try_to_estimate
+from harness.costs.parallel_estimate import estimate_parallel
 from harness.data.examples import Example
 from harness.model.composition import ParameterCount, compose, count_parameters, kept_layers, layers
 from harness.model.contexts import skeleton_context
 from harness.model.flops import recipe_flops, training_flops
 from harness.records.capabilities import Capabilities
-from harness.records.profile import BatchesOf, MemoryEstimate
+from harness.records.profile import BatchesOf, MemoryEstimate, ParallelEstimate
 from harness.records.record import Record
 from harness.records.report import LayersKept, Parameters
 from harness.spec.run_spec import RunSpec
@@ -27,6 +28,10 @@ from harness.training.teacher_model import teacher_skeleton
 
 if TYPE_CHECKING:
     from harness.costs.batches import Batches
+
+
+DEVICE_BYTES = 80 * 10**9
+"""Memory of a device that is planned for, unless another is named."""
 
 
 class Storage(Record):
@@ -72,6 +77,9 @@ class Plan(Record):
     """Estimated peak memory of training; null if it cannot be estimated."""
     memory_unknown: str | None = None
     """Reason why memory cannot be estimated; null if it can."""
+    parallel: ParallelEstimate | None = None
+    """Memory and exchanges of several processes that train together; null for one process, or if
+    memory cannot be estimated."""
     storage: Storage
     """Bytes on disk for several tasks."""
     capabilities: Capabilities
@@ -86,6 +94,8 @@ def plan_recipes(
     tasks: int = 4,
     spec: RunSpec | None = None,
     batches: Batches | None = None,
+    processes: int = 1,
+    device_bytes: int = DEVICE_BYTES,
 ) -> list[Plan]:
     """Apply each recipe to a skeleton and compute its costs, without weights or a network.
 
@@ -97,6 +107,8 @@ def plan_recipes(
         tasks: number of tasks that storage is computed for.
         spec: the settings that memory depends on; its backbone and recipe are not read.
         batches: the batches that ``harness profile`` would measure on.
+        processes: number of processes that train together.
+        device_bytes: memory of the device of each process.
     """
     spec = spec or RunSpec()
     if batches is None:
@@ -118,7 +130,11 @@ def plan_recipes(
         flops = recipe_flops(
             model, backbone, recipe, source_tokens, target_tokens, teacher_skeleton(recipe)
         )
-        memory, unknown = try_to_estimate(resolve_run(spec, backbone, recipe), model, longest)
+        run = resolve_run(spec, backbone, recipe)
+        memory, unknown = try_to_estimate(run, model, longest)
+        parallel = None
+        if processes > 1 and memory is not None:
+            parallel = estimate_parallel(run, longest, processes, device_bytes)
         return Plan(
             backbone=backbone.name,
             recipe=str(recipe),
@@ -132,6 +148,7 @@ def plan_recipes(
             flop_limit_relative_speed=full_flops / flops,
             memory=memory,
             memory_unknown=unknown,
+            parallel=parallel,
             storage=storage,
             capabilities=find_capabilities(backbone, recipe, spec.seed),
         )

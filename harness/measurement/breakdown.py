@@ -60,7 +60,16 @@ def memory_parts(
     batches: Sequence[Batch],
     storage_of: StorageOf = torch.Tensor.untyped_storage,
 ) -> MemoryParts:
-    """Take a training step and return its peak bytes by purpose.
+    """Take a training step and return its peak bytes by purpose; see ``track_step``."""
+    return MemoryParts(**track_step(trainer, batches, storage_of).peak())
+
+
+def track_step(
+    trainer: Trainer,
+    batches: Sequence[Batch],
+    storage_of: StorageOf = torch.Tensor.untyped_storage,
+) -> TensorTracker:
+    """Take a training step and return the tracker of its tensors.
 
     Args:
         trainer: a trainer whose optimizer has its state; its tensors are real, or have no data.
@@ -83,4 +92,4 @@ def memory_parts(
         tracker.mark_gradients([p.grad for p in trainer.trained.values() if p.grad is not None])
         tracker.part = "other"
         trainer.update()
-    return MemoryParts(**tracker.peak())
+    return tracker

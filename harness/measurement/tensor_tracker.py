@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,11 +71,16 @@ class TensorTracker(TorchDispatchMode):
             if key is not None:
                 self._parts[key] = "gradients"
 
-    def peak(self) -> dict[str, int]:
-        """Return the bytes of each part at the peak, the moment of their largest sum."""
+    def peak(self, leaving_out: Sequence[str] = ()) -> dict[str, int]:
+        """Return the bytes of each part at the peak, the moment of their largest sum.
+
+        Args:
+            leaving_out: parts that do not count; the others are those of their own peak.
+        """
         keys, changes = np.array(self._events, dtype=np.int64).reshape(-1, 2).T
         index = {part: number for number, part in enumerate(PARTS)}
         part_of = np.array([index[part] for part in self._parts], dtype=np.int64)[keys]
+        changes = np.where(np.isin(part_of, [index[part] for part in leaving_out]), 0, changes)
         end = int(changes.cumsum().argmax()) + 1
         return {
             part: int(changes[:end][part_of[:end] == number].sum())

@@ -39,6 +39,29 @@ class MemoryEstimate(Record):
     """Target tokens of the longest optimizer step."""
 
 
+class ParallelEstimate(Record):
+    """Estimate of the peak memory and the exchanges of each of several processes."""
+
+    processes: int
+    """Number of processes, each with its own device."""
+    parallel: Literal["ddp", "fsdp"]
+    """Way in which they share the model: ddp holds it in each, fsdp divides it among them."""
+    why: str
+    """Reason for that."""
+    tensor_bytes: int
+    """Peak bytes in the tensors of a process."""
+    parts: MemoryParts
+    """These bytes by purpose; with fsdp, ``weights`` are the shards and what is gathered."""
+    gathered_bytes: int
+    """Bytes of weights that are gathered at once, which are a part of ``weights``; 0 with ddp."""
+    sent_bytes: int
+    """Bytes that each process sends in an optimizer step, if exchanges go around a ring."""
+    device_bytes: int
+    """Memory of the devices that are planned for."""
+    devices_needed: int | None
+    """Smallest number of such devices that can train; null if no number up to 1,024 can."""
+
+
 class ProfiledRecipe(Record):
     """Profile of one recipe."""
 

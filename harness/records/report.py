@@ -100,6 +100,9 @@ class Training(Record):
     """Optimizer steps done -> number of processes that took the further ones. Several entries if
     the run was resumed with another number; the order of the examples is the same, and each process
     draws its own dropout. Empty in older reports."""
+    parallel: Literal["ddp", "fsdp"] | None = None
+    """Way in which the processes shared the model: ddp held it in each, fsdp divided its weights
+    among them; null for one process, and in older reports."""
 
 
 class Data(Record):

@@ -32,17 +32,16 @@ def is_launched() -> bool:
     """Return whether a launcher (torchrun, accelerate) started this process as one of a group.
 
     Raises:
-        HarnessError: the launcher asks for sharding of the model, which is not supported.
+        HarnessError: the launcher's own configuration asks for sharding of the model.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return False
     for engine in _ENGINES if os.environ["RANK"] == "0" else ():
         if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() in ("true", "1"):
             raise HarnessError(
-                f"A run cannot shard its model: the accelerate configuration asks for {engine}.",
-                "Choose plain multi-GPU in it (distributed_type: MULTI_GPU). For memory, "
-                "--set train.checkpointing=on, a smaller train.batch_size with more "
-                "train.accumulation, or a recipe that trains less.",
+                f"A run shards by itself, and the accelerate configuration asks for {engine}.",
+                "Choose plain multi-GPU in it (distributed_type: MULTI_GPU), and "
+                "--set train.parallel=fsdp.",
             )
     return True
 

@@ -38,11 +38,11 @@ from harness.running.run_observers import RunObservers
 from harness.running.setup import Setup
 from harness.running.shared_predictions import predict_eval_split
 from harness.running.stopwatch import Stopwatch
+from harness.running.together import load_together
 from harness.spec.run_spec import BASELINE, RunSpec
 from harness.training.build import load_trainer
-from harness.training.engine_check import check_engine
 from harness.training.loop import Observers, train
-from harness.training.processes import MEASURE, PREDICT, TRAIN, Processes
+from harness.training.processes import MEASURE, PREDICT, Processes
 from harness.training.resolved_run import ResolvedRun
 from harness.training.restructure import restructure
 from harness.training.stored_teacher import with_stored_teacher
@@ -85,6 +85,11 @@ def probe(context: RunContext) -> None:
     """Measure speed, memory and decoding, beside full fine-tuning if it was requested."""
     report, setup = context.report, context.setup
     spec = setup.run.spec
+    if too_large := setup.parallel.too_large:
+        explain_nulls(
+            report, f"measured on one device, and {too_large}", "speed", "memory", "inference"
+        )
+        return
     with_baseline = spec.probe.baseline == "probe"
     baseline = spec.model_copy(update={"recipe": BASELINE}) if with_baseline else None
     if lacks_costs(report.speed, spec.probe):
@@ -144,7 +149,9 @@ def _measure_inference(context: RunContext, baseline: RunSpec | None) -> None:
 def _measure_processes(context: RunContext) -> None:
     """Measure what several processes cost, unless the run has been trained or measured so."""
     report, processes, setup = context.report, context.processes, context.setup
-    if lacks_process_costs(report, setup.run.recipe, processes):
+    if setup.parallel.kind == "fsdp":
+        explain_nulls(report, "they are measured with the whole model in each", "process_costs")
+    elif lacks_process_costs(report, setup.run.recipe, processes):
         context.observers.enter(Phase.PROBE_PROCESSES, setup.frozen.rounds * 4)
         report.process_costs = process_costs(
             setup,
@@ -172,14 +179,10 @@ def train_best_weights(context: RunContext) -> Trainer:
     setup, report = context.setup, context.report
     run = setup.run if report.training else _with_stored_teacher(context)
     context.observers.enter(Phase.TRAIN, setup.planned_steps)
-    trainer = load_trainer(run)
-    if report.training is None:
-        context.processes.start(TRAIN)
-        check_engine(trainer, setup.run.spec.train, next(setup.schedule.steps(0, 1)))
-        trainer.join(context.processes)
+    trainer = load_trainer(run) if report.training else load_together(run, setup, context.processes)
     _describe(trainer, report)
     report.checkpoint_notes = list(setup.run.backbone.notes)
-    if folder := baseline_folder(setup.run.spec.probe):
+    if (folder := baseline_folder(setup.run.spec.probe)) and report.speed:
         apply_baseline(report, folder)
     context.save()
     try:
@@ -242,7 +245,7 @@ def _train(context: RunContext, trainer: Trainer) -> Training:
         references = references_of(rows, inputs.chooser)
         return inputs.chooser.score(rows["source"], predictions, references)
 
-    return train(
+    training = train(
         trainer,
         setup.schedule,
         run.spec.train,
@@ -252,6 +255,9 @@ def _train(context: RunContext, trainer: Trainer) -> Training:
         observers=Observers(context.observers.step_done, context.observers.evaluated),
         save_state_seconds=context.save_state_seconds,
     )
+    training.parallel = setup.parallel.kind
+    training.notes += setup.parallel.notes
+    return training
 
 
 def evaluate(context: RunContext, trainer: Trainer) -> None:

@@ -129,7 +129,7 @@ class Run:
     ) -> None:
         """Execute the phases whose results the report lacks, and save it after each."""
         context = RunContext(
-            setup=set_up(inputs, self.micro_batch),
+            setup=set_up(inputs, self.micro_batch, self.processes),
             plugins=self.plugins,
             report=report,
             folder=folder,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from harness.costs.fit import resolve_checkpointing
+from harness.costs.parallel import Parallel, choose_parallel
 from harness.measurement.probe import FrozenSchedule, freeze
 from harness.running.inputs import Inputs
+from harness.training.processes import Processes
 from harness.training.resolved_run import ResolvedRun
 from harness.training.schedule import Schedule
 
@@ -20,12 +22,14 @@ class Setup:
         inputs: the data and the metrics.
         schedule: the order of the training examples.
         frozen: the steps that the probe measures.
+        parallel: the way in which the run's processes share the model; known in the first one.
     """
 
     run: ResolvedRun
     inputs: Inputs
     schedule: Schedule
     frozen: FrozenSchedule
+    parallel: Parallel
 
     @property
     def planned_steps(self) -> int:
@@ -33,18 +37,27 @@ class Setup:
         return planned_steps(self.schedule, self.run)
 
 
-def set_up(inputs: Inputs, micro_batch: int | None = None) -> Setup:
-    """Order the examples, choose the probe's steps, and decide on activation checkpointing.
+def set_up(
+    inputs: Inputs, micro_batch: int | None = None, processes: Processes | None = None
+) -> Setup:
+    """Order the examples, choose the probe's steps, and decide what the memory estimate decides.
 
     Args:
         inputs: the run's inputs.
         micro_batch: number of examples in a micro-batch; None takes the spec's.
+        processes: the processes that train together, in the first of them; the others learn from
+            it how they share the model.
+
+    Raises:
+        HarnessError: the settings ask for a parallel training that cannot be.
     """
     run = inputs.run.with_micro_batch(micro_batch) if micro_batch else inputs.run
     schedule = schedule_of(inputs, run)
     frozen = freeze(schedule, run.spec.probe)
     frozen = replace(frozen, total_steps=planned_steps(schedule, run))
-    return Setup(resolve_checkpointing(run, frozen.longest), inputs, schedule, frozen)
+    run = resolve_checkpointing(run, frozen.longest)
+    parallel = choose_parallel(run, frozen.longest, processes) if processes else Parallel()
+    return Setup(run, inputs, schedule, frozen, parallel)
 
 
 def schedule_of(inputs: Inputs, run: ResolvedRun) -> Schedule:

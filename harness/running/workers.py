@@ -13,7 +13,14 @@ from harness.spec.run_spec import RunSpec
 from harness.training.build import load_trainer
 from harness.training.engine_check import check_engine
 from harness.training.follower import follow
-from harness.training.processes import FINISHED, MEASURE, TRAIN, Processes
+from harness.training.processes import (
+    FINISHED,
+    MEASURE,
+    PREDICT,
+    TRAIN,
+    TRAIN_SHARDED,
+    Processes,
+)
 from harness.training.stored_teacher import with_stored_teacher
 from harness.training.trainer import Trainer
 
@@ -45,12 +52,14 @@ def _work(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
         if stage == MEASURE:
             process_costs(setup, plugins, processes, on_ready=processes.ready)
             continue
-        trainer = trainer or load_trainer(
-            with_stored_teacher(setup.run, setup.inputs.train.examples)
-        )
+        if trainer is None and stage != TRAIN_SHARDED:
+            trainer = load_trainer(with_stored_teacher(setup.run, setup.inputs.train.examples))
         processes.ready()
+        if trainer is None:  # A model is divided by all processes together.
+            trainer = load_trainer(setup.run.with_parallel("fsdp"), processes=processes)
         if stage == TRAIN:
             check_engine(trainer, setup.run.spec.train, next(setup.schedule.steps(0, 1)))
+        if stage != PREDICT:
             trainer.join(processes)
             _train(setup, trainer)
         else:

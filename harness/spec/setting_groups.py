@@ -95,6 +95,12 @@ class TrainSettings(Options):
     """Activation checkpointing: recompute the layers' activations in the backward pass instead of
     storing them. It gives the same results with less memory and about a third more time. auto
     turns it on if the estimated peak is larger than the free memory."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Parallel training in several processes: ddp holds the model in each, fsdp divides its weights
+    among them. auto divides them if the estimated peak is larger than a device's free memory."""
+    cpu_offload: bool = False
+    """With fsdp: keep weights, gradients and the optimizer's state in the CPU's memory. It is slow,
+    and for models that do not fit on all devices together."""
     best_metric: str | None = None
     """Metric on the eval split that selects the best weights; by default the first metric of the
     task. Whether higher or lower is better follows from the metric."""

@@ -16,17 +16,21 @@ from harness.training.engines.activation_checkpointing import checkpoint_activat
 from harness.training.engines.packed import choose_engine, packing_obstacle
 from harness.training.graph_obstacle import graph_obstacle
 from harness.training.learning_rate import peak_learning_rate
-from harness.training.objective import make_objective
+from harness.training.objective import LossSum, make_objective
 from harness.training.optimizer import make_optimizer
 from harness.training.packing import recipe_obstacle, resolve_packing
+from harness.training.parallel.sharding import GRAPH_OBSTACLE, prepare_shards, shard
 from harness.training.parameter_groups import own_groups
+from harness.training.processes import SINGLE_PROCESS, Processes
 from harness.training.recording import record_steps
 from harness.training.resolved_run import ResolvedRun
 from harness.training.run_context import load_original, run_context
 from harness.training.trainer import Trainer
 
 
-def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:
+def load_trainer(
+    run: ResolvedRun, *, drawn_on_device: bool = False, processes: Processes = SINGLE_PROCESS
+) -> Trainer:
     """Load the backbone, apply the recipe, and build a trainer of the result.
 
     Seeds all global generators, so that equal runs start from equal models.
@@ -34,6 +38,7 @@ def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:
     Args:
         run: the settings, the backbone and the recipe.
         drawn_on_device: see ``load_original``.
+        processes: see ``build_trainer``.
     """
     backbone = run.backbone
     model = load_original(run, drawn_on_device=drawn_on_device)
@@ -48,6 +53,7 @@ def load_trainer(run: ResolvedRun, *, drawn_on_device: bool = False) -> Trainer:
         LayersKept(encoder=kept["encoder"], decoder=kept["decoder"]),
         parameters_of(model, original),
         context.teacher() if run.recipe.taught_in_steps else None,
+        processes,
     )
     trainer.layer_numbers = numbers
     return trainer
@@ -76,6 +82,7 @@ def build_trainer(
     layers_kept: LayersKept,
     parameters: Parameters,
     teacher: PreTrainedModel | None = None,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Trainer:
     """Move a composed model to its device, and add an engine and an optimizer.
 
@@ -85,14 +92,19 @@ def build_trainer(
         layers_kept: see ``Trainer``.
         parameters: see ``Trainer``.
         teacher: the teacher, frozen, if a compressor of the recipe needs one.
+        processes: the processes that divide the model if the settings say ``fsdp``; all of them
+            must call this. A single process has all of it.
 
     Raises:
         HarnessError: packing or the optimizer is not available.
     """
     settings = run.spec.train
     not_packed = recipe_obstacle(run.recipe) or packing_obstacle(model, run.backbone)
-    model = model.to(run.device)
-    device = next(model.parameters()).device  # The index of the GPU included.
+    sharded = processes.size > 1 and settings.parallel == "fsdp"
+    whole = prepare_shards(model, run, processes) if sharded else None
+    # A model that will be divided stays on the CPU: its layers go to the device one by one.
+    model = model if sharded else model.to(run.device)
+    device = next((whole or model).parameters()).device  # The index of the GPU included.
     engine = choose_engine(
         model,
         run.backbone,
@@ -101,12 +113,14 @@ def build_trainer(
         pad_token_id=model.config.pad_token_id,
         packing=resolve_packing(settings.engine, run.recipe),
         label_smoothing=settings.label_smoothing,
+        sharded=sharded,
     )
     objective = make_objective(run, engine, layers_kept, teacher)
     if run.checkpointing:
         checkpoint_activations(model, run.backbone, objective.dropout_context)
+    shards = shard(LossSum(model, objective), whole, run, processes) if whole else None
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    obstacle = graph_obstacle(run, model, engine, objective)
+    obstacle = GRAPH_OBSTACLE if sharded else graph_obstacle(run, model, engine, objective)
     trainer = Trainer(
         model=model,
         device=device,
@@ -123,6 +137,7 @@ def build_trainer(
         run=run,
         graph_obstacle=obstacle,
         packing_obstacle=not_packed if settings.engine == "auto" else None,
+        shards=shards,
     )
     if obstacle is None:
         record_steps(trainer, CudaRecorder())

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from harness.spec.setting_groups import TrainSettings
 from harness.training.exchange import bytes_from_main
 from harness.training.learning_rate import learning_rate_schedule
+from harness.training.parallel.whole import finish, trained_state
 from harness.training.schedule import Schedule, prefetch
-from harness.training.state import load_state_bytes
+from harness.training.state import load_state_of_main
 from harness.training.trainer import Trainer
 
 
@@ -34,8 +35,10 @@ def follow(
     interval = schedule.steps_between_evaluations(settings.eval_every_epochs)
     scheduler = learning_rate_schedule(trainer.optimizer, settings, planned)
     trainer.events.begin(trainer.model, planned)
-    now = load_state_bytes(bytes_from_main(processes), trainer, scheduler)
+    now = load_state_of_main(trainer, scheduler)
     trainer.events.steps_done = now.step
+    if now.best and now.best.step == now.step:
+        trained_state(trainer)
     left = 0 if now.since_best >= settings.patience else planned - now.step
     trainer.model.train()
     steps = schedule.steps(now.step, left)
@@ -45,13 +48,17 @@ def follow(
         scheduler.step()
         now.step += 1
         if now.step % interval and now.step != planned:
+            if trainer.shards and processes.decision():
+                trained_state(trainer)
             continue
         evaluate()
         trainer.model.train()
+        trained_state(trainer)
         message = json.loads(bytes_from_main(processes))
         trainer.events.evaluated(trainer.model, now.step, message["scores"])
         if message["stops"]:
             break
+    finish(trainer)
 
 
 def verdict(stops: bool, scores: Mapping[str, float]) -> bytes:

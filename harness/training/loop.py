@@ -27,10 +27,11 @@ from harness.training.learning_rate import (
     warmup_notes,
 )
 from harness.training.log import TrainingLog
+from harness.training.parallel.whole import finish, trained_state
 from harness.training.recording import plan_shapes
 from harness.training.restructure import change_notes, restructure
 from harness.training.schedule import SAMPLED_STEPS, Schedule, prefetch, step_sizes
-from harness.training.state import Progress, StateSaver, saved_changes, training_state
+from harness.training.state import Progress, StateSaver, saved_changes
 from harness.training.trained_weights import load_weights, save_weights
 from harness.training.trainer import Trainer
 
@@ -89,8 +90,10 @@ def train(
     loop = _Loop(trainer, schedule, settings, evaluate, best_metric, folder, observers)
     saver = StateSaver(folder, trainer, loop.scheduler, save_state_seconds)
     loop.run(saver)
+    report = loop.report(saver)
+    finish(trainer)
     load_weights(trainer.trained, folder)
-    return loop.report(saver)
+    return report
 
 
 class _Loop:
@@ -126,15 +129,13 @@ class _Loop:
         trainer.events.steps_done = now.step
         if now.best and now.best.step == now.step:
             # A run may die between saving its state and its best weights.
-            save_weights(trainer.trained, self.folder)
+            save_weights(trained_state(trainer).weights, self.folder)
         left = 0 if now.since_best >= self.settings.patience else self.planned - now.step
         behind = 0 if trainer.device.type == "cpu" else 1
         log = TrainingLog(self.folder / HISTORY, self.observers.step_done, behind)
         trainer.model.train()
         processes = trainer.processes
         now.divide(processes.size)
-        if processes.size > 1:
-            bytes_from_main(processes, training_state(self.folder))
         sample = self.schedule.steps(0, min(self.planned, SAMPLED_STEPS))
         plan_shapes(trainer, step_sizes(sample), self.planned)
         steps = self.schedule.steps(now.step, left)
@@ -196,9 +197,9 @@ class _Loop:
         if event.best or now.best is None or math.isnan(now.best.values[self.best_metric]):
             now.best = event
         # In this order, the saved weights never belong to a later step than the state's best.
-        saver.save()
+        state = saver.save()
         if now.best is event:
-            save_weights(self.trainer.trained, self.folder)
+            save_weights(state.weights, self.folder)
         return event.values
 
     def report(self, saver: StateSaver) -> Training:

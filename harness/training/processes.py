@@ -3,7 +3,8 @@
 The main process (rank 0) is the run: it measures, scores and writes files. The others are workers.
 All of them hold the model and the optimizer, and take the same steps: each computes the gradient of
 its share of a step's tokens, torch's DistributedDataParallel sums the gradients, and each updates
-its own weights in the same way. They also divide the predictions.
+its own weights in the same way. They also divide the predictions. A model that is too large for one
+device is itself divided, see ``harness.training.parallel.sharding``.
 
 The loss is a sum over all target tokens of the step, divided by their number. Loss and gradient are
 therefore those of one process, whatever the number of processes, except for the order of
@@ -38,7 +39,8 @@ _UNLIMITED = timedelta(days=365)
 _TIMEOUT = "HARNESS_PROCESS_TIMEOUT"
 _DEFAULT_TIMEOUT = 1800
 """Seconds that a process waits for the others within a step, an evaluation or an exchange."""
-MEASURE, TRAIN, PREDICT, FINISHED = "measure", "train", "predict", "finished"
+MEASURE, PREDICT, FINISHED = "measure", "predict", "finished"
+TRAIN, TRAIN_SHARDED = "train", "train sharded"
 """Stages that workers take part in, and the end."""
 _STAGE = "harness/stage"
 """Key of the store that the processes share."""
@@ -52,11 +54,13 @@ class Processes:
         rank: number of this process; 0 is the main process.
         size: number of processes.
         store: the store that the group shares; None for a single process.
+        local_size: number of processes on this machine.
     """
 
     rank: int = 0
     size: int = 1
     store: Store | None = None
+    local_size: int = 1
 
     def share(self, step: Step) -> Step:
         """Return this process's examples of a step, in micro-batches no larger than the step's.
@@ -118,6 +122,14 @@ class Processes:
         if self.rank > 0:
             state = np.random.SeedSequence([seed, self.rank, number]).generate_state(1, np.uint64)
             torch.manual_seed(int(state[0]))
+
+    def decision(self, own: bool = False) -> bool:
+        """Return what the main process passes, in every process."""
+        if self.size == 1:
+            return own
+        decided = torch.tensor(int(own))
+        torch.distributed.broadcast(decided, 0)
+        return bool(decided)
 
     @torch.no_grad()
     def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
@@ -206,6 +218,7 @@ def join(device: str) -> Iterator[Processes]:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local = int(os.environ.get("LOCAL_RANK", "0"))
     end_with_parent()
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         if local >= torch.cuda.device_count():
@@ -227,7 +240,7 @@ def join(device: str) -> Iterator[Processes]:
     # Processes that are started from here on measure alone and must not join the group.
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
         os.environ.pop(name, None)
-    processes = Processes(rank, size, store)
+    processes = Processes(rank, size, store, local_size)
     try:
         yield processes
     finally:

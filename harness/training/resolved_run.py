@@ -61,6 +61,11 @@ class ResolvedRun:
         train = self.spec.train.model_copy(update={"checkpointing": checkpointing})
         return replace(self, spec=self.spec.model_copy(update={"train": train}))
 
+    def with_parallel(self, parallel: Literal["ddp", "fsdp"]) -> ResolvedRun:
+        """Return the run with the way decided in which several processes share the model."""
+        train = self.spec.train.model_copy(update={"parallel": parallel})
+        return replace(self, spec=self.spec.model_copy(update={"train": train}))
+
     def with_micro_batch(self, micro_batch: int) -> ResolvedRun:
         """Return the run with smaller micro-batches; see ``RunSpec.with_micro_batch``."""
         return replace(self, spec=self.spec.with_micro_batch(micro_batch))

@@ -11,7 +11,7 @@ import json
 import os
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,10 @@ from harness.api.events import Evaluated
 from harness.records.report import StructureChange
 from harness.records.run_folder import HISTORY, TRAINING_STATE
 from harness.records.tensor_file import write_tensors
+from harness.training.exchange import bytes_from_main
+from harness.training.nested import flat, put
+from harness.training.parallel.trained_state import EMPTY_STATE, TrainedState, divide_state
+from harness.training.parallel.whole import trained_state
 from harness.training.trainer import Trainer
 
 
@@ -70,7 +74,8 @@ class StateSaver:
 
     Args:
         folder: holds the training state and the history. A state that is there is loaded at once.
-        trainer: the model, the optimizer and the engine; a loaded state changes them.
+        trainer: the model, the optimizer and the engine; a loaded state changes them, in the
+            other processes too.
         scheduler: the schedule of the learning rate; a loaded state changes it.
         every_seconds: seconds after which the state is due to be saved again.
 
@@ -96,42 +101,52 @@ class StateSaver:
 
     @property
     def due(self) -> bool:
-        """True when the state should be saved again."""
-        return clock.seconds() - self._last >= self._every
+        """True when the state should be saved again; all processes agree on it."""
+        due = clock.seconds() - self._last >= self._every
+        return self._trainer.processes.decision(due) if self._trainer.shards else due
 
     @property
     def seconds(self) -> float:
         """Wall time of the training so far, including the time before it was resumed."""
         return clock.seconds() - self._began
 
-    def save(self) -> None:
-        """Save the state; call it between two optimizer steps only."""
+    def save(self) -> TrainedState:
+        """Save the state, and return what was gathered; call it between two steps only."""
         self.now.seconds = self.seconds
         self.now.history_bytes = (self._folder / HISTORY).stat().st_size
-        save_state(self._folder, self._trainer, self.scheduler, self.now)
+        state = save_state(self._folder, self._trainer, self.scheduler, self.now)
         self._last = clock.seconds()
+        return state
 
 
-def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress: Progress) -> None:
+def save_state(
+    folder: Path, trainer: Trainer, scheduler: LRScheduler, progress: Progress
+) -> TrainedState:
     """Write the training state; call it between two optimizer steps only.
 
     Args:
         folder: the run's folder; a state that is there is replaced atomically.
-        trainer: holds the trained weights, saved buffers, the optimizer and the compressors.
+        trainer: holds the trained weights, saved buffers, the optimizer and the compressors. If
+            its model is sharded, the other processes must call ``trained_state`` meanwhile.
         scheduler: the schedule of the learning rate.
         progress: the progress of the training at this step.
+
+    Returns:
+        The trained weights, and the state of the optimizer.
     """
-    optimizer = trainer.optimizer.state_dict()
-    tensors = dict(_model_tensors(trainer))
+    state = trained_state(trainer)
+    optimizer = state.optimizer
+    tensors = {f"weights/{name}": weight for name, weight in state.weights.items()}
+    tensors |= dict(_buffers(trainer))
     numbers: dict[str, dict[str, float]] = {}
     for index, values in optimizer["state"].items():
-        for key, value in _flat(values):
+        for key, value in flat(values):
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{index}/{key}"] = value
             else:
                 numbers.setdefault(str(index), {})[key] = value
     compressors: dict[str, Any] = {}
-    for key, value in _flat({c.name: c.state_dict() for c in trainer.events.compressors}):
+    for key, value in flat({c.name: c.state_dict() for c in trainer.events.compressors}):
         if isinstance(value, Tensor):
             tensors[f"compressors/{key}"] = value
         else:
@@ -155,10 +170,13 @@ def save_state(folder: Path, trainer: Trainer, scheduler: LRScheduler, progress:
     write_tensors(
         folder / TRAINING_STATE, tensors, {key: json.dumps(value) for key, value in header.items()}
     )
+    return state
 
 
 def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progress:
     """Load the training state and return its progress; without a saved state, change nothing.
+
+    The other processes of the training call ``load_state_of_main``.
 
     Args:
         folder: the run's folder.
@@ -167,32 +185,50 @@ def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progre
         scheduler: the schedule of the learning rate; overwritten.
     """
     path = folder / TRAINING_STATE
-    if not path.exists():
+    if trainer.processes.size > 1:
+        # A sharded training gets tensors one by one, and the others only their shards.
+        share = _header if trainer.shards else Path.read_bytes
+        bytes_from_main(trainer.processes, share(path) if path.exists() else b"")
+    return _load(path, trainer, scheduler) if path.exists() else Progress()
+
+
+def load_state_of_main(trainer: Trainer, scheduler: LRScheduler) -> Progress:
+    """Load the training state of the main process, in another one; see ``load_state``."""
+    data = bytes_from_main(trainer.processes)
+    if not data:
         return Progress()
+    if trainer.shards is not None:
+        divide_state(EMPTY_STATE, trainer.trained, trainer.optimizer)
+        header = json.loads(data)
+        scheduler.load_state_dict(header["scheduler"])
+        return _progress(header["progress"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, TRAINING_STATE)
+        path.write_bytes(data)
+        return _load(path, trainer, scheduler)
+
+
+def _load(path: Path, trainer: Trainer, scheduler: LRScheduler) -> Progress:
     with safe_open(path, framework="pt") as file:
         header = {key: json.loads(text) for key, text in file.metadata().items()}
-        with torch.no_grad():
-            for name, tensor in _model_tensors(trainer):
-                tensor.copy_(file.get_tensor(name))
         compressors: dict[str, Any] = {}
         for key, value in header.get("compressors", {}).items():
-            _put(compressors, key, value)
+            put(compressors, key, value)
         state: dict[int, dict[str, Any]] = {}
         for index, values in header["numbers"].items():
             for key, value in values.items():
-                _put(state.setdefault(int(index), {}), key, value)
+                put(state.setdefault(int(index), {}), key, value)
         for name in file.keys():  # noqa: SIM118 - a safetensors file is not iterable
             kind, _, rest = name.partition("/")
             if kind == "optimizer":
                 index, _, key = rest.partition("/")
-                _put(state.setdefault(int(index), {}), key, file.get_tensor(name))
+                put(state.setdefault(int(index), {}), key, file.get_tensor(name))
             elif kind == "compressors":
-                _put(compressors, rest, file.get_tensor(name).to(trainer.device))
-        trainer.optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
+                put(compressors, rest, file.get_tensor(name).to(trainer.device))
+        _load_weights(file, trainer, {"state": state, "param_groups": header["groups"]})
         torch.set_rng_state(file.get_tensor("random/torch"))
         if trainer.device.type == "cuda":
             torch.cuda.set_rng_state(file.get_tensor("random/cuda"), trainer.device)
-    scheduler.load_state_dict(header["scheduler"])
     for compressor in trainer.events.compressors:
         compressor.load_state_dict(compressors.get(compressor.name, {}))
     version, words, gauss = header["python"]
@@ -200,7 +236,28 @@ def load_state(folder: Path, trainer: Trainer, scheduler: LRScheduler) -> Progre
     numpy_state = header["numpy"]
     numpy_state["state"]["key"] = np.array(numpy_state["state"]["key"], np.uint32)
     np.random.set_state(numpy_state)
+    scheduler.load_state_dict(header["scheduler"])
     return _progress(header["progress"])
+
+
+@torch.no_grad()
+def _load_weights(file: Any, trainer: Trainer, optimizer: dict[str, Any]) -> None:
+    """Load weights and buffers from a state's file, and the optimizer's state."""
+    for name, buffer in _buffers(trainer):
+        buffer.copy_(file.get_tensor(name))
+    if trainer.shards is not None:
+        weights = {name: file.get_tensor(f"weights/{name}") for name in trainer.trained}
+        divide_state(TrainedState(weights, optimizer), trainer.trained, trainer.optimizer)
+        return
+    for name, parameter in trainer.trained.items():
+        parameter.copy_(file.get_tensor(f"weights/{name}"))
+    trainer.optimizer.load_state_dict(optimizer)
+
+
+def _header(path: Path) -> bytes:
+    """Return what a state's file holds beside tensors, as JSON."""
+    with safe_open(path, framework="pt") as file:
+        return json.dumps({key: json.loads(t) for key, t in file.metadata().items()}).encode()
 
 
 def saved_changes(folder: Path) -> list[StructureChange]:
@@ -211,37 +268,6 @@ def saved_changes(folder: Path) -> list[StructureChange]:
     with safe_open(path, framework="pt") as file:
         changes = json.loads(file.metadata().get("changes", "[]"))
     return [StructureChange.model_validate(change) for change in changes]
-
-
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings, each with its path."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}/")
-        else:
-            yield f"{above}{key}", value
-
-
-def _put(values: dict[str, Any], path: str, value: Any) -> None:
-    """Put a value at a path of ``_flat``."""
-    *groups, key = path.split("/")
-    for group in groups:
-        values = values.setdefault(group, {})
-    values[key] = value
-
-
-def training_state(folder: Path) -> bytes:
-    """Return the training state as bytes, for other processes; empty if there is none."""
-    path = folder / TRAINING_STATE
-    return path.read_bytes() if path.exists() else b""
-
-
-def load_state_bytes(data: bytes, trainer: Trainer, scheduler: LRScheduler) -> Progress:
-    """Load a training state of another process; see ``load_state``."""
-    with tempfile.TemporaryDirectory() as folder:
-        if data:
-            (Path(folder) / TRAINING_STATE).write_bytes(data)
-        return load_state(Path(folder), trainer, scheduler)
 
 
 def read_progress(folder: Path) -> Progress:
@@ -259,10 +285,8 @@ def _progress(values: dict[str, Any]) -> Progress:
     return Progress(**{**values, "best": best, "divisions": divisions})
 
 
-def _model_tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors that training changes: trained weights, and buffers that are saved."""
-    for name, parameter in trainer.trained.items():
-        yield f"weights/{name}", parameter
+def _buffers(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
+    """Yield the buffers that are saved, which compressors may change in training."""
     saved = trainer.model.state_dict().keys()
     for name, buffer in trainer.model.named_buffers():
         if name in saved:

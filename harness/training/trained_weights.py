@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from harness.records.tensor_file import write_tensors
 
 FILE = "weights.safetensors"
 
 
-def save_weights(trained: Mapping[str, nn.Parameter], folder: Path) -> None:
+def save_weights(trained: Mapping[str, Tensor], folder: Path) -> None:
     """Write the trained weights; an older file is replaced atomically."""
     write_tensors(folder / FILE, trained, {"format": "pt"})
 

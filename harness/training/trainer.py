@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,7 @@ from harness.training.compressor_events import CompressorEvents
 from harness.training.engine_name import describe_engine
 from harness.training.engines.padded import Batch, Engine
 from harness.training.objective import LossSum, Objective
+from harness.training.parallel.sharding import Shards
 from harness.training.processes import SINGLE_PROCESS, Processes
 from harness.training.resolved_run import ResolvedRun
 from harness.training.step_graphs import StepGraphs
@@ -47,6 +48,7 @@ class Trainer:
         graph_obstacle: the reason if they cannot be.
         packing_obstacle: the reason if batches are padded although nobody asked for it.
         fallbacks: sentences on the engines that failed in this training.
+        shards: the shards of the model, if it is divided among the processes; None if it is whole.
     """
 
     model: PreTrainedModel
@@ -69,9 +71,10 @@ class Trainer:
     graph_obstacle: str | None = None
     packing_obstacle: str | None = None
     fallbacks: list[str] = field(default_factory=list)
+    shards: Shards | None = None
 
     def __post_init__(self) -> None:
-        self._loss: nn.Module = LossSum(self.model, self.objective)
+        self._loss = self.shards.root if self.shards else LossSum(self.model, self.objective)
 
     def join(self, processes: Processes) -> None:
         """Take each further step together with other processes, whose trainers are equal.
@@ -81,8 +84,9 @@ class Trainer:
         """
         self.events.check_processes(processes.size)
         self.processes = processes
-        processes.copy_from_main(self.trained.values())
-        self._loss = processes.wrap(LossSum(self.model, self.objective))
+        if self.shards is None:
+            processes.copy_from_main(self.trained.values())
+            self._loss = processes.wrap(LossSum(self.model, self.objective))
         if processes.size > 1:
             self.graphs, self.graph_obstacle = None, "several processes take each step"
 
@@ -120,8 +124,8 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches, 1):
             last = number == len(batches)
-            exchange = nullcontext() if last else self.processes.without_exchange(self._loss)
-            with exchange:
+            exchange = self.shards or self.processes
+            with nullcontext() if last else exchange.without_exchange(self._loss):
                 loss = self._loss(batch.to(self.device)) / target_tokens
                 on_pass("forward")
                 (loss * self.processes.size if self.processes.size > 1 else loss).backward()
@@ -163,11 +167,10 @@ class Trainer:
         self.events.step_taken(self.model, self.trained)
         self.optimizer.zero_grad()
 
-    @contextmanager
-    def unpatched(self) -> Iterator[PreTrainedModel]:
-        """Undo the engine's patches in the context, to generate with the model or to save it."""
-        self.engine.unpatch(self.model)
-        try:
-            yield self.model
-        finally:
-            self.engine.patch(self.model)
+    def unpatched(self) -> AbstractContextManager[PreTrainedModel]:
+        """Undo the engine's patches in the context, to generate with the model or to save it.
+
+        A sharded model is whole in the context, and every process must enter it.
+        """
+        shards, engine = self.shards, self.engine
+        return shards.gathered(self.dtype) if shards else engine.unpatched(self.model)

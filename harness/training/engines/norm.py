@@ -66,11 +66,14 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype) -> T
 
 
 def _forward(self: T5LayerNorm, hidden_states: Tensor) -> Tensor:
-    if hidden_states.dtype != self.weight.dtype:
-        plain: Tensor = type(self).forward(self, hidden_states)
-        return plain
+    weight: Tensor = self.weight
+    if hidden_states.dtype != weight.dtype:
+        if hidden_states.dtype != torch.float32:
+            plain: Tensor = type(self).forward(self, hidden_states)
+            return plain
+        weight = weight.float()  # A gathered shard, in the precision of the products.
     dtype = product_dtype(hidden_states)
-    return rms_norm(hidden_states, self.weight, self.variance_epsilon, dtype)
+    return rms_norm(hidden_states, weight, self.variance_epsilon, dtype)
 
 
 def patch_t5_norms(model: nn.Module) -> ExitStack:

@@ -38,6 +38,8 @@ class PackedEngine(Engine):
         dtype: the precision of matrix products.
         device: the device that holds the model.
         label_smoothing: see ``harness.spec.setting_groups.TrainSettings``.
+        sharded: whether the weights of the model are shards, which are gathered layer by layer in
+            the precision of the products. No copy of a weight is then made or kept.
     """
 
     name = "packed"
@@ -49,8 +51,10 @@ class PackedEngine(Engine):
         dtype: torch.dtype,
         device: torch.device,
         label_smoothing: float = 0.0,
+        sharded: bool = False,
     ) -> None:
         self.backbone = backbone
+        self.sharded = sharded
         self.start_token_id = start_token_id
         self.dtype = dtype
         self.device = device
@@ -71,23 +75,24 @@ class PackedEngine(Engine):
             for handle in self.backbone.restart_positions(model) or ():
                 changes.callback(handle.remove)
             changes.enter_context(patch_attention(model))
-            kept = self._kept if self._keeps_weights else None
-            changes.enter_context(frozen_weights_in(model, self.dtype, kept))
+            if not self.sharded:
+                kept = self._kept if self._keeps_weights else None
+                changes.enter_context(frozen_weights_in(model, self.dtype, kept))
             changes.enter_context(patch_lora(model))
             changes.enter_context(patch_t5_norms(model))
             changes.enter_context(patch_t5_feed_forwards(model))
-            layers = [x for stack in STACKS for x in self.backbone.layers(model, stack)]
-            same_input = _with_same_input(model, self.backbone)
-            self._groups, undo = round_together(layers, self.dtype, same_input)
-            changes.enter_context(undo)
-            weight = model.get_output_embeddings().weight
-            if not weight.requires_grad:
-                # Rounded once here: a head that is also the embedding is stored in float32.
-                rounded = head_in(weight.detach(), self.dtype)
-                if self._keeps_weights and self._head_weight is not None:
-                    rounded = self._head_weight.copy_(rounded)
-                self._head_weight = rounded
+            if not self.sharded:
+                changes.enter_context(self._round_weights(model))
             self._changes = changes.pop_all()
+
+    def _round_weights(self, model: PreTrainedModel) -> ExitStack:
+        """Round trained weights in groups, and a frozen LM head once."""
+        layers = [x for stack in STACKS for x in self.backbone.layers(model, stack)]
+        same_input = _with_same_input(model, self.backbone)
+        self._groups, undo = round_together(layers, self.dtype, same_input)
+        kept = self._head_weight if self._keeps_weights else None
+        self._head_weight = _rounded_head(model.get_output_embeddings(), self.dtype, kept)
+        return undo
 
     def unpatch(self, model: PreTrainedModel) -> None:
         """Undo ``patch``; frozen weights are float32 again, with the values used in training."""
@@ -184,6 +189,7 @@ def choose_engine(
     pad_token_id: int,
     packing: Literal["auto", "on", "off"],
     label_smoothing: float = 0.0,
+    sharded: bool = False,
 ) -> Engine:
     """Return the engine for a composed model, and patch the model for it.
 
@@ -195,6 +201,7 @@ def choose_engine(
         pad_token_id: fills padded batches.
         packing: ``auto`` packs if possible, ``on`` fails if it is not, ``off`` pads.
         label_smoothing: see ``harness.spec.setting_groups.TrainSettings``.
+        sharded: see ``PackedEngine``.
 
     Raises:
         HarnessError: ``packing`` is ``on`` and the sequences cannot be packed.
@@ -212,7 +219,7 @@ def choose_engine(
             pad_token_id, dtype, device.type, label_smoothing=label_smoothing, backbone=backbone
         )
     start = model.config.decoder_start_token_id
-    engine = PackedEngine(backbone, start, dtype, device, label_smoothing)
+    engine = PackedEngine(backbone, start, dtype, device, label_smoothing, sharded)
     engine.patch(model)
     vars(model)[_ENGINE] = engine
     return engine
@@ -262,6 +269,17 @@ def _head_inputs(head: nn.Linear) -> Iterator[list[Tensor]]:
         yield inputs
     finally:
         del head.forward
+
+
+def _rounded_head(head: nn.Linear, dtype: torch.dtype, kept: Tensor | None) -> Tensor | None:
+    """Return a frozen LM head's weight in low precision, where it was kept; None if it is trained.
+
+    It is rounded once, since a head that is also the embedding is stored in float32.
+    """
+    if head.weight.requires_grad:
+        return None
+    rounded = head_in(head.weight.detach(), dtype)
+    return rounded if kept is None else kept.copy_(rounded)
 
 
 def _head_bias(model: PreTrainedModel, head: nn.Linear) -> Tensor | None:

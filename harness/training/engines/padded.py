@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
 
@@ -121,6 +121,15 @@ class Engine(ABC):
 
     def unpatch(self, model: PreTrainedModel) -> None:  # noqa: B027
         """Undo ``patch``, so that generating, merging and saving work as on any model."""
+
+    @contextmanager
+    def unpatched(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+        """Undo ``patch`` in the context."""
+        self.unpatch(model)
+        try:
+            yield model
+        finally:
+            self.patch(model)
 
 
 class PaddedEngine(Engine):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -78,21 +74,6 @@ def test_the_timeout_is_seconds_above_zero(monkeypatch: pytest.MonkeyPatch) -> N
         process_timeout()
 
 
-START = """
-import importlib.util, json, os, sys
-import torch
-from harness.training.exchange import bytes_from_main, merged
-from harness.training.processes import PREDICT, join
-
-def load(path):
-    spec = importlib.util.spec_from_file_location("loaded", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-tiny = load(sys.argv[1])
-"""
-
 STEPS = """
 from harness import Options, RunSpec
 from harness.api.plugins import installed
@@ -100,6 +81,7 @@ from harness.api.recipe import Recipe
 from harness.data.examples import Example
 from harness.records.tensor_file import write_tensors
 from harness.spec.setting_groups import TrainSettings
+from harness.training.parallel.whole import trained_state
 from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Schedule, prefetch
 from harness.training.build import load_trainer
@@ -108,6 +90,7 @@ from random import Random
 
 family, recipes, out = sys.argv[2:5]
 batch_size, accumulation, checkpointing = int(sys.argv[5]), int(sys.argv[6]), sys.argv[7]
+parallel = sys.argv[8]
 rng = Random(0)
 examples = [
     Example(
@@ -116,21 +99,24 @@ examples = [
     )
     for _ in range(26)
 ]
-train = TrainSettings(precision="float32", checkpointing=checkpointing, adapter_learning_rate=1e-3)
+train = TrainSettings(
+    precision="float32",
+    checkpointing=checkpointing,
+    adapter_learning_rate=1e-3,
+    parallel=parallel,
+)
 with join("cpu") as processes:
     for recipe in recipes.split(","):
-        settings = RunSpec(recipe=recipe, weights="random", device="cpu", train=train)
+        # As if another version had drawn other weights.
+        seed = processes.rank if recipe == "full" else 0
+        settings = RunSpec(recipe=recipe, weights="random", device="cpu", train=train, seed=seed)
         backbone = getattr(tiny, family)("tiny")
         if recipe == "scheduled":  # Acts after each step.
-            chosen = Recipe((load(sys.argv[8]).Scheduled("scheduled", Options()),))
+            chosen = Recipe((load(sys.argv[9]).Scheduled("scheduled", Options()),))
         else:
             chosen = installed().recipe(recipe)
         run = resolve_run(settings, backbone, chosen)
-        trainer = load_trainer(run)
-        if processes.rank:  # As if another version had drawn other weights.
-            with torch.no_grad():
-                for parameter in trainer.trained.values():
-                    parameter.add_(1)
+        trainer = load_trainer(run, processes=processes)
         trainer.join(processes)
         trainer.model.eval()
         trainer.events.begin(trainer.model, 20)
@@ -138,8 +124,9 @@ with join("cpu") as processes:
         losses = []
         for step, batches in prefetch(steps, trainer.engine.collate, processes.share):
             losses.append(float(trainer.step(batches, step.target_tokens, check=not losses)))
+        state = trained_state(trainer)
         if processes.rank == 0:
-            write_tensors(Path(out, f"{recipe}.safetensors"), trainer.trained, {})
+            write_tensors(Path(out, f"{recipe}.safetensors"), state.weights, {})
             print(json.dumps(losses))
 """
 
@@ -175,42 +162,7 @@ with join("cpu") as processes:
         print(json.dumps([{str(k): union[k] for k in sorted(union)}, message.decode(), len(empty)]))
 """
 
-TINY = Path(__file__).with_name("conftest.py")
 EVENTS = Path(__file__).with_name("test_events.py")
-
-
-@pytest.fixture
-def together(tmp_path: Path) -> Callable[..., list[str]]:
-    """Execute a script in several processes; return what each printed."""
-
-    def start(script: str, size: int, *arguments: Any) -> list[str]:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        file = tmp_path / "script.py"
-        file.write_text(START + script)
-        group = {"WORLD_SIZE": size, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-        words = [sys.executable, str(file), str(TINY), *map(str, arguments)]
-        started = [
-            subprocess.Popen(
-                [
-                    "env",
-                    "OMP_NUM_THREADS=1",
-                    f"RANK={rank}",
-                    *(f"{k}={v}" for k, v in group.items()),
-                    *words,
-                ],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(size)
-        ]
-        outputs = [process.communicate(timeout=240) for process in started]
-        assert [p.returncode for p in started] == [0] * size, outputs
-        return [output for output, _ in outputs]
-
-    return start
 
 
 def test_texts_and_bytes_are_exchanged(together: Callable[..., list[str]]) -> None:
@@ -263,22 +215,26 @@ def compare(
         assert float(sum(differences) / norm) ** 0.5 < 1e-4, recipe
 
 
+@pytest.mark.parametrize(
+    ("parallel", "recipes"), [("ddp", ["lora_ff+lprun", "scheduled"]), ("fsdp", ["lora_ff+lprun"])]
+)
 def test_two_processes_train_the_weights_of_one(
-    together: Callable[..., list[str]], tmp_path: Path
+    together: Callable[..., list[str]], tmp_path: Path, parallel: str, recipes: list[str]
 ) -> None:
-    compare(together, tmp_path, 2, "TinyBart", ["lora_ff+lprun", "scheduled"], 3, 2, "off")
+    compare(together, tmp_path, 2, "TinyBart", recipes, 3, 2, "off", parallel)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("family", ["TinyT5", "TinyGatedT5", "TinyBart"])
 def test_every_recipe_trains_the_weights_of_one_process(
-    together: Callable[..., list[str]], tmp_path: Path, family: str, size: int
+    together: Callable[..., list[str]], tmp_path: Path, family: str, size: int, parallel: str
 ) -> None:
     recipes = ["full", "lprun", "lora_qv", "lora_ff", "lora_ff+lprun", "lora_qv+lprun"]
     # With one example in a micro-batch and two in a step, some of four processes have fillers.
     batch_size, checkpointing = (1, "on") if size == 4 else (3, "off")
-    compare(together, tmp_path, size, family, recipes, batch_size, 2, checkpointing)
+    compare(together, tmp_path, size, family, recipes, batch_size, 2, checkpointing, parallel)
 
 
 def test_the_cause_of_an_error_of_memory_is_itself() -> None:
