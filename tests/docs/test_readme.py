@@ -12,10 +12,11 @@ import pytest
 from harness.records.run_folder import read_runs
 from harness.reporting.aggregation import summarize
 from harness.reporting.paired_comparison import Comparisons
-from harness.reporting.summary import Estimate, RecipeRow
+from harness.reporting.summary import Estimate, InferenceRow, RecipeRow
 
 ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "results" / "sweep"
+DECODING = ROOT / "results" / "inference"
 FIRST_SCREEN = 40
 
 
@@ -25,15 +26,20 @@ def spread(estimate: Estimate, scale: float = 1) -> float:
     return scale * (estimate.high - estimate.low) / 2
 
 
-def table_line(row: RecipeRow) -> str:
+def table_line(row: RecipeRow, decoding: InferenceRow | None) -> str:
     assert row.speed
     assert row.memory_relative
+    assert decoding
+    assert decoding.latency
+    latency = decoding.latency
     scores = [row.quality[name].value for name in ("rouge1", "bleu")]
     cells = [
         f"`{row.recipe}`",
         f"{100 * row.speed.value:.0f} % ±{spread(row.speed, 100):.0f}",
         f"{100 * row.memory_relative:.0f} %",
         f"{row.trainable_pct:.1f} %",
+        f"{100 * latency.value:.0f} % ±{spread(latency, 100):.0f}",
+        f"{decoding.model_bytes / 1e6:.0f} MB",
         *(f"{score.value:.1f} ±{spread(score):.1f}" for score in scores),
     ]
     return f"| {' | '.join(cells)} |"
@@ -42,7 +48,9 @@ def table_line(row: RecipeRow) -> str:
 def test_the_first_screen_has_the_commands_the_picture_and_a_narrow_table_of_the_sweep() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()[:FIRST_SCREEN]
     summary = summarize(read_runs(SWEEP)[0], Comparisons(None))
-    expected = [table_line(row) for row in summary.groups[0].rows]
+    decoded = summarize(read_runs(DECODING)[0], Comparisons(None)).groups[0]
+    costs = {row.recipe: row.inference for row in decoded.rows}
+    expected = [table_line(row, costs[row.recipe]) for row in summary.groups[0].rows]
     shown = [line for line in lines if line.startswith("| `")]
     assert shown == expected
     assert "    harness run --backbone t5-large --compressor lora_ff+lprun --task hcm" in lines
@@ -50,6 +58,8 @@ def test_the_first_screen_has_the_commands_the_picture_and_a_narrow_table_of_the
     assert any(re.fullmatch(r"!\[.+\]\(docs/tradeoff\.svg\)", line) for line in lines)
     largest = f"differed by up to {100 * (summary.groups[0].noise_floor or 1) - 100:.0f} %"
     assert largest in " ".join(lines)
+    noise = max((cost.noise_floor or 1) for cost in costs.values() if cost)
+    assert f"by up to {100 * noise - 100:.0f} % in decoding" in " ".join(lines)
 
 
 def test_the_picture_is_drawn_by_its_script_from_the_sweep() -> None:
