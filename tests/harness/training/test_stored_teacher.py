@@ -144,12 +144,14 @@ def test_states_cannot_be_stored() -> None:
 
 @pytest.mark.slow
 def test_runs_that_compute_or_read_the_logits_are_equal(
-    tiny_settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    notes: Path, tiny_settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(name: str) -> harness.StoredRun:
         recipe = "distill:cache=8+lora_ff+lprun"
         place = tmp_path / name
-        made = harness.run(compressor=recipe, settings=tiny_settings, results=place, progress=False)
+        made = harness.run(
+            "nano-t5", recipe, str(notes), settings=tiny_settings, results=place, progress=False
+        )
         assert made.report.status == "ok", made.report.failure
         return made
 
