@@ -43,7 +43,7 @@ def diagnose(
             show_default=False,
         ),
     ] = None,
-    examples: Annotated[int, typer.Option(min=2, help="Examples of the eval split.")] = 64,
+    examples: Annotated[int, typer.Option(min=2, help="Examples of the eval split.")] = 32,
     device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     out: Annotated[
         Path | None,

@@ -29,7 +29,7 @@ def diagnose(
     task: str | None = None,
     task_options: Mapping[str, Any] | None = None,
     against: str | Path | None = None,
-    examples: int = 64,
+    examples: int = 32,
     device: str = "auto",
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Diagnosis:
@@ -62,7 +62,7 @@ def diagnose(
     from harness.training.trained_run import open_run
 
     if examples < 2:
-        raise HarnessError(f"{examples} examples are too few.", "Take 2 or more: --examples 64")
+        raise HarnessError(f"{examples} examples are too few.", "Take 2 or more: --examples 32")
     if against and not run:
         raise HarnessError(
             "A comparison needs two runs.", "Name the run that lost quality: harness diagnose RUN"

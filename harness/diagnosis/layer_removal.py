@@ -12,6 +12,7 @@ import torch
 from harness.api.backbone import STACKS, Backbone, Stack
 from harness.diagnosis.losses import (
     Batches,
+    encode,
     example_losses,
     per_token,
     target_tokens,
@@ -47,6 +48,7 @@ def remove_each_layer(
         can be removed.
     """
     tokens = target_tokens(batches)
+    encoded = encode(model, batches)
     influence = block_influence(model, backbone, batches)
     depths = {stack: len(backbone.layers(model, stack)) for stack in STACKS}
     places = [(s, i) for s, depth in depths.items() if depth > 1 for i in range(1, depth + 1)]
@@ -55,7 +57,9 @@ def remove_each_layer(
         on_progress(done, len(places))
         pruned = with_shared_weights(model)
         backbone.keep_layers(pruned, stack, [i for i in range(1, depths[stack] + 1) if i != number])
-        increase = per_token(example_losses(pruned, batches) - losses, tokens)
+        # A layer of the decoder changes nothing in the encoder.
+        states = encoded if stack == "decoder" else None
+        increase = per_token(example_losses(pruned, batches, states) - losses, tokens)
         found.append(
             LayerRemoval(
                 stack=stack,

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
+from transformers.modeling_outputs import BaseModelOutput
 
 from harness.reporting.summary import Estimate
 
@@ -25,22 +27,38 @@ Batches = Sequence["BatchEncoding"]
 
 
 @torch.no_grad()
-def example_losses(model: PreTrainedModel, batches: Batches) -> FloatArray:
+def example_losses(
+    model: PreTrainedModel, batches: Batches, encoded: Sequence[Tensor] | None = None
+) -> FloatArray:
     """Return the sum of the cross-entropies of each example's target tokens, in nats.
 
     Args:
         model: the model, without dropout.
         batches: batches with ``input_ids``, ``attention_mask`` and ``labels``.
+        encoded: the encoder's output for each batch, if it is known.
 
     Returns:
         An array of shape (examples,).
     """
     losses = []
-    for batch in batches:
-        logits = model(**batch).logits.float()
+    for number, batch in enumerate(batches):
+        inputs = dict(batch)
+        if encoded is not None:
+            inputs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoded[number])
+        logits = model(**inputs).logits.float()
         terms = cross_entropy(logits.transpose(1, 2), batch["labels"], reduction="none")
         losses.append(terms.sum(dim=1).double())
     return torch.cat(losses).numpy(force=True)
+
+
+@torch.no_grad()
+def encode(model: PreTrainedModel, batches: Batches) -> list[Tensor]:
+    """Return the encoder's output for each batch, shape (examples, tokens, width)."""
+    encoder = model.get_encoder()
+    return [
+        encoder(input_ids=b["input_ids"], attention_mask=b["attention_mask"]).last_hidden_state
+        for b in batches
+    ]
 
 
 def target_tokens(batches: Batches) -> FloatArray:

@@ -64,10 +64,10 @@ def propose(
     chosen = {stack: _most_needed(stack, layers, len(kept)) for stack, kept in pattern.items()}
     own, of_pattern = increase(chosen), increase(pattern)
     evidence.append(
-        f"Before any training, the loss rises by {own:.3f} nats per token without the layers that "
-        f"cost least one by one (kept: {_choice(chosen)}), and by {of_pattern:.3f} without those "
-        f"of lprun's pattern (kept: {_choice(pattern)}). They were chosen and compared on the same "
-        "examples."
+        f"Without training afterwards, the loss rises by {own:.3f} nats per token without the "
+        f"layers that cost least one by one (kept: {_choice(chosen)}), and by "
+        f"{of_pattern:.3f} without those of lprun's pattern (kept: {_choice(pattern)}). They were "
+        "chosen and compared on the same examples."
     )
     layers_text = f":{_choice(chosen)}" if own < of_pattern else ""
     return Proposal(recipe=f"{adapter}+lprun{layers_text}", evidence=evidence)

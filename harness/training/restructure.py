@@ -48,7 +48,7 @@ def restructure(trainer: Trainer, changes: Sequence[StructureChange]) -> None:
     optimizer = optimizer_of(run, model, trainer.trained)
     _keep_state(trainer.optimizer, optimizer)
     trainer.optimizer = optimizer
-    if trainer.graphs is not None:
+    if trainer.uses_graphs and trainer.graphs is not None:
         record_steps(trainer, trainer.graphs.record)
     if trainer.layer_numbers is not None:
         kept = trainer.layer_numbers.kept(layers(model, run.backbone))
