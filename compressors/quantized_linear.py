@@ -80,7 +80,8 @@ class QuantizedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Compute the layer in the precision of the other products."""
         device = x.device.type
-        low = torch.is_autocast_enabled(device)
+        # Shapes are computed on the meta device, which has no autocast.
+        low = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if low else x.dtype
         result: Tensor = _Product.apply(x, self, dtype)  # type: ignore[no-untyped-call]
         return result if self.bias is None else result + self.bias.to(dtype)

@@ -130,7 +130,10 @@ def _bars(rows: list[Row], place: str, title: str) -> Any:
     import altair as alt
 
     groups = list(dict.fromkeys(row["group"] for row in rows))
-    x_axis = alt.X("place:O").title(place).sort(list(dict.fromkeys(row["place"] for row in rows)))
+    order = list(dict.fromkeys(row["place"] for row in rows))
+    # Names of roles are too long to stand side by side.
+    level = alt.Axis(labelAngle=0 if len(order) < 5 or isinstance(order[0], int) else -45)
+    x_axis = alt.X("place:O").title(place).sort(order).axis(level)
     offset = alt.XOffset("group:N").sort(groups)
     legend = alt.Legend(orient="top", title=None) if len(groups) > 1 else None
     base = alt.Chart(alt.Data(values=rows))

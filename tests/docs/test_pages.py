@@ -64,6 +64,7 @@ def test_every_link_of_a_page_leads_somewhere(file: Path) -> None:
     assert not broken
 
 
+@pytest.mark.slow
 def test_the_page_on_storage_quotes_the_plan() -> None:
     text = page("storage")
     for backbone in ("t5-large", "bart-large"):

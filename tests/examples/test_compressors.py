@@ -54,6 +54,7 @@ def test_influence_drops_the_layer_that_changes_nothing(
     }
 
 
+@pytest.mark.slow
 def test_a_run_and_its_probe_drop_the_same_layers(
     plugins: Plugins, tiny_settings: dict[str, object], tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def test_there_is_one_example_of_each_kind(plugins: Plugins) -> None:
 # --- Compressor ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_compressor_trains_biases_and_norms_of_a_pruned_model(
     report: Report, run_folder: Path
 ) -> None:

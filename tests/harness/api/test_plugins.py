@@ -58,6 +58,7 @@ def listed(output: str) -> dict[str, Any]:
     return {entry["name"]: entry for entry in json.loads(output)["compressors"]["names"]}
 
 
+@pytest.mark.slow
 def test_the_command_line_lists_an_installed_plugin_and_plans_with_it(
     sites: dict[str, Path],
 ) -> None:

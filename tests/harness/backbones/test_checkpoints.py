@@ -365,6 +365,7 @@ def test_options_that_there_are_not_are_errors(wrong: str, folder: Path) -> None
         opened(f"{folder}:{wrong}")
 
 
+@pytest.mark.slow
 def test_layers_dropped_at_random_are_never_dropped_from_a_skeleton(tmp_path: Path) -> None:
     flops, memory = [], []
     recipe = parse("lora_ff", installed().compressors)

@@ -61,6 +61,7 @@ def test_lengths_come_from_the_task(harness: Harness) -> None:
     assert task["flop_limit_relative_speed"] != plain["flop_limit_relative_speed"]
 
 
+@pytest.mark.slow
 def test_the_batches_are_the_requested_ones(harness: Harness) -> None:
     def plan_of(*more: str) -> dict[str, Any]:
         command = ["--backbone", "nano-t5", "--compressor", "lprun", "--json", *more]
@@ -88,7 +89,7 @@ def test_the_batches_are_the_requested_ones(harness: Harness) -> None:
         ({"--compressor": "lora_f"}, "Unknown compressor 'lora_f'."),
         ({"--compressor": "lora_ff:rank=4"}, "has no option 'rank'"),
         ({"--compressor": "full+lprun"}, "'full' cannot be combined with 'lprun'"),
-        ({"--compressor": "lprun:drop=2"}, "Leave drop out, or choose strategy=every"),
+        ({"--compressor": "lprun:drop=2"}, "Leave them out, or choose select=importance"),
         ({"--compressor": "lprun:encoder=1-9"}, "does not fit a stack of 6 layers"),
         ({"--task": "radiology"}, "Unknown task 'radiology'"),
         ({"--data": "own"}, "Add --task NAME"),

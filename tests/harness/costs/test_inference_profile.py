@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 import harness as api
 from harness.reporting.profile_table import profile_tables
 
 
+@pytest.mark.slow
 def test_a_profile_measures_decoding_if_requested(tiny_t5: Path) -> None:
     profile = api.profile(
         str(tiny_t5),

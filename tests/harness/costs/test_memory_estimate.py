@@ -48,7 +48,7 @@ def estimate(spec: RunSpec, backbone: Backbone, recipe: Recipe, step: Step) -> M
 
 
 @pytest.mark.parametrize("text", RECIPES)
-@pytest.mark.parametrize("name", ["nano-t5", "t5-small"])
+@pytest.mark.parametrize("name", ["nano-t5", pytest.param("t5-small", marks=pytest.mark.slow)])
 def test_estimated_tensor_bytes_are_within_20_percent_of_the_measured(name: str, text: str) -> None:
     spec, longest = longest_step(name)
     recipe = parse(text, installed().compressors)
@@ -72,6 +72,7 @@ def test_estimated_tensor_bytes_are_within_20_percent_of_the_measured(name: str,
     assert estimated.parts.weights <= 1.6 * weights
 
 
+@pytest.mark.slow
 def test_the_check_compares_whole_processes_and_fails_where_they_differ(tmp_path: Path) -> None:
     """The shortest form of `make check-prediction`; it also estimates resident memory."""
     script = Path(__file__).parents[3] / "benchmarks" / "prediction.py"
@@ -171,6 +172,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_a_plan_of_the_largest_model_allocates_no_weights() -> None:
     command = [sys.executable, "-c", PEAK, "plan", "--backbone", "t5-11b", "--json"]
     result = subprocess.run(

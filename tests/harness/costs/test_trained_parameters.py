@@ -175,6 +175,7 @@ def test_a_measured_process_trains_what_is_planned(name: str, text: str) -> None
         assert process.window(0, 1) > 0
 
 
+@pytest.mark.slow
 def test_plan_and_profile_report_the_same_parameters(harness: Callable[..., Result]) -> None:
     options = ["--backbone", "nano-t5", "--compressor", "lora_ff+lprun", "--task", "radiology_demo"]
     options += ["--batch-size", "1", "--device", "cpu", "--data", "lengths", "--json"]

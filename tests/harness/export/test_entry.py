@@ -109,6 +109,7 @@ def test_biases_that_the_paper_counts(
     check_forms(make_run, tmp_path, family, PAPER, record_property, forms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "gated-t5"])
 def test_added_biases_of_t5_are_in_the_adapter_alone(
     make_run: MakeRun, tmp_path: Path, family: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -40,7 +40,9 @@ def measured_fields(record: type[BaseModel]) -> Iterator[str]:
     for name, info in record.model_fields.items():
         kinds = get_args(info.annotation)
         numeric = any(
-            kind in (int, float) or hasattr(kind, "model_fields") or get_args(kind)
+            kind in (int, float)
+            or hasattr(kind, "model_fields")
+            or (get_args(kind) and get_origin(kind) is not Literal)
             for kind in kinds
         )
         if type(None) in kinds and (numeric or name == "driver"):

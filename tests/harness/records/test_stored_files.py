@@ -60,6 +60,10 @@ def test_every_stored_spec_loads() -> None:
         spec = resolve(content, "paper")
         for key in ("backbone", "recipe", "task", "seed"):
             assert getattr(spec, key) == content[key], path
+        # Both became one setting; their only stored value stands for its default.
+        for old in ("packing", "cuda_graphs"):
+            assert content["train"].pop(old, "auto") == "auto"
+        assert spec.train.engine == "auto"
         assert spec.train.model_dump(include=content["train"].keys()) == content["train"], path
 
 
