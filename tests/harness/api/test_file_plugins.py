@@ -87,7 +87,11 @@ def test_a_file_is_registered_once_and_its_source_is_known(file: Path) -> None:
 
 
 @pytest.mark.usefixtures("fresh_processes")
-def test_a_process_that_a_run_starts_has_the_text_that_was_read(file: Path) -> None:
+def test_a_process_that_a_run_starts_has_the_text_that_was_read(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The process imports the class of its requests from this module.
+    monkeypatch.syspath_prepend(Path(__file__).parents[3])
     add_plugin(file)
     file.unlink()
     server = RequestServer(Listing)
