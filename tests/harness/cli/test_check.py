@@ -86,9 +86,14 @@ def test_a_mistake_is_said(harness: Harness, words: list[str], message: str) -> 
     assert message in result.output
 
 
+ONLY_UNDER_LORA = {"int8", "nf4"}
+"""Compressors that leave nothing to train alone; tests/compressors/test_quantized.py tests them."""
+
+
 @pytest.mark.slow
 def test_every_built_in_compressor_has_the_expected_outcomes(harness: Harness) -> None:
     installed = {entry.name for entry in plugins().compressors}
-    assert {name.partition(":")[0] for name in json.loads(EXPECTED.read_text())} == installed
-    result = harness("check", "--all", "--quick", "--expected", str(EXPECTED), columns=300)
+    names = list(json.loads(EXPECTED.read_text()))
+    assert {name.partition(":")[0] for name in names} == installed - ONLY_UNDER_LORA
+    result = harness("check", *names, "--quick", "--expected", str(EXPECTED), columns=300)
     assert result.exit_code == 0, result.output
