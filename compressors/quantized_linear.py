@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
+
+from harness import HarnessError
 
 _BLOCK = 64
 """Weights of a block in 4 bits, which have one scale."""
@@ -47,6 +49,28 @@ class _Product(torch.autograd.Function):
         return (gradient.to(ctx.dtype) @ weight).to(ctx.of), None, None
 
 
+class Codes(nn.Parameter):
+    """Holds codes that stand for weights, and refuses to be trained."""
+
+    method: str
+    """Name of the compressor."""
+    elements: int
+    """Number of the weights."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze the codes, as they always are.
+
+        Raises:
+            HarnessError: they should be trained.
+        """
+        if requires_grad:
+            raise HarnessError(
+                f"Weights that {self.method} stores in few bits cannot be trained.",
+                f"Train beside them: lora_ff+{self.method}",
+            )
+        return self
+
+
 class QuantizedLinear(nn.Linear):
     """A linear layer with a frozen weight in few bits; the bias stays as it is.
 
@@ -57,6 +81,8 @@ class QuantizedLinear(nn.Linear):
         linear: the layer whose weight is stored.
     """
 
+    method: ClassVar[str]
+    """Name of the compressor."""
     scales: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -64,8 +90,8 @@ class QuantizedLinear(nn.Linear):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         with torch.no_grad():
             codes, scales = self.quantized(linear.weight.detach().float())
-        self.weight = nn.Parameter(codes, requires_grad=False)
-        self.weight.elements = linear.weight.numel()  # type: ignore[attr-defined]
+        self.weight = Codes(codes, requires_grad=False)
+        self.weight.method, self.weight.elements = self.method, linear.weight.numel()
         self.register_buffer("scales", scales)
         self.bias = linear.bias
 
@@ -98,6 +124,8 @@ class QuantizedLinear(nn.Linear):
 class Int8Linear(QuantizedLinear):
     """Stores a byte for each weight, and the largest magnitude of each output's weights."""
 
+    method = "int8"
+
     def quantized(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the codes and the scales of a weight."""
         scales = weight.abs().amax(1)
@@ -111,6 +139,8 @@ class Int8Linear(QuantizedLinear):
 
 class Nf4Linear(QuantizedLinear):
     """Stores two weights in a byte, and the largest magnitude of each block of 64."""
+
+    method = "nf4"
 
     def quantized(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return the codes and the scales of a weight."""

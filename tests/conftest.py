@@ -44,6 +44,16 @@ _start_fresh = SpawnProcess._Popen
 
 
 @pytest.fixture
+def forget_plugins() -> Iterator[None]:
+    """Forget, after a test, the plugins' modules that it imported, and no others."""
+    before = set(sys.modules)
+    yield
+    for name in [name for name in sys.modules if name.startswith("harness_")]:
+        if name not in before:
+            del sys.modules[name]
+
+
+@pytest.fixture
 def tiny_settings() -> dict[str, object]:
     """Settings of a run that trains two steps and predicts two examples."""
     return {

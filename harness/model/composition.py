@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from harness.api.backbone import STACKS, Backbone, Stack
+from harness.errors import HarnessError
 from harness.model.contexts import default_context
 
 if TYPE_CHECKING:
@@ -82,11 +83,19 @@ def compose(
         backbone: the backbone that the model came from.
         recipe: the recipe to apply.
         context: what the compressors may ask for; by default random tokens and pre-trained weights.
+
+    Raises:
+        HarnessError: a compressor cannot be applied; the message names it.
     """
     context = context or default_context(model, backbone)
     context.needs = recipe.needs
     for compressor in recipe.compressors:
-        model = compressor.apply(model, backbone, context)
+        try:
+            model = compressor.apply(model, backbone, context)
+        except HarnessError as error:
+            if compressor.name not in error.message:
+                error.message = f"{compressor.name}: {error.message}"
+            raise
     for parameter in backbone.always_trained(model):
         parameter.requires_grad_(True)
     return model

@@ -167,3 +167,15 @@ def test_a_recipe_that_would_train_nothing_is_refused(shallow: Backbone) -> None
         load_trainer(make_run(shallow, "int8+lprun:encoder=1.3,decoder=2"))
     with pytest.raises(HarnessError, match="read the weights"):
         load_trainer(make_run(shallow, "lora:dora=true+int8"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_method_that_trains_the_weights_is_told_whose_they_are(
+    make_shallow: Callable[[], Any], shallow: Backbone, kind: str
+) -> None:
+    model = compose(make_shallow(), shallow, installed().recipe(kind))
+    with pytest.raises(HarnessError, match=f"that {kind} stores in few bits cannot be trained"):
+        model.requires_grad_(True)
+    assert not any(
+        parameter.requires_grad for parameter in model.requires_grad_(False).parameters()
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,13 +51,11 @@ MISTAKEN = TEXT.replace("register(", "register.it(")
 
 
 @pytest.fixture(autouse=True)
-def _own_plugins() -> Iterator[None]:
+def _own_plugins(forget_plugins: None) -> Iterator[None]:
     """Let each test begin with the installed plugins alone."""
     installed.cache_clear()
     yield
     installed.cache_clear()
-    for name in [name for name in sys.modules if name.startswith("harness_plugin_")]:
-        del sys.modules[name]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ def sites(install_package: Callable[[Path], Path]) -> dict[str, Path]:
 
 @pytest.fixture
 def find(
-    sites: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Plugins]]:
+    sites: dict[str, Path], monkeypatch: pytest.MonkeyPatch, forget_plugins: None
+) -> Callable[..., Plugins]:
     """Discover the built-in plugins and the named packages, in this process."""
 
     def find(*names: str) -> Plugins:
@@ -38,9 +38,7 @@ def find(
         importlib.invalidate_caches()
         return discover(importlib.metadata.entry_points(group=GROUP))
 
-    yield find
-    for module in [name for name in sys.modules if name.startswith("harness_")]:
-        del sys.modules[module]
+    return find
 
 
 def call_harness(*arguments: str, sites: list[Path]) -> subprocess.CompletedProcess[str]:
