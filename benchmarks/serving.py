@@ -128,26 +128,25 @@ def draw(rows: dict[str, list[dict[str, Any]]], path: Path) -> None:
     clients = [row["clients"] for row in next(iter(rows.values()))]
     log = alt.Scale(type="log", base=2, nice=False)
     x = alt.X("clients:Q", title="clients at once", scale=log, axis=alt.Axis(values=clients))
-    color = alt.Color("server:N", title=None, scale=alt.Scale(domain=list(rows)))
+    color = alt.Color(
+        "server:N",
+        title=None,
+        scale=alt.Scale(domain=list(rows)),
+        legend=alt.Legend(symbolType="stroke"),
+    )
     left = (
         alt.Chart(alt.Data(values=speed), title="throughput")
         .mark_line(point=True)
         .encode(x=x, y=alt.Y("texts_per_s:Q", title="texts per second"), color=color)
     )
-    right = (
-        alt.Chart(alt.Data(values=delays), title="latency")
-        .mark_line(point=True)
-        .encode(
-            x=x,
-            y=alt.Y("seconds:Q", title="seconds", scale=alt.Scale(type="log")),
-            color=color,
-            strokeDash=alt.StrokeDash(
-                "share:N", title=None, legend=alt.Legend(symbolType="stroke")
-            ),
-        )
-    )
+    dash = alt.StrokeDash("share:N", title=None)
+    y = alt.Y("seconds:Q", title="seconds", scale=alt.Scale(type="log"))
+    latency = alt.Chart(alt.Data(values=delays), title="latency").encode(x=x, y=y, color=color)
+    right = latency.mark_line().encode(strokeDash=dash) + latency.mark_circle(opacity=1)
     panels = [panel.properties(width=330, height=240) for panel in (left, right)]
-    alt.hconcat(*panels).save(str(path))
+    # Room on the right: the text of a legend is measured with another font than a browser's.
+    chart = alt.hconcat(*panels, padding={"left": 5, "top": 5, "right": 20, "bottom": 5})
+    chart.configure_legend(symbolSize=400).save(str(path))
 
 
 def main() -> None:
