@@ -152,16 +152,14 @@ def _bars(rows: list[Row], place: str, title: str) -> Any:
 def _curves(rows: list[Row]) -> Any:
     import altair as alt
 
-    return (
-        alt.Chart(alt.Data(values=rows))
-        .mark_line(point=True)
-        .encode(
-            alt.X("rank:Q").title("rank").scale(type="log", base=2),
-            alt.Y("value:Q").title("% of the change"),
-            alt.Color("role:N").legend(title=None),
-            alt.StrokeDash("group:N").legend(title=None),
-        )
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        alt.X("rank:Q").title("rank").scale(type="log", base=2),
+        alt.Y("value:Q").title("% of the change"),
+        alt.Color("role:N").legend(title=None, symbolType="stroke"),
     )
+    # Points are a layer of their own: with them the legend would draw no dashes.
+    lines = base.mark_line().encode(alt.StrokeDash("group:N").legend(title=None))
+    return lines + base.mark_circle(opacity=1)
 
 
 def _chart(title: str, description: str, chart: Any) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -128,6 +129,7 @@ def test_the_page_has_charts_and_no_script() -> None:
         assert tag not in text
     for svg in text.split("<svg")[1:]:
         ElementTree.fromstring("<svg" + svg.split("</svg>")[0] + "</svg>")
+    assert re.search(r'<path [^>]*stroke="#888" [^>]*stroke-dasharray', text), "no line in a legend"
     assert "lora_ff:r=4" in text
     assert "-10.0 ±2.0 *" in text
 
