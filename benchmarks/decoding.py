@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from harness import Backbone
 from harness.api.plugins import installed
 from harness.backbones.nano import NanoT5
-from harness.data.examples import tokenize
+from harness.data.tokenizing import tokenize
 from harness.evaluation.decoding import generate, signature
 from harness.measurement.fingerprint import fingerprint
 from harness.records.atomic import write_text

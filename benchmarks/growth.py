@@ -31,7 +31,8 @@ from transformers import PreTrainedConfig, T5Config
 from harness.api.plugins import installed
 from harness.backbones.nano import NanoT5
 from harness.backbones.t5 import T5
-from harness.data.examples import Example, tokenize
+from harness.data.examples import Example
+from harness.data.tokenizing import tokenize
 from harness.measurement.fingerprint import fingerprint
 from harness.measurement.memory import peak_of_allocations
 from harness.measurement.probe import freeze

@@ -14,7 +14,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from harness import Backbone
 from harness.api.plugins import installed
 from harness.api.recipe import Recipe
-from harness.data.examples import Example, tokenize
+from harness.data.examples import Example
+from harness.data.tokenizing import tokenize
 from harness.training.engines.shapes import BatchSize, size_of
 
 MEGA_BATCH = 50  # batches that the trainer sorts by length at a time, or a quarter of the pool

@@ -12,7 +12,8 @@ from harness.api.backbone import Backbone
 from harness.api.task import LengthProfile, Task
 from harness.costs.data_choice import DataChoice
 from harness.costs.synthetic import draw_examples
-from harness.data.examples import Example, tokenize
+from harness.data.examples import Example
+from harness.data.tokenizing import tokenize
 from harness.errors import HarnessError
 from harness.measurement.probe import FrozenSchedule, freeze
 from harness.records.data_notes import cut_notes, left_out_notes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,12 +15,9 @@ from harness.api.task import Task
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
     from harness.api.backbone import Backbone
-
-_CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -29,18 +28,56 @@ class Example:
     target: list[int]
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """Concatenated sequences with four bytes per token; lists of Python integers need ten times
-    more.
+class TokenRows(Sequence[list[int]]):
+    """Sequences of token ids, in memory or mapped from a file.
 
     Attributes:
-        ids: token ids of all sequences; int32, in memory or mapped from a file.
-        ends: end of each sequence; int64.
+        lengths: number of tokens of each sequence; int32.
     """
 
-    ids: NDArray[np.int32]
-    ends: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+
+    @property
+    def longest(self) -> int:
+        """The length of the longest sequence; 0 if there is none."""
+        return int(self.lengths.max(initial=0))
+
+    @abstractmethod
+    def pieces(self) -> Iterator[NDArray[np.int32]]:
+        """Yield the token ids of all sequences in order, some at a time."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(index, slice):
+            return [self.row(i) for i in range(*index.indices(len(self)))]
+        return self.row(range(len(self))[index])
+
+    @abstractmethod
+    def row(self, index: int) -> list[int]:
+        """Return a sequence; its index is not negative."""
+
+
+class Tokens(TokenRows):
+    """Concatenated sequences in memory, with four bytes per token; lists of Python integers need
+    ten times more.
+
+    Args:
+        ids: token ids of all sequences.
+        ends: end of each sequence.
+    """
+
+    def __init__(self, ids: NDArray[np.int32], ends: NDArray[np.int64]) -> None:
+        self.ids = ids
+        self.ends = ends
+        self.lengths = np.diff(ends, prepend=0).astype(np.int32)
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> Tokens:
@@ -57,15 +94,12 @@ class Tokens:
         empty = cls.of([])
         return cls(np.concatenate([empty.ids, *ids]), np.concatenate([empty.ends, *ends]))
 
-    @property
-    def longest(self) -> int:
-        """The length of the longest sequence; 0 if there is none."""
-        return int(np.diff(self.ends, prepend=0).max(initial=0))
+    def pieces(self) -> Iterator[NDArray[np.int32]]:
+        """Yield all token ids at once."""
+        yield self.ids
 
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, index: int) -> list[int]:
+    def row(self, index: int) -> list[int]:
+        """Return a sequence."""
         begin = self.ends[index - 1] if index else 0
         row: list[int] = self.ids[begin : self.ends[index]].tolist()
         return row
@@ -79,9 +113,14 @@ class Examples(Sequence[Example]):
         targets: token ids of the targets.
     """
 
-    def __init__(self, sources: Tokens, targets: Tokens) -> None:
+    def __init__(self, sources: TokenRows, targets: TokenRows) -> None:
         self.sources = sources
         self.targets = targets
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Number of tokens of each example, source and target together."""
+        return self.sources.lengths + self.targets.lengths
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -116,28 +155,13 @@ class TokenizedSplit:
     truncated_targets: int
 
 
-def tokenize(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]) -> TokenizedSplit:
-    """Convert a split to token ids, in parallel.
-
-    Args:
-        split: the examples, with the text columns source and target.
-        tokenizer: the backbone's tokenizer.
-        task: provides the prefix and the limits in tokens.
-    """
-    sources: list[Tokens] = []
-    targets: list[Tokens] = []
-    truncated_sources = truncated_targets = 0
-    for start in range(0, len(split), _CHUNK):
-        rows = split[start : start + _CHUNK]
-        texts = [task.prefix + text for text in rows["source"]]
-        ids, cut = encode(texts, tokenizer, task.max_source_length)
-        sources.append(Tokens.of(ids))
-        truncated_sources += cut
-        ids, cut = encode(rows["target"], tokenizer, task.max_target_length)
-        targets.append(Tokens.of(ids))
-        truncated_targets += cut
-    examples = Examples(Tokens.joined(sources), Tokens.joined(targets))
-    return TokenizedSplit(examples, truncated_sources, truncated_targets)
+def longest_examples(examples: Sequence[Example], count: int) -> list[Example]:
+    """Return the examples with the most tokens, the longest first."""
+    if isinstance(examples, Examples):
+        # Without an object for each example, of which there may be millions.
+        order = np.argsort(-examples.lengths, kind="stable")[:count]
+        return [examples[index] for index in order.tolist()]
+    return heapq.nlargest(count, examples, key=lambda e: len(e.source) + len(e.target))
 
 
 def check_fit(split: TokenizedSplit, backbone: Backbone) -> None:
@@ -189,8 +213,17 @@ def encode(
 
     Truncated texts keep their end token: a model whose targets lack it would not learn to stop.
     """
+    ids, longer = encode_rows(texts, tokenizer, limit)
+    return ids, int(longer.sum())
+
+
+def encode_rows(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: int
+) -> tuple[list[list[int]], NDArray[np.bool_]]:
+    """Return ids of at most ``limit`` tokens, and which texts were longer; see ``encode``."""
     ids: list[list[int]] = tokenizer(list(texts), verbose=False).input_ids
-    longer = [row for row in ids if len(row) > limit]
-    for row in longer:
+    longer = np.array([len(row) > limit for row in ids], np.bool_)
+    for number in np.flatnonzero(longer):
+        row = ids[number]
         row[limit - 1 :] = row[-1:]
-    return ids, len(longer)
+    return ids, longer

@@ -1,100 +1,72 @@
 """Cache of token ids between runs, in a folder that the user names.
 
-Token ids are as confidential as the text, so nothing is stored unless ``$HARNESS_CACHE`` names a
-folder. Stored files are memory-mapped, so runs at the same time share one copy in memory.
+Stored files are mapped into memory, so the processes of a run, the cells of a sweep and other runs
+share one copy.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from harness.api.task import Task
-from harness.data.examples import Examples, TokenizedSplit, Tokens, tokenize
+from harness.data.cache_folder import cache_folder, made_once, unusable
+from harness.data.examples import TokenizedSplit
 from harness.data.hashing import data_hash
-from harness.errors import HarnessError
+from harness.data.tokenizing import Limits, tokenize, tokenized_chunks
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-FOLDER = "HARNESS_CACHE"
-_COUNTS = "counts.json"
+_FILE = "tokens.arrow"
 
 
 def tokenize_once(
     split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]
 ) -> TokenizedSplit:
-    """Convert a split to token ids, or read those that an earlier run stored.
+    """Convert a split to token ids, or map those that an earlier run stored.
 
     Raises:
         HarnessError: the cache cannot be written or read.
     """
-    root = os.environ.get(FOLDER)
-    if not root:
+    folder = cache_folder("tokens")
+    if folder is None:
         return tokenize(split, tokenizer, task)
-    folder = Path(root).expanduser() / "tokens" / _key(split, tokenizer, task)
+    from harness.data.token_file import map_tokens, write_tokens
+
+    limits = Limits.of(task)
+    place = folder / _key(data_hash(split), tokenizer, limits)
+    if not place.exists():
+        with made_once(place) as work:
+            if work is not None:
+                write_tokens(work / _FILE, tokenized_chunks(split, tokenizer, limits))
     try:
-        if not folder.is_dir():
-            _store(tokenize(split, tokenizer, task), folder)
-        return _load(folder)
+        return map_tokens(place / _FILE)
+    # Arrow's own errors are ValueErrors or OSErrors.
     except (OSError, ValueError, KeyError) as error:
-        raise HarnessError(
-            f"The token cache {folder} cannot be used: {error}.",
-            f"Remove that folder, or name another place: export {FOLDER}=FOLDER",
-        ) from error
+        raise unusable(place, error) from error
 
 
-def _key(split: Dataset, tokenizer: PreTrainedTokenizerBase, task: Task[Any]) -> str:
-    """Hash everything that the token ids depend on."""
+def _key(texts: str, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> str:
+    """Hash everything that the token ids depend on.
+
+    Args:
+        texts: a hash of the texts.
+        tokenizer: the tokenizer.
+        limits: the prefix and the limits.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = backend.to_str() if backend else json.dumps(sorted(tokenizer.get_vocab().items()))
     parts = [
-        data_hash(split),
+        "arrow",
+        texts,
         type(tokenizer).__name__,
         rules,
         json.dumps(tokenizer.special_tokens_map, default=str, sort_keys=True),
-        task.prefix,
-        task.max_source_length,
-        task.max_target_length,
+        limits.prefix,
+        limits.source,
+        limits.target,
     ]
     return sha256(json.dumps(parts).encode()).hexdigest()[:24]
-
-
-def _store(split: TokenizedSplit, folder: Path) -> None:
-    """Write to a temporary folder and rename it, because another run may do the same."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    sources, targets = split.examples.sources, split.examples.targets
-    try:
-        for side, tokens in (("source", sources), ("target", targets)):
-            np.save(work / f"{side}_ids.npy", tokens.ids)
-            np.save(work / f"{side}_ends.npy", tokens.ends)
-        counts = {"cut_sources": split.truncated_sources, "cut_targets": split.truncated_targets}
-        (work / _COUNTS).write_text(json.dumps(counts))
-        work.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _load(folder: Path) -> TokenizedSplit:
-    def tokens(side: str) -> Tokens:
-        ids, ends = (
-            np.load(folder / f"{side}_{part}.npy", mmap_mode="r", allow_pickle=False)
-            for part in ("ids", "ends")
-        )
-        return Tokens(ids, ends)
-
-    counts = json.loads((folder / _COUNTS).read_text())
-    examples = Examples(tokens("source"), tokens("target"))
-    return TokenizedSplit(examples, counts["cut_sources"], counts["cut_targets"])

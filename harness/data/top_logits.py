@@ -7,9 +7,6 @@ folder that ``$HARNESS_CACHE`` names, and nowhere without one.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -18,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data.cache_folder import VARIABLE, cache_folder, made_once
 from harness.data.examples import Example
-from harness.data.token_cache import FOLDER
 from harness.errors import HarnessError
 
 _BYTES = 6
@@ -71,7 +68,7 @@ class TopLogits:
         if self.keys[number] != key or end - start != len(example.target):
             raise HarnessError(
                 "A teacher's stored logits lack an example of this run.",
-                f"Remove the folder teachers in ${FOLDER}, and repeat the command.",
+                f"Remove the folder teachers in ${VARIABLE}, and repeat the command.",
             )
         return slice(start, end)
 
@@ -97,15 +94,15 @@ def teacher_folder(identity: Sequence[object]) -> Path:
     Raises:
         HarnessError: no folder is named for them.
     """
-    root = os.environ.get(FOLDER)
-    if not root:
+    teachers = cache_folder("teachers")
+    if teachers is None:
         raise HarnessError(
             "A teacher's logits need a folder to be stored in.",
-            f"Name one on this machine: export {FOLDER}=FOLDER. Or leave out the option cache; the "
-            "teacher then computes them in every step.",
+            f"Name one on this machine: export {VARIABLE}=FOLDER. Or leave out the option cache; "
+            "the teacher then computes them in every step.",
         )
     name = sha256(json.dumps([str(part) for part in identity]).encode()).hexdigest()[:24]
-    return Path(root).expanduser() / "teachers" / name
+    return teachers / name
 
 
 def write_top_logits(
@@ -122,31 +119,33 @@ def write_top_logits(
         top: logits of each target token.
         parts: ids and logits of some target tokens, and the seconds since the first part began.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        ends = np.cumsum([len(example.target) for example in examples], dtype=np.int64)
-        shape = (int(ends[-1]), top)
-        np.save(work / "ends.npy", ends)
-        np.save(work / "keys.npy", np.array([key_of(e) for e in examples], np.uint64))
-        open_file = np.lib.format.open_memmap
-        ids = open_file(work / "ids.npy", mode="w+", dtype=np.int32, shape=shape)
-        logits = open_file(work / "logits.npy", mode="w+", dtype=np.float16, shape=shape)
-        done, seconds = 0, 0.0
-        for some_ids, some_logits, elapsed in parts:
-            seconds = elapsed
-            ids[done : done + len(some_ids)] = some_ids
-            logits[done : done + len(some_ids)] = some_logits
-            done += len(some_ids)
-        ids.flush()
-        logits.flush()
-        (work / _COUNTS).write_text(json.dumps({"seconds": seconds}))
-        work.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with made_once(folder) as work:
+        if work is not None:
+            _write(work, examples, top, parts)
+
+
+def _write(
+    work: Path,
+    examples: Sequence[Example],
+    top: int,
+    parts: Iterable[tuple[NDArray[np.int32], NDArray[np.float16], float]],
+) -> None:
+    ends = np.cumsum([len(example.target) for example in examples], dtype=np.int64)
+    shape = (int(ends[-1]), top)
+    np.save(work / "ends.npy", ends)
+    np.save(work / "keys.npy", np.array([key_of(e) for e in examples], np.uint64))
+    open_file = np.lib.format.open_memmap
+    ids = open_file(work / "ids.npy", mode="w+", dtype=np.int32, shape=shape)
+    logits = open_file(work / "logits.npy", mode="w+", dtype=np.float16, shape=shape)
+    done, seconds = 0, 0.0
+    for some_ids, some_logits, elapsed in parts:
+        seconds = elapsed
+        ids[done : done + len(some_ids)] = some_ids
+        logits[done : done + len(some_ids)] = some_logits
+        done += len(some_ids)
+    ids.flush()
+    logits.flush()
+    (work / _COUNTS).write_text(json.dumps({"seconds": seconds}))
 
 
 def read_top_logits(folder: Path) -> TopLogits:

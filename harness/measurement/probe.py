@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
 from harness.data.calibration import CalibrationData
+from harness.data.examples import longest_examples
 from harness.errors import first_line, is_out_of_memory
 from harness.measurement.process import MeasuredProcess
 from harness.model.flops import flop_limit
@@ -88,9 +88,7 @@ def freeze(schedule: Schedule, settings: ProbeSettings, synthetic: bool = False)
 def longest_step(schedule: Schedule) -> Step:
     """Return the examples with the most tokens as one optimizer step."""
     size = schedule.batch_size
-    chosen = heapq.nlargest(
-        schedule.step_size, schedule.examples, key=lambda e: len(e.source) + len(e.target)
-    )
+    chosen = longest_examples(schedule.examples, schedule.step_size)
     return Step(tuple(tuple(chosen[start : start + size]) for start in range(0, len(chosen), size)))
 
 

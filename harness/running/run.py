@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.api.events import DataRead
+from harness.api.events import DataRead, StepDone
 from harness.api.plugin_files import FOLDER
 from harness.api.plugins import Plugins
+from harness.data.progress import shown_by
 from harness.errors import HarnessError
 from harness.records.atomic import write_text
 from harness.records.data_notes import data_notes
@@ -94,7 +95,8 @@ class Run:
         stopwatch = Stopwatch()
         self.observers.run_started(self.spec)
         self.observers.enter(Phase.LOAD)
-        inputs = read_inputs(self.requested, self.plugins)
+        with shown_by(lambda rows: self.observers.step_done(StepDone(rows))):
+            inputs = read_inputs(self.requested, self.plugins)
         self.observers.data_read(DataRead(_notes(inputs)))
         data_sha256 = inputs.data.sha256
         id_ = identity(inputs.run, inputs.task, data_sha256, self.plugins, self.processes.size)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from harness import clock
 from harness.data.calibration import CalibrationData
-from harness.data.examples import tokenize
+from harness.data.tokenizing import tokenize
 from harness.measurement.decoding_work import run_budget
 from harness.measurement.probe import longest_step
 from harness.measurement.process import MeasuredProcess

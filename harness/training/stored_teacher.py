@@ -42,9 +42,10 @@ def storage_notes(run: ResolvedRun, examples: Examples) -> list[str]:
         return []
     teacher_folder([])
     top = min(teacher.top, run.backbone.config().vocab_size)
-    size = stored_bytes(len(examples.targets.ids), top)
+    tokens = int(examples.targets.lengths.sum(dtype=np.int64))
+    size = stored_bytes(tokens, top)
     return [
-        f"The teacher's {top:,} most likely tokens at each of {len(examples.targets.ids):,} target "
+        f"The teacher's {top:,} most likely tokens at each of {tokens:,} target "
         f"tokens take {size / 1e6:,.1f} MB in $HARNESS_CACHE; they are computed once."
     ]
 
@@ -106,8 +107,9 @@ def batch_rows(run: ResolvedRun) -> Callable[[Sequence[Example]], dict[str, Tens
 def _hash(examples: Examples) -> str:
     digest = sha256()
     for tokens in (examples.sources, examples.targets):
-        digest.update(np.ascontiguousarray(tokens.ids).tobytes())
-        digest.update(np.ascontiguousarray(tokens.ends).tobytes())
+        for ids in tokens.pieces():
+            digest.update(np.ascontiguousarray(ids).tobytes())
+        digest.update(np.cumsum(tokens.lengths, dtype=np.int64).tobytes())
     return digest.hexdigest()
 
 

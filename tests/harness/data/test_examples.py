@@ -12,7 +12,8 @@ from harness import HarnessError, Metric, Options, Splits, Task
 from harness.backbones.bart import Bart
 from harness.backbones.nano import NanoT5
 from harness.backbones.t5 import T5
-from harness.data.examples import Example, Examples, Tokens, check_fit, tokenize
+from harness.data.examples import Example, Examples, Tokens, check_fit, longest_examples
+from harness.data.tokenizing import tokenize
 
 TOKENIZER = NanoT5("nano-t5").tokenizer()
 END = TOKENIZER.eos_token_id
@@ -83,6 +84,8 @@ def test_sequences_are_read_back_unchanged(rows: list[list[int]], cut: int) -> N
     examples = Examples(tokens, tokens)
     assert list(examples) == [Example(row, row) for row in rows]
     assert examples[1:3] == list(examples)[1:3]
+    for count in range(len(rows) + 1):
+        assert longest_examples(examples, count) == longest_examples(list(examples), count)
 
 
 def test_sequences_longer_than_the_positions_say_how_to_cut_them() -> None:

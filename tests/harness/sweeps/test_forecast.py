@@ -21,7 +21,7 @@ from harness import clock
 from harness.api.plugins import installed
 from harness.cli.sweep_preview import show
 from harness.costs.estimate_process import MemoryEstimator
-from harness.data.examples import tokenize
+from harness.data.tokenizing import tokenize
 from harness.records.report import Report
 from harness.records.run_folder import RunFolder
 from harness.spec.run_spec import RunSpec, read_toml, resolve
