@@ -43,6 +43,17 @@ _PRELOADED = [
 _start_fresh = SpawnProcess._Popen
 
 
+@pytest.hookimpl(tryfirst=True)  # Before slow tests are left out.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark a test slow with families of backbones that its marker ``fast_on`` does not name."""
+    for item in items:
+        marker = item.get_closest_marker("fast_on")
+        if marker and isinstance(item, pytest.Function):
+            family = item.callspec.params["backbone"]
+            if family not in marker.args:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def forget_plugins() -> Iterator[None]:
     """Forget, after a test, the plugins' modules that it imported, and no others."""
@@ -89,6 +100,8 @@ def _quick_processes() -> Iterator[None]:
         patch.setenv("KINETO_LOG_LEVEL", "99")
         patch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
         patch.setattr(SpawnProcess, "_Popen", staticmethod(ForkServerProcess._Popen))
+        # Some code under test preloads other modules, which would count if it came first.
+        patch.setattr("multiprocessing.forkserver.set_forkserver_preload", lambda names: None)
         yield
 
 
@@ -96,6 +109,13 @@ def _quick_processes() -> Iterator[None]:
 def fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start measured processes as users' runs do, each as a fresh interpreter."""
     monkeypatch.setattr(SpawnProcess, "_Popen", staticmethod(_start_fresh))
+
+
+@pytest.fixture(params=["forked", pytest.param("fresh", marks=pytest.mark.slow)])
+def any_processes(request: pytest.FixtureRequest) -> None:
+    """Start measured processes as forks, and if slow tests run, also as fresh interpreters."""
+    if request.param == "fresh":
+        request.getfixturevalue("fresh_processes")
 
 
 @pytest.fixture(params=["t5", "gated-t5", "bart"])
@@ -157,12 +177,14 @@ def make_model(backbone: Backbone) -> Callable[[], PreTrainedModel]:
 
 
 @pytest.fixture
-def eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+def eight_bits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Find bitsandbytes, which ``make install`` puts where only these tests look for it."""
     from transformers.utils import is_bitsandbytes_available
 
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / ".venv" / "bitsandbytes")
     pytest.importorskip("bitsandbytes")
+    is_bitsandbytes_available.cache_clear()
+    yield
     is_bitsandbytes_available.cache_clear()
 
 

@@ -22,6 +22,9 @@ from harness.export.reference import Reference
 PROGRAM = Path(__file__).with_name("stock_process.py")
 """Program of the process that loads the export; importing it would block the harness."""
 
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Variables of the processes of stock libraries."""
+
 LOGITS_LIMIT = 5e-5
 """Largest difference of logits in float32, relative to the largest logit."""
 TOKEN_LIMIT = 3.0
@@ -242,15 +245,7 @@ def start_stock_process(program: Path, *arguments: str) -> None:
     Raises:
         HarnessError: it failed.
     """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    process = subprocess.run(
-        # -P: neither the program's folder nor the present one is searched for modules.
-        [sys.executable, "-P", str(program), *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    process = _execute(program, arguments)
     if process.returncode == -9:
         raise OutOfMemoryError("The process that checks the export was killed.")
     if process.returncode:
@@ -260,3 +255,15 @@ def start_stock_process(program: Path, *arguments: str) -> None:
             f"{lines[-1] if lines else f'exit status {process.returncode}'}",
             "Check that the recipe's compressors merge into the backbone's own modules.",
         )
+
+
+def _execute(program: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Execute a program in a fresh process."""
+    return subprocess.run(
+        # -P: neither the program's folder nor the present one is searched for modules.
+        [sys.executable, "-P", str(program), *arguments],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import pytest
 
@@ -13,10 +15,14 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Return a function that imports a module of the benchmarks by its name."""
+def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Return a function that imports a module of the benchmarks by its name.
+
+    Some set variables of the environment, which are restored after the test.
+    """
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
+    with mock.patch.dict(os.environ):
+        yield importlib.import_module
 
 
 @pytest.fixture

@@ -69,13 +69,17 @@ def name_in(text: str) -> str:
     return text.partition(":")[0]
 
 
-def in_turn(texts: Sequence[str], *, slow: bool = False) -> pytest.MarkDecorator:
-    """Test every recipe in each family: in one by default, and in the others if slow tests run."""
+def in_turn(texts: Sequence[str], *, fast: Sequence[str] | None = None) -> pytest.MarkDecorator:
+    """Test every recipe in each family: in one by default, and in the others if slow tests run.
+
+    If ``fast`` is given, only these recipes are tested by default.
+    """
+    default = {
+        (text, number % 3) for number, text in enumerate(texts) if fast is None or text in fast
+    }
     cases = [
-        pytest.param(
-            family, text, marks=() if number % 3 == place and not slow else pytest.mark.slow
-        )
-        for number, text in enumerate(texts)
+        pytest.param(family, text, marks=() if (text, place) in default else pytest.mark.slow)
+        for text in texts
         for place, family in enumerate(("t5", "gated-t5", "bart"))
     ]
     return pytest.mark.parametrize(("backbone", "text"), cases, indirect=["backbone"])
@@ -121,7 +125,7 @@ def test_a_skeleton_has_the_shapes_of_real_weights(
     assert_equal_shapes(shallow, make_shallow, text)
 
 
-@in_turn([f"{text}+lprun:strategy=top,drop=1" for text in RECIPES], slow=True)
+@in_turn([f"{text}+lprun:strategy=top,drop=1" for text in RECIPES], fast=())
 def test_a_pruned_skeleton_has_the_shapes_of_real_weights(
     shallow: Backbone, make_shallow: Callable[[], Any], text: str
 ) -> None:
@@ -245,7 +249,7 @@ PLAIN_FLOPS: dict[str, int] = {}
 """Operations of the forward pass of each family without a method, counted once."""
 
 
-@in_turn(RECIPES)
+@in_turn(RECIPES, fast=RECIPES[::4])
 def test_operations_are_counted_on_a_skeleton(
     request: pytest.FixtureRequest, shallow: Backbone, text: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""The package of examples, installed by pip and used in one sweep of one run."""
+"""The package of examples, installed by pip and used in one run, and in one sweep of one run."""
 
 from __future__ import annotations
 
@@ -51,19 +51,17 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Used:
-    """Results of a sweep that used a plugin of each kind.
+    """Results of a run that used a plugin of each kind but the executor.
 
     Attributes:
-        folder: of its run.
-        report: of its run.
+        folder: the folder of the run.
+        report: its report.
         events: the observer's log.
-        srun: the arguments of the executor's call.
     """
 
     folder: Path
     report: Report
     events: list[dict[str, Any]]
-    srun: str
 
 
 @pytest.fixture(scope="session")
@@ -132,32 +130,36 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def used(
-    plugins: Plugins, pegasus: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Used:
-    """A sweep of one run that uses a plugin of each kind."""
-    from harness.cli.main import app
-
-    place = tmp_path_factory.mktemp("sweep")
-    results, events, srun = place / "results", place / "events.jsonl", place / "bin" / "srun"
-    srun.parent.mkdir()
-    srun.write_text(SRUN)
-    srun.chmod(0o755)
+def words(plugins: Plugins, pegasus: Path, repository: Path) -> list[str]:
+    """Options of a run that uses a plugin of each kind."""
     settings = {**SETTINGS, "task_options.path": repository}
-    command = [
-        *("sweep", "--yes", "--out", str(results), "--timeout", "300"),
+    return [
         *("--backbone", f"pegasus:{pegasus}", "--compressor", "biases+lprun"),
-        *("--task", "commit_messages", "--executor", "srun:jobs=1,gpus=0,partition=night"),
+        *("--task", "commit_messages"),
         *(word for key, value in settings.items() for word in ("--set", f"{key}={value}")),
     ]
+
+
+@pytest.fixture(scope="module")
+def used(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Used:
+    """A run that uses a plugin of each kind but the executor."""
+    place = tmp_path_factory.mktemp("run")
+    log = place / "events.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(srun.parent), prepend=":")
-        patch.setenv("HARNESS_EVENTS", str(events))
-        result = CliRunner().invoke(app, command, env={"COLUMNS": "120"})
+        patch.setenv("HARNESS_EVENTS", str(log))
+        folder = start(["run", *words, "--out", str(place / "results")], place / "results")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    return Used(folder, read_report(folder), events)
+
+
+def start(command: list[str], results: Path) -> Path:
+    """Execute a command that makes one run, and return the folder of the run."""
+    from harness.cli.main import app
+
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "120"})
     assert result.exit_code == 0, result.output
     (folder,) = results.iterdir()
-    log = [json.loads(line) for line in events.read_text().splitlines()]
-    return Used(folder, read_report(folder), log, (srun.parent / "calls").read_text())
+    return folder
 
 
 @pytest.fixture
@@ -179,6 +181,15 @@ def events(used: Used) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def srun_call(used: Used) -> str:
-    """The arguments with which the executor called srun for that run."""
-    return used.srun
+def srun_call(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The arguments with which the executor of a sweep of such a run called srun."""
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(SRUN)
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(srun.parent), prepend=":")
+    results = tmp_path / "results"
+    command = ["sweep", "--yes", "--out", str(results), "--timeout", "300", *words]
+    folder = start([*command, "--executor", "srun:jobs=1,gpus=0,partition=night"], results)
+    assert read_report(folder).status == "ok"
+    return (srun.parent / "calls").read_text()

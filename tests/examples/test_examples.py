@@ -41,7 +41,6 @@ def test_there_is_one_example_of_each_kind(plugins: Plugins) -> None:
 # --- Compressor ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_compressor_trains_biases_and_norms_of_a_pruned_model(
     report: Report, run_folder: Path
 ) -> None:
@@ -156,6 +155,7 @@ def test_the_observer_logs_the_run_from_its_start_to_its_end(
 # --- Executor ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_executor_starts_the_worker_by_srun(srun_call: str) -> None:
     options = "--ntasks=1 --unbuffered --cpus-per-task=4 --partition=night --time=7 "
     assert srun_call.startswith(options)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,65 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
     from harness.records.report import Report
+
+
+Execute = Callable[[Path, Sequence[str]], subprocess.CompletedProcess[str]]
+
+
+class StockServer:
+    """The process of ``stock_server.py``; it is started when it is first used."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def __call__(self, program: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Execute a program in a fork of the process."""
+        from harness.export.check import ENVIRONMENT
+
+        if self._process is None:
+            words = [sys.executable, "-P", str(Path(__file__).with_name("stock_server.py"))]
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(
+                words, env={**os.environ, **ENVIRONMENT}, stdin=pipe, stdout=pipe, text=True
+            )
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps([str(program), *arguments]) + "\n")
+        self._process.stdin.flush()
+        status, written = json.loads(self._process.stdout.readline())
+        return subprocess.CompletedProcess([str(program), *arguments], status, "", written)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.communicate()
+
+
+@pytest.fixture(scope="session")
+def stock_server() -> Iterator[StockServer]:
+    """One such process for all tests."""
+    server = StockServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def forked_checks(stock_server: StockServer, monkeypatch: pytest.MonkeyPatch) -> Execute:
+    """Check exports in forks of a process that has imported the stock libraries.
+
+    A fresh interpreter imports them for some five seconds. Tests of the process itself use
+    ``fresh_checks``.
+    """
+    from harness.export import check
+
+    original = check._execute
+    monkeypatch.setattr(check, "_execute", stock_server)
+    return original
+
+
+@pytest.fixture
+def fresh_checks(forked_checks: Execute, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check exports as users' exports are, each in a fresh interpreter."""
+    monkeypatch.setattr("harness.export.check._execute", forked_checks)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ FUNCTIONS = (
 )
 
 
+def test_no_room_is_called_like_a_function() -> None:
+    rooms = {module.name for module in pkgutil.iter_modules(harness.__path__)}
+    assert "cli" in rooms
+    assert rooms.isdisjoint(FUNCTIONS)
+
+
+@pytest.mark.slow
 def test_no_module_takes_the_place_of_a_function() -> None:
     code = f"""
 import importlib, pkgutil, harness

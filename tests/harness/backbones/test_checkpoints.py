@@ -117,6 +117,7 @@ def test_unexpected_weights_are_noted_and_tied_ones_are_not_missing(folder: Path
 
 
 @pytest.mark.parametrize("form", ["bin", "legacy", "sharded bin", "sharded safetensors"])
+@pytest.mark.fast_on("bart")
 def test_other_forms_of_weights_give_the_same_model(
     form: str, folder: Path, cache: Path, make_model: Callable[[], Any]
 ) -> None:
@@ -187,6 +188,7 @@ def test_truncated_weights_are_an_error_at_once(name: str, share: float, folder:
 
 @pytest.mark.parametrize("way", ["check", "load"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.fast_on("t5")
 def test_weights_with_nan_or_inf_are_an_error_at_once(way: str, value: float, folder: Path) -> None:
     path = folder / "model.safetensors"
     tensors = load_file(path)
@@ -236,6 +238,7 @@ def test_weights_of_another_size_are_one_line(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["full", "lora_ff"])
+@pytest.mark.fast_on("gated-t5")
 def test_tokens_that_were_added_are_an_error_or_grow_a_trained_embedding(
     recipe: str, folder: Path
 ) -> None:
@@ -265,6 +268,7 @@ def test_tokens_that_were_added_are_an_error_or_grow_a_trained_embedding(
 
 
 @pytest.mark.parametrize("place", ["absolute", "beside"])
+@pytest.mark.fast_on("t5", "bart")
 def test_an_adapter_is_merged_into_its_base(
     place: str, folder: Path, tmp_path: Path, backbone: Backbone, make_model: Callable[[], Any]
 ) -> None:

@@ -17,7 +17,7 @@ EXPECTED = Path(__file__).parents[1] / "testing" / "expected.json"
 
 
 @pytest.fixture
-def faulty(tmp_path: Path) -> Path:
+def faulty(tmp_path: Path, forget_plugins: None) -> Path:
     """A plugin of one file: a metric that cannot score an empty prediction."""
     source = Path(__file__).parents[1] / "testing" / "faulty.py"
     hooks = (

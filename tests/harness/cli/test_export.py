@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Harness = Callable[..., Result]
 
+pytestmark = pytest.mark.usefixtures("forked_checks")
+
 
 def test_it_prints_files_and_the_check(
     finished_run: StoredRun, harness: Harness, tmp_path: Path

@@ -15,6 +15,7 @@ from harness.costs.plan import plan_recipes
 from harness.model.flops import flop_limit, training_flops
 from harness.records.capabilities import Capabilities
 from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import TrainSettings
 
 
 class Plain(Compressor[Any]):
@@ -119,6 +120,7 @@ def test_what_a_plugin_does_is_found(backbone: Backbone) -> None:
     assert "meta" in reading.obstacles["merges"]
 
 
+@pytest.mark.fast_on("t5")
 def test_the_flop_limit_counts_a_teacher_and_other_costs(backbone: Backbone) -> None:
     full = training_flops(backbone.skeleton(), 20, 10)
 
@@ -130,9 +132,10 @@ def test_the_flop_limit_counts_a_teacher_and_other_costs(backbone: Backbone) -> 
     assert limit(Costly) == pytest.approx(full.total / (full.total + 20010))
 
 
+@pytest.mark.fast_on("bart")
 def test_a_plan_has_capabilities_and_costs(backbone: Backbone) -> None:
     recipes = [Recipe((kind("tested", Options()),)) for kind in (Plain, Costly, Teaching)]
-    spec = RunSpec(device="cpu")
+    spec = RunSpec(device="cpu", train=TrainSettings(batch_size=1))
     plain, costly, teaching = plan_recipes(backbone, recipes, 20, 10, spec=spec)
     assert plain.memory
     assert costly.memory

@@ -28,6 +28,7 @@ from harness.training.resolved_run import resolve_run
 from harness.training.schedule import Step
 
 RECIPES = ["full", "lprun", "lora_qv", "lora_ff", "lora_qv+lprun", "lora_ff+lprun"]
+FAST = {("nano-t5", "full"), ("nano-t5", "lora_qv"), ("nano-t5", "lora_ff+lprun")}
 
 
 def backbone_of(name: str) -> Backbone:
@@ -47,8 +48,14 @@ def estimate(spec: RunSpec, backbone: Backbone, recipe: Recipe, step: Step) -> M
     )
 
 
-@pytest.mark.parametrize("text", RECIPES)
-@pytest.mark.parametrize("name", ["nano-t5", pytest.param("t5-small", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param(name, text, marks=() if (name, text) in FAST else pytest.mark.slow)
+        for name in ("nano-t5", "t5-small")
+        for text in RECIPES
+    ],
+)
 def test_estimated_tensor_bytes_are_within_20_percent_of_the_measured(name: str, text: str) -> None:
     spec, longest = longest_step(name)
     recipe = parse(text, installed().compressors)
@@ -88,6 +95,7 @@ def test_the_check_compares_whole_processes_and_fails_where_they_differ(tmp_path
 
 @pytest.mark.parametrize("engine", ["packed", "padded"])
 @pytest.mark.parametrize("text", ["full", "lora_ff:r=2+lprun"])
+@pytest.mark.fast_on("gated-t5", "bart")
 def test_parts_are_those_of_a_real_step(backbone: Backbone, text: str, engine: str) -> None:
     spec, _ = longest_step("nano-t5")
     spec = spec.model_copy(
@@ -118,12 +126,13 @@ def test_parts_are_those_of_a_real_step(backbone: Backbone, text: str, engine: s
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw_8bit"])
 @pytest.mark.usefixtures("eight_bits")
 def test_the_state_of_every_optimizer_is_estimated(optimizer: str) -> None:
-    spec, longest = longest_step("t5-small")
+    spec, longest = longest_step("nano-t5")
     train = spec.train.model_copy(update={"optimizer": optimizer})
     spec = spec.model_copy(update={"train": train})
-    recipe = parse("lora_ff+lprun", installed().compressors)
-    estimated = estimate(spec, backbone_of("t5-small"), recipe, longest)
-    trainer = load_trainer(resolve_run(spec, backbone_of("t5-small"), recipe))
+    # Of this rank, because bitsandbytes stores the state of small tensors in 32 bits.
+    recipe = parse("lora_ff:r=64+lprun", installed().compressors)
+    estimated = estimate(spec, backbone_of("nano-t5"), recipe, longest)
+    trainer = load_trainer(resolve_run(spec, backbone_of("nano-t5"), recipe))
     batches = [trainer.engine.collate(batch) for batch in longest.micro_batches]
     trainer.step(batches, longest.target_tokens)
     real = memory_parts(trainer, batches)

@@ -11,6 +11,11 @@ from harness.api.recipe import Recipe, parse
 from harness.costs.plan import plan_recipes
 from harness.model.composition import compose, count_parameters, kept_layers, layers
 from harness.model.flops import StepFlops, training_flops
+from harness.spec.run_spec import RunSpec
+from harness.spec.setting_groups import TrainSettings
+
+SMALL = RunSpec(train=TrainSettings(batch_size=1))
+"""Settings of plans whose memory is not looked at: the estimate of a large step takes longer."""
 
 
 def named(reference: str) -> Backbone:
@@ -83,17 +88,17 @@ def test_kept_layers_of_the_paper(reference: str, kept: list[int]) -> None:
     ("reference", "text", "tera"),
     [
         # Computed by hand, matrix by matrix, for 8 pairs of 512 and 128 tokens.
-        ("t5-large", "full", 11.84),
+        pytest.param("t5-large", "full", 11.84, marks=pytest.mark.slow),
         ("t5-large", "lora_ff+lprun", 4.80),
-        ("bart-large", "full", 6.13),
-        ("bart-large", "lprun", 4.19),
-        ("bart-large", "lora_ff", 4.20),
+        pytest.param("bart-large", "full", 6.13, marks=pytest.mark.slow),
+        pytest.param("bart-large", "lprun", 4.19, marks=pytest.mark.slow),
+        pytest.param("bart-large", "lora_ff", 4.20, marks=pytest.mark.slow),
         ("bart-large", "lora_ff+lprun", 2.84),
-        ("bart-large", "lora_qv+lprun", 2.88),
+        pytest.param("bart-large", "lora_qv+lprun", 2.88, marks=pytest.mark.slow),
         ("t5-small", "full", 0.88),
         ("t5-small", "lprun", 0.75),
-        ("t5-small", "lora_ff", 0.61),
-        ("t5-small", "lora_ff+lprun", 0.51),
+        pytest.param("t5-small", "lora_ff", 0.61, marks=pytest.mark.slow),
+        pytest.param("t5-small", "lora_ff+lprun", 0.51, marks=pytest.mark.slow),
         ("t5-small", "lora_qv+lprun", 0.53),
     ],
 )
@@ -140,11 +145,12 @@ def test_flops_are_never_counted_on_real_weights(make_model: Callable[[], Any]) 
         training_flops(make_model(), 10, 6)
 
 
+@pytest.mark.fast_on("t5")
 def test_the_numbers_of_a_plan_are_consistent(backbone: Backbone) -> None:
     # Rank 1, since at a width of 16 the default rank of 16 would cost as much as the layers.
     texts = ["full", "lprun", "lora_ff:r=1+lprun"]
     recipes = [recipe(text) for text in texts]
-    full, pruned, both = plan_recipes(backbone, recipes, source_tokens=20, target_tokens=8, tasks=3)
+    full, pruned, both = plan_recipes(backbone, recipes, 20, 8, tasks=3, spec=SMALL)
     assert [plan.recipe for plan in (full, pruned, both)] == texts
     assert full.flop_limit_relative_speed == 1
     assert 1 < pruned.flop_limit_relative_speed < both.flop_limit_relative_speed
@@ -158,8 +164,10 @@ def test_the_numbers_of_a_plan_are_consistent(backbone: Backbone) -> None:
     assert both.parameters.original == full.parameters.original == full.parameters.total
 
 
+@pytest.mark.fast_on("bart")
 def test_storage_is_one_base_and_one_adapter_per_task(backbone: Backbone) -> None:
-    full, both = plan_recipes(backbone, [recipe("full"), recipe("lora_ff+lprun")], 20, 8, tasks=5)
+    recipes = [recipe("full"), recipe("lora_ff+lprun")]
+    full, both = plan_recipes(backbone, recipes, 20, 8, tasks=5, spec=SMALL)
     # A float32 takes four bytes; tasks of full fine-tuning share nothing.
     assert full.storage.base_bytes == 0
     assert full.storage.total_bytes == 5 * 4 * full.parameters.original

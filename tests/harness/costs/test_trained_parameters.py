@@ -141,8 +141,8 @@ def test_every_recipe_trains_on_every_shape_what_is_planned(name: str, text: str
     ("name", "text"),
     [
         ("t5-11b", "lora_ff+lprun"),
-        ("t5-3b", "lora_qv"),
-        ("flan-t5-xxl", "lprun"),
+        pytest.param("t5-3b", "lora_qv", marks=pytest.mark.slow),
+        pytest.param("flan-t5-xxl", "lprun", marks=pytest.mark.slow),
         ("bart-large", "lora_qv+lprun"),
     ],
 )

@@ -59,6 +59,7 @@ def trimmed(rows: Tensor, pad: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.beams} beams")
+@pytest.mark.fast_on("t5")
 def test_predictions_are_equal(model: Any, settings: DecodingSettings) -> None:
     searches = RecordedSearches(model, Rerun)
     pad = model.generation_config.pad_token_id
@@ -70,6 +71,7 @@ def test_predictions_are_equal(model: Any, settings: DecodingSettings) -> None:
     assert searches.replays >= 3
 
 
+@pytest.mark.fast_on("gated-t5", "bart")
 def test_a_search_stops_when_all_examples_have_ended(model: Any) -> None:
     settings = DecodingSettings(beams=2, max_new_tokens=64)
     end = model.generation_config.eos_token_id
@@ -83,6 +85,7 @@ def test_a_search_stops_when_all_examples_have_ended(model: Any) -> None:
     assert 0 < searches.replays < 64
 
 
+@pytest.mark.fast_on("gated-t5", "bart")
 def test_a_search_that_cannot_be_recorded_is_taken_and_the_reason_is_kept(model: Any) -> None:
     def fails(function: Callable[[], None]) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -98,6 +101,7 @@ def test_a_search_that_cannot_be_recorded_is_taken_and_the_reason_is_kept(model:
     assert searches.replays == 0
 
 
+@pytest.mark.fast_on("bart")
 def test_sizes_that_are_not_used_any_more_are_dropped(model: Any) -> None:
     searches = RecordedSearches(model, Rerun)
     pad = model.generation_config.pad_token_id

@@ -26,6 +26,11 @@ PREFIX = "summarize: "
 LIMIT = 24
 
 
+@pytest.fixture(autouse=True)
+def _forked(forked_checks: object) -> None:
+    """Check every export in a forked process."""
+
+
 @pytest.fixture(scope="session")
 def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder with a model of each family, of 7+6 thin layers, with nano-t5's tokenizer."""
@@ -98,7 +103,8 @@ def make_run(
     """Return a function that makes the folder of a run of a family and a recipe.
 
     Its trained weights are the initial ones with noise, and its predictions those of the harness's
-    own search with merged adapters. Keywords replace fields of the report.
+    own search with merged adapters. Keywords replace fields of the report. Without ``results`` the
+    folder is shared by all tests that ask for the same run, and none changes it.
     """
     import torch
 
@@ -112,10 +118,21 @@ def make_run(
     from harness.training.trained_weights import save_weights
 
     shared = tmp_path_factory.mktemp("runs")
+    made: dict[tuple[object, ...], Path] = {}
     rows = [json.loads(line) for line in notes.read_text().splitlines()[:20]]
 
     def make(
-        family: str, recipe: str, *, seed: int = 0, results: Path = shared, **changes: Any
+        family: str, recipe: str, *, seed: int = 0, results: Path | None = None, **changes: Any
+    ) -> Path:
+        if results is not None or changes:
+            return make_new(family, recipe, seed, results or shared, changes)
+        key = (family, recipe, seed)
+        if key not in made:
+            made[key] = make_new(*key, shared, changes)
+        return made[key]
+
+    def make_new(
+        family: str, recipe: str, seed: int, results: Path, changes: dict[str, Any]
     ) -> Path:
         # A BART of random weights finds permutations of a text equally likely: no beams.
         beams = 1 if family == "bart" else 2

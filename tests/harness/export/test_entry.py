@@ -132,6 +132,7 @@ def test_a_recipe_without_an_adapter_says_so(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("fresh_checks")
 def test_a_real_run_is_exported(finished_run: harness.StoredRun, tmp_path: Path) -> None:
     folder = harness.export_run(finished_run.folder, tmp_path / "out")
     check = manifest_of(folder).check

@@ -130,11 +130,11 @@ def write(folder: Path, form: Form, place: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "name"),
     [
-        ("t5", "full"),
-        ("t5", "lprun"),
-        ("t5", "lora_qv"),
+        pytest.param("t5", "full", marks=pytest.mark.slow),
+        pytest.param("t5", "lprun", marks=pytest.mark.slow),
+        pytest.param("t5", "lora_qv", marks=pytest.mark.slow),
         ("t5", "lora_ff+lprun"),
-        ("gated-t5", "lora_ff+lprun"),
+        pytest.param("gated-t5", "lora_ff+lprun", marks=pytest.mark.slow),
         ("bart", "full"),
         ("bart", "lora_ff+lprun"),
     ],

@@ -101,7 +101,7 @@ def known_windows(seed: int, tokens: Any) -> list[float]:
     return [costs.slept(token, visit) for token in tokens for visit in (1, 2)]
 
 
-@pytest.mark.usefixtures("known_costs", "fresh_processes")
+@pytest.mark.usefixtures("known_costs", "any_processes")
 def test_a_known_allocation_reads_as_the_right_peak(
     make_spec: MakeSpec, schedule: Schedule
 ) -> None:

@@ -38,7 +38,7 @@ STEPS = [step_of(token) for token in (8, 3, 4, 5, 9)]
 GOOD, TOO_LARGE, RAISED, OTHER = 0, 1, 2, 3
 
 
-@pytest.mark.usefixtures("fresh_processes")
+@pytest.mark.usefixtures("any_processes")
 def test_a_process_answers_fails_on_request_and_is_killed(make_spec: MakeSpec) -> None:
     with MeasuredProcess(make_spec("failing"), STEPS, STEPS[GOOD]) as process:
         assert process.engine == "padded"
@@ -105,8 +105,9 @@ def test_closing_kills_a_process_that_is_busy(make_spec: MakeSpec) -> None:
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.usefixtures("fresh_processes")
-def test_ctrl_c_in_the_terminal_does_not_reach_a_measured_process(make_spec: MakeSpec) -> None:
+@pytest.fixture
+def _terminal() -> Iterator[None]:
+    """Send SIGINT to all children, again and again."""
     ready = threading.Event()
 
     def interrupt_children() -> None:
@@ -116,12 +117,23 @@ def test_ctrl_c_in_the_terminal_does_not_reach_a_measured_process(make_spec: Mak
 
     terminal = threading.Thread(target=interrupt_children)
     terminal.start()
-    try:
-        with MeasuredProcess(make_spec("failing"), STEPS, STEPS[GOOD]) as process:
-            assert process.window(GOOD, 1) > 0
-    finally:
-        ready.set()
-        terminal.join()
+    yield
+    ready.set()
+    terminal.join()
+
+
+@pytest.mark.usefixtures("fresh_processes", "_terminal")
+def test_ctrl_c_in_the_terminal_does_not_reach_the_process_of_a_server() -> None:
+    server = RequestServer(Service)
+    assert server.request("memory_reached", MemoryError()) is None
+    server.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_processes", "_terminal")
+def test_ctrl_c_in_the_terminal_does_not_reach_a_measured_process(make_spec: MakeSpec) -> None:
+    with MeasuredProcess(make_spec("failing"), STEPS, STEPS[GOOD]) as process:
+        assert process.window(GOOD, 1) > 0
 
 
 PLACE = """
@@ -162,6 +174,7 @@ def test_a_forked_process_that_is_killed_says_so() -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_modules_of_forked_processes_exist_and_use_no_device() -> None:
     """A process cannot use CUDA if the server that it was forked from did."""
     code = """

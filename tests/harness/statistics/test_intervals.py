@@ -130,7 +130,10 @@ def simulated(
     return runs(38, difficulty + suits_recipe), runs(40, difficulty), floor
 
 
-@pytest.mark.parametrize(("seeds", "seed_spread"), [(1, 0.0), (5, 1.5), (10, 0.8)])
+@pytest.mark.parametrize(
+    ("seeds", "seed_spread"),
+    [(1, 0.0), (5, 1.5), pytest.param(10, 0.8, marks=pytest.mark.slow)],
+)
 def test_coverage_of_the_comparison(seeds: int, seed_spread: float) -> None:
     rng = np.random.default_rng(6)
     trials = 500

@@ -225,7 +225,7 @@ def test_cells_that_differ_in_the_seed_only_are_of_one_kind(spec: RunSpec, tmp_p
     assert kinds[2] == kinds[3] == kinds[4] == kinds[5]
 
 
-@pytest.mark.usefixtures("fresh_processes")
+@pytest.mark.usefixtures("any_processes")
 def test_an_estimate_or_probe_that_times_out_or_dies_has_a_reason(
     spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

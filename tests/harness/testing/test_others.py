@@ -30,7 +30,12 @@ def test_built_in_metrics_pass(name: str) -> None:
     ("kind", "check", "reason"),
     [
         (faulty.Words, "a copy of the reference scores best", "words of the references themselves"),
-        (faulty.Dividing, "every text has a finite score", "ZeroDivisionError"),
+        pytest.param(
+            faulty.Dividing,
+            "every text has a finite score",
+            "ZeroDivisionError",
+            marks=pytest.mark.slow,  # tests/harness/cli/test_check.py finds it too.
+        ),
         pytest.param(
             faulty.Ordered,
             "the order of the examples does not matter",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import runpy
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,11 @@ from harness.backbones.t5 import T5
 
 START = """
 import importlib.util, json, os, sys
+sys.argv, sys.stdout = words, open(printed, "w")
+os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+os.environ.update(group)
 import torch
+torch.set_num_threads(1)
 from harness.training.exchange import bytes_from_main, merged
 from harness.training.processes import PREDICT, join
 
@@ -30,7 +34,10 @@ def load(path):
 
 tiny = load(sys.argv[1])
 """
-"""Beginning of a script that several processes execute, and that ``together`` starts."""
+"""Beginning of a script that several processes execute, and that ``together`` starts.
+
+The names that it does not define are those that ``together`` gives it.
+"""
 
 
 class TinyT5(T5):
@@ -101,7 +108,10 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 @pytest.fixture
 def together(tmp_path: Path) -> Callable[..., list[str]]:
-    """Execute a script in several processes; return what each printed."""
+    """Execute a script in several processes; return what each printed.
+
+    They are forked from the server of ``_quick_processes``, which has imported their modules.
+    """
 
     def start(script: str, size: int, *arguments: Any) -> list[str]:
         with socket.socket() as free:
@@ -109,25 +119,24 @@ def together(tmp_path: Path) -> Callable[..., list[str]]:
             port = free.getsockname()[1]
         file = tmp_path / "script.py"
         file.write_text(START + script)
-        group = {"WORLD_SIZE": size, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-        words = [sys.executable, str(file), __file__, *map(str, arguments)]
-        started = [
-            subprocess.Popen(
-                [
-                    "env",
-                    "OMP_NUM_THREADS=1",
-                    f"RANK={rank}",
-                    *(f"{k}={v}" for k, v in group.items()),
-                    *words,
-                ],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(size)
-        ]
-        outputs = [process.communicate(timeout=240) for process in started]
-        assert [p.returncode for p in started] == [0] * size, outputs
-        return [output for output, _ in outputs]
+        group = {"WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        context = multiprocessing.get_context("forkserver")
+        outputs, errors = ([tmp_path / f"{kind}-{r}" for r in range(size)] for kind in "oe")
+        started = []
+        for rank in range(size):
+            values = {
+                "words": [str(file), __file__, *map(str, arguments)],
+                "printed": str(outputs[rank]),
+                "errors": str(errors[rank]),
+                "group": {**group, "RANK": str(rank)},
+            }
+            process = context.Process(target=runpy.run_path, args=(str(file), values), daemon=True)
+            process.start()
+            started.append(process)
+        for process in started:
+            process.join(240)
+        messages = [path.read_text() if path.exists() else "" for path in errors]
+        assert [p.exitcode for p in started] == [0] * size, messages
+        return [path.read_text() for path in outputs]
 
     return start

@@ -87,6 +87,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("recipe", ["full", "lora_ff", "lora_ff+lprun", *SLOW])
+@pytest.mark.fast_on("gated-t5")
 def test_a_right_engine_stays(backbone: Backbone, recipe: str, precision: str) -> None:
     trainer = new_trainer(backbone, recipe, precision=precision)
     record_steps(trainer, Rerun)
@@ -133,6 +134,7 @@ def assert_trains_like_padded(
 
 
 @pytest.mark.parametrize("checkpointing", ["off", "on"])
+@pytest.mark.fast_on("bart")
 def test_kernels_that_fail_lead_to_padded_batches(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, checkpointing: str
 ) -> None:
@@ -162,6 +164,7 @@ def test_on_a_cpu_nothing_is_checked_unless_asked(
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.fast_on("t5")
 def test_kernels_that_compute_something_else_lead_to_padded_batches(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
@@ -330,6 +333,7 @@ def _squares(own: Tensor, other: Tensor) -> Tensor:
     return (own - other).square().sum()
 
 
+@pytest.mark.fast_on("bart")
 def test_a_teacher_falls_back_with_the_model(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

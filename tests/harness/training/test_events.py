@@ -109,6 +109,7 @@ def attempt(
     return trainer, scheduled
 
 
+@pytest.mark.fast_on("gated-t5")
 def test_events_come_in_order_with_the_numbers_of_the_steps(
     backbone: Backbone, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_events_come_in_order_with_the_numbers_of_the_steps(
 
 
 @pytest.mark.parametrize(("every", "kills"), [(300, (2, 5, 8)), (0, (1, 2, 4, 7, 9))])
+@pytest.mark.fast_on("bart")
 def test_a_killed_training_goes_on_with_the_compressors_state(
     backbone: Backbone, tmp_path: Path, every: float, kills: tuple[int, ...]
 ) -> None:
@@ -139,6 +141,7 @@ def test_a_killed_training_goes_on_with_the_compressors_state(
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.fast_on("t5")
 def test_a_state_that_is_lost_shows(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -320,7 +320,12 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("recipe", "optimizer"),
-    [("full", "adamw"), ("lora_ff", "adamw"), ("full", "adafactor"), ("full", "adamw_8bit")],
+    [
+        ("full", "adamw"),
+        pytest.param("lora_ff", "adamw", marks=pytest.mark.slow),
+        pytest.param("full", "adafactor", marks=pytest.mark.slow),
+        pytest.param("full", "adamw_8bit", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.usefixtures("eight_bits")
 def test_a_training_killed_again_and_again_ends_in_the_same_bits(

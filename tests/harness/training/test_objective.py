@@ -118,6 +118,7 @@ def everything(model: Any, batch: Batch, outputs: Outputs) -> Tensor:
 
 
 @pytest.mark.parametrize("others", ["lprun", "lora_ff:dropout=0+lprun"])
+@pytest.mark.fast_on("bart", "gated-t5")
 def test_packed_equals_padded_and_one_chunk_equals_many(
     backbone: Backbone, others: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +193,7 @@ def test_the_teacher_is_the_original_model_frozen_and_held_once(backbone: Backbo
 
 
 @pytest.mark.parametrize("engine", ["packed", "padded"])
+@pytest.mark.fast_on("t5")
 def test_a_plan_counts_the_teachers_memory(backbone: Backbone, engine: EngineName) -> None:
     if engine == "padded" and isinstance(backbone, Bart):
         pytest.skip("transformers reads the values of a mask, which a skeleton lacks")

@@ -82,6 +82,7 @@ def weights(trainer: Trainer) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("decay", ["all", "matrices"])
+@pytest.mark.fast_on("t5")
 def test_a_group_that_changes_nothing_changes_no_bit(
     backbone: Backbone, tmp_path: Path, decay: str
 ) -> None:

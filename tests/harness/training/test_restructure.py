@@ -111,6 +111,7 @@ def attempt(
 
 
 @pytest.mark.parametrize("adapter", [None, "lora_ff"])
+@pytest.mark.fast_on("t5")
 def test_a_killed_training_goes_on_to_the_same_structure_and_weights(
     backbone: Backbone, tmp_path: Path, adapter: str | None
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_killed_training_goes_on_to_the_same_structure_and_weights(
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.fast_on("gated-t5", "bart")
 def test_layers_and_parameters_are_those_of_the_last_structure(
     backbone: Backbone, tmp_path: Path
 ) -> None:
@@ -145,6 +147,7 @@ def test_layers_and_parameters_are_those_of_the_last_structure(
     assert optimized == {id(p) for p in trainer.model.parameters()}
 
 
+@pytest.mark.fast_on("gated-t5")
 def test_saved_weights_are_those_of_a_model_that_is_changed_again(
     backbone: Backbone, tmp_path: Path
 ) -> None:
@@ -157,6 +160,7 @@ def test_saved_weights_are_those_of_a_model_that_is_changed_again(
         assert torch.equal(value, expected[name]), name
 
 
+@pytest.mark.fast_on("bart")
 def test_best_weights_are_of_the_last_structure(backbone: Backbone, tmp_path: Path) -> None:
     # The best score is that of step 3, which had one more layer.
     _, report = attempt(backbone, tmp_path, scores=lambda step: 100.0 - step)
@@ -199,6 +203,7 @@ def test_the_learning_rate_goes_on(backbone: Backbone) -> None:
         assert [group["lr"] for group in trainer.optimizer.param_groups] == rates[step]
 
 
+@pytest.mark.fast_on("bart")
 def test_activation_checkpointing_changes_nothing(backbone: Backbone, tmp_path: Path) -> None:
     plain, _ = attempt(backbone, tmp_path / "plain")
     checkpointed, _ = attempt(backbone, tmp_path / "checkpointed", checkpointing="on")

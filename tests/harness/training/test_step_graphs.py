@@ -111,6 +111,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.fast_on("t5", "bart")
 def test_replayed_steps_train_as_steps_that_are_taken_one_by_one(
     backbone: Backbone, recipe: str
 ) -> None:
@@ -126,6 +127,7 @@ def test_replayed_steps_train_as_steps_that_are_taken_one_by_one(
 
 
 @pytest.mark.parametrize("recipe", [pytest.param("full", marks=pytest.mark.slow), "lora_ff+lprun"])
+@pytest.mark.fast_on("gated-t5")
 def test_replayed_passes_of_accumulated_gradients_train_as_passes_that_are_taken_one_by_one(
     backbone: Backbone, recipe: str
 ) -> None:
@@ -163,6 +165,7 @@ def test_a_pass_that_cannot_be_recorded_changes_nothing(backbone: Backbone) -> N
     assert_close(weights_of(failing), weights_of(plain))
 
 
+@pytest.mark.fast_on("t5")
 def test_recordings_of_an_old_structure_are_dropped(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +190,7 @@ def test_recordings_of_an_old_structure_are_dropped(
     assert_close(weights_of(recorded), weights_of(plain))
 
 
+@pytest.mark.fast_on("bart")
 def test_a_step_that_cannot_be_recorded_is_taken_and_the_reason_is_kept(
     backbone: Backbone,
 ) -> None:
@@ -227,6 +231,7 @@ def test_stored_weights_stay_where_they_are_while_a_model_is_not_patched(
     assert trainer.engine._head_weight is None or trainer.engine._head_weight.data_ptr() == head
 
 
+@pytest.mark.fast_on("gated-t5")
 def test_predictions_between_replays_change_nothing(backbone: Backbone) -> None:
     plain, recorded = (new_trainer(backbone, "lora_ff") for _ in range(2))
     record_steps(recorded, Rerun)
@@ -241,6 +246,7 @@ def test_predictions_between_replays_change_nothing(backbone: Backbone) -> None:
     assert train(recorded, look) == pytest.approx(train(plain), rel=1e-4)
 
 
+@pytest.mark.fast_on("t5")
 def test_steps_outside_training_are_not_replayed(backbone: Backbone) -> None:
     trainer = new_trainer(backbone, "lora_ff")
     record_steps(trainer, Rerun)
@@ -282,6 +288,7 @@ def obstacle_on_cuda(backbone: Backbone, recipe: str, **train: object) -> str | 
         ({"checkpointing": "on"}, "checkpointing"),
     ],
 )
+@pytest.mark.fast_on("bart")
 def test_obstacles_are_named(
     backbone: Backbone, settings: dict[str, object], obstacle: str | None
 ) -> None:
@@ -314,6 +321,7 @@ def test_a_compressor_that_acts_after_each_step_needs_its_gradients(
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.fast_on("t5")
 def test_a_filler_changes_neither_loss_nor_gradients(
     backbone: Backbone, recipe: str, smoothing: float
 ) -> None:

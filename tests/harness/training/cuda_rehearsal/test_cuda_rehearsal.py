@@ -39,10 +39,15 @@ MEMORY_LIMIT_OF_CASE = {
     for shape, limits in MEMORY_LIMITS.items()
     for recipe, limit in zip(RECIPES, limits, strict=True)
 }
-QUICK = [c for c in LIMIT_OF_CASE if c.endswith("/bfloat16") or "/lora_ff+lprun/" in c]
-BESIDE_TRAINER = [f"{s}/{r}/bfloat16" for s in ("t5", "bart") for r in ("full", "lora_ff+lprun")]
+QUICK = [f"{s}/{r}/bfloat16" for s in ("t5", "bart") for r in ("full", "lora_ff+lprun")]
+QUICK += ["gated-t5/lora_ff+lprun/bfloat16", "t5/lora_ff/bfloat16", "t5/lora_ff+lprun/float32"]
+QUICK_MEMORY = [f"memory:{case}" for case in QUICK[:5]]
+BESIDE_TRAINER = QUICK[:4]
+QUICK_BESIDE_TRAINER = ["t5/full/bfloat16", "bart/lora_ff+lprun/bfloat16"]
 WAITING = ["item", "bool", "nonzero", "masked", "masked put", "down", "up", "copied down"]
 SLOW = [c for c in LIMIT_OF_CASE if c not in QUICK]
+SLOW_MEMORY = [c for c in MEMORY_LIMIT_OF_CASE if c not in QUICK_MEMORY]
+SLOW_BESIDE_TRAINER = [c for c in BESIDE_TRAINER if c not in QUICK_BESIDE_TRAINER]
 
 
 def rehearse(*cases: str) -> dict[str, Any]:
@@ -57,13 +62,14 @@ def rehearse(*cases: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def quick() -> dict[str, Any]:
     return rehearse(
-        "waits", *QUICK, *MEMORY_LIMIT_OF_CASE, *(f"trainer:{case}" for case in BESIDE_TRAINER)
+        "waits", *QUICK, *QUICK_MEMORY, *(f"trainer:{case}" for case in QUICK_BESIDE_TRAINER)
     )
 
 
 @pytest.fixture(scope="module")
 def slow() -> dict[str, Any]:
-    return rehearse(*SLOW)
+    trainers = (f"trainer:{case}" for case in SLOW_BESIDE_TRAINER)
+    return rehearse(*SLOW, *SLOW_MEMORY, *trainers)
 
 
 def check(found: dict[str, int], case: str) -> None:
@@ -100,9 +106,12 @@ def test_attention_with_a_position_bias_is_not_padded(
     assert "bfloat16" not in case or "_scaled_dot_product_efficient_attention" not in found
 
 
-@pytest.mark.parametrize("case", MEMORY_LIMIT_OF_CASE)
+@pytest.mark.parametrize("case", QUICK_MEMORY)
 def test_a_step_keeps_no_more_bytes_than_before(quick: dict[str, Any], case: str) -> None:
-    kinds = quick[case]
+    check_memory(quick[case], case)
+
+
+def check_memory(kinds: dict[str, int], case: str) -> None:
     assert kinds["weights and optimizer  "] > 0
     assert sum(kinds.values()) <= MEMORY_LIMIT_OF_CASE[case], kinds
 
@@ -125,21 +134,38 @@ def test_trained_weights_are_cast_in_lists_and_not_one_by_one(
     assert found["_to_copy"] < 2 * 6 * (6 + 10)
 
 
-@pytest.mark.parametrize("case", BESIDE_TRAINER)
+@pytest.mark.parametrize("case", QUICK_BESIDE_TRAINER)
 def test_clearly_fewer_kernels_than_the_trainer(quick: dict[str, Any], case: str) -> None:
-    trainer = quick[f"trainer:{case}"]
+    check_beside_trainer(quick[case], quick[f"trainer:{case}"])
+
+
+def check_beside_trainer(found: dict[str, int], trainer: dict[str, int]) -> None:
     # The whole step is there too.
     assert trainer["_fused_adamw_"] > 0
     assert trainer["_foreach_norm"] > 0
-    assert sum(quick[case].values()) < 0.75 * sum(trainer.values())
+    assert sum(found.values()) < 0.75 * sum(trainer.values())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SLOW)
-def test_a_step_in_float32_never_waits_and_launches_no_more_than_before(
+def test_other_steps_never_wait_and_launch_no_more_than_before(
     slow: dict[str, Any], case: str
 ) -> None:
     check(slow[case], case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW_MEMORY)
+def test_other_steps_keep_no_more_bytes_than_before(slow: dict[str, Any], case: str) -> None:
+    check_memory(slow[case], case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW_BESIDE_TRAINER)
+def test_other_steps_have_clearly_fewer_kernels_than_the_trainer(
+    quick: dict[str, Any], slow: dict[str, Any], case: str
+) -> None:
+    check_beside_trainer(quick[case], slow[f"trainer:{case}"])
 
 
 @pytest.mark.parametrize("case", WAITING)

@@ -72,6 +72,7 @@ def mask_of(lengths: Sequence[int], seed: Tensor, p: float, longest: int = LONGE
     return (result * of_token[:, None, None]).transpose(0, 1)
 
 
+@pytest.mark.slow
 @settings(
     derandomize=True,
     max_examples=8,
@@ -116,6 +117,7 @@ def test_result_and_gradients_are_those_of_a_plain_computation(
         assert torch.allclose(one, other.float(), rtol=1e-4, atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_the_requested_share_is_dropped_independently_of_each_other() -> None:
     lengths, p = (128, 128), 0.1
     kept = mask_of(lengths, torch.tensor(3), p)
@@ -176,6 +178,7 @@ def test_a_bias_that_is_not_relative_is_padded() -> None:
 
 
 def test_the_trial_passes() -> None:
+    """Compare with a plain computation, as is done before the kernels are used on a device."""
     _try(torch.float32, torch.device("cpu"), 20, True)
 
 

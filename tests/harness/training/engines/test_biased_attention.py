@@ -62,9 +62,11 @@ def child(*command: str | Path, **variables: str) -> str:
     return done.stdout
 
 
-def test_interpreted_kernels() -> None:
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_interpreted_kernels(which: str) -> None:
     script = Path(__file__).with_name("interpreted_kernels.py")
-    printed = child("-m", "pytest", "-q", "-p", "no:cacheprovider", script, TRITON_INTERPRET="1")
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", which)
+    printed = child(*words, script, TRITON_INTERPRET="1")
     assert " passed" in printed
     assert "skipped" not in printed
 
