@@ -159,15 +159,24 @@ def options() -> dict[str, set[str]]:
     }
 
 
-FEW_REPORTS = ("train=60", "eval=6", "test=6")
+FEW_REPORTS = [
+    w for count in ("train=60", "eval=6", "test=6") for w in ("--set", f"task_options.{count}")
+]
 """Options of the task of the pages, whose thousands of reports take seconds to write."""
 
 
-def with_few_reports(words: list[str]) -> list[str]:
-    """Return a command that reads fewer reports, if its task is that of the pages."""
-    if "--task" in words or any(word.endswith(".toml") for word in words):
+def made_small(words: list[str]) -> list[str]:
+    """Return a command that does the same with less data and smaller batches."""
+    if words[0] == "plan":
+        return [*words, "--batch-size", "1"]
+    if words[0] not in ("run", "sweep"):
         return words
-    return [*words, *(w for option in FEW_REPORTS for w in ("--set", f"task_options.{option}"))]
+    of_pages = "--task" not in words and not any(word.endswith(".toml") for word in words)
+    return [*words, "--set", "train.batch_size=2", *(FEW_REPORTS if of_pages else [])]
+
+
+SLOW = [c for c in HARNESS if c.startswith("harness plan ") and "--nproc" in c]
+"""Commands that take some fifteen seconds."""
 
 
 class CtrlC:
@@ -237,13 +246,20 @@ def _shared_estimates() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_shared_estimates")
-@pytest.mark.parametrize("command", [c for c in HARNESS if "--track" not in shlex.split(c)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=pytest.mark.slow if command in SLOW else ())
+        for command in HARNESS
+        if "--track" not in shlex.split(command)
+    ],
+)
 def test_a_harness_command_works_or_says_what_is_missing(
     command: str, place: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = arguments(command)
-    if words[0] in ("run", "sweep") and not need(command):
-        words = with_few_reports(words)
+    if not need(command):
+        words = made_small(words)
     if "--executor" in words and not need(command):
         # Options are checked only, since there is no cluster to connect to.
         name, chosen = read_part(words[words.index("--executor") + 1])
@@ -303,7 +319,7 @@ def test_a_run_of_the_pages_finishes(
     settings = [
         word for item in tiny_settings.items() for word in ("--set", "=".join(map(str, item)))
     ]
-    result = harness(*with_few_reports(arguments(command)), *settings, "--out", "own")
+    result = harness(*made_small(arguments(command)), *settings, "--out", "own")
     assert result.exit_code == 0, result.output
     reports = [json.loads(path.read_text()) for path in Path("own").glob("*/report.json")]
     assert reports
