@@ -48,6 +48,7 @@ def test_tests_are_counted_by_their_outcome(module: Import, tmp_path: Path) -> N
     assert "failure" not in outcomes
 
 
+@pytest.mark.slow
 def test_tests_that_ended_are_counted_when_time_runs_out(
     module: Import, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_step_of_both_contenders_is_profiled(run_tiny: Callable[[str], dict[st
         assert 5 < case["loss"] < 12
 
 
+@pytest.mark.slow
 def test_losses_gradients_and_predictions_are_the_librarys(
     run_tiny: Callable[[str], dict[str, Any]],
 ) -> None:
