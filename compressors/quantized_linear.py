@@ -113,10 +113,12 @@ class QuantizedLinear(nn.Linear):
         return result if self.bias is None else result + self.bias.to(dtype)
 
     def plain(self) -> nn.Linear:
-        """Return a plain layer that computes the same."""
+        """Return a plain layer that computes the same, in the precision of the scales."""
         with torch.device("meta"):
             linear = nn.Linear(self.in_features, self.out_features, bias=False)
-        linear.weight = nn.Parameter(self.dequantized_weight(), requires_grad=False)
+        # The scales follow the model where it is converted to another precision; codes do not.
+        weight = self.dequantized_weight().to(self.scales.dtype)
+        linear.weight = nn.Parameter(weight, requires_grad=False)
         linear.bias = self.bias
         return linear
 

@@ -26,7 +26,7 @@ def main() -> int:
     from harness.errors import HarnessError
     from study import page
     from study.costs import measure
-    from study.recipes import pruned, recipes
+    from study.recipes import planned, recipes
     from study.runner import Runner
     from study.size import Size
     from study.store import Store, training_code
@@ -35,18 +35,18 @@ def main() -> int:
     chosen = {f.name: getattr(options, f.name) for f in fields(Size)}
     size = replace(Size(), **{name: value for name, value in chosen.items() if value is not None})
     store = Store(options.out, training_code())
-    only = [str(plugins.recipe(text)) for text in options.only or ()]
+    bare = [str(plugins.recipe(text)) for text in options.only or ()] or recipes(plugins)
+    cells = planned(bare, size.seeds, plugins)
 
     def on_progress(line: str) -> None:
         print(line, flush=True)
 
     try:
         if options.step == "runs":
-            Runner(plugins, store, size, options.executor, only, on_progress).run()
+            Runner(plugins, store, size, options.executor, bare, on_progress).run()
         elif options.step == "costs":
-            bare = only or recipes(plugins)
-            measure(store.folder, [*bare, *(pruned(r, plugins) for r in bare)], on_progress)
-        page.write(store, options.docs)
+            measure(store.folder, list(dict.fromkeys(r for r, _ in cells)), on_progress)
+        page.write(store, options.docs, planned(recipes(plugins), size.seeds, plugins))
     except HarnessError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -50,8 +50,13 @@ _LIMITS = """
 """
 
 
-def write(store: Store, docs: Path) -> None:
-    """Write the page and the chart.
+def write(store: Store, docs: Path, planned: Sequence[tuple[str, int]]) -> None:
+    """Write the page and the chart, of as many runs as have ended.
+
+    Args:
+        store: the results folder.
+        docs: folder of the page.
+        planned: recipe and seed of each run of the whole study.
 
     Raises:
         HarnessError: there are no finished cells.
@@ -63,16 +68,24 @@ def write(store: Store, docs: Path) -> None:
     if chart is not None:
         write_text(docs / CHART, chart + "\n")
     by_id = {run.report.id: run.report for run in reports}
-    text = "".join(_page(store, group, by_id, has_chart=chart is not None))
+    text = "".join(_page(store, group, by_id, planned, has_chart=chart is not None))
     write_text(docs / PAGE, text)
 
 
 def _page(
-    store: Store, group: Group, reports: Mapping[str, Report], *, has_chart: bool
+    store: Store,
+    group: Group,
+    reports: Mapping[str, Report],
+    planned: Sequence[tuple[str, int]],
+    *,
+    has_chart: bool,
 ) -> Iterator[str]:
     metric = heading(METRIC)
     factors = ", ".join(f"{factor:g}" for factor in FACTORS[:-1]) + f" and {FACTORS[-1]:g}"
     yield _HEAD.format(size=_size(group, reports), factors=factors, metric=metric)
+    failures = store.read(FAILURES)
+    yield _missing(group, planned, failures)
+    yield _mixed(store, group)
     if has_chart:
         yield f"\n![{metric} kept against trained parameters]({CHART})\n"
     yield "\n## What it shows\n\n"
@@ -80,7 +93,7 @@ def _page(
     yield "\n## All recipes\n\n"
     yield from _table(store, group, reports)
     yield _LEGEND.format(metric=metric)
-    if failures := store.read(FAILURES):
+    if failures:
         yield "\nThese have no result:\n\n"
         yield from (f"- `{recipe}`: {reason}\n" for recipe, reason in sorted(failures.items()))
     yield _LIMITS
@@ -94,6 +107,34 @@ def _size(group: Group, reports: Mapping[str, Report]) -> str:
     return (
         f"{len(group.rows)} recipes have up to {seeds} seeds of {steps} steps, {len(cells)} runs "
         f"in all, and {examples} test examples each."
+    )
+
+
+def _missing(group: Group, planned: Sequence[tuple[str, int]], failures: Collection[str]) -> str:
+    """Return a paragraph on the runs that have not ended, or nothing if all have."""
+    ended = {(row.recipe, seed) for row in group.rows for seed in row.seeds}
+    expected = [cell for cell in planned if cell[0] not in failures]
+    missing = [cell for cell in expected if cell not in ended]
+    if not missing:
+        return ""
+    begun = {recipe for recipe, _ in ended}
+    none = dict.fromkeys(recipe for recipe, _ in missing if recipe not in begun)
+    text = (
+        f"\n**The study is not complete:** {len(missing)} of {len(expected)} runs are missing, and "
+        "intervals over fewer seeds say less."
+    )
+    return f"{text} {len(none)} recipes have no run yet.\n" if none else f"{text}\n"
+
+
+def _mixed(store: Store, group: Group) -> str:
+    """Return a warning if different code trained the runs of the table, or nothing."""
+    names = {Path(folder).name for row in group.rows for folder in row.folders}
+    codes = {record["code"] for name, record in store.records().items() if name in names}
+    if len(codes) < 2:
+        return ""
+    return (
+        f"\nThe runs are of {len(codes)} versions of the training code; `make study` repeats those "
+        "of older ones.\n"
     )
 
 

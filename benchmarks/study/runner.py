@@ -15,11 +15,11 @@ from harness.spec.run_spec import RunSpec
 from harness.sweeps.executor import Event, open_executor
 from harness.sweeps.preview import plan_cells
 from harness.sweeps.sweep import Outcome, Sweep, SweepCell
-from study.recipes import pruned, recipes
-from study.size import Size, cell, rates, trial
+from study.recipes import planned, pruned
+from study.size import FACTORS, Size, cell, rates, trial
 from study.store import FAILURES, TRIALS, Keys, Store
 
-TOGETHER = 6
+TOGETHER = 10
 """Recipes whose runs are given to the executor together. Results appear when all have ended."""
 
 
@@ -32,7 +32,7 @@ class Runner:
         store: the results folder.
         size: the size of the study.
         executor: executor of the runs, as ``harness sweep`` takes it.
-        only: recipes without pruning, in canonical form; all if empty.
+        bare: recipes without pruning, in canonical form.
         on_progress: is called with a line of text for each run that has ended.
     """
 
@@ -40,7 +40,7 @@ class Runner:
     store: Store
     size: Size
     executor: str
-    only: Sequence[str] = ()
+    bare: Sequence[str]
     on_progress: Callable[[str], None] = print
     _keys: Keys = field(init=False)
 
@@ -53,16 +53,26 @@ class Runner:
         The order is: every recipe once, then its other seeds, then all of that with pruning. So a
         study that is stopped early has compared all methods.
         """
-        chosen = self.only or recipes(self.plugins)
-        groups = [chosen[i : i + TOGETHER] for i in range(0, len(chosen), TOGETHER)]
+        groups = [self.bare[i : i + TOGETHER] for i in range(0, len(self.bare), TOGETHER)]
         for group in groups:
             self._try_rates(group)
             self._run_cells(group, [0])
+            self._count()
         others = range(1, self.size.seeds)
         for group in groups:
             self._run_cells(group, others)
+            self._count()
         for seeds, group in product(([0], others), groups):
             self._run_cells(group, seeds, with_pruning=True)
+            self._count()
+
+    def _count(self) -> None:
+        """Report the number of runs that have ended."""
+        records = [*self.store.read(TRIALS).values(), *self.store.records().values()]
+        ended = sum(record["code"] == self.store.code for record in records)
+        cells = planned(self.bare, self.size.seeds, self.plugins)
+        every = len(self.bare) * len(FACTORS) + len(cells)
+        self.on_progress(f"{ended} runs have ended, of about {every}")
 
     def rate(self, recipe: str) -> float | None:
         """Return the learning rate with the best score on the eval split; None without a score."""
@@ -127,10 +137,10 @@ class Runner:
         place = open_executor(self.executor, self.plugins)
         return Sweep(self.store.work, place, self._on_event).run(cells)
 
-    def _on_event(self, planned: SweepCell, event: Event) -> None:
+    def _on_event(self, run: SweepCell, event: Event) -> None:
         if event.get("event") in ("finished", "mistake"):
-            rate = planned.spec.train.tuned_learning_rate
-            name = f"{planned.recipe}, seed {planned.spec.seed}, learning rate {rate:g}"
+            rate = run.spec.train.tuned_learning_rate
+            name = f"{run.recipe}, seed {run.spec.seed}, learning rate {rate:g}"
             self.on_progress(f"{event.get('status', 'error')}: {name}")
 
     def _training(self, outcome: Outcome) -> Training | None:

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.hashing import SHOWING, code_hash, data_hash
+from harness.data.hashing import data_hash, file_hash, folder_hash
 from harness.records.atomic import write_lines, write_text
 from harness.records.run_folder import PREDICTIONS, REPORT, SCORES, SPEC
 from harness.spec.run_spec import RunSpec
 from harness.training.trained_weights import FILE
 
+ROOT = Path(__file__).parents[2]
 RECORD = "study.json"
 TRIALS = "rates.json"
 FAILURES = "failures.json"
-_NOT_TRAINING = SHOWING | {"costs", "export", "generation", "measurement", "serving", "sweeps"}
-"""Rooms of the harness that change neither the weights nor the scores of a run."""
+_CODE = (
+    "compressors",
+    "harness/backbones",
+    "harness/data/calibration.py",
+    "harness/data/examples.py",
+    "harness/evaluation",
+    "harness/model",
+    "harness/training",
+    "tasks/metrics",
+)
+"""Code that decides the weights, the predictions and the scores of a cell. Settings and texts are
+in its key by themselves, whatever code reads them."""
+_OF_SEVERAL_PROCESSES = {"parallel"}
 
 
-def training_code() -> str:
-    """Return a hash of all code that can change a cell: the harness's and the built-in plugins'."""
-    import compressors
-    import tasks
+def training_code(root: Path = ROOT) -> str:
+    """Return a hash of the code that can change a cell.
 
-    return code_hash([compressors, tasks], left_out=_NOT_TRAINING)[:16]
+    Args:
+        root: folder that holds ``harness``, ``compressors`` and ``tasks``.
+    """
+    digest = hashlib.sha256()
+    for name in _CODE:
+        place = root / name
+        found = folder_hash(place, _OF_SEVERAL_PROCESSES) if place.is_dir() else file_hash(place)
+        digest.update(f"{name}\0{found}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 class Keys:

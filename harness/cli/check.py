@@ -13,6 +13,8 @@ from harness.cli import options
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
+    from harness.testing.many import Request
+    from harness.testing.outcomes import Outcomes
     from harness.testing.result import CheckReport, CheckResult
 
 
@@ -48,6 +50,10 @@ def check(
             help="Check compressors on T5 alone, without pruned layers; some seconds each.",
         ),
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes.", show_default="1; one for each core with --all"),
+    ] = None,
     expected: Annotated[
         Path | None,
         typer.Option(
@@ -61,33 +67,65 @@ def check(
     """Check that compressors, backbones, tasks or metrics keep the promises of their interfaces.
 
     Compressors are tried on tiny models of three families with random weights, with and without
-    pruned layers. The exit status is 1 if a check fails, or differs from what is expected.
+    pruned layers. One that trains nothing alone is tried beside lora_ff. The exit status is 1 if a
+    check fails, or differs from what is expected.
 
     Examples: harness check lora_ff, harness check --all --kind metric
     """
-    from harness.testing.outcomes import differences, outcomes_of, read_outcomes, write_outcomes
+    import json
+
+    from harness.testing.many import Request, usual_processes
+    from harness.testing.outcomes import read_outcomes
 
     known = read_outcomes(expected) if expected and expected.exists() else {}
+    chosen = list(_chosen(names or [], kind, all_, list(known)))
+    requests = [Request(each.value, name, quick) for each, name in chosen]
     reports = []
-    for each, name in _chosen(names or [], kind, all_, list(known)):
-        reports.append(_check(each, name, quick, _progress(as_json)))
+    for report in _reports(requests, jobs or (usual_processes() if all_ else 1), as_json):
+        reports.append(report)
         if not as_json:
-            _print(reports[-1])
+            _print(report)
     if as_json:
-        import json
-
         typer.echo(json.dumps([report.model_dump() for report in reports], indent=2))
+    as_expected = _compare(reports, expected, known) if expected else True
     failed = any(report.failures for report in reports)
-    if expected is not None:
-        outcomes = outcomes_of(reports)
-        lines = differences(known, outcomes) if known else []
-        for line in lines:
-            typer.secho(f"Not as expected: {line}", err=True, fg="red")
-        failed = failed or bool(lines)
-        if not known:
-            write_outcomes(expected, outcomes)
-            typer.echo(f"Outcomes: {expected}", err=True)
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if failed or not as_expected else 0)
+
+
+def _reports(requests: Sequence[Request], jobs: int, as_json: bool) -> Iterator[CheckReport]:
+    """Check plugins here or in several processes, and say on a terminal what is done."""
+    from harness.api.plugins import installed
+    from harness.testing.many import check_many
+
+    progress = _progress(as_json)
+    if jobs == 1 or len(requests) == 1:
+        for number, request in enumerate(requests, 1):
+            of = f"{number} of {len(requests)}: " if len(requests) > 1 else ""
+
+            def on_result(result: CheckResult, of: str = of) -> None:
+                progress(f"{of}{result.on} {result.check}")
+
+            yield request.run(on_result)
+        return
+
+    def on_done(request: Request, done: int) -> None:
+        progress(f"{done} of {len(requests)} done: {request.name}")
+
+    yield from check_many(requests, min(jobs, len(requests)), installed().files, on_done)
+
+
+def _compare(reports: Sequence[CheckReport], file: Path, known: Outcomes) -> bool:
+    """Print what is not as expected; write the outcomes if none are known."""
+    from harness.testing.outcomes import differences, outcomes_of, write_outcomes
+
+    if not known:
+        write_outcomes(file, outcomes_of(reports))
+        typer.echo(f"Outcomes: {file}", err=True)
+        return True
+    lines = differences(known, reports)
+    for line in lines:
+        typer.secho(f"Not as expected: {line}", err=True, fg="red")
+    return not lines
 
 
 def _chosen(
@@ -102,12 +140,14 @@ def _chosen(
         known: texts of the expected outcomes, which add options as well.
     """
     from harness.api.plugins import installed
+    from harness.testing.many import CHOSEN
 
     if not names and not all_:
         raise HarnessError("There is nothing to check.", "harness check NAME, or --all")
-    given = {name.partition(":")[0]: name for name in [*known, *names]}
     if all_:
         every = kind or CheckedKind.COMPRESSOR
+        usual = CHOSEN if every is CheckedKind.COMPRESSOR else {}
+        given = {**usual, **{name.partition(":")[0]: name for name in [*known, *names]}}
         for entry in installed().registries[f"{every}s"]:
             yield every, given.get(entry.name, entry.name)
         return
@@ -141,37 +181,18 @@ def _kind_of(text: str) -> CheckedKind:
     )
 
 
-def _check(
-    kind: CheckedKind, name: str, quick: bool, on_result: Callable[[CheckResult], None]
-) -> CheckReport:
-    from harness import testing
-
-    if kind is CheckedKind.COMPRESSOR:
-        if quick:
-            return testing.check_compressor(
-                name, families=("t5",), pruned=(False,), on_result=on_result
-            )
-        return testing.check_compressor(name, on_result=on_result)
-    if kind is CheckedKind.BACKBONE:
-        recipes = ["lora:targets=all"] if quick else None
-        return testing.check_backbone(name, recipes=recipes, on_result=on_result)
-    if kind is CheckedKind.TASK:
-        return testing.check_task(name, on_result=on_result)
-    return testing.check_metric(name, on_result=on_result)
-
-
-def _progress(as_json: bool) -> Callable[[CheckResult], None]:
-    """Return a function that says on a terminal which check is done."""
+def _progress(as_json: bool) -> Callable[[str], None]:
+    """Return a function that shows on a terminal what is done."""
     import sys
 
     if as_json or not sys.stderr.isatty():
         return lambda _: None
 
-    def on_result(result: CheckResult) -> None:
-        sys.stderr.write(f"\r\033[K{result.on} {result.check}")
+    def show(line: str) -> None:
+        sys.stderr.write(f"\r\033[K{line}")
         sys.stderr.flush()
 
-    return on_result
+    return show
 
 
 def _print(report: CheckReport) -> None:
@@ -189,6 +210,8 @@ def _print(report: CheckReport) -> None:
     order: list[Outcome] = ["failed", "passed", "does not apply"]
     console = Console(highlight=False)
     console.print(f"{report.kind} {report.name}", style="bold", markup=False)
+    if report.beside:
+        console.print(f"It trains nothing alone: checked beside {report.beside}.", style="dim")
     for name in dict.fromkeys(result.check for result in report.results):
         found = [result for result in report.results if result.check == name]
         outcome = next(o for o in order if any(result.outcome == o for result in found))

@@ -25,9 +25,10 @@ def composes(subject: Subject) -> None:
     """
     problems, tried = [], 0
     own = subject.text
-    for other in _others(subject):
+    present = {compressor.name for compressor in subject.recipe().compressors}
+    for other in _others(subject, present):
         tried += 1
-        problem = _together(subject, f"{own}+{other}", other)
+        problem = _together(subject, f"{own}+{other}", present, other)
         if problem:
             problems.append(f"{own}+{other}: {problem}")
     if not tried:
@@ -37,27 +38,27 @@ def composes(subject: Subject) -> None:
         raise CheckFailedError(problems[0] + more, "conflicts")
 
 
-def _others(subject: Subject) -> Iterator[str]:
-    """Yield the names of compressors that need no options."""
+def _others(subject: Subject, present: set[str]) -> Iterator[str]:
+    """Yield the names of other compressors than those present that need no options."""
     for entry in subject.registry:
-        if entry.name == subject.name:
+        if entry.name in present:
             continue
         fields = entry.load().Options.model_fields.values()
         if not any(info.is_required() for info in fields):
             yield entry.name
 
 
-def _together(subject: Subject, text: str, other: str) -> str | None:
-    """Return what is wrong with a recipe of two compressors, or None."""
+def _together(subject: Subject, text: str, own: set[str], other: str) -> str | None:
+    """Return what is wrong with a recipe in which another compressor is added, or None."""
     try:
         recipe = subject.recipe(text)
     except HarnessError as error:
-        named = subject.name in error.message and other in error.message
+        named = other in error.message and any(name in error.message for name in own)
         return None if named else f"it is refused without naming both: {error.message}"
     try:
         trainer = load_trainer(subject.run(text=text))
     except HarnessError as error:
-        named = any(name in error.message for name in (subject.name, other))
+        named = any(name in error.message for name in (*own, other))
         return None if named else f"it is refused without a name: {error.message}"
     except Exception as error:
         return f"it raises {type(error).__name__}: {first_line(error)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ from harness.api.parts import read_part
 from harness.api.plugins import installed
 from harness.api.registry import Entry, Origin, Registry
 from harness.errors import HarnessError
+from harness.model.composition import compose
+from harness.model.contexts import skeleton_context
 from harness.testing.applying import APPLYING
 from harness.testing.composing import BESIDE_OTHERS
-from harness.testing.families import FAMILIES, PRUNING
+from harness.testing.families import COMPANION, FAMILIES, PRUNING
 from harness.testing.handing_over import HANDING_OVER
 from harness.testing.options import require_hypothesis
 from harness.testing.result import CheckReport, CheckResult
 from harness.testing.runner import Check, OnResult, place_in, run_checks
-from harness.testing.subject import Subject, working_folder
+from harness.testing.subject import SEED, Subject, trained, working_folder
 from harness.testing.training import TRAINING
+from harness.training.parameter_groups import own_groups
 
 CHECKS: list[Check[Subject]] = [*APPLYING, *TRAINING, *HANDING_OVER]
 """The checks of each family, alone and with pruned layers."""
@@ -36,6 +40,9 @@ def check_compressor(
     on_result: OnResult = lambda _: None,
 ) -> CheckReport:
     """Check that a compressor keeps the promises of its interface.
+
+    A compressor that trains nothing, and says so in a HarnessError of ``parameter_groups``, is
+    checked beside ``lora_ff``.
 
     Args:
         compressor: a registered name, with options as in a recipe, or a class.
@@ -62,21 +69,46 @@ def check_compressor(
     results: list[CheckResult] = []
     with working_folder() as folder:
         first = _subject(families[0], name, text, registry, folder)
+        beside = COMPANION if _only_helps(first) else None
+        checked = f"{beside}+{text}" if beside else text
+        first.text = checked
         results += run_checks(BESIDE_OTHERS, first, kind, on_result=on_result)
         for family in families:
             for prunes in pruned:
                 on = f"{family}+lprun" if prunes else family
                 place = folder / on
                 place.mkdir()
-                recipe = f"{text}+{PRUNING}" if prunes else text
+                recipe = f"{checked}+{PRUNING}" if prunes else checked
                 subject = _subject(family, name, recipe, registry, place)
                 results += _check(subject, kind, on, on_result)
     if not any(r.outcome == "passed" for r in results if r.on):
         results.append(_nowhere(results, kind))
         on_result(results[-1])
     return CheckReport(
-        kind="compressor", name=text, results=results, seconds=clock.seconds() - began
+        kind="compressor",
+        name=text,
+        beside=beside,
+        results=results,
+        seconds=clock.seconds() - began,
     )
+
+
+def _only_helps(subject: Subject) -> bool:
+    """Return whether the compressor alone trains nothing and refuses to, by a message of its own.
+
+    One that trains nothing without saying so is checked alone, and fails.
+    """
+    backbone = subject.backbone
+    with suppress(Exception):  # The checks say what it is.
+        recipe = subject.recipe()
+        context = skeleton_context(backbone, SEED)
+        model = compose(backbone.skeleton(), backbone, recipe, context)
+        if not trained(model):
+            try:
+                own_groups(recipe.compressors, model, {})
+            except HarnessError as error:
+                return subject.name in error.message
+    return False
 
 
 def _check(

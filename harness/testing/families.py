@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ _SIZES: dict[str, Any] = {"vocab_size": _VOCABULARY, "d_model": 128}
 PRUNING = "lprun:encoder=1.3,decoder=2-3"
 """Drops a layer in the middle of the encoder, and the first layer of the decoder."""
 
+COMPANION = "lora_ff"
+"""Method that trains beside a compressor which trains nothing alone."""
+
 
 class _Tiny(Pretrained):
     """A backbone without files: three layers in each stack, random weights, no tokenizer.
@@ -36,12 +40,16 @@ class _Tiny(Pretrained):
     """
 
     weights_seed = 0
+    _built_once: tuple[int, PreTrainedModel] | None = None
 
     def load(self, weights: Weights) -> PreTrainedModel:
         """Return the model with random weights; the global generator is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.weights_seed)
-            return super().load("random")
+        # Checks load it a hundred times, and a copy takes a fraction of the time to build one.
+        if self._built_once is None or self._built_once[0] != self.weights_seed:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.weights_seed)
+                self._built_once = self.weights_seed, super().load("random")
+        return copy.deepcopy(self._built_once[1])
 
     def version(self) -> str:
         """Return the name: there are no files."""

@@ -16,7 +16,10 @@ Outcomes = dict[str, dict[str, str | dict[str, str]]]
 
 def outcomes_of(reports: Iterable[CheckReport]) -> Outcomes:
     """Return what reports say without what depends on the machine: differences, places, times."""
-    return {report.name: _by_check(report.results) for report in reports}
+    return {
+        report.name: {check: _shortened(f) for check, f in _by_check(report.results).items()}
+        for report in reports
+    }
 
 
 def read_outcomes(file: Path) -> Outcomes:
@@ -39,36 +42,33 @@ def write_outcomes(file: Path, outcomes: Outcomes) -> None:
     write_text(file, json.dumps(outcomes, indent=2, ensure_ascii=False) + "\n")
 
 
-def differences(expected: Outcomes, found: Outcomes) -> list[str]:
+def differences(expected: Outcomes, reports: Iterable[CheckReport]) -> list[str]:
     """Return a line for each check whose outcome is not the expected one.
 
     Models on which nothing was checked this time are left out.
     """
     lines = []
-    for name, checks in found.items():
-        for check, outcome in checks.items():
-            before = expected.get(name, {}).get(check)
-            if before is None:
-                lines.append(f"{name}: {check}: not expected: {outcome}")
-            elif not _fits(before, outcome):
-                lines.append(f"{name}: {check}: {outcome}; expected: {before}")
+    for report in reports:
+        for check, found in _by_check(report.results).items():
+            before = expected.get(report.name, {}).get(check)
+            for on, outcome in found.items():
+                wanted = before if before is None or isinstance(before, str) else before.get(on)
+                if wanted != outcome:
+                    where = f" ({on})" if on else ""
+                    then = "not expected" if wanted is None else f"expected: {wanted}"
+                    lines.append(f"{report.name}: {check}{where}: {outcome}; {then}")
     return lines
 
 
-def _fits(expected: str | Mapping[str, str], found: str | Mapping[str, str]) -> bool:
-    if isinstance(found, str):
-        return found in ([expected] if isinstance(expected, str) else expected.values())
-    if isinstance(expected, str):
-        return set(found.values()) == {expected}
-    return all(expected.get(on) == outcome for on, outcome in found.items())
-
-
-def _by_check(results: Iterable[CheckResult]) -> dict[str, str | dict[str, str]]:
+def _by_check(results: Iterable[CheckResult]) -> dict[str, dict[str, str]]:
+    """Return check -> model -> outcome, with its reason."""
     by_check: dict[str, dict[str, str]] = {}
     for result in results:
         reason = f": {result.reason}" if result.reason else ""
         by_check.setdefault(result.check, {})[result.on] = f"{result.outcome}{reason}"
-    return {
-        check: next(iter(found.values())) if len(set(found.values())) == 1 else found
-        for check, found in by_check.items()
-    }
+    return by_check
+
+
+def _shortened(found: Mapping[str, str]) -> str | dict[str, str]:
+    """Return the outcome alone where it is the same on all models."""
+    return next(iter(found.values())) if len(set(found.values())) == 1 else dict(found)

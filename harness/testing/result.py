@@ -60,6 +60,8 @@ class CheckReport(Record):
     """Kind of the plugin."""
     name: str
     """The plugin, with its options."""
+    beside: str | None = None
+    """Compressor that it was checked beside, as it trains nothing alone; null if there is none."""
     results: list[CheckResult] = Field(default_factory=list)
     """One result for each check and each model that it was checked on."""
     seconds: float = 0.0

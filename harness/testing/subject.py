@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from harness.training.trainer import Trainer
 
 SEED = 7
-STEPS = 6
+STEPS = 4
+_EVALUATED_EVERY = 2
 _RATE = 0.01
 
 
@@ -53,7 +54,7 @@ class Training:
         folder: its folder.
         before: name -> value of all parameters before the first step.
         last: name -> value of all parameters after the last step.
-        losses: the objective without dropout, before the first step and after each.
+        losses: the objective without dropout, before the first step and at each evaluation.
     """
 
     trainer: Trainer
@@ -100,7 +101,7 @@ class Subject:
         chosen: dict[str, Any] = {
             "batch_size": len(EXAMPLES),
             "epochs": STEPS,
-            "eval_every_epochs": 1,
+            "eval_every_epochs": _EVALUATED_EVERY,
             "warmup_steps": 0,
             "learning_rate": _RATE,
             "adapter_learning_rate": _RATE,

@@ -69,6 +69,9 @@ def test_sizes_that_no_block_divides_and_zeros_survive(kind: str) -> None:
     assert error < (0.005 if kind == "int8" else 0.05)
     x = torch.randn(2, 3, 13, requires_grad=True)
     layer(x).square().sum().backward()
+    assert layer.plain().weight.dtype == torch.float32
+    assert layer.double().plain().weight.dtype == torch.float64
+    layer.float()
     y = x.detach().clone().requires_grad_()
     layer.plain()(y).square().sum().backward()
     torch.testing.assert_close(x.grad, y.grad)

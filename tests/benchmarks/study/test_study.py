@@ -30,9 +30,10 @@ def test_every_method_is_studied_once_and_the_baseline_first(study: Import) -> N
     recipes = study("recipes").recipes(plugins)
     assert recipes[0] == "full"
     assert len(recipes) == len(set(recipes))
-    names = {recipe.partition(":")[0] for recipe in recipes}
+    names = {part.partition(":")[0] for recipe in recipes for part in recipe.split("+")}
     own = {e.name for e in plugins.compressors if e.origin.package == "seq2seq-harness"}
-    assert names == own - {"lprun"}
+    assert names == own - {"lprun", "distill"}
+    assert "int8+lora_ff" in recipes
     assert [str(plugins.recipe(recipe)) for recipe in recipes] == recipes
     assert study("recipes").pruned("full", plugins) == "lprun"
     assert study("recipes").pruned("ia3", plugins) == "ia3+lprun"
@@ -73,6 +74,47 @@ def test_a_cell_is_known_by_settings_data_and_code(study: Import) -> None:
     ]
     assert len({key(), *others}) == 1 + len(others)
     assert key() == key()
+
+
+def test_only_code_that_decides_a_result_is_part_of_a_cell(study: Import, tmp_path: Path) -> None:
+    store = study("store")
+    files = [
+        "compressors/lora.py",
+        "harness/backbones/t5.py",
+        "harness/cli/run.py",
+        "harness/data/arrow.py",
+        "harness/data/calibration.py",
+        "harness/data/examples.py",
+        "harness/evaluation/decoding.py",
+        "harness/export/card.py",
+        "harness/model/flops.py",
+        "harness/reporting/table.py",
+        "harness/testing/many.py",
+        "harness/training/loop.py",
+        "harness/training/parallel/sharding.py",
+        "tasks/metrics/rouge.py",
+    ]
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    before = store.training_code(tmp_path)
+
+    def changes(name: str) -> bool:
+        (tmp_path / name).write_text("2")
+        changed: bool = store.training_code(tmp_path) != before
+        (tmp_path / name).write_text("1")
+        return changed
+
+    assert [name for name in files if not changes(name)] == [
+        "harness/cli/run.py",
+        "harness/data/arrow.py",
+        "harness/export/card.py",
+        "harness/reporting/table.py",
+        "harness/testing/many.py",
+        "harness/training/parallel/sharding.py",
+    ]
+    assert store.training_code(tmp_path) == before
+    assert len(store.training_code()) == 16
 
 
 def finished(folder: Path, name: str, seed: int = 0) -> Path:
@@ -117,7 +159,7 @@ def test_a_newer_cell_replaces_that_of_older_code(study: Import, tmp_path: Path)
 
 def test_the_best_rate_on_the_eval_split_is_chosen(study: Import, tmp_path: Path) -> None:
     runner = study("runner").Runner(
-        installed(), study("store").Store(tmp_path, "code"), study("size").Size(), "local"
+        installed(), study("store").Store(tmp_path, "code"), study("size").Size(), "local", ["ia3"]
     )
     runner._keys._data["radiology_demo", 0] = "data"
     assert runner.rate("ia3") is None
@@ -143,15 +185,17 @@ def test_a_study_is_run_once_and_written_down(
         runner_module.Runner(
             installed(), store, size, "local:jobs=2", ["full", "ia3"], lines.append
         ).run()
-        page.write(store, tmp_path)
+        page.write(store, tmp_path, study("recipes").planned(["full", "ia3"], 3, installed()))
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run()
     assert len(store.done()) == 8
-    assert len(lines) == 6 + 8
+    assert len([line for line in lines if line.startswith("ok: ")]) == 6 + 8
+    assert lines[-1] == "14 runs have ended, of about 14"
     text = (tmp_path / "study.md").read_text()
     for recipe in ("full", "lprun", "ia3", "ia3+lprun"):
         assert f"| `{recipe}` |" in text
+    assert "4 of 12 runs are missing" in text
     assert (tmp_path / "study.svg").read_text().startswith("<svg")
     before = {path: path.read_bytes() for path in store.folder.glob("*/*")}
 
@@ -165,4 +209,4 @@ def test_a_study_is_run_once_and_written_down(
 
 def test_a_study_without_cells_has_no_page(study: Import, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="no finished runs"):
-        study("page").write(study("store").Store(tmp_path, "code"), tmp_path)
+        study("page").write(study("store").Store(tmp_path, "code"), tmp_path, [])

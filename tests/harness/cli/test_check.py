@@ -86,14 +86,24 @@ def test_a_mistake_is_said(harness: Harness, words: list[str], message: str) -> 
     assert message in result.output
 
 
-ONLY_UNDER_LORA = {"int8", "nf4"}
-"""Compressors that leave nothing to train alone; tests/compressors/test_quantized.py tests them."""
+@pytest.mark.slow
+def test_several_processes_find_what_one_finds(harness: Harness, faulty: Path) -> None:
+    plugins.cache_clear()
+    words = ("check", "dividing", "chrf", "--plugin", str(faulty), "--json", "--jobs")
+    try:
+        one, two = (harness(*words, jobs) for jobs in ("1", "2"))
+    finally:
+        plugins.cache_clear()
+    assert (one.exit_code, two.exit_code) == (1, 1), two.output
+    found, other = (json.loads(result.stdout) for result in (one, two))
+    assert [report["name"] for report in other] == ["dividing", "chrf"]
+    assert [report["results"] for report in other] == [report["results"] for report in found]
 
 
 @pytest.mark.slow
 def test_every_built_in_compressor_has_the_expected_outcomes(harness: Harness) -> None:
     installed = {entry.name for entry in plugins().compressors}
     names = list(json.loads(EXPECTED.read_text()))
-    assert {name.partition(":")[0] for name in names} == installed - ONLY_UNDER_LORA
+    assert {name.partition(":")[0] for name in names} == installed
     result = harness("check", *names, "--quick", "--expected", str(EXPECTED), columns=300)
     assert result.exit_code == 0, result.output

@@ -41,6 +41,13 @@ class Base(Compressor[Any]):
         return model
 
 
+class Frozen(Base):
+    """Trains nothing, and does not say so."""
+
+    def apply(self, model: Any, backbone: Backbone, context: Context) -> Any:
+        return model.requires_grad_(False)
+
+
 class Adding(Base):
     """Adds a module to the model."""
 

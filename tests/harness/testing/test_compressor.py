@@ -117,6 +117,30 @@ def test_what_applies_nowhere_fails() -> None:
         report.require_passed()
 
 
+@pytest.mark.slow
+def test_a_compressor_that_trains_nothing_alone_is_checked_beside_lora() -> None:
+    report = check_compressor("int8", families=["t5"], pruned=[False])
+    report.require_passed()
+    assert (report.name, report.beside) == ("int8", "lora_ff")
+    outcomes = {result.check: result.outcome for result in report.results}
+    assert outcomes["trains exactly what it says"] == "passed"
+    assert outcomes["the merged model is equal and reloads"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("compressor", "helps"), [("nf4", True), ("lora_ff", False), (faulty.Frozen, False)]
+)
+def test_only_what_says_that_it_trains_nothing_is_checked_beside_another(
+    compressor: str | type, helps: bool, tmp_path: Path
+) -> None:
+    from harness.api.plugins import installed
+    from harness.testing.compressor import _copy, _name_of, _only_helps, _subject
+
+    registry = _copy(installed().compressors)
+    name = compressor if isinstance(compressor, str) else _name_of(compressor, registry)
+    assert _only_helps(_subject("t5", name, name, registry, tmp_path)) is helps
+
+
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(HarnessError, match="Unknown compressor 'lora_f'"):
         check_compressor("lora_f")

@@ -126,15 +126,17 @@ def test_outcomes_are_stored_without_what_depends_on_the_machine(tmp_path: Path)
     }
     write_outcomes(tmp_path / "expected.json", outcomes)
     stored = read_outcomes(tmp_path / "expected.json")
-    assert differences(stored, outcomes) == []
-    on_t5 = outcomes_of([report.model_copy(update={"results": results[::2]})])
-    assert differences(stored, on_t5) == []
+    assert differences(stored, [report]) == []
+    on_t5 = report.model_copy(update={"results": results[::2]})
+    assert differences(stored, [on_t5]) == []
     worse = report.model_copy(update={"results": [result("packs", "t5", "failed", "no")]})
-    assert differences(stored, outcomes_of([worse])) == [
-        "x:r=1: packs: failed: no; expected: passed"
+    assert differences(stored, [worse]) == ["x:r=1: packs (t5): failed: no; expected: passed"]
+    otherwise = report.model_copy(update={"results": [result("merges", "bart", "passed")]})
+    assert differences(stored, [otherwise]) == [
+        "x:r=1: merges (bart): passed; expected: does not apply: why"
     ]
     new = report.model_copy(update={"name": "y"})
-    assert len(differences(stored, outcomes_of([new]))) == 2
+    assert len(differences(stored, [new])) == 4
 
 
 def test_outcomes_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
