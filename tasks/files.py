@@ -8,8 +8,6 @@ from harness import (
     Dialect,
     HarnessError,
     Splits,
-    read_folder,
-    read_table,
     stem,
 )
 from tasks.suite import SuiteOptions, SuiteTask
@@ -51,7 +49,7 @@ class FileTask(SuiteTask[FileOptions]):
         return stem(self.path.resolve())
 
     def splits(self, seed: int) -> Splits:
-        """Read the files, into memory only: no copy of the data is written anywhere."""
+        """Read the files. A copy of the texts is written only where ``$HARNESS_CACHE`` says."""
         options = self.options
         dialect = Dialect(options.encoding, options.delimiter, options.sheet)
         if not self.path.exists():
@@ -59,8 +57,4 @@ class FileTask(SuiteTask[FileOptions]):
                 f"There is no file or folder {str(self.path)!r}.",
                 "Give a folder with train, eval and test files, or one file, e.g. --task my.jsonl",
             )
-        if self.path.is_dir():
-            tables = read_folder(self.path, dialect)
-        else:
-            tables = {"train": read_table(self.path, dialect)}
-        return self.split_tables(tables, seed, str(self.path))
+        return self.split_files(self.path, dialect, seed)

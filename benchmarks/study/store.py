@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.hashing import data_hash, file_hash, folder_hash
+from harness.data.hashing import file_hash, folder_hash
+from harness.data.stored_examples import splits_hash
 from harness.records.atomic import write_lines, write_text
 from harness.records.run_folder import PREDICTIONS, REPORT, SCORES, SPEC
 from harness.spec.run_spec import RunSpec
@@ -65,7 +66,7 @@ class Keys:
 
         if (spec.task, spec.seed) not in self._data:
             splits = installed().task(spec.task, spec.task_options).splits(spec.seed)
-            digest = data_hash(splits.train, splits.eval, splits.test)
+            digest = splits_hash(splits.train, splits.eval, splits.test)
             self._data[spec.task, spec.seed] = digest
         return spec.digest(self._data[spec.task, spec.seed], self.code)
 

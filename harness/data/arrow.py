@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.data.table import Table, malformed, require_distinct
+from harness.data.table import malformed, require_distinct
 from harness.errors import HarnessError, first_line
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_BUFFER = 1 << 20
+"""Bytes of a Parquet file that are read at once; whole columns would be read without it."""
 _STREAM_OR_FILE = b"ARROW1"
 _FEATHER_1 = b"FEA1"
 SAVED_SPLITS, SAVED = "dataset_dict.json", "state.json"
 """Files that ``save_to_disk`` writes, with splits and without."""
 
 
-def read_arrow(path: Path) -> dict[str, list[object]]:
-    """Read the columns of a Parquet, Arrow or Feather file.
+def read_arrow(path: Path, rows: int) -> Iterator[dict[str, list[object]]]:
+    """Yield the columns of a Parquet, Arrow or Feather file, some rows at a time.
+
+    Args:
+        path: the file.
+        rows: number of rows at a time, at most.
 
     Raises:
         HarnessError: it is not such a file, or has values that Python cannot represent.
@@ -24,31 +35,40 @@ def read_arrow(path: Path) -> dict[str, list[object]]:
 
     kind = {".parquet": "a Parquet"}.get(path.suffix, "an Arrow")
     try:
-        table = _open(path)
-        columns = [column.to_pylist() for column in table.columns]
+        for batch in _batches(path, rows):
+            for start in range(0, len(batch), rows):
+                piece = batch.slice(start, rows)
+                names = piece.schema.names
+                columns = [column.to_pylist() for column in piece.columns]
+                require_distinct(path, names)
+                yield dict(zip(names, columns, strict=True))
     # ValueError: a value that Python cannot represent, such as text that is not UTF-8.
     except (pyarrow.ArrowException, ValueError) as error:
         raise malformed(path, f"not {kind} file that can be read", str(error)) from error
-    require_distinct(path, table.column_names)
-    return dict(zip(table.column_names, columns, strict=True))
 
 
-def _open(path: Path) -> Any:
+def _batches(path: Path, rows: int) -> Iterator[Any]:
     from pyarrow import feather, ipc, parquet
 
     if path.suffix == ".parquet":
-        return parquet.ParquetFile(path).read()
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
+            yield from file.iter_batches(batch_size=rows)
+        return
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith(_FEATHER_1):
-        table = feather.read_table(path, memory_map=False)
-    else:
-        reader = ipc.open_file if start.startswith(_STREAM_OR_FILE) else ipc.open_stream
-        with path.open("rb") as file:
-            table = reader(file).read_all()
-    # Unlike Parquet, Arrow does not check its bytes: offsets may point outside them.
-    table.validate(full=True)
-    return table
+        yield from feather.read_table(path, memory_map=False).to_batches()
+        return
+    with path.open("rb") as file:
+        if start.startswith(_STREAM_OR_FILE):
+            reader = ipc.open_file(file)
+            batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        else:
+            batches = iter(ipc.open_stream(file))
+        for batch in batches:
+            # Unlike Parquet, Arrow does not check its bytes: offsets may point outside them.
+            batch.validate(full=True)
+            yield batch
 
 
 def is_saved(folder: Path) -> bool:
@@ -56,22 +76,40 @@ def is_saved(folder: Path) -> bool:
     return (folder / SAVED_SPLITS).is_file() or (folder / SAVED).is_file()
 
 
-def read_saved(folder: Path) -> dict[str, Table]:
-    """Read a folder of ``save_to_disk``; a data set without splits is the train split.
+def open_saved(folder: Path) -> dict[str, Dataset]:
+    """Open a folder of ``save_to_disk``; a data set without splits is the train split.
 
     Raises:
         HarnessError: it is damaged.
     """
-    import pyarrow
     from datasets import DatasetDict, load_from_disk
 
-    try:
+    with _damage(folder):
         saved = load_from_disk(str(folder))
-        splits = saved if isinstance(saved, DatasetDict) else {"train": saved}
-        return {
-            str(name): Table(folder / str(name), {c: list(rows[c]) for c in rows.column_names})
-            for name, rows in splits.items()
-        }
+    return (
+        {str(name): rows for name, rows in saved.items()}
+        if isinstance(saved, DatasetDict)
+        else {"train": saved}
+    )
+
+
+def read_rows(folder: Path, saved: Dataset, rows: int) -> Iterator[dict[str, list[object]]]:
+    """Yield the columns of an opened data set, some rows at a time.
+
+    Raises:
+        HarnessError: it is damaged.
+    """
+    with _damage(folder):
+        for batch in saved.iter(batch_size=rows):
+            yield {name: list(batch[name]) for name in saved.column_names}
+
+
+@contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
     # The library passes on the errors of its JSON and Arrow readers.
     except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         raise HarnessError(

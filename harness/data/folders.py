@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.data.dialect import Dialect
-from harness.data.files import Columns, read_pair, read_table
+from harness.data.files import PIECE_ROWS, read_pair
 from harness.data.kinds import DATA_SUFFIXES, LINE_PAIRS, READ, stem
 from harness.data.table import Table
+from harness.data.table_source import TablePart, TableSource
 from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+T = TypeVar("T")
 
 SPLIT_NAMES = {
     "train": ("train",),
@@ -26,36 +34,42 @@ Layout = dict[str, list[Path]]
 
 
 def read_folder(folder: Path, dialect: Dialect = _UTF8) -> dict[str, Table]:
-    """Read the splits of a folder: train, test and, if present, eval.
+    """Read the splits of a folder into memory; see ``folder_sources``."""
+    return {split: source.read() for split, source in folder_sources(folder, dialect).items()}
+
+
+def folder_sources(folder: Path, dialect: Dialect = _UTF8) -> dict[str, TableSource]:
+    """Find the splits of a folder: train, test and, if present, eval.
 
     Only folders written by the library datasets or the hub may lack a test split.
 
     Raises:
         HarnessError: a split is missing, files are ambiguous, or a file cannot be read.
     """
-    from harness.data.arrow import is_saved, read_saved
+    from harness.data.arrow import is_saved, open_saved
 
     layout: Layout = {}
     needed = ["train"]
     if is_saved(folder):
-        tables = pick_splits(read_saved(folder))
+        saved = {name: _saved_source(folder, name, d) for name, d in open_saved(folder).items()}
+        sources = pick_splits(saved)
     else:
         layout = find_split_files(folder)
         if not layout and (folder / "data").is_dir():
             layout = find_split_files(folder / "data")
-        tables = {split: _read_split(paths, dialect) for split, paths in layout.items()}
+        sources = {split: _file_source(paths, dialect) for split, paths in layout.items()}
         # The hub has data sets without a test split. In other folders the file is a mistake to
         # report.
         if not any(map(_is_shard, layout.get("train", []))):
             needed.append("test")
-    if missing := [split for split in needed if split not in tables]:
+    if missing := [split for split in needed if split not in sources]:
         raise HarnessError(
             f"{folder}: there is no {' and no '.join(missing)} file in this folder.", _hint(folder)
         )
-    return tables
+    return sources
 
 
-def pick_splits(tables: dict[str, Table]) -> dict[str, Table]:
+def pick_splits(tables: dict[str, T]) -> dict[str, T]:
     """Return split -> table for splits with a usual name; others are ignored."""
     return {
         split: tables[name]
@@ -125,25 +139,28 @@ def _require_all_shards(paths: list[Path]) -> None:
         )
 
 
-def _read_split(paths: list[Path], dialect: Dialect) -> Table:
+def _file_source(paths: list[Path], dialect: Dialect) -> TableSource:
     path = paths[0]
     if _PREFIXED.fullmatch(path.name):
         targets = path.with_name(path.name.replace("src-", "tgt-", 1))
-        return Table(path, read_pair(path, targets, dialect))
-    tables = [read_table(path, dialect) for path in paths]
-    if len(tables) == 1:
-        return tables[0]
-    columns: Columns = {}
-    for table in tables:
-        if table.columns.keys() != tables[0].columns.keys():
-            raise HarnessError(
-                f"{table.path}: its columns ({', '.join(table.columns)}) differ from those of "
-                f"{path.name} ({', '.join(tables[0].columns)}).",
-                "All shards of a split must have the same columns.",
-            )
-        for name, values in table.columns.items():
-            columns.setdefault(name, []).extend(values)
-    return Table(path.parent, columns, tables[0].notes)
+        pair = TablePart(path, (path, targets), lambda: read_pair(path, targets, dialect))
+        return TableSource(path, (pair,))
+    parts = tuple(TablePart.of_file(path, dialect) for path in paths)
+    return TableSource(path if len(paths) == 1 else path.parent, parts)
+
+
+def _saved_source(folder: Path, name: str, rows: Dataset) -> TableSource:
+    from harness.data.arrow import read_rows
+
+    files = tuple(Path(file["filename"]) for file in rows.cache_files)
+
+    def pieces() -> Iterator[Table]:
+        if not len(rows):
+            yield Table(folder / name, {column: [] for column in rows.column_names})
+        for columns in read_rows(folder, rows, PIECE_ROWS):
+            yield Table(folder / name, columns)
+
+    return TableSource(folder / name, (TablePart(folder / name, files, pieces),))
 
 
 def _hint(folder: Path) -> str:

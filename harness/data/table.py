@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import HarnessError
@@ -19,14 +20,38 @@ class Table:
         path: the file or folder, for messages.
         columns: name -> values; all columns have the same length.
         notes: sentences on guesses made while reading, with the option that overrides them.
+        first_row: number of the first row in the file; more than 1 if this is a piece of it.
     """
 
     path: Path
     columns: dict[str, list[object]]
     notes: tuple[str, ...] = ()
+    first_row: int = 1
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
+
+    @classmethod
+    def joined(cls, path: Path, pieces: Iterable[Table]) -> Table:
+        """Join consecutive pieces; a column that a piece lacks has missing values there."""
+        columns: dict[str, list[object]] = {}
+        notes: tuple[str, ...] = ()
+        rows = 0
+        for piece in pieces:
+            notes = piece.notes
+            for name, values in piece.columns.items():
+                columns.setdefault(name, [None] * rows).extend(values)
+            rows += len(piece)
+            for values in columns.values():
+                values.extend([None] * (rows - len(values)))
+        return cls(path, columns, notes)
+
+    def with_columns(self, names: Iterable[str]) -> Table:
+        """Return the same rows with these columns; a column that is not there has missing
+        values."""
+        missing: list[object] = [None] * len(self)
+        columns = {name: self.columns.get(name, missing) for name in names}
+        return replace(self, columns=columns)
 
 
 def text_column(table: Table, name: str) -> list[str | None]:
@@ -36,7 +61,7 @@ def text_column(table: Table, name: str) -> list[str | None]:
         HarnessError: a value is not text; the message names the row.
     """
     texts: list[str | None] = []
-    for number, value in enumerate(table.columns[name], start=1):
+    for number, value in enumerate(table.columns[name], start=table.first_row):
         if value is not None and not isinstance(value, str):
             raise not_text(table, name, number, value)
         texts.append(value)
@@ -55,7 +80,7 @@ def references_column(table: Table, name: str) -> list[list[str]]:
         HarnessError: a value is neither; the message names the row.
     """
     references: list[list[str]] = []
-    for number, value in enumerate(table.columns[name], start=1):
+    for number, value in enumerate(table.columns[name], start=table.first_row):
         texts: list[str] = []
         for text in value if isinstance(value, list) else [value]:
             if text is not None and not isinstance(text, str):

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.api.options import Options
 from harness.api.task import Splits, Task
+from harness.data.columns import (
+    NamedColumns,
+    choose_columns,
+    column_hint,
+    overview_of,
+)
+from harness.data.dialect import Dialect
+from harness.data.example_texts import example_texts
+from harness.data.folders import folder_sources
 from harness.data.pairs import usable_pairs
-from harness.data.table import Table, holds_lists, references_column, text_column
-from harness.data.turns import Joining, exchanges, turn_column
+from harness.data.stored_examples import (
+    Piece,
+    StoredExamples,
+    is_large,
+    memory_note,
+    store_examples,
+)
+from harness.data.table import Table
+from harness.data.table_source import TablePart, TableSource
+from harness.data.turns import Joining
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-_NAMES = {
-    "source": {
-        *("source", "article", "dialog", "dialogue", "conversation", "document"),
-        *("findings", "input", "inputs", "note", "text"),
-    },
-    "target": {
-        *("target", "abstract", "answer", "headline", "highlights", "impression"),
-        *("output", "outputs", "response", "summary"),
-    },
-}
-_TURNS = {"messages", "conversations", "turns"}
-"""Names of columns of dialogues, used if no other column could be the source."""
-_ID_NAMES = {"id", "uid", "guid"}
-Role = Literal["source", "target"]
 
 
 class TableOptions(Options):
@@ -68,6 +76,8 @@ class TableOptions(Options):
 
 
 OptionsT = TypeVar("OptionsT", bound=TableOptions)
+_NOT_OF_TEXTS = ("prefix", "max_source_length", "max_target_length", "split_seed", "suite")
+"""Options that do not change the texts of examples."""
 
 
 class TableTask(Task[OptionsT]):
@@ -83,6 +93,31 @@ class TableTask(Task[OptionsT]):
         self.max_source_length = options.max_source_length
         self.max_target_length = options.max_target_length
 
+    def split_files(self, path: Path, dialect: Dialect, seed: int) -> Splits:
+        """Return three splits of a folder or of one file.
+
+        Large files are read into memory only if no folder is named where their texts can be kept.
+
+        Args:
+            path: a folder with a file for each split, or one file.
+            dialect: encoding, delimiter and sheet of the files.
+            seed: the run's seed.
+
+        Raises:
+            HarnessError: a file is missing or malformed, or see ``split_tables``.
+        """
+        if path.is_dir():
+            sources = folder_sources(path, dialect)
+        else:
+            sources = {"train": TableSource(path, (TablePart.of_file(path, dialect),))}
+        if not is_large(sources):
+            return self._splits(self._in_memory(sources), seed, str(path))
+        examples = store_examples(sources, self._settings(dialect), partial(self._pieces, sources))
+        if examples is None:
+            examples = self._in_memory(sources)
+            examples.notes.append(memory_note(sources))
+        return self._splits(examples, seed, str(path))
+
     def split_tables(self, tables: dict[str, Table], seed: int, place: str) -> Splits:
         """Return three splits; a missing eval or test split is drawn from train.
 
@@ -94,79 +129,69 @@ class TableTask(Task[OptionsT]):
         Raises:
             HarnessError: no usable row, unclear columns, or too few rows to split.
         """
+        sources = {split: TableSource.of_table(table) for split, table in tables.items()}
+        return self._splits(self._in_memory(sources), seed, place)
+
+    def _splits(self, examples: StoredExamples, seed: int, place: str) -> Splits:
         if self.options.split_seed is not None:
             seed = self.options.split_seed
-        skipped: Counter[str] = Counter()
-        alone = len(tables) == 1
-        parts = {
-            split: self._examples("row" if alone else split, table, skipped)
-            for split, table in tables.items()
-        }
+        parts = dict(examples.parts)
         train = parts["train"]
         tenth = max(1, round(len(train) / 10))
-        # Distinct notes, in order: the files of all splits often have the same one.
-        notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
         for split in ("test", "eval"):
             if split not in parts:
                 train, parts[split] = _carve(train, tenth, seed, place)
-        return Splits(train, parts["eval"], parts["test"], dict(skipped), notes=tuple(notes))
+        # Distinct notes, in order: the files of all splits often have the same one.
+        notes = tuple(dict.fromkeys(examples.notes))
+        return Splits(train, parts["eval"], parts["test"], dict(examples.skipped), notes=notes)
 
-    def _examples(self, label: str, table: Table, skipped: Counter[str]) -> Dataset:
-        """Return the usable rows; ids of rows without one begin with ``label``."""
+    def _in_memory(self, sources: Mapping[str, TableSource]) -> StoredExamples:
+        """Read whole tables, and return their usable rows."""
         from datasets import Dataset
 
-        columns = self._texts(table, label)
-        ids, sources, targets = (columns.pop(name) for name in ("id", "source", "target"))
-        kept, reasons = usable_pairs(ids, sources, targets, columns)
-        if not kept["id"]:
+        examples = StoredExamples({}, Counter(), [])
+        for split, source in sources.items():
+            # Read once: the pieces of a table in memory cost nothing.
+            table = TableSource.of_table(source.read())
+            kept: dict[str, list[Any]] = {}
+            several = False
+            for piece in self._pieces({**sources, split: table}, split):
+                for name, values in piece.columns.items():
+                    kept.setdefault(name, []).extend(values)
+                examples.skipped.update(piece.reasons)
+                examples.notes.extend(piece.notes)
+                several |= piece.several_references
+            if not several:
+                kept.pop("references", None)
+            examples.parts[split] = Dataset.from_dict(kept)
+        return examples
+
+    def _pieces(self, sources: Mapping[str, TableSource], split: str) -> Iterator[Piece]:
+        """Yield the usable rows of a split, some thousand at a time.
+
+        Raises:
+            HarnessError: there is none, or a value is not text.
+        """
+        source, options = sources[split], self.options
+        overview = overview_of(source, options.id_column)
+        named = NamedColumns(options.source_column, options.target_column, options.id_column)
+        chosen = choose_columns(overview, named)
+        label = "row" if len(sources) == 1 else split
+        reasons: Counter[str] = Counter()
+        usable = 0
+        for table in source.pieces(overview.names):
+            columns = example_texts(table, chosen, label, self._joining(), options.every_answer)
+            several = any(len(texts) > 1 for texts in columns.get("references", ()))
+            ids, texts, targets = (columns.pop(name) for name in ("id", "source", "target"))
+            kept, left_out = usable_pairs(ids, texts, targets, columns)
+            usable += len(kept["id"])
+            reasons += left_out
+            yield Piece(kept, left_out, overview.notes, several)
+        if not usable:
             counts = ", ".join(f"{reason} {count} times" for reason, count in reasons.items())
-            raise HarnessError(f"{table.path}: no row is usable: {counts}.", _hint(table, "source"))
-        skipped.update(reasons)
-        return Dataset.from_dict(kept)
-
-    def _texts(self, table: Table, label: str) -> dict[str, list[Any]]:
-        """Return the columns id, source and target, and references and cluster if they are
-        needed."""
-        source_column = self._column(table, "source", self.options.target_column)
-        dialogues = holds_lists(table, source_column)
-        ids = self._ids(table) or [f"{label}-{number}" for number in range(1, len(table) + 1)]
-        if dialogues and not self._has_target(table, source_column):
-            return self._answers(table, source_column, ids)
-        target_column = self._column(table, "target", source_column)
-        columns: dict[str, list[Any]] = {"id": ids}
-        if dialogues:
-            join = self._joining().text
-            turns = turn_column(table, source_column)
-            columns["source"] = [None if dialogue is None else join(dialogue) for dialogue in turns]
-        else:
-            columns["source"] = [*text_column(table, source_column)]
-        if not holds_lists(table, target_column):
-            return {**columns, "target": [*text_column(table, target_column)]}
-        references = references_column(table, target_column)
-        columns["target"] = [texts[0] if texts else None for texts in references]
-        if any(len(texts) > 1 for texts in references):
-            columns["references"] = references
-        return columns
-
-    def _has_target(self, table: Table, source_column: str) -> bool:
-        """Return whether a column of targets is named or can be guessed."""
-        named = self.options.target_column is not None
-        return named or bool(likely_columns(table.columns, "target", source_column))
-
-    def _answers(self, table: Table, column: str, ids: list[str]) -> dict[str, list[Any]]:
-        """Return the answers of dialogues as targets, and the turns before them as sources."""
-        every_answer, joining = self.options.every_answer, self._joining()
-        columns: dict[str, list[Any]] = {"id": [], "source": [], "target": [], "cluster": []}
-        for identity, turns in zip(ids, turn_column(table, column), strict=True):
-            pairs = exchanges(turns or [], joining, every_answer)
-            for number, exchange in enumerate(pairs, start=1):
-                columns["id"].append(f"{identity}/{number}" if every_answer else identity)
-                columns["source"].append(exchange.source)
-                columns["target"].append(exchange.answer)
-                columns["cluster"].append(identity)
-        if not every_answer:
-            del columns["cluster"]
-        return columns
+            raise HarnessError(
+                f"{overview.path}: no row is usable: {counts}.", column_hint(overview, "source")
+            )
 
     def _joining(self) -> Joining:
         options = self.options
@@ -174,62 +199,10 @@ class TableTask(Task[OptionsT]):
             options.speakers, options.speaker_separator, options.turn_separator, options.answerer
         )
 
-    def _column(self, table: Table, role: Role, other: str | None) -> str:
-        """Return the column of a role; it must differ from the column of the other role."""
-        named: str | None = getattr(self.options, f"{role}_column")
-        if named is not None:
-            _require_column(table, named, role)
-            if named == other:
-                raise HarnessError(
-                    f"{table.path}: column {named!r} cannot be both source and target.",
-                    _hint(table, role),
-                )
-            return named
-        guesses = likely_columns(table.columns, role, other)
-        if len(guesses) == 1:
-            return guesses[0]
-        problem = (
-            f"more than one column could be the {role}: {', '.join(guesses)}"
-            if guesses
-            else f"no column is obviously the {role}"
-        )
-        raise HarnessError(f"{table.path}: {problem}.", _hint(table, role))
-
-    def _ids(self, table: Table) -> list[str] | None:
-        """Return the ids of the rows, or None if no column holds unique ids."""
-        named = self.options.id_column
-        if named is not None:
-            _require_column(table, named, "id")
-        candidates = [c for c in table.columns if c.lower() in _ID_NAMES] if not named else [named]
-        for column in candidates:
-            values = table.columns[column]
-            if all(type(value) in (int, str) for value in values):
-                ids = [str(value) for value in values]
-                if len(set(ids)) == len(ids):
-                    return ids
-            if named:
-                # Scores of two systems are paired by id: a repeated one would pair wrong rows.
-                raise HarnessError(
-                    f"{table.path}: the values of column {named!r} are not unique ids.",
-                    "Leave --id-column out to number the rows, or name a column of unique texts "
-                    "or whole numbers.",
-                )
-        return None
-
-
-def likely_columns(names: Iterable[str], role: Role, other: str | None = None) -> list[str]:
-    """Return the columns whose names fit a role.
-
-    Args:
-        names: names of the columns of a table.
-        role: source or target.
-        other: the column of the other role.
-    """
-    known = [name for name in names if name != other]
-    columns = [name for name in known if name.lower() in _NAMES[role]]
-    if not columns and role == "source":
-        columns = [name for name in known if name.lower() in _TURNS]
-    return columns
+    def _settings(self, dialect: Dialect) -> str:
+        """Return all settings that the texts of the examples depend on."""
+        options = self.options.model_dump(mode="json", exclude=set(_NOT_OF_TEXTS))
+        return json.dumps([options, astuple(dialect)], sort_keys=True)
 
 
 def _carve(rows: Dataset, count: int, seed: int, place: str) -> tuple[Dataset, Dataset]:
@@ -242,35 +215,25 @@ def _carve(rows: Dataset, count: int, seed: int, place: str) -> tuple[Dataset, D
         raise too_few
     if "cluster" in rows.column_names:
         taken = _draw_clusters(rows["cluster"], count, seed)
-        if all(taken):
+        if taken.all():
             raise too_few
-        sides = ([n for n, t in enumerate(taken) if t is side] for side in (False, True))
-        rest, drawn = (rows.select(side) for side in sides)
-        return rest, drawn
-    parts = rows.train_test_split(test_size=count, seed=seed)
-    return parts["train"], parts["test"]
+        sides = np.flatnonzero(~taken), np.flatnonzero(taken)
+    else:
+        # The rows that Dataset.train_test_split draws, which would write files beside the data.
+        order = np.random.default_rng(seed).permutation(len(rows))
+        sides = order[count:], order[:count]
+    rest, drawn = (rows.select(side, keep_in_memory=True) for side in sides)
+    return rest, drawn
 
 
-def _draw_clusters(clusters: Sequence[str], count: int, seed: int) -> list[bool]:
+def _draw_clusters(clusters: Iterable[str], count: int, seed: int) -> NDArray[np.bool_]:
     """Draw whole clusters until at least ``count`` rows are drawn; return a mask of the rows."""
-    import numpy as np
-
-    sizes = Counter(clusters)
-    names = list(sizes)
-    drawn: set[str] = set()
-    rows = 0
-    for place in np.random.RandomState(seed).permutation(len(names)):
-        if rows >= count:
-            break
-        drawn.add(names[place])
-        rows += sizes[names[place]]
-    return [cluster in drawn for cluster in clusters]
-
-
-def _require_column(table: Table, name: str, role: str) -> None:
-    if name not in table.columns:
-        raise HarnessError(f"{table.path}: there is no column {name!r}.", _hint(table, role))
-
-
-def _hint(table: Table, role: str) -> str:
-    return f"Columns: {', '.join(table.columns)}. Choose one with --{role}-column NAME"
+    numbers: dict[str, int] = {}
+    members = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], np.int64)
+    sizes = np.bincount(members)
+    order = np.random.RandomState(seed).permutation(len(sizes))
+    before = np.cumsum(sizes[order]) - sizes[order]
+    drawn = np.zeros(len(sizes), np.bool_)
+    drawn[order[before < count]] = True
+    mask: NDArray[np.bool_] = drawn[members]
+    return mask

@@ -14,6 +14,7 @@ from harness.api.task import Task
 from harness.data.cache_folder import cache_folder, made_once, unusable
 from harness.data.examples import TokenizedSplit
 from harness.data.hashing import data_hash
+from harness.data.stored_examples import stored_rows
 from harness.data.tokenizing import Limits, tokenize, tokenized_chunks
 
 if TYPE_CHECKING:
@@ -36,14 +37,20 @@ def tokenize_once(
         return tokenize(split, tokenizer, task)
     from harness.data.token_file import map_tokens, write_tokens
 
-    limits = Limits.of(task)
-    place = folder / _key(data_hash(split), tokenizer, limits)
+    limits, rows = Limits.of(task), None
+    if stored := stored_rows(split):
+        # Splits that another seed draws from the same files have the same token ids.
+        file, rows = stored
+        split, texts = type(split).from_file(str(file)), f"{file.parent.name}/{file.name}"
+    else:
+        texts = data_hash(split)
+    place = folder / _key(texts, tokenizer, limits)
     if not place.exists():
         with made_once(place) as work:
             if work is not None:
                 write_tokens(work / _FILE, tokenized_chunks(split, tokenizer, limits))
     try:
-        return map_tokens(place / _FILE)
+        return map_tokens(place / _FILE, rows)
     # Arrow's own errors are ValueErrors or OSErrors.
     except (OSError, ValueError, KeyError) as error:
         raise unusable(place, error) from error
@@ -53,7 +60,7 @@ def _key(texts: str, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> str:
     """Hash everything that the token ids depend on.
 
     Args:
-        texts: a hash of the texts.
+        texts: a hash of the texts, or of the files that they come from.
         tokenizer: the tokenizer.
         limits: the prefix and the limits.
     """

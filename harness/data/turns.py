@@ -62,7 +62,7 @@ def turn_column(table: Table, name: str) -> list[list[Turn] | None]:
     """
     return [
         None if value is None else _turns(table, name, number, value)
-        for number, value in enumerate(table.columns[name], start=1)
+        for number, value in enumerate(table.columns[name], start=table.first_row)
     ]
 
 

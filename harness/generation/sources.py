@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from harness.data.columns import likely_columns
 from harness.data.table import kind_of
-from harness.data.table_task import likely_columns
 from harness.errors import HarnessError
 from harness.generation.progress import Progress
 from harness.generation.readers import BadRecordError, Reader

@@ -15,7 +15,7 @@ from harness.api.plugins import Plugins
 from harness.api.task import Splits, Task
 from harness.data.calibration import CalibrationData
 from harness.data.examples import TokenizedSplit, check_fit, check_useful
-from harness.data.hashing import data_hash
+from harness.data.stored_examples import splits_hash
 from harness.data.token_cache import tokenize_once
 from harness.errors import HarnessError
 from harness.evaluation.ctranslate import require_ctranslate2
@@ -132,7 +132,7 @@ def _describe_data(splits: Splits, tokenized: Sequence[TokenizedSplit], task: Ta
         leakage=splits.leakage,
         cut_sources=sum(split.truncated_sources for split in tokenized),
         cut_targets=sum(split.truncated_targets for split in tokenized),
-        sha256=data_hash(splits.train, splits.eval, splits.test),
+        sha256=splits_hash(splits.train, splits.eval, splits.test),
         prefix=task.prefix,
         max_source_length=task.max_source_length,
         max_target_length=task.max_target_length,

@@ -11,7 +11,7 @@ from harness.api.plugins import Plugins
 from harness.api.recipe import Recipe
 from harness.api.task import Splits, Task
 from harness.data.examples import Example
-from harness.data.hashing import data_hash
+from harness.data.stored_examples import splits_hash
 from harness.errors import HarnessError
 from harness.records.run_folder import find_runs, is_done, read_report
 from harness.running.identity import identity
@@ -62,7 +62,7 @@ def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> lis
         data = f"{spec.task}\0{task.options.model_dump_json()}"
         if (data, spec.seed) not in hashes:
             splits = task.splits(spec.seed)
-            hashes[data, spec.seed] = data_hash(splits.train, splits.eval, splits.test)
+            hashes[data, spec.seed] = splits_hash(splits.train, splits.eval, splits.test)
             first_splits.setdefault(data, splits)
         splits = first_splits[data]
         recipe = plugins.recipe(spec.recipe)
