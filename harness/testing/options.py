@@ -100,7 +100,7 @@ def check_draws(
         HarnessError: hypothesis is not installed.
     """
     require_hypothesis()
-    from hypothesis import HealthCheck, settings
+    from hypothesis import HealthCheck, Phase, settings
     from hypothesis import given as drawn
     from hypothesis import strategies as st
 
@@ -118,6 +118,7 @@ def check_draws(
         derandomize=True,
         deadline=None,
         database=None,
+        phases=[Phase.generate, Phase.shrink],  # No explanation, which is not shown.
         suppress_health_check=list(HealthCheck),
     )
     @drawn(st.fixed_dictionaries({}, optional=strategies))

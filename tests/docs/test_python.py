@@ -69,7 +69,15 @@ def test_every_call_on_the_page_has_arguments_that_exist() -> None:
         inspect.signature(function).bind(*call.args, **named)
 
 
-@pytest.mark.parametrize("code", [code for code in SNIPPETS if not MEASURE.search(code)])
+@pytest.mark.parametrize(
+    "code",
+    [
+        # A large model is planned for some ten seconds.
+        pytest.param(code, marks=pytest.mark.slow if "t5-large" in code else ())
+        for code in SNIPPETS
+        if not MEASURE.search(code)
+    ],
+)
 def test_a_snippet_runs(code: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "python.md", "exec"), {})
     assert capsys.readouterr().out
