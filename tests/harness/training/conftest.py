@@ -134,7 +134,7 @@ def together(tmp_path: Path) -> Callable[..., list[str]]:
             process.start()
             started.append(process)
         for process in started:
-            process.join(240)
+            process.join(1200)
         messages = [path.read_text() if path.exists() else "" for path in errors]
         assert [p.exitcode for p in started] == [0] * size, messages
         return [path.read_text() for path in outputs]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -75,6 +78,8 @@ def test_the_timeout_is_seconds_above_zero(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 STEPS = """
+import itertools
+
 from harness import Options, RunSpec
 from harness.api.plugins import installed
 from harness.api.recipe import Recipe
@@ -88,9 +93,9 @@ from harness.training.build import load_trainer
 from pathlib import Path
 from random import Random
 
-family, recipes, out = sys.argv[2:5]
-batch_size, accumulation, checkpointing = int(sys.argv[5]), int(sys.argv[6]), sys.argv[7]
-parallel = sys.argv[8]
+out = Path(sys.argv[2])
+families, recipes, engines = (words.split(",") for words in sys.argv[3:6])
+batch_size, accumulation, checkpointing = int(sys.argv[6]), int(sys.argv[7]), sys.argv[8]
 rng = Random(0)
 examples = [
     Example(
@@ -99,16 +104,20 @@ examples = [
     )
     for _ in range(26)
 ]
-train = TrainSettings(
-    precision="float32",
-    checkpointing=checkpointing,
-    adapter_learning_rate=1e-3,
-    parallel=parallel,
-)
 with join("cpu") as processes:
-    for recipe in recipes.split(","):
+    if processes.size == 1:
+        engines = ["alone"]
+    for family, recipe, engine in itertools.product(families, recipes, engines):
         # As if another version had drawn other weights.
         seed = processes.rank if recipe == "full" else 0
+        train = TrainSettings(
+            precision="float32",
+            checkpointing=checkpointing,
+            learning_rate=1e-3,
+            adapter_learning_rate=1e-3,
+            parallel={"alone": "auto", "offload": "fsdp"}.get(engine, engine),
+            cpu_offload=engine == "offload",
+        )
         settings = RunSpec(recipe=recipe, weights="random", device="cpu", train=train, seed=seed)
         backbone = getattr(tiny, family)("tiny")
         if recipe == "scheduled":  # Acts after each step.
@@ -121,13 +130,17 @@ with join("cpu") as processes:
         trainer.model.eval()
         trainer.events.begin(trainer.model, 20)
         steps = Schedule(examples, batch_size, accumulation, 0).steps(0, 20)
+        name = f"{family} {recipe} {engine}"
+        if engine == "alone":
+            before = {name: p.detach().clone() for name, p in trainer.trained.items()}
+            write_tensors(out / f"{name} before.safetensors", before, {})
         losses = []
         for step, batches in prefetch(steps, trainer.engine.collate, processes.share):
             losses.append(float(trainer.step(batches, step.target_tokens, check=not losses)))
         state = trained_state(trainer)
         if processes.rank == 0:
-            write_tensors(Path(out, f"{recipe}.safetensors"), state.weights, {})
-            print(json.dumps(losses))
+            write_tensors(out / f"{name}.safetensors", state.weights, {})
+            print(json.dumps([name, losses]))
 """
 
 FAILS = """
@@ -187,54 +200,135 @@ def test_an_error_in_one_process_ends_all(
     assert others == ["", ""]
 
 
+WITHOUT_GRADIENT = "k_proj.bias"
+"""BART's biases of keys, which softmax ignores. Their gradients are rounding errors, which an
+optimizer that divides by their size turns into steps of any direction."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest differences of a training in several processes from one in a single process.
+
+    Attributes:
+        parallel: ``ddp``, ``fsdp``, or ``offload`` for fsdp with ``train.cpu_offload``.
+        loss: of the loss of a step, relative to it.
+        weight: of a trained weight.
+        moved: of a trained weight before and after the training in a single process.
+    """
+
+    recipe: str
+    family: str
+    parallel: str
+    processes: int
+    loss: float
+    weight: float
+    moved: float
+
+
+@pytest.fixture(scope="module")
+def differences() -> Iterator[list[Difference]]:
+    """Differences that the tests measure, which are written to the file of PROCESS_DIFFERENCES."""
+    measured: list[Difference] = []
+    yield measured
+    if file := os.environ.get("PROCESS_DIFFERENCES"):
+        text = json.dumps([asdict(difference) for difference in measured], indent=1)
+        Path(file).write_text(f"{text}\n")
+
+
 def compare(
     together: Callable[..., list[str]],
-    folder: Path,
+    out: Path,
     size: int,
-    family: str,
+    families: Sequence[str],
     recipes: Sequence[str],
-    *rest: object,
-) -> None:
-    printed = {}
-    for number in (1, size):
-        (folder / str(number)).mkdir()
-        words = (family, ",".join(recipes), folder / str(number), *rest, EVENTS)
-        printed[number] = [
-            json.loads(line) for line in together(STEPS, number, *words)[0].splitlines()
-        ]
-    for number, recipe in enumerate(recipes):
-        losses, other_losses = printed[1][number], printed[size][number]
-        assert len(set(losses)) == 20
-        assert other_losses == pytest.approx(losses, rel=2e-5)
-        weights, others = (
-            load_file(folder / str(number) / f"{recipe}.safetensors") for number in (1, size)
+    engines: Sequence[str],
+    *batches: int,
+    checkpointing: str = "off",
+) -> list[Difference]:
+    """Train in one and in several processes, and return how much the results differ."""
+    words = [out, *map(",".join, (families, recipes, engines)), *batches]
+    losses: dict[str, list[float]] = {}
+    for processes, recomputed in ((1, "off"), (size, checkpointing)):
+        first, *_ = together(STEPS, processes, *words, recomputed, EVENTS)
+        losses |= dict(map(json.loads, first.splitlines()))
+    measured = []
+    for family, recipe, engine in itertools.product(families, recipes, engines):
+        alone, shared = f"{family} {recipe} alone", f"{family} {recipe} {engine}"
+        assert len(set(losses[alone])) == len(losses[shared]) == 20
+        before, after, other = (
+            load_file(out / f"{name}.safetensors") for name in (f"{alone} before", alone, shared)
         )
-        assert weights.keys() == others.keys()
-        differences = [(weights[name] - others[name]).square().sum() for name in weights]
-        norm = sum(tensor.square().sum() for tensor in weights.values())
-        assert float(sum(differences) / norm) ** 0.5 < 1e-4, recipe
+        assert before.keys() == after.keys() == other.keys()
+        names = [name for name in after if not name.endswith(WITHOUT_GRADIENT)]
+        measured.append(
+            Difference(
+                recipe=recipe,
+                family=family,
+                parallel=engine,
+                processes=size,
+                loss=max(
+                    abs(b - a) / a for a, b in zip(losses[alone], losses[shared], strict=True)
+                ),
+                weight=largest(other[name] - after[name] for name in names),
+                moved=largest(after[name] - before[name] for name in names),
+            )
+        )
+    return measured
+
+
+def largest(tensors: Iterable[torch.Tensor]) -> float:
+    return max(float(tensor.abs().max()) for tensor in tensors)
+
+
+def check(measured: Sequence[Difference]) -> None:
+    for difference in measured:
+        assert difference.loss < 1e-6, difference
+        assert difference.weight < 1e-4, difference
+        assert difference.moved > 5e-3, difference
 
 
 @pytest.mark.parametrize(
-    ("parallel", "recipes"), [("ddp", ["lora_ff+lprun", "scheduled"]), ("fsdp", ["lora_ff+lprun"])]
+    ("engine", "recipes"), [("ddp", ["lora_ff+lprun", "scheduled"]), ("fsdp", ["lora_ff+lprun"])]
 )
 def test_two_processes_train_the_weights_of_one(
-    together: Callable[..., list[str]], tmp_path: Path, parallel: str, recipes: list[str]
+    together: Callable[..., list[str]], tmp_path: Path, engine: str, recipes: list[str]
 ) -> None:
-    compare(together, tmp_path, 2, "TinyBart", recipes, 3, 2, "off", parallel)
+    check(compare(together, tmp_path, 2, ["TinyBart"], recipes, [engine], 3, 2))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("family", ["TinyT5", "TinyGatedT5", "TinyBart"])
 def test_every_recipe_trains_the_weights_of_one_process(
-    together: Callable[..., list[str]], tmp_path: Path, family: str, size: int, parallel: str
+    together: Callable[..., list[str]], tmp_path: Path, differences: list[Difference], size: int
 ) -> None:
+    families = ["TinyT5", "TinyGatedT5", "TinyBart"]
     recipes = ["full", "lprun", "lora_qv", "lora_ff", "lora_ff+lprun", "lora_qv+lprun"]
-    # With one example in a micro-batch and two in a step, some of four processes have fillers.
-    batch_size, checkpointing = (1, "on") if size == 4 else (3, "off")
-    compare(together, tmp_path, size, family, recipes, batch_size, 2, checkpointing, parallel)
+    # A step has four examples: two processes add up two micro-batches each. The last step of an
+    # epoch has two examples, and two of four processes have a filler.
+    measured = compare(
+        together,
+        tmp_path,
+        size,
+        families,
+        recipes,
+        ["ddp", "fsdp"],
+        1,
+        4,
+        checkpointing="off" if size == 2 else "on",
+    )
+    differences += measured
+    check(measured)
+
+
+@pytest.mark.slow
+def test_shards_in_the_memory_of_the_cpu_train_the_same_weights(
+    together: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    recipes, engines = ["full", "lora_ff+lprun"], ["fsdp", "offload"]
+    measured = compare(together, tmp_path, 2, ["TinyT5"], recipes, engines, 1, 4)
+    check(measured)
+    for device, offloaded in zip(measured[::2], measured[1::2], strict=True):
+        assert (device.loss, device.weight) == (offloaded.loss, offloaded.weight)
 
 
 def test_the_cause_of_an_error_of_memory_is_itself() -> None:
