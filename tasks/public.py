@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -13,7 +12,6 @@ from harness import (
     HarnessError,
     LengthProfile,
     Splits,
-    Table,
     load_from_hub,
     pick_splits,
 )
@@ -64,22 +62,14 @@ class HubTask(SuiteTask[HubOptions]):
         identity = self.hub_id or self.name
         options = self.options
         splits = load_from_hub(identity, options.config or self.default_config, options.revision)
-        tables = pick_splits(
-            {
-                name: Table(
-                    Path(f"{identity}/{name}"), {c: list(rows[c]) for c in rows.column_names}
-                )
-                for name, rows in splits.items()
-                if name in _KNOWN
-            }
-        )
-        if "train" not in tables:
+        named = pick_splits({name: rows for name, rows in splits.items() if name in _KNOWN})
+        if "train" not in named:
             raise HarnessError(
                 f"{identity} has no train split. Its splits: {', '.join(splits)}.",
                 "Save the splits you want as train.jsonl, eval.jsonl and test.jsonl, "
                 "and name their folder: --task FOLDER",
             )
-        return self.split_tables(tables, seed, identity)
+        return self.split_datasets(named, seed, identity)
 
 
 # Lengths in tokens: the mean numbers of words in the papers that published the data, times 1.35

@@ -51,7 +51,7 @@ def folder_sources(folder: Path, dialect: Dialect = _UTF8) -> dict[str, TableSou
     layout: Layout = {}
     needed = ["train"]
     if is_saved(folder):
-        saved = {name: _saved_source(folder, name, d) for name, d in open_saved(folder).items()}
+        saved = {name: dataset_source(folder, name, d) for name, d in open_saved(folder).items()}
         sources = pick_splits(saved)
     else:
         layout = find_split_files(folder)
@@ -149,7 +149,8 @@ def _file_source(paths: list[Path], dialect: Dialect) -> TableSource:
     return TableSource(path if len(paths) == 1 else path.parent, parts)
 
 
-def _saved_source(folder: Path, name: str, rows: Dataset) -> TableSource:
+def dataset_source(folder: Path, name: str, rows: Dataset) -> TableSource:
+    """Return an opened data set as a source; the folder and the name are for messages."""
     from harness.data.arrow import read_rows
 
     files = tuple(Path(file["filename"]) for file in rows.cache_files)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_ROWS = 1000
+from harness.data.column_values import column_values
+
 SHOWING = frozenset({"cli", "reporting"})
 """Packages of the harness that only show runs and cannot change a result."""
 
@@ -65,19 +66,10 @@ def data_hash(*splits: Any) -> str:
     digest = hashlib.sha256()
     for split in splits:
         for column in ("source", "target"):
-            for text in _values(split, column):
+            for text in column_values(split, column):
                 digest.update(text.encode() + b"\0")
         if "references" in getattr(split, "column_names", split):
-            for texts in _values(split, "references"):
+            for texts in column_values(split, "references"):
                 digest.update("\0".join(texts).encode() + b"\2")
         digest.update(b"\1")
     return digest.hexdigest()
-
-
-def _values(split: Any, column: str) -> Iterator[Any]:
-    """Yield the values of a column; a dataset is read some rows at a time, which is faster."""
-    if not hasattr(split, "select_columns"):
-        yield from split[column]
-        return
-    for rows in split.select_columns(column).iter(batch_size=_ROWS):
-        yield from rows[column]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from harness.api.options import Options
 from harness.api.task import Splits, Task
+from harness.data.column_values import column_values
 from harness.data.columns import (
     NamedColumns,
     choose_columns,
@@ -24,7 +25,7 @@ from harness.data.columns import (
 )
 from harness.data.dialect import Dialect
 from harness.data.example_texts import example_texts
-from harness.data.folders import folder_sources
+from harness.data.folders import dataset_source, folder_sources
 from harness.data.pairs import usable_pairs
 from harness.data.stored_examples import (
     Piece,
@@ -110,13 +111,35 @@ class TableTask(Task[OptionsT]):
             sources = folder_sources(path, dialect)
         else:
             sources = {"train": TableSource(path, (TablePart.of_file(path, dialect),))}
+        return self._split_sources(sources, astuple(dialect), seed, str(path))
+
+    def split_datasets(self, datasets: Mapping[str, Dataset], seed: int, place: str) -> Splits:
+        """Return three splits of opened data sets; large ones are treated as large files.
+
+        Args:
+            datasets: split -> its data set; must have train.
+            seed: the run's seed.
+            place: origin of the data sets, for messages.
+
+        Raises:
+            HarnessError: see ``split_tables``.
+        """
+        sources = {name: dataset_source(Path(place), name, rows) for name, rows in datasets.items()}
+        return self._split_sources(sources, (), seed, place)
+
+    def _split_sources(
+        self, sources: Mapping[str, TableSource], settings: Sequence[object], seed: int, place: str
+    ) -> Splits:
+        """Return three splits; other values of the settings give other texts."""
         if not is_large(sources):
-            return self._splits(self._in_memory(sources), seed, str(path))
-        examples = store_examples(sources, self._settings(dialect), partial(self._pieces, sources))
+            return self._splits(self._in_memory(sources), seed, place)
+        options = self.options.model_dump(mode="json", exclude=set(_NOT_OF_TEXTS))
+        text = json.dumps([options, settings], sort_keys=True)
+        examples = store_examples(sources, text, partial(self._pieces, sources))
         if examples is None:
             examples = self._in_memory(sources)
             examples.notes.append(memory_note(sources))
-        return self._splits(examples, seed, str(path))
+        return self._splits(examples, seed, place)
 
     def split_tables(self, tables: dict[str, Table], seed: int, place: str) -> Splits:
         """Return three splits; a missing eval or test split is drawn from train.
@@ -199,11 +222,6 @@ class TableTask(Task[OptionsT]):
             options.speakers, options.speaker_separator, options.turn_separator, options.answerer
         )
 
-    def _settings(self, dialect: Dialect) -> str:
-        """Return all settings that the texts of the examples depend on."""
-        options = self.options.model_dump(mode="json", exclude=set(_NOT_OF_TEXTS))
-        return json.dumps([options, astuple(dialect)], sort_keys=True)
-
 
 def _carve(rows: Dataset, count: int, seed: int, place: str) -> tuple[Dataset, Dataset]:
     """Draw ``count`` random rows; return (the other rows, the drawn rows)."""
@@ -214,7 +232,7 @@ def _carve(rows: Dataset, count: int, seed: int, place: str) -> tuple[Dataset, D
     if len(rows) <= count:
         raise too_few
     if "cluster" in rows.column_names:
-        taken = _draw_clusters(rows["cluster"], count, seed)
+        taken = _draw_clusters(column_values(rows, "cluster"), count, seed)
         if taken.all():
             raise too_few
         sides = np.flatnonzero(~taken), np.flatnonzero(taken)

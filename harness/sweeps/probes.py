@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
+import numpy as np
+
 from harness import clock
 from harness.data.calibration import CalibrationData
+from harness.data.column_values import column_values
 from harness.data.tokenizing import tokenize
 from harness.measurement.decoding_work import run_budget
 from harness.measurement.probe import longest_step
@@ -51,9 +53,10 @@ def batches_of(plan: CellPlan) -> ProbeBatches:
     count = (1 + _WINDOW_STEPS) * size
     sampled = Random(spec.seed).sample(range(len(rows)), min(count, len(rows)))
     # The examples with the most tokens are among those with the most characters.
-    characters = [len(s) + len(t) for s, t in zip(rows["source"], rows["target"], strict=True)]
+    texts = zip(column_values(rows, "source"), column_values(rows, "target"), strict=True)
+    characters = np.fromiter((len(s) + len(t) for s, t in texts), np.int64, len(rows))
     candidates = max(_CANDIDATES, 4 * size)
-    longest = heapq.nlargest(candidates, range(len(rows)), key=characters.__getitem__)
+    longest = np.argsort(-characters, kind="stable")[:candidates].tolist()
 
     def schedule(places: Sequence[int]) -> Schedule:
         examples = tokenize(rows.select(places), plan.backbone.tokenizer(), plan.task).examples
