@@ -49,6 +49,8 @@ from .records.tensor_file import write_tensors
 from .reporting.collection import Reports
 from .reporting.entry import load_report, load_reports, recommend
 from .running.entry import run
+from .searching.entry import search
+from .searching.record import SearchResult
 from .spec.run_spec import RunSpec
 from .sweeps.entry import SweepResult, sweep
 from .sweeps.executor import Executor, Job, ProcessExecutor, WorkerExit
@@ -95,6 +97,7 @@ __all__ = [
     "Role",
     "RunSpec",
     "Score",
+    "SearchResult",
     "Splits",
     "Stack",
     "Stage",
@@ -142,6 +145,7 @@ __all__ = [
     "references_column",
     "run",
     "score",
+    "search",
     "split_rows",
     "stats",
     "stem",

@@ -22,11 +22,10 @@ PAGE, CHART = "study.md", "study.svg"
 _HEAD = """# A study of all methods
 
 Every method that `harness list compressors` names was trained on the embedded model and task, with
-and without layer pruning, but for `distill`, which needs a teacher that knows the task. `int8` and
-`nf4` are tried under `lora_ff`, as they train nothing alone. `make study` runs what is missing and
-writes this page; do not edit it. The runs are in [results/study](../results/study), without texts.
+and without layer pruning. `make study` runs what is missing and writes this page; do not edit it.
+The runs are in [results/study](../results/study), without texts.
 
-{size}Each method was given the learning rate, of {factors} times its documented one, with the best
+{size} Each method was given the learning rate, of {factors} times its documented one, with the best
 {metric} on the eval split after a shorter training with seed 0. Pruning keeps the rate.
 """
 _LEGEND = """
@@ -106,8 +105,8 @@ def _size(group: Group, reports: Mapping[str, Report]) -> str:
     steps = max((r.training.steps for r in cells if r.training), default=0)
     examples = max(group.test_examples, default=0)
     return (
-        f"{len(group.rows)} recipes have up to {seeds} {'seed' if seeds == 1 else 'seeds'} of "
-        f"{steps} steps, {len(cells)} runs in all, and {examples} test examples each.\n"
+        f"{len(group.rows)} recipes have up to {seeds} seeds of {steps} steps, {len(cells)} runs "
+        f"in all, and {examples} test examples each."
     )
 
 

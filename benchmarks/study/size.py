@@ -22,15 +22,14 @@ class Size:
     Attributes:
         seeds: number of seeds of each recipe.
         steps: optimizer steps of a run.
-        rate_steps: optimizer steps of a run that tries a learning rate. With half as many, texts
-            do not tell a rate from its hundredth.
+        rate_steps: optimizer steps of a run that tries a learning rate.
         eval_examples: examples of the eval split that choose the learning rate.
         test_examples: examples of the test split that the runs are compared on.
     """
 
     seeds: int = 3
-    steps: int = 60
-    rate_steps: int = 30
+    steps: int = 50
+    rate_steps: int = 15
     eval_examples: int = 40
     test_examples: int = 100
 

@@ -25,6 +25,7 @@ from harness.cli.recommend import recommend
 from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.score import score
+from harness.cli.search import search
 from harness.cli.serve import serve
 from harness.cli.stats import stats
 from harness.cli.storage import storage
@@ -68,6 +69,7 @@ app.command("check")(check)
 app.command("plan")(plan)
 app.command("profile")(profile)
 app.command("diagnose")(diagnose)
+app.command("search")(search)
 app.command("score")(score)
 app.command("prepare")(prepare)
 app.command("stats")(stats)

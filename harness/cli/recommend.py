@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli import options
+from harness.cli import options, quantities
 from harness.cli.export import export_and_show
 from harness.cli.loading import load, summarize
 from harness.errors import HarnessError
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
     from harness.reporting.recommendation import Recommendation, Verdict
     from harness.reporting.summary import Summary
-
-_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_BYTES |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def recommend(
@@ -85,10 +81,10 @@ def recommend(
     """
     import harness
 
-    quality = _ratio(min_quality, "--min-quality")
-    memory = _bytes(max_memory) if max_memory is not None else None
-    speed = _ratio(min_speed, "--min-speed") if min_speed is not None else None
-    latency = _seconds(max_latency) if max_latency is not None else None
+    quality = quantities.ratio(min_quality, "--min-quality")
+    memory = quantities.size(max_memory, "--max-memory") if max_memory is not None else None
+    speed = quantities.ratio(min_speed, "--min-speed") if min_speed is not None else None
+    latency = quantities.seconds(max_latency) if max_latency is not None else None
     summary = summarize(load(results), metric)
     recommendations = harness.recommend(
         summary,
@@ -170,39 +166,3 @@ def _facts(verdict: Verdict) -> str:
     size = verdict.memory_bytes
     takes = "" if size is None else f", takes {memory(size, 'GiB')} GiB"
     return f"{kept}{trains}{takes}, trains {count(verdict.trainable)} parameters{decodes}"
-
-
-def _seconds(text: str) -> float:
-    """Return the seconds of a time such as ``50ms`` or ``0.05s``."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s)\s*", text)
-    if not match:
-        raise HarnessError(
-            f"--max-latency {text!r} is not a time.", "Write, for example: --max-latency 50ms"
-        )
-    return float(match[1]) / (1000 if match[2] == "ms" else 1)
-
-
-def _ratio(text: str, option: str) -> float:
-    """Return the number that ``95%`` or ``0.95`` stands for."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
-    if not match:
-        raise HarnessError(
-            f"{option} {text!r} is not a share.", f"Write, for example: {option} 95%"
-        )
-    number = float(match[1])
-    if not match[2] and number > 10:
-        raise HarnessError(
-            f"{option} {text} would be {number:g} times full fine-tuning.",
-            f"Write {option} {number:g}%",
-        )
-    return number / 100 if match[2] else number
-
-
-def _bytes(text: str) -> int:
-    """Return the bytes of a size such as ``16GiB``, ``16 GB`` or a plain number."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if not match or match[2].lower() not in _BYTES:
-        raise HarnessError(
-            f"--max-memory {text!r} is not a size.", "Write, for example: --max-memory 16GiB"
-        )
-    return round(float(match[1]) * _BYTES[match[2].lower()])

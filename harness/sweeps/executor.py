@@ -47,6 +47,9 @@ class Job(BaseModel):
     """See ``harness.running.run.Run``."""
     save_state_seconds: float = 300
     """See ``harness.running.run.Run``."""
+    stop_after: int | None = None
+    """Interrupt the run after its first evaluation at this step or later, and in any case before
+    its test split is predicted. It can be resumed. None lets it finish."""
     plugin_files: list[PluginFile] = []
     """Plugins that are single files, which the worker registers."""
 

@@ -26,6 +26,7 @@ class SweepCell:
         recipe: the recipe in canonical form.
         steps: the number of planned optimizer steps.
         done: true if the results folder holds the finished run.
+        stop_after: interrupt the run there; see ``Job``.
     """
 
     spec: RunSpec
@@ -33,6 +34,7 @@ class SweepCell:
     recipe: str
     steps: int
     done: bool
+    stop_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ class Sweep:
             micro_batch=micro_batch,
             save_state_seconds=self.save_state_seconds,
             plugin_files=self.plugin_files,
+            stop_after=cell.stop_after,
         )
         worker_exit = self.executor.run(job, on_event)
         match last.get("event"):

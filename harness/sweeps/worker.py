@@ -17,11 +17,12 @@ import threading
 from types import FrameType
 from typing import IO
 
-from harness.api.events import DataRead, PhaseStarted, StepDone
+from harness.api.events import DataRead, Evaluated, PhaseStarted, StepDone
 from harness.api.file_plugins import add_file
 from harness.api.hookspecs import hookimpl
 from harness.api.plugins import installed
 from harness.errors import BusyError, HarnessError
+from harness.records.phase import Phase
 from harness.sweeps.executor import Event, Job
 
 
@@ -56,6 +57,35 @@ class Stream:
         self.send({"event": "step", "step": event.step})
 
 
+class Stop:
+    """Interrupts a run after an evaluation, and before its test split is predicted.
+
+    Args:
+        step: the step at which the evaluation is due.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self._is_due = False
+
+    @hookimpl
+    def evaluated(self, event: Evaluated) -> None:
+        """Note whether the evaluation is the one to stop after, whose state is not yet saved."""
+        self._is_due = event.step >= self._step
+
+    @hookimpl
+    def step_done(self, event: StepDone) -> None:
+        """Interrupt at the first step after the evaluation."""
+        if self._is_due:
+            _interrupt()
+
+    @hookimpl
+    def phase_started(self, event: PhaseStarted) -> None:
+        """Interrupt when training is over."""
+        if event.phase == Phase.EVALUATE.value:
+            _interrupt()
+
+
 def main() -> None:
     """Read a job from standard input and run it."""
     # Libraries may print to standard output, so the events get a descriptor of their own.
@@ -69,6 +99,8 @@ def main() -> None:
     for file in job.plugin_files:
         add_file(plugins, file)
     plugins.manager.register(stream)
+    if job.stop_after is not None:
+        plugins.manager.register(Stop(job.stop_after))
     stream.send({"event": "phase", "phase": "start", "steps": None})
     from harness.running.failure import RunTimeoutError
     from harness.running.run import Run
@@ -107,7 +139,7 @@ def main() -> None:
         stream.send({"event": "finished", "phase": run.phase, **outcome})
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int = 0, frame: FrameType | None = None) -> None:
     _ignore_signals()
     raise KeyboardInterrupt
 

@@ -16,7 +16,7 @@ from harness import HarnessError
 
 FUNCTIONS = (
     *("run", "sweep", "plan", "profile", "score", "load_report", "load_reports"),
-    *("recommend", "stats", "prepare", "storage", "push"),
+    *("recommend", "search", "stats", "prepare", "storage", "push"),
 )
 
 

@@ -18,6 +18,7 @@ ROOMS = [
     {"testing"},
     {"serving"},
     {"generation"},
+    {"searching"},
     {"diagnosis"},
     {"export"},
     {"sweeps"},
