@@ -119,7 +119,9 @@ with join("cpu") as processes:
         "decoder_input_ids": torch.tensor([[0, 7, 8]]),
     }
     logits = []
-    with torch.no_grad(), trainer.unpatched() as model:
+    # The whole model has weights of products in low precision, as decoding does.
+    low = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+    with torch.no_grad(), low, trainer.unpatched() as model:
         logits.append(model.eval()(**batch).logits.flatten().float().tolist())
     losses += take(trainer, 4, 6)
     finish(trainer)
@@ -196,8 +198,10 @@ def test_in_bfloat16_the_losses_are_near_those_of_one_process(
 ) -> None:
     (alone,) = map(json.loads, together(SET_UP + PREDICTS, 1, "TinyT5", recipe, "bfloat16"))
     first, *_ = map(json.loads, together(SET_UP + PREDICTS, 2, "TinyT5", recipe, "bfloat16"))
-    # A norm's weight, gathered in bfloat16, has a relative error of up to 2**-9.
-    assert first[0] == pytest.approx(alone[0], rel=2e-3)
+    # A norm's weight, gathered in bfloat16, has a relative error of up to 2**-9, and
+    # each step adds to the difference.
+    assert first[0][0] == pytest.approx(alone[0][0], rel=2e-3)
+    assert first[0] == pytest.approx(alone[0], rel=1e-2)
     assert first[0] != alone[0]
 
 
