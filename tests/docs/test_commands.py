@@ -266,6 +266,8 @@ def test_a_harness_command_works_or_says_what_is_missing(
         pytest.importorskip({"slurm": "submitit"}.get(name, name))
         validate(installed().executors.find(name).load().Options, chosen, name)
         words += ["--executor", "local"]
+    if words[0] == "search":
+        pytest.importorskip("optuna")
     if words[0] == "sweep":
         words += ["--no-probe"]
     if words[0] == "run" and "--nproc" in words:
