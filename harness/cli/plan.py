@@ -45,6 +45,9 @@ def plan(
     device_memory: Annotated[
         float, typer.Option(min=1, help="With --nproc: memory of such a device, in GB.")
     ] = 80,
+    parallel: Annotated[
+        str, typer.Option(help="With --nproc: ddp or fsdp, or auto, by the memory of a device.")
+    ] = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Compute layers, parameters, FLOP limit of speed, memory and storage of recipes from shapes.
@@ -75,6 +78,7 @@ def plan(
             "train.batch_size": batch_size,
             "train.accumulation": accumulation,
             "train.precision": precision,
+            "train.parallel": parallel,
         },
         processes=nproc,
         device_gb=device_memory,
@@ -161,6 +165,9 @@ def _parallel_rows(first: Plan) -> dict[str, Callable[[Plan], str]]:
         "tensors of each": of(lambda e: _size(e.tensor_bytes)),
         **{f"  {name} ": part(name) for name in MemoryParts.model_fields},
         "  gathered at once": of(lambda e: _size(e.gathered_bytes)),
+        "  held: weights": of(lambda e: _size(e.held.weights)),
+        "  held: gradients": of(lambda e: _size(e.held.gradients)),
+        "  held: optimizer": of(lambda e: _size(e.held.optimizer)),
         "sent by each in a step": of(lambda e: _size(e.sent_bytes)),
         f"devices of {gb} GB needed": of(
             lambda e: "more than 1,024" if e.devices_needed is None else f"{e.devices_needed}"

@@ -63,14 +63,17 @@ def choose_parallel(run: ResolvedRun, longest: Step, processes: Processes) -> Pa
         raise _cannot_be_divided(run.recipe, obstacle)
     if settings.parallel == "ddp":
         return Parallel("ddp")
+    # One process frees gradients at the end of a step, and DDP keeps room for all of them.
+    buckets = 4 * sum(p.numel() for p in skeleton.parameters() if p.requires_grad)
     memory, _ = try_to_estimate(run, skeleton, processes.share(longest))
     free = free_bytes(run.device)
     if free is not None and run.device.type == "cpu":
         free //= processes.local_size
     too_large = None
-    if memory is not None and free is not None and memory.peak_bytes > free:
+    needed = memory.peak_bytes + buckets - memory.parts.gradients if memory else 0
+    if free is not None and needed > free:
         too_large = (
-            f"one process needs an estimated {memory.peak_bytes / 2**30:.1f} GiB to train, and its "
+            f"one process needs an estimated {needed / 2**30:.1f} GiB to train, and its "
             f"device has {free / 2**30:.1f} GiB free"
         )
     if demanded or (too_large and not obstacle):

@@ -17,7 +17,7 @@ from harness.costs.memory_estimate import track_step_of_shapes
 from harness.model.composition import compose
 from harness.model.contexts import skeleton_context
 from harness.records.measurements import MemoryParts
-from harness.records.profile import ParallelEstimate
+from harness.records.profile import HeldBytes, ParallelEstimate
 from harness.training.parallel.obstacle import sharding_obstacle
 from harness.training.parallel.sharding import keeps_whole_gradients
 from harness.training.processes import Processes
@@ -120,8 +120,13 @@ class _Division:
 
     @property
     def gathered(self) -> int:
-        """Bytes that are gathered at once: the rest, a layer, and the next one on its way."""
-        return self.rest.gathered + 2 * max(layer.gathered for layer in self.layers)
+        """Bytes that are gathered at once, at most.
+
+        The rest is there, and a layer arrives while another one, or at first the rest, is still
+        there as it arrived.
+        """
+        layer = max(layer.gathered for layer in self.layers)
+        return self.rest.gathered + max(self.rest.gathered, layer) + layer
 
     def sent(self, processes: int, micro_batches: int) -> int:
         """Bytes that a process sends in a step, if exchanges go around a ring."""
@@ -129,6 +134,15 @@ class _Division:
         reductions = 1 if self.keeps else micro_batches
         total = micro_batches * weights + reductions * self.trained * _FLOAT32
         return total * (processes - 1) // processes
+
+    def held(self, processes: int) -> HeldBytes:
+        """Bytes of the weights in a process, of their gradients and of the optimizer's state."""
+        trained = sum(unit.trained_shard(processes) for unit in self.units)
+        return HeldBytes(
+            weights=sum(unit.stored(processes) for unit in self.units),
+            gradients=_FLOAT32 * trained,
+            optimizer=_MOMENTS * _FLOAT32 * trained,
+        )
 
     def parts(self, processes: int, micro_batches: int, held: dict[str, int]) -> MemoryParts:
         """Bytes of a process at its peak.
@@ -177,7 +191,9 @@ def estimate_parallel(
     division, room = _Division.of(model, run), device_bytes - HEADROOM
     share = Processes(0, processes).share(longest)
     _, tracker = track_step_of_shapes(run, model, share)
-    whole = MemoryParts(**tracker.peak())
+    # The buckets of DDP hold all gradients, at any time.
+    gradients = _FLOAT32 * division.trained
+    whole = MemoryParts(**{**tracker.peak(("gradients",)), "gradients": gradients})
     held = tracker.peak(leaving_out=("weights", "gradients", "optimizer"))
     if run.dtype != torch.float32:
         # One process keeps rounded copies of its trained weights; gathered ones are rounded.
@@ -185,13 +201,7 @@ def estimate_parallel(
         held["activations"] = max(held["activations"] - copies, 0)
     rounds = len(share.micro_batches)
     divided = division.parts(processes, rounds, held)
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    why = "a device can hold the model and its training"
-    if obstacle is not None and whole.total > room:
-        why = f"the model cannot be divided: {obstacle}"
-    elif whole.total > room:
-        parallel = "fsdp"
-        why = f"a process with the whole model needs {whole.total / 1e9:.0f} GB"
+    parallel, why = _choice(run, obstacle, whole.total, room)
     exchanged = 2 * _FLOAT32 * division.trained * (processes - 1) // processes
     parts = divided if parallel == "fsdp" else whole
     return ParallelEstimate(
@@ -200,11 +210,34 @@ def estimate_parallel(
         why=why,
         tensor_bytes=parts.total,
         parts=parts,
+        held=division.held(processes if parallel == "fsdp" else 1),
         gathered_bytes=division.gathered if parallel == "fsdp" else 0,
         sent_bytes=division.sent(processes, rounds) if parallel == "fsdp" else exchanged,
         device_bytes=device_bytes,
         devices_needed=_needed(division, longest, share, whole, held, room, obstacle),
     )
+
+
+def _choice(
+    run: ResolvedRun, obstacle: str | None, needed: int, room: int
+) -> tuple[Literal["ddp", "fsdp"], str]:
+    """Return how processes share the model, and why.
+
+    Args:
+        run: its settings may ask for one of both.
+        obstacle: the reason why the model cannot be divided, or None.
+        needed: bytes of a process with the whole model.
+        room: bytes of a device.
+    """
+    asked = run.spec.train.parallel
+    fits = needed <= room
+    if obstacle is not None and (asked == "fsdp" or not fits):
+        return "ddp", f"the model cannot be divided: {obstacle}"
+    if asked != "auto":
+        return asked, f"the settings say {asked}"
+    if fits:
+        return "ddp", "a device can hold the model and its training"
+    return "fsdp", f"a process with the whole model needs {needed / 1e9:.0f} GB"
 
 
 def _skeleton(run: ResolvedRun) -> PreTrainedModel:

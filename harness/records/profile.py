@@ -39,6 +39,20 @@ class MemoryEstimate(Record):
     """Target tokens of the longest optimizer step."""
 
 
+class HeldBytes(Record):
+    """Bytes that a process holds when a step's gradients are summed, before the update.
+
+    Weights and the optimizer's state are also held between two steps.
+    """
+
+    weights: int
+    """Weights, or the shards of them."""
+    gradients: int
+    """Gradients of these weights."""
+    optimizer: int
+    """State of the optimizer."""
+
+
 class ParallelEstimate(Record):
     """Estimate of the peak memory and the exchanges of each of several processes."""
 
@@ -52,6 +66,8 @@ class ParallelEstimate(Record):
     """Peak bytes in the tensors of a process."""
     parts: MemoryParts
     """These bytes by purpose; with fsdp, ``weights`` are the shards and what is gathered."""
+    held: HeldBytes
+    """Bytes that each process holds without activations and without what is gathered."""
     gathered_bytes: int
     """Bytes of weights that are gathered at once, which are a part of ``weights``; 0 with ddp."""
     sent_bytes: int

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -93,9 +94,12 @@ class Processes:
             return module
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(
-            module, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
-        )
+        with warnings.catch_warnings():
+            # The option that is to replace broadcast_buffers does not say the same.
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(
+                module, broadcast_buffers=False, gradient_as_bucket_view=True, init_sync=False
+            )
 
     def without_exchange(self, module: nn.Module) -> AbstractContextManager[object]:
         """Return a context in which a wrapped module adds up gradients without exchanging them."""
