@@ -1,12 +1,12 @@
-"""Write the matrix of docs/methods.md: python scripts/methods_matrix.py [--probe].
+"""Write the matrix of docs/methods.md and results/matrix.json: python scripts/methods_matrix.py.
 
-It is made from results/matrix.json. --probe tries all methods on all families again and writes that
-file, which takes some minutes.
+What a method can do comes from the outcomes of its checks on three families, which the slow tests
+compare; ``make check-compressors`` finds them again. Sizes are planned for one shape. Speed and
+memory are those that ``make study-costs`` measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Iterable
@@ -14,33 +14,39 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from compressors.methods import METHODS
-from harness.api.plugins import installed
 from harness.errors import HarnessError
 from harness.records.atomic import write_text
-from harness.testing.matrix import COLUMNS, find_matrix
+from harness.reporting.profiled_costs import read_profile
+from harness.testing.matrix import COLUMNS, matrix_of
+from harness.testing.outcomes import read_outcomes
 from harness.testing.result import MARKS
 
 ROOT = Path(__file__).parents[1]
+OUTCOMES = ROOT / "tests" / "harness" / "testing" / "expected.json"
 PAGE = ROOT / "docs" / "methods.md"
 MATRIX = ROOT / "results" / "matrix.json"
+PROFILE = ROOT / "results" / "study"
+"""Folder with the profile of the study."""
 _NEXT = "## Layers\n"
 """Heading before which the table is added."""
 SHAPE = "t5-small"
 """Backbone whose parameters and bytes the matrix has."""
-_CHOSEN = {"peft": "peft:type=lily"}
-"""Method -> recipe, where an option is required."""
-_HEAD = f"| method | {' | '.join(COLUMNS)} | trained | file |\n"
+_UNDER = {"int8": "int8+lora_ff", "nf4": "lora_ff+nf4"}
+"""Compressor that trains nothing alone -> the recipe that its row is of."""
+_NOT_MEASURED = "not measured"
+_HEAD = f"| method | {' | '.join(COLUMNS)} | trained | file | speed | memory |\n"
 
 
-def probe() -> dict[str, Any]:
-    """Try all methods on all families, and count their parameters on one shape."""
-    recipes = ["full", "lprun", *(_CHOSEN.get(name, name) for name in METHODS)]
-    rows = find_matrix(recipes, installed(), on_row=lambda row: print(row.recipe, row.family))  # noqa: T201
+def probed() -> dict[str, Any]:
+    """Return what is known of all methods, with their sizes and costs."""
+    rows = matrix_of(read_outcomes(OUTCOMES))
+    recipes = {row.recipe: _UNDER.get(row.recipe, row.recipe) for row in rows}
     return {
         "shape": SHAPE,
         "rows": [row.model_dump() for row in rows],
-        "sizes": {recipe: _sizes(recipe) for recipe in recipes},
+        "recipes": recipes,
+        "sizes": {recipe: _sizes(recipe) for recipe in recipes.values()},
+        "costs": _costs(),
     }
 
 
@@ -53,20 +59,36 @@ def _sizes(recipe: str) -> dict[str, Any]:
     return {"trained": plan.parameters.trainable, "bytes": storage.bytes_per_task, "reason": None}
 
 
+def _costs() -> dict[str, dict[str, float | None]]:
+    """Return recipe -> measured speed and memory relative to full fine-tuning."""
+    profile = read_profile(PROFILE)
+    return {
+        row.recipe: {"speed": row.speed.relative, "memory": row.memory.relative}
+        for row in (profile.recipes if profile else ())
+        if row.speed and row.memory
+    }
+
+
 def matrix(found: dict[str, Any]) -> str:
     """Return the matrix in Markdown: a mark, or the families for which it holds."""
-    lines = [_HEAD, f"| {' | '.join(['---'] * (len(COLUMNS) + 3))} |\n"]
-    for recipe, size in found["sizes"].items():
-        rows = [row for row in found["rows"] if row["recipe"] == recipe]
+    lines = [_HEAD, f"| {' | '.join(['---'] * (len(COLUMNS) + 5))} |\n"]
+    for name, recipe in found["recipes"].items():
+        rows = [row for row in found["rows"] if row["recipe"] == name]
+        size, costs = found["sizes"][recipe], found["costs"].get(recipe, {})
         trained, stored = size["trained"], size["bytes"]
         cells = [
             f"`{recipe}`",
             *(_cell(row["abilities"][column] | row for row in rows) for column in COLUMNS),
             "" if trained is None else f"{trained:,}",
             "" if stored is None else f"{stored / 2**10:,.0f} KiB",
+            *(_share(costs.get(cost)) for cost in ("speed", "memory")),
         ]
         lines.append(f"| {' | '.join(cells)} |\n")
     return "".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return _NOT_MEASURED if value is None else f"{100 * value:.0f} %"
 
 
 def _cell(found: Iterable[dict[str, Any]]) -> str:
@@ -80,12 +102,10 @@ def _cell(found: Iterable[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Replace the table of the page, or add it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--probe", action="store_true", help="try all methods again; minutes")
-    if parser.parse_args().probe:
-        write_text(MATRIX, json.dumps(probe(), indent=1, ensure_ascii=False) + "\n")
-    table = matrix(json.loads(MATRIX.read_text("utf-8")))
+    """Write the matrix, and replace the table of the page or add it."""
+    found = probed()
+    write_text(MATRIX, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    table = matrix(found)
     text = PAGE.read_text("utf-8")
     old = re.search(rf"(?m)^{re.escape(_HEAD)}(?:\|.*\n)+", text)
     if old is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -41,9 +42,16 @@ def shared(subject: Subject) -> float:
     found = []
     for shares in (True, False):
         with searching_ids(model, shared_beams=shares, dtype=torch.float32) as search:
-            found.append(search(sources, settings))
-    one, other = found
-    return float((one != other).sum()) if one.shape == other.shape else float("inf")
+            found.append(_without_padding(search(sources, settings), model.config.eos_token_id))
+    pairs = [pair for rows in zip(*found, strict=True) for pair in zip_longest(*rows)]
+    return float(sum(one != other for one, other in pairs))
+
+
+def _without_padding(ids: torch.Tensor, end: int) -> list[list[int]]:
+    """Return each row up to its end token; the searches fill the rest differently."""
+    rows: list[list[int]] = ids.tolist()
+    # BART's start token is its end token.
+    return [row[: row.index(end, 1) + 1] if end in row[1:] else row for row in rows]
 
 
 def merged(subject: Subject) -> float:

@@ -1,8 +1,12 @@
-"""The matrix of methods: what each can do on each family of models, found by trying it."""
+"""The matrix of methods: what each can do on each family of models, found by trying it.
+
+``find_matrix`` tries it; ``matrix_of`` reads it from outcomes of ``harness check``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,11 @@ from harness.api.compressor import Compressor
 from harness.api.plugins import Plugins
 from harness.errors import HarnessError
 from harness.records.record import Record
+from harness.spec.run_spec import BASELINE
+from harness.testing.compressor import CHECKS
 from harness.testing.families import FAMILIES, PRUNING
 from harness.testing.handing_over import exported, merged, shared
+from harness.testing.outcomes import Outcomes
 from harness.testing.result import CheckResult, Outcome
 from harness.testing.runner import Check, run_checks
 from harness.testing.subject import Subject, working_folder
@@ -75,6 +82,44 @@ def find_matrix(
                 rows.append(_row(recipe, family, plugins, place))
                 on_row(rows[-1])
     return rows
+
+
+def matrix_of(outcomes: Outcomes) -> list[MatrixRow]:
+    """Return the matrix of compressors whose checks on all families are known.
+
+    Args:
+        outcomes: the outcomes of ``harness check --all``.
+
+    Raises:
+        HarnessError: an outcome is missing.
+    """
+    names = {c.function: c.name for c in CHECKS}
+    abilities = {ability.name: names[ability.function] for ability in ABILITIES}
+    pruning = next((name for name in outcomes if name.partition(":")[0] == "lprun"), None)
+    rows = []
+    for recipe, family in product(outcomes, FAMILIES):
+        row = MatrixRow(recipe=recipe, family=family)
+        for ability, check in abilities.items():
+            row.abilities[ability] = _known(outcomes, recipe, check, family)
+        # Full fine-tuning of a pruned model is the recipe lprun alone.
+        pruned = (
+            (pruning, family) if recipe == BASELINE and pruning else (recipe, f"{family}+lprun")
+        )
+        row.abilities[COMPOSES] = _known(outcomes, pruned[0], abilities["trains"], pruned[1])
+        rows.append(row)
+    return rows
+
+
+def _known(outcomes: Outcomes, recipe: str, check: str, on: str) -> MatrixCell:
+    found = outcomes[recipe].get(check)
+    text = found if isinstance(found, str) or found is None else found.get(on)
+    if text is None:
+        raise HarnessError(
+            f"There is no outcome of {recipe!r} on {on}: {check}.",
+            "harness check --all --expected FILE writes all outcomes to a new file",
+        )
+    outcome, _, reason = text.partition(": ")
+    return MatrixCell.model_validate({"outcome": outcome, "reason": reason or None})
 
 
 def _row(recipe: str, family: str, plugins: Plugins, folder: Path) -> MatrixRow:

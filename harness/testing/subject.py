@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SEED = 7
 STEPS = 4
 _EVALUATED_EVERY = 2
-_RATE = 0.01
+RATE = 0.01
 
 
 class _KilledError(Exception):
@@ -54,6 +54,7 @@ class Training:
         folder: its folder.
         before: name -> value of all parameters before the first step.
         last: name -> value of all parameters after the last step.
+        moved: names of the parameters that changed in any step; a method may take changes back.
         losses: the objective without dropout, before the first step and at each evaluation.
     """
 
@@ -61,6 +62,7 @@ class Training:
     folder: Path
     before: dict[str, Tensor]
     last: dict[str, Tensor]
+    moved: set[str]
     losses: list[float]
 
     @property
@@ -103,8 +105,8 @@ class Subject:
             "epochs": STEPS,
             "eval_every_epochs": _EVALUATED_EVERY,
             "warmup_steps": 0,
-            "learning_rate": _RATE,
-            "adapter_learning_rate": _RATE,
+            "learning_rate": RATE,
+            "adapter_learning_rate": RATE,
             "weight_decay": 0.0,
             "precision": "float32",
             **settings,
@@ -152,6 +154,7 @@ class Subject:
         trainer = load_trainer(run)
         before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
         last: dict[str, Tensor] = {}
+        moved: set[str] = set()
         losses: list[float] = []
 
         def evaluate() -> dict[str, Score]:
@@ -160,6 +163,8 @@ class Subject:
             return {"loss": Score.mean([losses[-1]], "loss", higher_is_better=False)}
 
         def step_done(event: StepDone) -> None:
+            now = trainer.model.named_parameters()
+            moved.update(n for n, p in now if n not in before or not torch.equal(p, before[n]))
             if event.step == killed_after:
                 raise _KilledError
 
@@ -176,7 +181,7 @@ class Subject:
                 observers=Observers(step_done, lambda _: None),
                 save_state_seconds=0.0 if killed_after else 3600.0,
             )
-        return Training(trainer, folder, before, last, losses)
+        return Training(trainer, folder, before, last, moved, losses)
 
 
 @contextmanager

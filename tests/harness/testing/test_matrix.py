@@ -8,8 +8,11 @@ from collections.abc import Callable
 import pytest
 from typer.testing import Result
 
+from harness import HarnessError
 from harness.api.plugins import installed
-from harness.testing.matrix import COLUMNS, find_matrix
+from harness.testing.compressor import check_compressor
+from harness.testing.matrix import COLUMNS, find_matrix, matrix_of
+from harness.testing.outcomes import outcomes_of
 
 
 def test_a_method_with_every_ability_has_all_marks() -> None:
@@ -24,6 +27,19 @@ def test_what_a_method_cannot_do_has_a_reason() -> None:
     assert merges.outcome == "does not apply"
     assert merges.reason
     assert row.abilities["trains"].outcome == "passed"
+
+
+@pytest.mark.slow
+def test_outcomes_of_checks_are_the_same_matrix() -> None:
+    (tried, *_) = find_matrix(["houlsby"], installed(), ["t5"])
+    report = check_compressor("houlsby")
+    (read, *_) = matrix_of(outcomes_of([report]))
+    assert read == tried
+
+
+def test_a_missing_outcome_is_an_error() -> None:
+    with pytest.raises(HarnessError, match="no outcome of 'ia3' on t5"):
+        matrix_of({"ia3": {}})
 
 
 @pytest.mark.slow

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness import HarnessError, RunSpec
 from harness.api.plugin_files import PluginFile
+from harness.records.run_folder import read_report
 from harness.sweeps.executor import Job
 from harness.sweeps.slurm.commands import submit
 from harness.sweeps.slurm.job_array import JobArray
@@ -39,3 +42,40 @@ def test_a_node_reads_the_file_that_the_command_names(
     file.write_text("x = 2\n")
     with pytest.raises(HarnessError, match="has changed since it was given"):
         _plugin_files()
+
+
+PLUGIN = """
+from harness import Compressor, Options, Stage, hookimpl
+
+
+class Norms(Compressor):
+    stage = Stage.ADAPTER
+    Options = Options
+
+    def apply(self, model, backbone, context):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("norm" in name)
+        return model
+
+
+@hookimpl
+def register_compressors(register):
+    register("my_norms", Norms, "train the norms")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_a_sweep_on_slurm_trains_the_method_of_a_file(short_run: list[str], tmp_path: Path) -> None:
+    file, results = tmp_path / "my_norms.py", tmp_path / "results"
+    file.write_text(PLUGIN)
+    words = ["--compressor", "my_norms", "--plugin", str(file), "--executor", "slurm:poll=0.5"]
+    command = ["sweep", *short_run[1:], *words, "--out", str(results), "--yes"]
+    swept = subprocess.run(
+        [sys.executable, "-m", "harness", *command], capture_output=True, text=True, check=False
+    )
+    assert swept.returncode == 0, swept.stderr
+    (folder,) = results.glob("[!.]*")
+    report = read_report(folder)
+    assert report.status == "ok"
+    assert report.plugin_files == {file.name: PluginFile.read(file).sha256}
