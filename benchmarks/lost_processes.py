@@ -1,35 +1,51 @@
-"""Check that a run of several processes loses nothing when they are killed again and again.
+"""Check that runs of several processes lose nothing when their processes are killed.
 
     python benchmarks/lost_processes.py --help
 
 The program trains a run undisturbed. It starts the same run into another folder with
 --max-restarts, and kills one of its processes by SIGKILL at a random moment after each start: a
-random rank, while it loads, measures, trains, evaluates or writes. At the end the predictions, the
+random rank, while it starts, measures, trains, evaluates or writes. Seven of ten moments are
+counted from where the run trains again, since starting takes longer than such a small training; the
+others from the start, over four times as long. When the run has ended, the predictions, the
 training history and the weights must be equal to the bit, the folder must hold one run and no
-hidden file, a message must have named each killed process, and no process may be left.
+hidden file, a message must have named each killed process, and no process may be left. This is
+repeated with new folders until there were enough kills.
 
-The check needs work to lose. It fails unless at least half of the kills hit a run that had begun to
-train.
+The check needs work to lose. It fails unless at least a third of the kills hit a training or an
+evaluation, and unless every rank was killed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+import torch
 from demands import demand
 from killing import family
 
+from harness.measurement.fingerprint import fingerprint
+from harness.records.atomic import write_text
+from harness.records.phase import Phase
 from harness.records.run_folder import HISTORY, PREDICTIONS, StoredRun, read_runs
 
+FILE = "lost_processes.json"
 WEIGHTS = "weights.safetensors"
+START = "start"
+"""Name of the time before a process says that it is in a phase."""
+COSTLY = (Phase.TRAIN, Phase.EVALUATE, Phase.MERGE_CHECK)
+"""Phases whose work a kill could lose."""
 SETTINGS = (
     "train.max_steps=40",
     "train.batch_size=4",
@@ -61,8 +77,9 @@ class LaunchedRun:
 
     def __init__(self, words: list[str], results: Path, log: Path) -> None:
         command = [sys.executable, "-m", "harness", "run", *words, "--out", str(results)]
-        self._log = log.open("w", encoding="utf-8")
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self._log)
+        self.log = log
+        with log.open("w", encoding="utf-8") as file:
+            self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
         self._seen: dict[int, psutil.Process] = {}
 
     @property
@@ -87,7 +104,6 @@ class LaunchedRun:
         while self.running:
             self.ranks()
             time.sleep(0.2)
-        self._log.close()
         return self._process.returncode
 
     def left(self) -> list[psutil.Process]:
@@ -96,37 +112,66 @@ class LaunchedRun:
         return alive
 
 
+@dataclass(frozen=True)
+class Kill:
+    """A process that was killed.
+
+    Attributes:
+        run: number of the run.
+        rank: rank of the process.
+        seconds: time since the group was complete, or since it trains again.
+        phase: the phase that the run was in.
+    """
+
+    run: int
+    rank: int
+    seconds: float
+    phase: str
+
+
+def phase_now(log: Path) -> str:
+    """Return the phase that a run has reached since its last start."""
+    _, _, text = log.read_text("utf-8").rpartition(" Restart ")
+    return next((ln for ln in reversed(text.splitlines()) if ln in set(Phase)), START)
+
+
 def kill_at_random(
-    run: LaunchedRun, kills: int, processes: int, longest: float, seed: int
-) -> list[int]:
-    """Kill a process after each start of a group, and return the ranks that were killed.
+    run: LaunchedRun, number: int, kills: int, processes: int, longest: float, rng: random.Random
+) -> list[Kill]:
+    """Kill a process after each start of a group, and return the kills.
 
     Args:
         run: the run.
-        kills: number of kills.
+        number: number of the run.
+        kills: largest number of kills.
         processes: number of processes of the group.
-        longest: the longest time to wait after a start, in seconds.
-        seed: seeds ranks and moments.
+        longest: the longest time to wait, in seconds.
+        rng: draws ranks and moments.
     """
-    rng = random.Random(seed)
-    killed: list[int] = []
+    killed: list[Kill] = []
     victims: set[int] = set()
     while run.running and len(killed) < kills:
         group = run.ranks()
         if len(group) < processes or victims & {process.pid for process in group.values()}:
             time.sleep(0.05)
             continue
-        rank = rng.randrange(processes)
-        limit = time.monotonic() + rng.uniform(0, longest)
+        costly = rng.random() < 0.7
+        rank, seconds = rng.randrange(processes), rng.uniform(0, longest if costly else 4 * longest)
+        while run.running and costly and phase_now(run.log) not in COSTLY:
+            time.sleep(0.1)
+        limit = time.monotonic() + seconds
         while run.running and time.monotonic() < limit:
             time.sleep(0.02)
         try:
+            if group[rank].status() == psutil.STATUS_ZOMBIE:
+                break  # The run is about to end.
+            phase = phase_now(run.log)
             group[rank].kill()
         except psutil.NoSuchProcess:
             break  # The run has ended.
         victims = {process.pid for process in group.values()}
-        killed.append(rank)
-        print(f"{len(killed)}. killed process {rank}", flush=True)
+        killed.append(Kill(number, rank, round(seconds, 1), phase))
+        print(f"killed process {rank} after {seconds:.1f} s: {phase}", flush=True)
     return killed
 
 
@@ -154,57 +199,96 @@ def one_run(results: Path) -> StoredRun:
     return run
 
 
+def lost(run: LaunchedRun, status: int, killed: list[Kill], processes: int) -> list[str]:
+    """Return what went wrong in a run that has ended, apart from its results."""
+    problems = [f"the exit status is {status}"] if status else []
+    problems += [f"a process is left: {process}" for process in run.left()]
+    named = [
+        rank
+        for line in run.log.read_text("utf-8").splitlines()
+        for rank in range(processes)
+        if line.startswith(f"Process {rank} was killed by SIGKILL. Restart ")
+    ]
+    ranks = [kill.rank for kill in killed]
+    return problems if named == ranks else [*problems, f"killed {ranks}, messages name {named}"]
+
+
+def check(out: Path, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Run undisturbed and killed, and compare; return what is to be recorded.
+
+    Args:
+        out: the folder of all runs.
+        words: arguments of ``harness run``.
+        options: the options of this program.
+    """
+    processes = options.nproc
+    calm = LaunchedRun(words, out / "undisturbed", out / "undisturbed.log")
+    demand(calm.finish() == 0, f"the undisturbed run failed, see {calm.log}")
+    uninterrupted = one_run(out / "undisturbed")
+    print("the undisturbed run has ended", flush=True)
+    rng = random.Random(options.seed)
+    kills: list[Kill] = []
+    number = 0
+    while len(kills) < options.kills:
+        number += 1
+        left = options.kills - len(kills)
+        folder = out / f"killed-{number}"
+        restarts = ["--max-restarts", str(left)]
+        run = LaunchedRun([*words, *restarts], folder, folder.with_suffix(".log"))
+        killed = kill_at_random(run, number, left, processes, options.longest, rng)
+        problems = lost(run, run.finish(), killed, processes)
+        problems += differences(uninterrupted, one_run(folder))
+        if problems:
+            raise SystemExit(f"LOST in {folder}: {'; '.join(problems)}")
+        kills += killed
+        print(f"run {number}: {len(killed)} kills, nothing lost", flush=True)
+    costly = sum(kill.phase in COSTLY for kill in kills)
+    demand(costly * 3 >= len(kills), f"only {costly} kills could lose a training")
+    ranks = Counter(kill.rank for kill in kills)
+    demand(len(ranks) == processes, f"only the ranks {sorted(ranks)} were killed")
+    return {
+        "processes": processes,
+        "recipe": options.compressor,
+        "settings": [*SETTINGS, *options.set],
+        "longest_seconds": options.longest,
+        "runs": number,
+        "kills": [asdict(kill) for kill in kills],
+        "kills_by_phase": Counter(kill.phase for kill in kills),
+        "kills_by_rank": ranks,
+        "equal": True,
+    }
+
+
 def main() -> None:
-    """Run both and compare them."""
+    """Run the check and write its record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=20, help="default: 20")
     parser.add_argument("--nproc", type=int, default=2, help="default: 2")
     parser.add_argument("--seed", type=int, default=0, help="seeds ranks and moments (default: 0)")
+    parser.add_argument(
+        "--longest",
+        type=float,
+        default=12.0,
+        help="longest time to wait for a kill, in seconds (default: 12)",
+    )
     parser.add_argument("--compressor", default="lora_ff+lprun")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, help="folder of both runs (default: a temporary one)")
+    parser.add_argument("--work", type=Path, help="folder of the runs (default: a temporary one)")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    out = options.out or Path(tempfile.mkdtemp())
-    out.mkdir(parents=True, exist_ok=True)
+    work = options.work or Path(tempfile.mkdtemp())
+    work.mkdir(parents=True, exist_ok=True)
     words = ["--nproc", str(options.nproc), "--compressor", options.compressor]
     words += [word for setting in (*SETTINGS, *options.set) for word in ("--set", setting)]
-    words += ["--snapshot-every", "0"]
-
-    began = time.monotonic()
-    calm = LaunchedRun(words, out / "undisturbed", out / "undisturbed.log")
-    demand(calm.finish() == 0, f"the undisturbed run failed, see {out / 'undisturbed.log'}")
-    seconds = time.monotonic() - began
-    print(f"Undisturbed: {seconds:.0f} s.", flush=True)
-    words += ["--max-restarts", str(options.kills)]
-    run = LaunchedRun(words, out / "killed", out / "killed.log")
-    killed = kill_at_random(run, options.kills, options.nproc, seconds, options.seed)
-    status = run.finish()
-
-    log = (out / "killed.log").read_text("utf-8")
-    problems = [f"the exit status is {status}"] if status else []
-    problems += [f"a process is left: {process}" for process in run.left()]
-    named = [
-        rank
-        for line in log.splitlines()
-        for rank in range(options.nproc)
-        if line.startswith(f"Process {rank} was killed by SIGKILL. Restart ")
-    ]
-    if named != killed:
-        problems.append(f"killed {killed}, and messages name {named}")
-    uninterrupted, resumed = (one_run(out / name) for name in ("undisturbed", "killed"))
-    problems += differences(uninterrupted, resumed)
-    phases = [resumption.phase for resumption in resumed.report.resumed]
-    in_training = sum(phase in ("train", "evaluate", "hand-over") for phase in phases)
-    print(f"{len(killed)} kills; resumed in: {', '.join(phases)}.")
-    demand(in_training * 2 >= len(killed), f"only {in_training} kills could lose a training")
-    for problem in problems:
-        print(f"LOST: {problem}")
-    if problems or len(killed) < options.kills:
-        raise SystemExit(f"{len(killed)} of {options.kills} kills; see {out}")
-    print("Nothing was lost.")
+    record = check(work, [*words, "--snapshot-every", "0"], options)
+    record["fingerprint"] = fingerprint(torch.device("cpu"), torch.float32, "packed").model_dump()
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_text(options.out / FILE, json.dumps(record, indent=1) + "\n")
+    phases = ", ".join(f"{count} in {phase}" for phase, count in record["kills_by_phase"].items())
+    print(f"{len(record['kills'])} kills, runs: {record['runs']}; {phases}. Nothing was lost.")
 
 
 if __name__ == "__main__":
