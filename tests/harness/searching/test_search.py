@@ -55,6 +55,8 @@ def test_a_search_that_is_stopped_ends_like_one_that_is_not(tmp_path: Path) -> N
     def start(out: Path) -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "harness", *command(out, "--budget", "1h")]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+        # A shell starts jobs in the background with Ctrl-C ignored, which children would inherit.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             words, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
