@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,16 @@ from harness.api.parts import read_part
 from harness.api.plugins import installed
 from harness.api.registry import Entry, Origin, Registry
 from harness.errors import HarnessError
-from harness.model.composition import compose
-from harness.model.contexts import skeleton_context
 from harness.testing.applying import APPLYING
+from harness.testing.companion import companion_of
 from harness.testing.composing import BESIDE_OTHERS
-from harness.testing.families import COMPANION, FAMILIES, PRUNING
+from harness.testing.families import FAMILIES, PRUNING
 from harness.testing.handing_over import HANDING_OVER
 from harness.testing.options import require_hypothesis
 from harness.testing.result import CheckReport, CheckResult
 from harness.testing.runner import Check, OnResult, place_in, run_checks
-from harness.testing.subject import SEED, Subject, trained, working_folder
+from harness.testing.subject import Subject, working_folder
 from harness.testing.training import TRAINING
-from harness.training.parameter_groups import own_groups
 
 CHECKS: list[Check[Subject]] = [*APPLYING, *TRAINING, *HANDING_OVER]
 """The checks of each family, alone and with pruned layers."""
@@ -69,7 +66,7 @@ def check_compressor(
     results: list[CheckResult] = []
     with working_folder() as folder:
         first = _subject(families[0], name, text, registry, folder)
-        beside = COMPANION if _only_helps(first) else None
+        beside = companion_of(first)
         checked = f"{beside}+{text}" if beside else text
         first.text = checked
         results += run_checks(BESIDE_OTHERS, first, kind, on_result=on_result)
@@ -91,24 +88,6 @@ def check_compressor(
         results=results,
         seconds=clock.seconds() - began,
     )
-
-
-def _only_helps(subject: Subject) -> bool:
-    """Return whether the compressor alone trains nothing and refuses to, by a message of its own.
-
-    One that trains nothing without saying so is checked alone, and fails.
-    """
-    backbone = subject.backbone
-    with suppress(Exception):  # The checks say what it is.
-        recipe = subject.recipe()
-        context = skeleton_context(backbone, SEED)
-        model = compose(backbone.skeleton(), backbone, recipe, context)
-        if not trained(model):
-            try:
-                own_groups(recipe.compressors, model, {})
-            except HarnessError as error:
-                return subject.name in error.message
-    return False
 
 
 def _check(

@@ -28,9 +28,6 @@ _SIZES: dict[str, Any] = {"vocab_size": _VOCABULARY, "d_model": 128}
 PRUNING = "lprun:encoder=1.3,decoder=2-3"
 """Drops a layer in the middle of the encoder, and the first layer of the decoder."""
 
-COMPANION = "lora_ff"
-"""Method that trains beside a compressor which trains nothing alone."""
-
 
 class _Tiny(Pretrained):
     """A backbone without files: three layers in each stack, random weights, no tokenizer.

@@ -17,6 +17,7 @@ from harness.api.plugins import Plugins
 from harness.errors import HarnessError
 from harness.records.record import Record
 from harness.spec.run_spec import BASELINE
+from harness.testing.companion import companion_of
 from harness.testing.compressor import CHECKS
 from harness.testing.families import FAMILIES, PRUNING
 from harness.testing.handing_over import exported, merged, shared
@@ -123,19 +124,26 @@ def _known(outcomes: Outcomes, recipe: str, check: str, on: str) -> MatrixCell:
 
 
 def _row(recipe: str, family: str, plugins: Plugins, folder: Path) -> MatrixRow:
+    def subject(method: str, text: str, place: str) -> Subject:
+        (folder / place).mkdir(parents=True)
+        name = method.partition(":")[0]
+        return Subject(FAMILIES[family](family), name, text, plugins.compressors, folder / place)
+
     row = MatrixRow(recipe=recipe, family=family)
-    joined = PRUNING if recipe == "full" else f"{recipe}+{PRUNING}"
-    pruned = [] if recipe == "lprun" else [(joined, [ABILITIES[0]], COMPOSES)]
-    for text, checks, named in [(recipe, ABILITIES, None), *pruned]:
-        place = folder / ("pruned" if named else "alone")
-        place.mkdir(parents=True)
-        name = text.partition("+")[0].partition(":")[0]
-        subject = Subject(FAMILIES[family](family), name, text, plugins.compressors, place)
-        for result in _results(subject, checks):
-            cell = MatrixCell(outcome=result.outcome, reason=result.reason)
-            row.abilities[named or result.check] = cell
-    if not pruned:
+    alone = subject(recipe, recipe, "alone")
+    if beside := companion_of(alone):
+        alone.text = f"{beside}+{recipe}"
+    for result in _results(alone, ABILITIES):
+        row.abilities[result.check] = MatrixCell(outcome=result.outcome, reason=result.reason)
+    if recipe == "lprun":
         row.abilities[COMPOSES] = MatrixCell(outcome="does not apply", reason="it is lprun")
+        return row
+    if recipe == BASELINE:  # Full fine-tuning of a pruned model is the recipe lprun alone.
+        pruned = subject(PRUNING, PRUNING, "pruned")
+    else:
+        pruned = subject(recipe, f"{alone.text}+{PRUNING}", "pruned")
+    (result,) = _results(pruned, [ABILITIES[0]])
+    row.abilities[COMPOSES] = MatrixCell(outcome=result.outcome, reason=result.reason)
     return row
 
 

@@ -312,28 +312,6 @@ def test_a_harness_command_works_or_says_what_is_missing(
 WHOLE = [command for command in HARNESS if command.startswith("harness run") and not need(command)]
 
 
-SEARCHES = [command for command in HARNESS if command.startswith("harness search")]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", SEARCHES)
-def test_a_search_of_the_pages_finishes(
-    command: str, place: Path, harness: Harness, tiny_settings: dict[str, object]
-) -> None:
-    pytest.importorskip("optuna")
-    tiny = {name: value for name, value in tiny_settings.items() if name != "probe.rounds"}
-    settings = [word for item in tiny.items() for word in ("--set", "=".join(map(str, item)))]
-    small = ["--seeds", "2", "--finalists", "1", "--rates", "1", "--round-size", "2"]
-    # Everything is refused that two steps of training cannot show.
-    limits = ["--budget", "9m", "--min-quality", "1%", "--speed", "1x", "--memory", "120%"]
-    result = harness(*arguments(command), *settings, *small, *limits, "--out", "own")
-    assert result.exit_code in (0, 1), result.output
-    found = json.loads(Path("own/result.json").read_text())
-    assert found["spent_seconds"] <= found["budget_seconds"]
-    assert found["fresh_seeds"] == [1, 2]
-    assert "Looked at" in result.output
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("command", WHOLE)
 def test_a_run_of_the_pages_finishes(

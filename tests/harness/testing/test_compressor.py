@@ -134,11 +134,13 @@ def test_only_what_says_that_it_trains_nothing_is_checked_beside_another(
     compressor: str | type, helps: bool, tmp_path: Path
 ) -> None:
     from harness.api.plugins import installed
-    from harness.testing.compressor import _copy, _name_of, _only_helps, _subject
+    from harness.testing.companion import companion_of
+    from harness.testing.compressor import _copy, _name_of, _subject
 
     registry = _copy(installed().compressors)
     name = compressor if isinstance(compressor, str) else _name_of(compressor, registry)
-    assert _only_helps(_subject("t5", name, name, registry, tmp_path)) is helps
+    found = companion_of(_subject("t5", name, name, registry, tmp_path))
+    assert (found == "lora_ff") is helps
 
 
 def test_an_unknown_name_is_an_error() -> None:
