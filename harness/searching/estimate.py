@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ _MARGIN = 1.15
 """Factor for what estimates leave out, such as the computing of scores."""
 _FINAL_SHARE = 0.5
 """Largest share of the budget that finals with several finalists and seeds may take."""
+_TIMES = ("start", "training", "test", "profile")
+"""The times of ``Seconds``."""
 
 
 class Finals(NamedTuple):
@@ -53,6 +55,19 @@ class Seconds:
     def to_json(self) -> str:
         """Write all times."""
         return json.dumps(asdict(self))
+
+    def corrected(self, estimated: float, measured: float) -> Seconds:
+        """Return all times longer by the factor by which something took longer than estimated.
+
+        Something that was faster changes nothing: part of it may have been done before.
+
+        Args:
+            estimated: the estimate, in seconds.
+            measured: the time that it took, in seconds.
+        """
+        factor = max(1.0, measured / estimated) if estimated else 1.0
+        times = {name: factor * getattr(self, name) for name in _TIMES}
+        return replace(self, **times)
 
     def round(self, count: int, shares: Sequence[float]) -> float:
         """Return the time of a round of candidates, of which the better half train on."""

@@ -26,13 +26,14 @@ def race_candidates(course: Course, baseline: Baseline, finals: Finals) -> Itera
         HarnessError: no recipe can meet the limits, or none can be trained.
     """
     trials, shares = course.trials, baseline.track.shares
-    reserve = baseline.seconds.finals(finals)
+    seconds = baseline.seconds
     number = 0
     while True:
+        began, reserve = course.budget.spent, seconds.finals(finals)
         candidates = trials.waiting()
         if not candidates:
             left = course.budget.left - reserve
-            count = baseline.seconds.affordable_round(course.shape.round_size, shares, left)
+            count = seconds.affordable_round(course.shape.round_size, shares, left)
             if not count and not trials.trained:
                 count = 2  # Without any candidate there are no finals.
             if not count:
@@ -48,6 +49,8 @@ def race_candidates(course: Course, baseline: Baseline, finals: Finals) -> Itera
             f"{duration(reserve)}."
         )
         _race_round(course, baseline, candidates)
+        estimated = seconds.round(len(candidates), shares)
+        seconds = seconds.corrected(estimated, course.budget.spent - began)
     if not trials.trained:
         raise HarnessError(
             "No recipe of the space can meet the limits. The nearest: " + _nearest(course),

@@ -62,3 +62,12 @@ def test_finals_shrink_to_half_of_the_budget() -> None:
         assert SECONDS.finals(size) <= 0.5 * budget or size == Finals(1, 2)
     assert sizes == sorted(sizes, key=SECONDS.finals)
     assert SECONDS.affordable_finals(Finals(2, 1), 1) == Finals(1, 1)
+
+
+def test_a_slow_round_makes_all_estimates_longer() -> None:
+    estimated = SECONDS.round(4, SHARES)
+    slow = SECONDS.corrected(estimated, 2 * estimated)
+    assert slow == Seconds(start=20, training=200, test=100, profile=40, slots=1)
+    assert slow.finals(Finals(2, 2)) == pytest.approx(2 * SECONDS.finals(Finals(2, 2)))
+    assert SECONDS.corrected(estimated, estimated / 2) == SECONDS
+    assert SECONDS.corrected(0, 1) == SECONDS
