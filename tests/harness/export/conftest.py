@@ -153,16 +153,20 @@ def make_run(
         before = layers(original, backbone)
         model = compose(original, backbone, chosen)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        torch.manual_seed(100 + seed)
-        with torch.no_grad():
-            for name, weight in trained.items():
-                size = 0.07 if ".lora_" in name or name.endswith("bias") else 0.05
-                weight.add_(torch.randn_like(weight) * size)
         tokenizer = backbone.tokenizer()
         sources, _ = encode([PREFIX + row["source"] for row in rows], tokenizer, LIMIT)
-        predictions = generate(
-            model.eval(), tokenizer, sources, spec.test, shared_beams=chosen.shares_beams
-        )
+        initial = {name: weight.detach().clone() for name, weight in trained.items()}
+        for draw in range(100 + seed, 1000, 100):
+            torch.manual_seed(draw)
+            with torch.no_grad():
+                for name, weight in trained.items():
+                    size = 0.07 if ".lora_" in name or name.endswith("bias") else 0.05
+                    weight.copy_(initial[name] + torch.randn_like(weight) * size)
+            predictions = generate(
+                model.eval(), tokenizer, sources, spec.test, shared_beams=chosen.shares_beams
+            )
+            if len(set(predictions)) > 3:
+                break
         assert len(set(predictions)) > 3, "The predictions are too alike to tell models apart."
         data = make_report().model_dump()["data"]
         limits = {"prefix": PREFIX, "max_source_length": LIMIT, "max_target_length": 12}
