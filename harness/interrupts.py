@@ -1,4 +1,4 @@
-"""Start child processes that ignore Ctrl-C, and end those whose parent died."""
+"""Child processes that ignore Ctrl-C and end with their parent."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import contextlib
 import ctypes
 import signal
 import sys
-from collections.abc import Iterator
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Iterator
+from multiprocessing import active_children, get_context, resource_tracker
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 MAIN_IS_SILENT = 76
 """Exit status of a worker that ends because the main process of its group does not answer."""
@@ -30,6 +34,37 @@ def ignore_sigint_in_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def process_pool(
+    processes: int, begin: Callable[..., object] | None = None, *arguments: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """Open a pool of new processes, which are killed if the context ends by an exception.
+
+    Submit calls within ``ignore_sigint_in_children``: a call may start a process. The processes are
+    not forked, since a fork would copy locks that threads of this process hold.
+
+    Args:
+        processes: number of processes.
+        begin: is called once in each process, before its first call.
+        arguments: arguments of ``begin``.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+
+    others = set(active_children())
+    pool = ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=begin, initargs=arguments
+    )
+    try:
+        yield pool
+    except BaseException:
+        # Ctrl-C does not reach the processes, and this one would wait for their calls.
+        for process in set(active_children()) - others:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def end_with_parent() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from harness.api.task import Task
 from harness.data.examples import Examples, TokenizedSplit, Tokens, encode_rows
 from harness.data.progress import rows_done
-from harness.interrupts import end_with_parent, ignore_sigint_in_children
+from harness.interrupts import end_with_parent, ignore_sigint_in_children, process_pool
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -93,21 +92,16 @@ def tokenized_chunks(
             yield _tokenize(*texts, tokenizer, limits)
         return
     processes = usable_cores()
-    pool = ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), _begin, (tokenizer, limits)
-    )
     pending: deque[tuple[int, Future[TokenizedRows]]] = deque()
-    try:
+    with process_pool(processes, _begin, tokenizer, limits) as pool:
         for done, texts in _texts(split):
-            with ignore_sigint_in_children():  # The first call starts the processes.
+            with ignore_sigint_in_children():
                 pending.append((done, pool.submit(_tokenize_in_worker, *texts)))
             # So many are waiting that no process runs out of work, and memory stays flat.
             if len(pending) > 2 * processes:
                 yield _next(pending)
         while pending:
             yield _next(pending)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def usable_cores() -> int:

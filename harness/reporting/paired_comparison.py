@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -120,24 +119,14 @@ def _in_processes(
     Raises:
         BrokenProcessPool: a process died.
     """
-    from harness.interrupts import ignore_sigint_in_children
+    from harness.interrupts import ignore_sigint_in_children, process_pool
     from harness.reporting.group_comparison import compare_group
 
-    context = get_context("spawn")  # A fork would copy the threads of a progress bar.
-    others = set(active_children())
-    pool = ProcessPoolExecutor(processes, mp_context=context)
-    try:
+    with process_pool(processes) as pool:
         with ignore_sigint_in_children():  # All processes start with the first group.
             running = {pool.submit(compare_group, group): group for group in groups}
         for done in as_completed(running):
             yield running[done], done.result()
-    except BaseException:
-        # After Ctrl-C no process may be left, as this one would wait for it.
-        for process in set(active_children()) - others:
-            process.kill()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _size(groups: Sequence[Sequence[Request]]) -> int:

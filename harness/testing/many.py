@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
 from typing import Literal
 
 from harness.api.plugin_files import PluginFile
-from harness.interrupts import ignore_sigint_in_children
+from harness.interrupts import ignore_sigint_in_children, process_pool
 from harness.testing.result import CheckReport
 from harness.testing.runner import OnResult
 
@@ -84,12 +83,8 @@ def check_many(
         HarnessError: there is no such plugin.
         BrokenProcessPool: a process died.
     """
-    others = set(active_children())
     threads = max(1, (os.cpu_count() or 1) // processes)
-    pool = ProcessPoolExecutor(
-        processes, get_context("spawn"), initializer=_start, initargs=(list(files), threads)
-    )
-    try:
+    with process_pool(processes, _start, list(files), threads) as pool:
         with ignore_sigint_in_children():
             futures = {pool.submit(_run, request): request for request in requests}
         reports: dict[Request, CheckReport] = {}
@@ -99,13 +94,6 @@ def check_many(
             on_done(futures[future], len(reports))
             while waiting and waiting[0] in reports:
                 yield reports[waiting.pop(0)]
-    except BaseException:
-        # Ctrl-C does not reach the processes, and this one would wait for their checks.
-        for process in set(active_children()) - others:
-            process.kill()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _start(files: Sequence[PluginFile], threads: int) -> None:
