@@ -58,7 +58,7 @@ class Track:
         return [step / self.steps[-1] for step in self.steps]
 
     def share(self, scores: Sequence[float | None]) -> float | None:
-        """Return the last of a candidate's scores relative to full fine-tuning's at that rung."""
+        """Return a candidate's last score divided by full fine-tuning's at the same rung."""
         if not scores or not self.reference:
             return None
         return self.metric.share(scores[-1], self.reference[len(scores) - 1])
