@@ -95,7 +95,7 @@ class LaunchedRun:
             try:
                 if process.ppid() == self._process.pid:
                     found[int(process.environ()["RANK"])] = process
-            except (psutil.NoSuchProcess, psutil.ZombieProcess, KeyError):
+            except (psutil.NoSuchProcess, KeyError):
                 continue  # It is about to begin, or has ended.
         return found
 
@@ -108,8 +108,8 @@ class LaunchedRun:
 
     def left(self) -> list[psutil.Process]:
         """Return the processes that still exist after ten seconds."""
-        alive: list[psutil.Process] = psutil.wait_procs(list(self._seen.values()), timeout=10)[1]
-        return alive
+        alive = psutil.wait_procs(list(self._seen.values()), timeout=10)[1]
+        return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Measured processes: their answers, their failures, and that none is left behind."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -114,7 +115,8 @@ def _terminal() -> Iterator[None]:
     def interrupt_children() -> None:
         while not ready.wait(0.05):
             for child in psutil.Process().children():
-                child.send_signal(signal.SIGINT)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.send_signal(signal.SIGINT)
 
     terminal = threading.Thread(target=interrupt_children)
     terminal.start()

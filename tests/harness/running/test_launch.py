@@ -38,10 +38,9 @@ def start(folder: Path, failures: int, how: int, restarts: int) -> tuple[object,
     messages: list[str] = []
     words = [str(script), str(folder), str(failures), str(how)]
     failure = supervise(words, 2, restarts, messages.append)
-    started = [
-        p.pid for p in psutil.process_iter(["cmdline"]) if str(script) in (p.cmdline() or "")
-    ]
-    assert started == []
+    # The command of a process that has ended and is not yet waited for is None.
+    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert [command for command in commands if str(script) in command] == []
     return failure, messages
 
 

@@ -279,7 +279,8 @@ class LaunchedRun:
         """Wait for the end; return the exit status and the messages."""
         started = psutil.Process(self._process.pid).children(recursive=True)
         _, messages = self._process.communicate(timeout=900)
-        assert psutil.wait_procs(started, timeout=10)[1] == []
+        left = psutil.wait_procs(started, timeout=10)[1]
+        assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
         return self._process.returncode, messages
 
 

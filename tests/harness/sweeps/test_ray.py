@@ -91,8 +91,9 @@ def test_a_run_whose_task_is_killed_starts_again_and_resumes(
         if event == {"event": "step", "step": 5} and not killed.is_set():
             killed.set()
             for process in psutil.Process().children(recursive=True):
-                if process.name().startswith("ray::work"):
-                    process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if process.name().startswith("ray::work"):
+                        process.kill()
 
     # Ray must not report usage to its makers.
     assert not usage_stats_enabled()
