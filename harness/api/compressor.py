@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from harness.api.cost import Cost
-from harness.api.options import Options
+from harness.api.options import NO_OPTIONS, Options
 from harness.api.teacher import Teacher
 from harness.api.training_events import TrainingEvents
 
@@ -43,9 +43,9 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 class Compressor(TrainingEvents, ABC, Generic[OptionsT]):
     """One change that makes fine-tuning cheaper.
 
-    What it may do during training is in ``TrainingEvents``. A subclass names its stage and the
-    model of its options. Its module imports torch only inside its methods, so that listing
-    compressors stays fast.
+    What it may do during training is in ``TrainingEvents``. A subclass names its stage, and the
+    model of its options if it has any. Its module imports torch only inside its methods, so that
+    listing compressors stays fast.
 
     Attributes:
         name: the registered name.
@@ -65,7 +65,7 @@ class Compressor(TrainingEvents, ABC, Generic[OptionsT]):
     """
 
     stage: ClassVar[Stage]
-    Options: type[OptionsT]
+    Options: type[OptionsT] = NO_OPTIONS
     conflicts: ClassVar[frozenset[str | Stage]] = frozenset()
     needs: ClassVar[frozenset[Need]] = frozenset()
     teacher: Teacher = Teacher()

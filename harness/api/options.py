@@ -24,6 +24,9 @@ class Options(BaseModel):
     )
 
 
+NO_OPTIONS: Any = Options
+"""The model of a plugin without options."""
+
 O = TypeVar("O", bound=BaseModel)  # noqa: E741
 
 

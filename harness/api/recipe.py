@@ -106,15 +106,22 @@ def parse(text: str, registry: Registry) -> Recipe:
             raise HarnessError(f"The recipe {text!r} names {name!r} twice.", f"Name {name} once.")
         entry = registry.find(name)
         cls: type[Compressor[Any]] = entry.load()
-        _check_version(cls, entry)
+        _check_class(cls, entry)
         options = read_options(match["options"], part)
         compressors[name] = cls(name, validate(cls.Options, options, f"compressor {name!r}"))
     _check_conflicts(compressors, text)
     return Recipe(tuple(sorted(compressors.values(), key=lambda c: (c.stage, c.name))))
 
 
-def _check_version(cls: type[Compressor[Any]], entry: Entry) -> None:
-    """Raise an error if a compressor's ``apply`` has the arguments of the first API version."""
+def _check_class(cls: type[Compressor[Any]], entry: Entry) -> None:
+    """Raise an error if a compressor has no stage, or the first API version's ``apply``."""
+    if not isinstance(getattr(cls, "stage", None), Stage):
+        raise HarnessError(
+            f"The compressor {entry.name!r} of {entry.origin} does not say in which stage it is "
+            "applied.",
+            f"Its author adds one line to the class {cls.__name__}: stage = Stage.ADAPTER (or "
+            f"{', '.join(stage.name for stage in Stage if stage is not Stage.ADAPTER)})",
+        )
     if len(inspect.signature(cls.apply).parameters) != 3:
         return
     raise HarnessError(

@@ -33,10 +33,22 @@ class Entry:
     origin: Origin
 
     def load(self) -> Any:
-        """Import and return the registered class; its module is not imported before."""
-        if not isinstance(self.target, str):
-            return self.target
-        module, _, attribute = self.target.partition(":")
+        """Import and return the registered class; its module is not imported before.
+
+        Raises:
+            HarnessError: there is no such class, or it lacks methods.
+        """
+        loaded = self._imported() if isinstance(self.target, str) else self.target
+        if lacking := sorted(getattr(loaded, "__abstractmethods__", ())):
+            raise HarnessError(
+                f"The class {getattr(loaded, '__name__', loaded)!r} of {self.name!r} "
+                f"({self.origin}) does not define {', '.join(lacking)}.",
+                "Its author adds it: harness new shows what a complete plugin looks like",
+            )
+        return loaded
+
+    def _imported(self) -> Any:
+        module, _, attribute = str(self.target).partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic
 
 from harness.api.compressor import OptionsT
 from harness.api.metric import Metric
+from harness.api.options import NO_OPTIONS
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Task(ABC, Generic[OptionsT]):
         primary_metric: metric that selects the best weights.
     """
 
-    Options: type[OptionsT]
+    Options: type[OptionsT] = NO_OPTIONS
     prefix: str = ""
     max_source_length: int = 512
     max_target_length: int = 128

@@ -94,6 +94,8 @@ def command_of(candidate: Candidate, runs: Runs, given: Mapping[str, Any]) -> st
     base = runs.base
     words = ["harness", "run", "--backbone", base.backbone, "--compressor", candidate.recipe]
     words += ["--task", base.task]
+    for file in runs.plugins.files:
+        words += ["--plugin", str(file.path)]
     settings = {**dict(_dotted(nested_settings(given)))}
     if candidate.octave:
         rate = candidate.learning_rate(base, runs.plugins)

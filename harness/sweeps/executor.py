@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic, TypeAlias
 from pydantic import BaseModel, Field
 
 from harness.api.compressor import OptionsT
-from harness.api.options import Options, validate
+from harness.api.options import NO_OPTIONS, Options, validate
 from harness.api.parts import read_part
 from harness.api.plugin_files import PluginFile
 from harness.api.plugins import Plugins
@@ -78,7 +78,7 @@ class Executor(ABC, Generic[OptionsT]):
         options: the validated options, an instance of the class's own ``Options``.
     """
 
-    Options: type[OptionsT]
+    Options: type[OptionsT] = NO_OPTIONS
     here: ClassVar[bool] = False
     """True if the workers run on this machine, so that measurements made here hold for them."""
 

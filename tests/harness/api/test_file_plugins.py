@@ -25,15 +25,10 @@ TEXT = '''
 from harness import Compressor, Options, Register, Stage, hookimpl
 
 
-class NoOptions(Options):
-    """No options."""
-
-
-class Norms(Compressor[NoOptions]):
-    """Trains the norms."""
+class Norms(Compressor[Options]):
+    """Trains the norms; it has no options."""
 
     stage = Stage.ADAPTER
-    Options = NoOptions
 
     def apply(self, model, backbone, context):
         for name, parameter in model.named_parameters():
@@ -134,6 +129,29 @@ def test_a_file_that_is_no_plugin_is_an_error_of_the_user(
     assert "bad.py" not in [file.name for file in installed().files]
     result = harness("list", "compressors", "lora_ff")
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("correct", "mistaken", "message", "hint"),
+    [
+        ("def apply(", "def aply(", "does not define apply.", "a complete plugin"),
+        ("stage =", "level =", "in which stage it is applied", "stage = Stage.ADAPTER"),
+    ],
+)
+def test_a_class_that_is_not_complete_is_an_error_of_its_author(
+    correct: str, mistaken: str, message: str, hint: str, tmp_path: Path, harness: Harness
+) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(TEXT.replace(correct, mistaken))
+    result = harness(
+        *("plan", "--backbone", "nano-t5", "--compressor", "my_norms", "--plugin", str(path)),
+        columns=1000,
+    )
+    assert result.exit_code == 2
+    assert "my_norms" in result.output
+    assert message in result.output
+    assert hint in result.output
+    assert "Traceback" not in result.output
 
 
 def test_two_files_of_one_name_are_an_error(file: Path, tmp_path: Path) -> None:

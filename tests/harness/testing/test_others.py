@@ -49,14 +49,9 @@ def test_a_faulty_metric_is_found(kind: type[Metric], check: str, reason: str) -
     assert reason in found[check]
 
 
-class NoOptions(Options):
-    """No options."""
+class Repeated(Task[Options]):
+    """The same three rows in each split; it has no options."""
 
-
-class Repeated(Task[NoOptions]):
-    """The same three rows in each split."""
-
-    Options = NoOptions
     primary_metric = "bleu"
 
     def splits(self, seed: int) -> Splits:
