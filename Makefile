@@ -62,7 +62,7 @@ check-intervals: $(INSTALLED)  ## Profile twice: do the intervals hold? Some ten
 	$(BIN)/python benchmarks/intervals.py --out $(BENCH)
 
 STUDY := OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m study
-study: $(INSTALLED)  ## Compare all methods on the embedded task; write docs/study.md. 100 minutes; resumes.
+study: $(INSTALLED)  ## Compare all methods on the embedded task; write docs/study.md. Three hours; resumes.
 	$(STUDY)
 
 study-costs: $(INSTALLED)  ## Measure speed and memory of the study's recipes. An hour, alone; resumes.

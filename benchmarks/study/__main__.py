@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
         "--executor", default="local:jobs=2", help="as in harness sweep (default: local:jobs=2)"
     )
     parser.add_argument("--only", nargs="+", metavar="RECIPE", help="recipes without pruning")
-    for name in ("seeds", "steps", "rate_steps", "eval_examples", "test_examples"):
+    for name in ("seeds", "steps", "rate_steps", "test_examples"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
     return parser.parse_args()
 

@@ -25,8 +25,9 @@ Every method that `harness list compressors` names was trained on the embedded m
 and without layer pruning. `make study` runs what is missing and writes this page; do not edit it.
 The runs are in [results/study](../results/study), without texts.
 
-{size} Each method was given the learning rate, of {factors} times its documented one, with the best
-{metric} on the eval split after a shorter training with seed 0. Pruning keeps the rate.
+{size} Each method was given the learning rate, of {factors} times its documented one, with the
+lowest loss at the end of a shorter training with seed 0, in which no example was seen twice.
+Pruning keeps the rate.
 """
 _LEGEND = """
 *kept*: {metric} relative to full fine-tuning, paired on seeds and test examples, with a 95 %
@@ -82,7 +83,7 @@ def _page(
 ) -> Iterator[str]:
     metric = heading(METRIC)
     factors = ", ".join(f"{factor:g}" for factor in FACTORS[:-1]) + f" and {FACTORS[-1]:g}"
-    yield _HEAD.format(size=_size(group, reports), factors=factors, metric=metric)
+    yield _HEAD.format(size=_size(group, reports), factors=factors)
     failures = store.read(FAILURES)
     yield _missing(group, planned, failures)
     yield _mixed(store, group)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
+from statistics import fmean
 
 from harness.api.plugins import Plugins
 from harness.errors import HarnessError
-from harness.records.report import Training
-from harness.records.run_folder import read_report
+from harness.records.run_folder import HISTORY
 from harness.spec.run_spec import RunSpec
 from harness.sweeps.executor import Event, open_executor
 from harness.sweeps.preview import plan_cells
@@ -75,11 +77,11 @@ class Runner:
         self.on_progress(f"{ended} runs have ended, of about {every}")
 
     def rate(self, recipe: str) -> float | None:
-        """Return the learning rate with the best score on the eval split; None without a score."""
+        """Return the learning rate with the lowest loss; None if no training had one."""
         trials = self.store.read(TRIALS)
         found = [trials.get(self._keys.of(spec)) for spec in self._trials(recipe)]
-        scored = [t for t in found if t and t["value"] is not None]
-        best = max(scored, key=lambda t: float(t["value"]), default=None)
+        ended = [t for t in found if t and t["loss"] is not None]
+        best = min(ended, key=lambda t: float(t["loss"]), default=None)
         return None if best is None else float(best["learning_rate"])
 
     def _trials(self, recipe: str) -> Iterator[RunSpec]:
@@ -93,13 +95,13 @@ class Runner:
             if outcome.status not in ("ok", "nan"):
                 self._fail(spec.recipe, _failure(outcome))
                 continue
-            training = self._training(outcome)
             trials[self._keys.of(spec)] = {
                 "recipe": spec.recipe,
                 "learning_rate": spec.train.tuned_learning_rate,
-                "metric": training.best_metric if training else None,
                 # A training that diverged has none.
-                "value": training.best_value if training else None,
+                "loss": last_loss(self.store.work / outcome.cell.id)
+                if outcome.status == "ok"
+                else None,
                 "code": self.store.code,
             }
             self.store.write(TRIALS, trials)
@@ -118,7 +120,7 @@ class Runner:
                 self._fail(f"{recipe}+lprun", error.message)
                 continue
             if rate is None:
-                self._fail(composed, "no learning rate gave a finite score", replace=False)
+                self._fail(composed, "no learning rate gave a finite loss", replace=False)
                 continue
             spec = cell(composed, rate, seed, self.size)
             if self._keys.of(spec) not in done:
@@ -143,9 +145,6 @@ class Runner:
             name = f"{run.recipe}, seed {run.spec.seed}, learning rate {rate:g}"
             self.on_progress(f"{event.get('status', 'error')}: {name}")
 
-    def _training(self, outcome: Outcome) -> Training | None:
-        return read_report(self.store.work / outcome.cell.id).training
-
     def _fail(self, recipe: str, reason: str, *, replace: bool = True) -> None:
         failures = self.store.read(FAILURES)
         if replace or recipe not in failures:
@@ -155,6 +154,17 @@ class Runner:
         failures = self.store.read(FAILURES)
         if failures.pop(recipe, None) is not None:
             self.store.write(FAILURES, failures)
+
+
+def last_loss(run: Path) -> float:
+    """Return the mean training loss of the last third of a run's steps.
+
+    Args:
+        run: the run's folder.
+    """
+    lines = (run / HISTORY).read_text("utf-8").splitlines()
+    losses = [event["loss"] for event in map(json.loads, lines) if "loss" in event]
+    return fmean(losses[-max(1, len(losses) // 3) :])
 
 
 def _failure(outcome: Outcome) -> str:

@@ -157,19 +157,25 @@ def test_a_newer_cell_replaces_that_of_older_code(study: Import, tmp_path: Path)
     assert not (tmp_path / "old").exists()
 
 
-def test_the_best_rate_on_the_eval_split_is_chosen(study: Import, tmp_path: Path) -> None:
+def test_the_rate_with_the_lowest_loss_is_chosen(study: Import, tmp_path: Path) -> None:
     runner = study("runner").Runner(
         installed(), study("store").Store(tmp_path, "code"), study("size").Size(), "local", ["ia3"]
     )
     runner._keys._data["radiology_demo", 0] = "data"
     assert runner.rate("ia3") is None
-    values = [1.0, 3.0, None]
+    losses = [3.0, 1.0, None]
     trials = {
-        runner._keys.of(spec): {"learning_rate": spec.train.tuned_learning_rate, "value": value}
-        for spec, value in zip(runner._trials("ia3"), values, strict=True)
+        runner._keys.of(spec): {"learning_rate": spec.train.tuned_learning_rate, "loss": loss}
+        for spec, loss in zip(runner._trials("ia3"), losses, strict=True)
     }
     runner.store.write("rates.json", trials)
     assert runner.rate("ia3") == pytest.approx(3e-2)
+
+
+def test_the_loss_is_that_of_the_last_third_of_steps(study: Import, tmp_path: Path) -> None:
+    events = [*({"step": n, "loss": float(n)} for n in range(1, 8)), {"event": "evaluated"}]
+    (tmp_path / "history.jsonl").write_text("".join(f"{json.dumps(e)}\n" for e in events))
+    assert study("runner").last_loss(tmp_path) == 6.5
 
 
 @pytest.mark.slow
@@ -177,7 +183,7 @@ def test_a_study_is_run_once_and_written_down(
     study: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner_module, store_module, page = study("runner"), study("store"), study("page")
-    size = study("size").Size(seeds=2, steps=2, rate_steps=1, eval_examples=2, test_examples=4)
+    size = study("size").Size(seeds=2, steps=2, rate_steps=1, test_examples=4)
     store = store_module.Store(tmp_path / "results", store_module.training_code())
     lines: list[str] = []
 
