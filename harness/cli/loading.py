@@ -34,22 +34,25 @@ def load(results: Path) -> Reports:
     return runs
 
 
-def summarize(runs: Reports, metrics: str | None, front: Front = "training") -> Summary:
+def summarize(
+    runs: Reports, metrics: str | None, front: Front = "training", baseline: str = "full"
+) -> Summary:
     """Average the runs over seeds and compare recipes, with a progress bar if that takes long.
 
     Args:
         runs: the runs of a results folder.
         metrics: names of metrics, separated by commas; None takes all.
         front: the costs of the Pareto front.
+        baseline: the recipe that quality is compared with.
 
     Raises:
-        HarnessError: no run has one of the metrics.
+        HarnessError: no run has one of the metrics, or none is of the baseline.
     """
     names = None
     if metrics is not None:
         names = [name.strip() for name in metrics.split(",") if name.strip()]
     with Waiting("Comparing recipes", runs.recipe_count) as waiting:
-        return runs.summarize(names, waiting.on_progress, front)
+        return runs.summarize(names, waiting.on_progress, front, baseline)
 
 
 def terminal_table(summary: Summary) -> str:

@@ -45,6 +45,13 @@ def report(
             show_default="all",
         ),
     ] = None,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="RECIPE",
+            help="Recipe that quality is compared with; speed and memory stay relative to full.",
+        ),
+    ] = "full",
     front: Annotated[
         Literal["training", "inference"],
         typer.Option(help="Speed and memory of the Pareto front: those of training or decoding."),
@@ -52,11 +59,11 @@ def report(
 ) -> None:
     """Show each recipe's costs of training and decoding and its quality, averaged over seeds.
 
-    Quality is compared with full fine-tuning on the same test examples. The results folder caches
-    the comparison, so a second report is fast.
+    Quality is compared with full fine-tuning, or with another recipe (--baseline), on the same test
+    examples. The results folder caches the comparison, so a second report is fast.
     """
     runs = load(results)
-    summary = summarize(runs, metrics, front)
+    summary = summarize(runs, metrics, front, baseline)
     if compare == PAPER:
         from harness.reporting.reference import add_paper_reference
 
@@ -64,7 +71,8 @@ def report(
     elif compare is not None:
         from harness.reporting.reference import add_folder_reference
 
-        add_folder_reference(summary, summarize(load(Path(compare)), metrics), compare)
+        other = summarize(load(Path(compare)), metrics)
+        add_folder_reference(summary, other, compare)
     text = _text(summary, runs, form, out)
     if out is None:
         typer.echo(text, nl=False)

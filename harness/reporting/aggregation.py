@@ -1,4 +1,4 @@
-"""Aggregate runs into a summary: average over seeds, and compare with full fine-tuning."""
+"""Aggregate runs into a summary: average over seeds, and compare with the baseline."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from harness.records.profile import Profile
 from harness.records.run_folder import StoredRun
 from harness.reporting.answer import answer
 from harness.reporting.members import Members
-from harness.reporting.notes import notes, settings_difference
+from harness.reporting.notes import notes
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.pareto import pareto_front
 from harness.reporting.profiled_costs import add_profiled_costs
 from harness.reporting.row import make_row
+from harness.reporting.settings_difference import settings_difference
 from harness.reporting.summary import Estimate, Front, Group, Quality, RecipeRow, Summary
 from harness.spec.run_spec import BASELINE
 from harness.statistics.holm import holm
@@ -49,8 +50,9 @@ def summarize(
     on_progress: OnProgress = lambda: None,
     front: Front = "training",
     profile: Profile | None = None,
+    baseline: str = BASELINE,
 ) -> Summary:
-    """Average over seeds and compare with full fine-tuning, group by group.
+    """Average over seeds and compare with the baseline, group by group.
 
     Args:
         runs: runs of any recipes, tasks and backbones.
@@ -59,12 +61,14 @@ def summarize(
         on_progress: is called after each recipe.
         front: the costs of the Pareto fronts.
         profile: has the speed and memory of recipes whose runs measured neither.
+        baseline: the recipe that quality is compared with. Speed and memory are relative to full
+            fine-tuning's in any case.
     """
     present = {name for run in runs for name in run.report.quality}
     builtin = [name for name in METRICS if name in present]
     shown = [*builtin, *sorted(present - set(builtin))] if metrics is None else list(metrics)
     by_group = list(grouped(runs).values())
-    members = [Members.of(group_runs, shown) for group_runs in by_group]
+    members = [Members.of(group_runs, shown, baseline) for group_runs in by_group]
     comparisons.prepare([group_members.requests for group_members in members], on_progress)
     with without_collector():
         groups = [_group(each, comparisons, shown, front, profile) for each in members]
@@ -105,6 +109,7 @@ def _group(
         noise_floor=max((floor for floor in noise_floors if floor), default=None),
         fingerprints=_distinct(report.fingerprint for report in good),
         front=front,
+        baseline=members.requests[0].baseline,
         rows=rows,
     )
     if profile is not None:
@@ -148,7 +153,7 @@ def _mark_front(group: Group, metrics: Sequence[str]) -> None:
         return
     group.front_metric = name
     # Intervals of paired differences are narrower: the difficulty of the examples cancels out.
-    paired = all(row.recipe == BASELINE or row.quality[name].difference for row in measured)
+    paired = all(row.recipe == group.baseline or row.quality[name].difference for row in measured)
     front = pareto_front(
         {row.recipe: [*costs[row.recipe], _goodness(row.quality[name], paired)] for row in measured}
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.reporting.summary import Estimate, Group, Quality, RecipeRow
-from harness.reporting.wording import heading, percent
+from harness.reporting.wording import heading, percent, spoken
 from harness.spec.run_spec import BASELINE
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -16,9 +16,10 @@ def answer(group: Group, metrics: Sequence[str]) -> list[str]:
     """Return the answer of a group, one sentence for each recipe that it names.
 
     It names at most two recipes of the Pareto front of speed, memory and the first metric: the
-    fastest, and the one with the best quality. Full fine-tuning is never named, as all others are
-    compared with it. The rule needs no threshold: ``harness recommend`` chooses by one that its
-    user sets. Where no front is known, the same rule takes all recipes that ended well.
+    fastest, and the one with the best quality. Full fine-tuning and the baseline of quality are
+    never named, as all others are compared with them. The rule needs no threshold:
+    ``harness recommend`` chooses by one that its user sets. Where no front is known, the same rule
+    takes all recipes that ended well.
 
     Args:
         group: the rows, with p-values adjusted and the front marked.
@@ -28,11 +29,12 @@ def answer(group: Group, metrics: Sequence[str]) -> list[str]:
         The sentences. They hold only what was measured.
     """
     good = [row for row in group.rows if row.status == "ok"]
-    recipes = [row for row in good if row.recipe != BASELINE]
+    recipes = [row for row in good if row.recipe not in (BASELINE, group.baseline)]
     if not good:
         return ["No run ended well."]
     if not recipes:
-        return ["Only full fine-tuning ended well here, so nothing is compared with it."]
+        only, it = " and ".join(spoken(r.recipe) for r in good), "it" if len(good) == 1 else "them"
+        return [f"Only {only} ended well here, so nothing is compared with {it}."]
     metric = group.front_metric or next(iter(group.scored(metrics)), None)
     on_front = [row for row in recipes if row.on_front]
     candidates = on_front or [row for row in recipes if row.on_front is None]
@@ -42,7 +44,7 @@ def answer(group: Group, metrics: Sequence[str]) -> list[str]:
             f"have a better {heading(metric or 'quality')}."
         ]
     named = _named(candidates, metric)
-    sentences = [_sentence(row, metric, group.noise_floor) for row in named]
+    sentences = [_sentence(row, metric, group) for row in named]
     if any(_has_one_seed(row, metric) for row in named):
         sentences.append("With one seed the spread between seeds is not known.")
     return [sentence for sentence in sentences if sentence]
@@ -80,13 +82,13 @@ def _has_one_seed(row: RecipeRow, metric: str | None) -> bool:
     return len(row.seeds) == 1 or compared == 1
 
 
-def _sentence(row: RecipeRow, metric: str | None, noise: float | None) -> str:
+def _sentence(row: RecipeRow, metric: str | None, group: Group) -> str:
     """Return a sentence on a recipe's costs and quality; empty if none was measured."""
-    clauses = list(_costs(row, noise))
+    clauses = list(_costs(row, group.noise_floor))
     clauses += _decoding(row)
     quality = row.quality.get(metric) if metric else None
     if metric and quality:
-        clauses.append(_quality(heading(metric), quality))
+        clauses.append(_quality(heading(metric), quality, group.baseline))
     if not clauses:
         return ""
     first, *others = clauses
@@ -133,23 +135,25 @@ def _times(speed: Estimate) -> str:
     return f" ({speed.low:.2f} to {speed.high:.2f})"
 
 
-def _quality(name: str, quality: Quality) -> str:
+def _quality(name: str, quality: Quality, baseline: str) -> str:
     """Return the clause on quality: its difference, and how many seeds show it."""
     difference = quality.difference
     if difference is None or quality.p_value is None:
-        return f"its {name} of {quality.value.value:.2f} is not compared with full fine-tuning's"
+        return f"its {name} of {quality.value.value:.2f} is not compared with {spoken(baseline)}'s"
     seeds = difference.seeds or 1
     count = _NUMBERS[seeds] if seeds < len(_NUMBERS) else str(seeds)
     those = f"{count} seed{'s' * (seeds > 1)}"
+    beside = "" if baseline == BASELINE else f" from {baseline}"
     if not quality.significant:
-        return f"no difference in {name} was shown by {those}{_range(difference)}"
+        return f"no difference in {name}{beside} was shown by {those}{_range(difference)}"
     is_lower = difference.value < 0
     size = difference.negated if is_lower else difference
     less = "" if quality.higher_is_better else " (less is better)"
     way = "lower" if is_lower else "higher"
     amount = f"{size.value:.{_digits(size.value)}f}"
     shows = "show" if seeds > 1 else "shows"
-    return f"{name}{less} is {way} by {amount}{_range(size)}, which {those} {shows}"
+    than = "" if baseline == BASELINE else f" than {baseline}'s"
+    return f"{name}{less} is {way}{than} by {amount}{_range(size)}, which {those} {shows}"
 
 
 def _range(estimate: Estimate) -> str:

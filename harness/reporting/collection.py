@@ -61,8 +61,9 @@ class Reports(Sequence[StoredRun]):
         metrics: Sequence[str] | None = None,
         on_recipe: Callable[[], None] = lambda: None,
         front: Front = "training",
+        baseline: str = "full",
     ) -> Summary:
-        """Average over seeds, and compare each recipe with full fine-tuning.
+        """Average over seeds, and compare each recipe's quality with full fine-tuning's.
 
         The comparisons are kept in the results folder, so that they are computed only once. Recipes
         whose runs measured neither speed nor memory get those of the folder's ``profile.json``.
@@ -71,15 +72,18 @@ class Reports(Sequence[StoredRun]):
             metrics: names of the metrics to show; by default all that any run has.
             on_recipe: is called after each recipe.
             front: the costs of the Pareto front: ``training`` or ``inference``.
+            baseline: the recipe that quality is compared with, if not full fine-tuning. Speed and
+                memory are relative to full fine-tuning's in any case.
 
         Returns:
             The summary that ``harness report`` shows; a notebook shows it as a table.
 
         Raises:
-            HarnessError: no run has one of the metrics.
+            HarnessError: no run has one of the metrics, or none is of the baseline.
 
         Example:
             >>> harness.load_reports("results").summarize(["rouge1"])
+            >>> harness.load_reports("results").summarize(baseline="lora_ff+lprun")
         """
         from harness.reporting.aggregation import summarize
         from harness.reporting.paired_comparison import Comparisons
@@ -90,15 +94,41 @@ class Reports(Sequence[StoredRun]):
             if name not in available:
                 raise HarnessError(
                     f"No run in {str(self.folder)!r} has the metric {name!r}.",
-                    f"{did_you_mean(name, available)} There are: {', '.join(available)}.",
+                    did_you_mean(name, available),
                 )
         comparisons = Comparisons(self.folder, min(_PROCESSES, os.cpu_count() or 1))
         try:
             return summarize(
-                self.runs, comparisons, metrics, on_recipe, front, read_profile(self.folder)
+                self.runs,
+                comparisons,
+                metrics,
+                on_recipe,
+                front,
+                read_profile(self.folder),
+                self._recipe(baseline),
             )
         finally:
             comparisons.keep()
+
+    def _recipe(self, baseline: str) -> str:
+        """Return a recipe as the reports write it.
+
+        Raises:
+            HarnessError: no run has this recipe.
+        """
+        from harness.spec.run_spec import BASELINE
+
+        recipes = sorted({run.report.recipe for run in self.runs})
+        if baseline in recipes or baseline == BASELINE:
+            return baseline
+        # Compressors and options in any order; a plugin of the runs may not be installed here.
+        same = [r for r in recipes if sorted(r.split("+")) == sorted(baseline.split("+"))]
+        if len(same) == 1:
+            return same[0]
+        raise HarnessError(
+            f"No run in {str(self.folder)!r} is of the recipe {baseline!r}.",
+            did_you_mean(baseline, recipes),
+        )
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a data frame with one row per run.

@@ -1,4 +1,4 @@
-"""Compare the recipes of a group with full fine-tuning; all share one matrix of draws."""
+"""Compare the recipes of a group with the baseline; all share one matrix of draws."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from harness.reporting.lead_baseline import score_lead_baseline
 from harness.reporting.outcome import Outcome, Paired, Request
 from harness.reporting.scores import RunScores, read_scores
 from harness.reporting.summary import Estimate
+from harness.reporting.wording import spoken
 from harness.statistics.intervals import Comparison, compare, mean_interval
 from harness.statistics.resampling import Bootstrap
 from harness.statistics.seed_mean import Interval
@@ -51,7 +52,7 @@ class _Group:
         self._resample_together(requests)
 
     def compare(self, request: Request) -> Outcome:
-        """Compare one recipe with full fine-tuning.
+        """Compare one recipe with the baseline.
 
         Raises:
             HarnessError: predictions are missing or damaged.
@@ -62,8 +63,9 @@ class _Group:
             return outcome
         all_seeds = [self._scores(seed.run) for seed in request.seeds]
         recipe = [self._scores(run) for run, _ in pairs]
-        full = [self._scores(baseline) for _, baseline in pairs]
-        outcome.reason = _why_not_comparable(pairs, recipe, full)
+        others = [self._scores(baseline) for _, baseline in pairs]
+        whom = spoken(request.baseline)
+        outcome.reason = _why_not_comparable(pairs, recipe, others, whom)
         shared = all(scores.ids == all_seeds[0].ids for scores in all_seeds)
         is_compared = bool(pairs) and not outcome.reason
         lead = self._lead_baseline(pairs[0][1], shared) if is_compared else None
@@ -72,15 +74,17 @@ class _Group:
             try:
                 if len(all_seeds) > 1:
                     mean = mean_interval(
-                        _named(name, all_seeds), shared_examples=shared, bootstrap=self._bootstrap
+                        _named(name, all_seeds, whom),
+                        shared_examples=shared,
+                        bootstrap=self._bootstrap,
                     )
                     paired.value = _estimate(mean, len(all_seeds))
                 if lead is None:
                     continue
-                recipe_scores, full_scores = _named(name, recipe), _named(name, full)
+                recipe_scores = _named(name, recipe, whom)
                 comparison = compare(
                     recipe_scores,
-                    full_scores,
+                    _named(name, others, whom),
                     lead.scores.get(name),
                     shared_examples=shared,
                     bootstrap=self._bootstrap,
@@ -88,7 +92,7 @@ class _Group:
             except ValueError as error:
                 outcome.missing[name] = str(error)
                 continue
-            _fill(outcome, name, comparison, recipe_scores[0].higher_is_better, lead)
+            _fill(outcome, name, comparison, recipe_scores[0].higher_is_better, lead, whom)
         return outcome
 
     def _resample_together(self, requests: Sequence[Request]) -> None:
@@ -138,7 +142,12 @@ def _is_needed(request: Request) -> bool:
 
 
 def _fill(
-    outcome: Outcome, name: str, comparison: Comparison, higher_is_better: bool, lead: RunScores
+    outcome: Outcome,
+    name: str,
+    comparison: Comparison,
+    higher_is_better: bool,
+    lead: RunScores,
+    whom: str,
 ) -> None:
     """Write the comparison of a metric, or the reasons why parts of it are missing."""
     paired = outcome.metrics[name]
@@ -149,36 +158,37 @@ def _fill(
     if comparison.retention:
         paired.retention = _estimate(comparison.retention, comparison.seeds)
     else:
-        whose = "full fine-tuning's value" if higher_is_better else "its value"
+        whose = f"{whom}'s value" if higher_is_better else "its value"
         outcome.no_share[name] = f"{whose} is not clearly above zero"
         return
     if comparison.retention_above_floor:
         paired.retention_above_floor = _estimate(comparison.retention_above_floor, comparison.seeds)
     elif lead_score:
-        outcome.no_floor[name] = "full fine-tuning is not clearly above the lead baseline"
+        outcome.no_floor[name] = f"{whom} is not clearly above the lead baseline"
     else:
-        why = "full fine-tuning was not scored with it"
+        why = f"{whom} was not scored with it"
         outcome.no_floor[name] = lead.missing.get(name, why)
 
 
 def _why_not_comparable(
     pairs: Sequence[tuple[StoredRun, StoredRun]],
     recipe: Sequence[RunScores],
-    full: Sequence[RunScores],
+    others: Sequence[RunScores],
+    whom: str,
 ) -> str | None:
-    """Return why a recipe cannot be compared with full fine-tuning, or None if it can."""
-    for (run, baseline), scores, full_scores in zip(pairs, recipe, full, strict=True):
-        report, full_report = run.report, baseline.report
-        if report.decoding != full_report.decoding:
-            return f"decoded with {report.decoding}, full fine-tuning with {full_report.decoding}"
-        if report.data and full_report.data and report.data.sha256 != full_report.data.sha256:
-            return "the data are not those of full fine-tuning"
-        if scores.ids != full_scores.ids:
-            return "the test examples are not those of full fine-tuning"
+    """Return why a recipe cannot be compared with the baseline, or None if it can."""
+    for (run, baseline), scores, other_scores in zip(pairs, recipe, others, strict=True):
+        report, other = run.report, baseline.report
+        if report.decoding != other.decoding:
+            return f"decoded with {report.decoding}, {whom} with {other.decoding}"
+        if report.data and other.data and report.data.sha256 != other.data.sha256:
+            return f"the data are not those of {whom}"
+        if scores.ids != other_scores.ids:
+            return f"the test examples are not those of {whom}"
     return None
 
 
-def _named(name: str, runs: Sequence[RunScores]) -> list[Score]:
+def _named(name: str, runs: Sequence[RunScores], whom: str) -> list[Score]:
     """Return each run's score by a metric.
 
     Raises:
@@ -186,7 +196,7 @@ def _named(name: str, runs: Sequence[RunScores]) -> list[Score]:
     """
     for scores in runs:
         if name not in scores.scores:
-            raise ValueError(scores.missing.get(name, "full fine-tuning was not scored with it"))
+            raise ValueError(scores.missing.get(name, f"{whom} was not scored with it"))
     return [scores.scores[name] for scores in runs]
 
 

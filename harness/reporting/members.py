@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from harness.records.run_folder import StoredRun
@@ -15,9 +15,9 @@ class Members(NamedTuple):
     """The runs that a group's rows are computed from.
 
     Attributes:
-        by_recipe: for each recipe, full fine-tuning first, one run per seed.
+        by_recipe: for each recipe, the baseline first, one run per seed.
         requests: the comparison to make for each recipe of ``by_recipe``.
-        has_baseline: whether there is a good run of full fine-tuning.
+        has_baseline: whether there is a good run of the baseline.
         older: runs that were left out for a later or better one of the same recipe and seed.
     """
 
@@ -32,12 +32,15 @@ class Members(NamedTuple):
         return [run for runs in self.by_recipe for run in runs]
 
     @classmethod
-    def of(cls, runs: Sequence[StoredRun], metrics: Sequence[str]) -> Members:
+    def of(
+        cls, runs: Sequence[StoredRun], metrics: Sequence[str], baseline: str = BASELINE
+    ) -> Members:
         """Choose the last good run of each recipe and seed, or the last run if none is good.
 
         Args:
             runs: the runs of a group.
             metrics: names of the metrics to compare.
+            baseline: the recipe to compare with.
         """
         by_seed: dict[str, dict[int, StoredRun]] = defaultdict(dict)
         older = []
@@ -46,20 +49,21 @@ class Members(NamedTuple):
             if run.report.seed in seeds:
                 older.append(seeds[run.report.seed])
             seeds[run.report.seed] = run
-        full = {s: r for s, r in by_seed.get(BASELINE, {}).items() if r.report.status == "ok"}
+        others = {s: r for s, r in by_seed.get(baseline, {}).items() if r.report.status == "ok"}
         by_recipe, requests = [], []
-        for recipe in sorted(by_seed, key=lambda recipe: (recipe != BASELINE, recipe)):
+        for recipe in sorted(by_seed, key=lambda recipe: (recipe != baseline, recipe)):
             chosen = [by_seed[recipe][seed] for seed in sorted(by_seed[recipe])]
             by_recipe.append(chosen)
-            requests.append(_request(chosen, full if recipe != BASELINE else {}, metrics))
-        return cls(by_recipe, requests, bool(full), older)
+            paired, present = _compared(chosen, {} if recipe == baseline else others, metrics)
+            requests.append(Request(paired, present, baseline))
+        return cls(by_recipe, requests, bool(others), older)
 
 
-def _request(
-    runs: Sequence[StoredRun], full: dict[int, StoredRun], metrics: Sequence[str]
-) -> Request:
+def _compared(
+    runs: Sequence[StoredRun], others: Mapping[int, StoredRun], metrics: Sequence[str]
+) -> tuple[tuple[Seed, ...], tuple[str, ...]]:
     """Return the seeds that ended well, and the metrics that all of them have."""
     good = [run for run in runs if run.report.status == "ok"]
     present = [name for name in metrics if all(name in run.report.quality for run in good)]
-    seeds = tuple(Seed(run, full.get(run.report.seed)) for run in good)
-    return Request(seeds, tuple(present) if good else ())
+    seeds = tuple(Seed(run, others.get(run.report.seed)) for run in good)
+    return seeds, tuple(present) if good else ()

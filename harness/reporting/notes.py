@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-from harness.errors import HarnessError
 from harness.records.data_notes import data_shares
 from harness.records.measurements import Fingerprint
-from harness.records.run_folder import SPEC
 from harness.reporting.cost_breakdown import allocation_retries
 from harness.reporting.inference_row import inference_legend, inference_notes
 from harness.reporting.members import Members
 from harness.reporting.process_row import process_legend, process_notes
 from harness.reporting.summary import Group, RecipeRow, Summary
-from harness.reporting.wording import LEAD_BASELINE, LESS_IS_BETTER, heading, meanings, not_measured
-from harness.spec.run_spec import BASELINE, TUNED, VARIED, RunSpec, read_toml
+from harness.reporting.wording import (
+    LEAD_BASELINE,
+    LESS_IS_BETTER,
+    heading,
+    meanings,
+    not_measured,
+    spoken,
+)
 
 _NAMED = 3
 """Number of runs that a note names."""
@@ -43,11 +45,11 @@ def notes(group: Group, members: Members) -> Iterator[str]:
             f"itself by up to {noise}."
         )
     yield from _intervals(good)
-    recipes = [row for row in good if row.recipe != BASELINE]
+    recipes = [row for row in good if row.recipe != group.baseline]
     if recipes and len(recipes) == len(good):
         yield (
-            "Quality is not compared, as there is no good run of full fine-tuning with these "
-            f"settings; repeat the same command with --compressor {BASELINE}."
+            f"Quality is not compared, as there is no good run of {spoken(group.baseline)} with "
+            f"these settings; repeat the same command with --compressor {group.baseline}."
         )
     yield from _lead_baseline(recipes)
     yield from _not_measured(good)
@@ -201,50 +203,6 @@ def differences(fingerprints: Sequence[Fingerprint]) -> Iterator[str]:
             yield f"{name} ({_listed(values)})"
 
 
-def settings_difference(earlier: Path, later: Path) -> str:
-    """Return the settings in which two runs differ, in brackets.
-
-    Args:
-        earlier: folder of the run that the text calls "there".
-        later: folder of the run that the text calls "here".
-
-    Returns:
-        The text, with a space before it; empty if a run's settings cannot be read.
-    """
-    try:
-        # A setting that a spec lacks had its default: older versions did not know it.
-        defaults = _flat(RunSpec().model_dump(mode="json"))
-        before, after = (
-            {**defaults, **_flat(read_toml(folder / SPEC))} for folder in (earlier, later)
-        )
-    except HarnessError:
-        return ""
-    different = [
-        f"{key} {_shown(before.get(key))} there, {_shown(after.get(key))} here"
-        for key in sorted({*before, *after})
-        if before.get(key) != after.get(key)
-        and key.partition(".")[0] not in VARIED
-        and key != f"train.{TUNED}"
-    ]
-    return f" ({'; '.join(different)})" if different else ""
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "unset"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def legend(summary: Summary, metrics: Collection[str] | None = None) -> Iterator[str]:
     """Yield the sentences that explain the columns and marks of all tables.
 
@@ -269,7 +227,11 @@ def legend(summary: Summary, metrics: Collection[str] | None = None) -> Iterator
             "best quality, full fine-tuning aside."
         )
     if any(quality.significant for row in rows for quality in row.quality.values()):
-        yield "*: differs from full fine-tuning (paired, p < 0.05 after Holm's correction)."
+        yield f"*: differs from {_baseline(summary)} (paired, p < 0.05 after Holm's correction)."
+
+
+def _baseline(summary: Summary) -> str:
+    return spoken(summary.groups[0].baseline)
 
 
 def _columns(summary: Summary, metrics: Collection[str]) -> Iterator[str]:
@@ -277,8 +239,8 @@ def _columns(summary: Summary, metrics: Collection[str]) -> Iterator[str]:
     qualities = [q for group in summary.groups for row in group.rows for q in row.quality.values()]
     if any(not quality.higher_is_better for quality in qualities):
         yield (
-            f"{LESS_IS_BETTER}: less is better; quality kept is then full fine-tuning's value over "
-            "the recipe's, so that more than 100 % is better."
+            f"{LESS_IS_BETTER}: less is better; quality kept is then {_baseline(summary)}'s value "
+            "over the recipe's, so that more than 100 % is better."
         )
     yield "speed: training speed, relative to full fine-tuning on the same batches."
     yield "trained: number of trained parameters, and their share of the original backbone's."

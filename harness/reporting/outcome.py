@@ -1,4 +1,7 @@
-"""A recipe's comparison with full fine-tuning: the request and its outcome."""
+"""A recipe's comparison with the baseline: the request and its outcome.
+
+The baseline is full fine-tuning, or another recipe of the group.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,14 @@ from pydantic import Field
 from harness.records.record import Record
 from harness.records.run_folder import StoredRun
 from harness.reporting.summary import Estimate
+from harness.spec.run_spec import BASELINE
 
 FORM = 3
 """Version of the statistics. A change of it invalidates every cached outcome."""
 
 
 class Seed(NamedTuple):
-    """A recipe's run and full fine-tuning's run of the same seed, if there is one."""
+    """A recipe's run and the baseline's run of the same seed, if there is one."""
 
     run: StoredRun
     baseline: StoredRun | None
@@ -27,15 +31,17 @@ class Seed(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """A recipe to compare with full fine-tuning.
+    """A recipe to compare with the baseline.
 
     Attributes:
         seeds: the seeds that ended well; those without a baseline count in the mean only.
         metrics: names of the metrics to compare.
+        baseline: the recipe that is the baseline.
     """
 
     seeds: tuple[Seed, ...]
     metrics: tuple[str, ...]
+    baseline: str = BASELINE
 
     @functools.cached_property
     def key(self) -> str:
@@ -56,9 +62,9 @@ class Paired(Record):
     value: Estimate | None = None
     """Mean over seeds; null for one seed."""
     difference: Estimate | None = None
-    """The recipe's value minus full fine-tuning's."""
+    """The recipe's value minus the baseline's."""
     retention: Estimate | None = None
-    """The recipe's value divided by full fine-tuning's; the inverse where less is better."""
+    """The recipe's value divided by the baseline's; the inverse where less is better."""
     floor: float | None = None
     """Score of the lead baseline."""
     retention_above_floor: Estimate | None = None
@@ -73,7 +79,7 @@ class Outcome(Record):
     metrics: dict[str, Paired] = Field(default_factory=dict)
     """Metric -> its comparison."""
     reason: str | None = None
-    """Reason why nothing was compared with full fine-tuning; null if it was."""
+    """Reason why nothing was compared with the baseline; null if it was."""
     missing: dict[str, str] = Field(default_factory=dict)
     """Metric -> reason why it has no comparison, or no interval over seeds."""
     no_share: dict[str, str] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Compute a recipe's row: average over its seeds, and compare with full fine-tuning."""
+"""Compute a recipe's row: average over its seeds, and compare with the baseline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.reporting.mean_speed import mean_speed
 from harness.reporting.outcome import Paired, Request
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.summary import Estimate, Quality, RecipeRow
-from harness.spec.run_spec import BASELINE
+from harness.reporting.wording import spoken
 
 
 def make_row(
@@ -25,7 +25,7 @@ def make_row(
     Args:
         runs: one run per seed, including failed ones.
         request: the request to compare the runs that ended well.
-        has_baseline: whether the group has a good run of full fine-tuning.
+        has_baseline: whether the group has a good run of the baseline.
         comparisons: computes the comparison, or takes it from its cache.
     """
     good = [run for run in runs if run.report.status == "ok"]
@@ -84,11 +84,12 @@ def _add_quality(
     """Set the quality by each metric that all seeds have, and the reasons for missing parts."""
     runs = [seed.run for seed in request.seeds]
     outcome = comparisons.of(request)
-    is_baseline = row.recipe == BASELINE
+    is_baseline = row.recipe == request.baseline
     alone = [s.run.report.seed for s in request.seeds if not s.baseline] if has_baseline else []
     row.not_compared = outcome.reason
     if alone and not is_baseline and not row.not_compared:
-        row.not_compared = f"full fine-tuning lacks seed {', '.join(map(str, alone))}"
+        lacking = ", ".join(map(str, alone))
+        row.not_compared = f"{spoken(request.baseline)} lacks seed {lacking}"
     for name in request.metrics:
         values = [run.report.quality[name] for run in runs]
         if any(value.signature != values[0].signature for value in values):

@@ -210,8 +210,11 @@ class Group(Record):
     """Metric whose values are the quality of the Pareto front."""
     fingerprints: list[Fingerprint] = Field(default_factory=list)
     """Device and software of the runs; several if they differ."""
+    baseline: str = "full"
+    """Recipe that quality is compared with; where these fields speak of full fine-tuning's quality,
+    its quality is meant. Speed and memory are relative to full fine-tuning's in any case."""
     rows: list[RecipeRow]
-    """One row for each recipe, full fine-tuning first."""
+    """One row for each recipe, the baseline first."""
     answer: list[str] = Field(default_factory=list)
     """The result in one or two plain sentences, above the table."""
     notes: list[str] = Field(default_factory=list)

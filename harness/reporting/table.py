@@ -25,6 +25,7 @@ from harness.reporting.wording import (
     plus_minus,
     reference_lines,
     seeds_left,
+    spoken,
 )
 
 _FIXED, _METRIC = 42, 7
@@ -74,7 +75,7 @@ def _group(group: Group, summary: Summary, width: int) -> Iterator[str]:
     yield from in_columns(lines, width)
     room = _KEPT + len(ONE_SEED) * any(len(row.seeds) == 1 for row in group.rows)
     if kept := group.compared(present)[: max(1, (width - _RECIPE) // room)]:
-        yield "quality kept, % of full fine-tuning's:"
+        yield f"quality kept, % of {spoken(group.baseline)}'s:"
         yield from in_columns(
             [Line(["recipe", *map(name_of, kept)], bold=True), *_kept(group, kept)], width
         )

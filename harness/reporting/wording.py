@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.reporting.summary import Estimate, Group, Quality, RecipeRow
+from harness.spec.run_spec import BASELINE
 
 HEADINGS = {
     "rouge1": "R-1",
@@ -45,6 +46,11 @@ ONE_SEED = "¹"
 
 UNITS = {"GiB": 2**30, "GB": 10**9}
 """Unit of memory -> bytes."""
+
+
+def spoken(recipe: str) -> str:
+    """Return how sentences call a recipe: full fine-tuning by these words, others by their text."""
+    return "full fine-tuning" if recipe == BASELINE else recipe
 
 
 def heading(metric: str) -> str:
@@ -120,7 +126,7 @@ def memory(size: float | None, unit: str) -> str:
 
 
 def mark(quality: Quality) -> str:
-    """Return the mark of a value that differs significantly from full fine-tuning's."""
+    """Return the mark of a value that differs significantly from the baseline's."""
     return "*" if quality.significant else ""
 
 

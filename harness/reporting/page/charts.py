@@ -13,6 +13,7 @@ import altair as alt
 
 from harness.reporting.summary import Estimate, Group, RecipeRow
 from harness.reporting.wording import UNITS, heading
+from harness.spec.run_spec import BASELINE
 
 Spec = dict[str, Any]
 
@@ -140,7 +141,7 @@ def _place_names(rows: Sequence[Spec]) -> None:
 
 
 def comparison(group: Group, metric: str) -> Spec | None:
-    """Plot each recipe's costs and quality in percent of full fine-tuning's.
+    """Plot each recipe's costs and quality in percent of full fine-tuning's or the baseline's.
 
     Args:
         group: the group.
@@ -149,6 +150,8 @@ def comparison(group: Group, metric: str) -> Spec | None:
     Returns:
         The specification, or None if there are no numbers.
     """
+    of = "" if group.baseline == BASELINE else f" of {group.baseline}'s"
+    kept = f"{heading(metric)} kept{of}"
     rows = []
     for row in group.rows:
         measures = [("training speed", _percent(row.speed))]
@@ -157,7 +160,7 @@ def comparison(group: Group, metric: str) -> Spec | None:
         if row.memory_relative is not None:
             measures.append(("peak memory", (100 * row.memory_relative,) * 3))
         if metric in row.quality:
-            measures.append((f"{heading(metric)} kept", _percent(row.quality[metric].retention)))
+            measures.append((kept, _percent(row.quality[metric].retention)))
         for measure, value in measures:
             if value is not None:
                 x, low, high = value

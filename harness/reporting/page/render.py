@@ -17,7 +17,7 @@ from harness.reporting.notes import legend
 from harness.reporting.page import contents
 from harness.reporting.process_row import cost_cells, cost_headings
 from harness.reporting.summary import Group, Summary
-from harness.reporting.wording import heading
+from harness.reporting.wording import heading, spoken
 
 _RUNS = 1000
 """Largest number of runs in the list at the end of the page."""
@@ -131,8 +131,8 @@ def _figures(group: Group, runs: Sequence[StoredRun]) -> list[tuple[str, str, di
         ),
         (
             "Recipes compared with full fine-tuning",
-            "Speed, peak memory and quality of each recipe in percent of full fine-tuning's; "
-            "trained parameters in percent of the backbone's.",
+            "Speed and peak memory of each recipe in percent of full fine-tuning's, quality of "
+            f"{spoken(group.baseline)}'s; trained parameters in percent of the backbone's.",
             charts.comparison(group, metric),
         ),
         (

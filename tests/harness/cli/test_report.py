@@ -46,6 +46,22 @@ def test_all_runs_of_a_folder_are_shown(harness: Harness, finish: Finish, tmp_pa
     assert result.stderr == ""
 
 
+def test_the_baseline_may_be_written_in_any_order_and_must_be_there(
+    harness: Harness, finish: Finish, tmp_path: Path
+) -> None:
+    for recipe in ("lora_ff+lprun", "full"):
+        finish(recipe)
+    result = harness("report", str(tmp_path), "--baseline", "lprun+lora_ff", "--format", "json")
+    assert result.exit_code == 0
+    (group,) = Summary.model_validate_json(result.stdout).groups
+    assert group.baseline == "lora_ff+lprun"
+    assert [row.recipe for row in group.rows] == ["lora_ff+lprun", "full"]
+    result = harness("report", str(tmp_path), "--baseline", "lora_ff+lprum", columns=1000)
+    assert result.exit_code == 2
+    assert "No run in" in result.output
+    assert "Did you mean 'lora_ff+lprun'?" in result.output
+
+
 def test_failed_runs_are_shown_with_their_status(
     harness: Harness, finish: Finish, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from scipy import stats
@@ -16,6 +17,7 @@ from harness.reporting.aggregation import summarize
 from harness.reporting.paired_comparison import Comparisons
 from harness.reporting.scores import read_scores
 from harness.reporting.summary import Group, RecipeRow, Summary
+from harness.reporting.table import table
 from harness.statistics.holm import holm
 from harness.statistics.intervals import compare
 from tasks.metrics.bleu import Bleu
@@ -92,6 +94,45 @@ def test_comparisons_are_those_of_the_statistics_with_holm_adjustment(
         assert quality.p_value == pytest.approx(adjusted[recipe])
     assert row_of(group, "lora_ff").quality["rouge1"].significant
     assert not row_of(group, "lprun").quality["rouge1"].significant
+
+
+def test_another_recipe_can_be_the_baseline_of_quality(
+    tmp_path: Path, three_recipes: dict[str, list[list[float]]]
+) -> None:
+    def as_scores(recipe: str) -> list[Score]:
+        return [Score.mean(v, "rouge1|measure:f1") for v in three_recipes[recipe]]
+
+    summary = summary_of(tmp_path, baseline="lora_ff")
+    (group,) = summary.groups
+    assert [row.recipe for row in group.rows] == ["lora_ff", "full", "lprun"]
+    expected = {r: compare(as_scores(r), as_scores("lora_ff")) for r in ("lprun", "full")}
+    adjusted = holm({recipe: comparison.p_value for recipe, comparison in expected.items()})
+    for recipe, comparison in expected.items():
+        quality = row_of(group, recipe).quality["rouge1"]
+        assert quality.difference
+        assert quality.retention
+        assert quality.difference.value == pytest.approx(comparison.difference[0])
+        assert quality.retention.value > 1
+        assert quality.p_value == pytest.approx(adjusted[recipe])
+    text = click.unstyle(table(summary))
+    assert "quality kept, % of lora_ff's:" in text
+    assert "*: differs from lora_ff (paired" in text
+    assert "lprun: R-1 is higher than lora_ff's by 4." in text
+    assert "differs from full" not in text
+    # The cache of one baseline's comparisons does not answer for another.
+    runs, _ = read_runs(tmp_path)
+    cached = Comparisons(None)
+    summarize(runs, cached)
+    again = summarize(runs, cached, baseline="lora_ff").groups[0]
+    assert row_of(again, "lprun").quality == row_of(group, "lprun").quality
+
+
+def test_a_seed_that_the_baseline_lacks_is_named(tmp_path: Path, write_run: WriteRun) -> None:
+    for recipe, seeds in (("lprun", [0]), ("lora_ff", [0, 1])):
+        for seed in seeds:
+            write_run(tmp_path, {"rouge1": scores(40, seed)}, recipe=recipe, seed=seed)
+    (group,) = summary_of(tmp_path, baseline="lprun").groups
+    assert row_of(group, "lora_ff").not_compared == "lprun lacks seed 1"
 
 
 def test_with_one_seed_the_p_value_is_that_of_the_paired_t_test_and_the_notes_say_so(
