@@ -15,6 +15,11 @@ def register_compressors(register: Register) -> None:
         "distill", "compressors.distill:Distill", "imitate a teacher: the original, a run, a model"
     )
     register(
+        "cache_encoder",
+        "compressors.cache_encoder:EncoderCache",
+        "compute the outputs of a frozen encoder once, and store them",
+    )
+    register(
         "prune_ffn",
         "compressors.prune_ffn:NeuronPruning",
         "drop neurons of feed-forward layers, then train the rest",

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from compressors.adapter import Adapter, others
 from compressors.injected import inject, merge
-from compressors.targets import TargetOptions, modules_of, roles_of
+from compressors.targets import TargetOptions, targets_of
 from harness import Cost
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class AdaLora(Adapter):
         self, model: PreTrainedModel, backbone: Backbone, context: Context
     ) -> PreTrainedModel:
         """Replace layers in place; the adapter has the compressor's name."""
-        targets = modules_of(model, backbone, roles_of(self.options.targets), self.name)
+        targets = targets_of(model, backbone, self.options.targets, self.name)
         config = self._config(list(targets), total=10)
         inject(model, config, self.name, targets, skeleton=context.skeleton)
         return model

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from compressors.adapter import Adapter, others
 from compressors.methods import METHODS
 from compressors.peft_kinds import KINDS, Kind
-from compressors.targets import TargetOptions, modules_of, norms_of, roles_of
+from compressors.targets import TargetOptions, norms_of, targets_of
 from compressors.without_values import (
     move_adapters_to_meta,
     replace_updates,
@@ -43,7 +43,7 @@ class Injected(Adapter):
     ) -> PreTrainedModel:
         """Replace layers in place; the adapter has the compressor's name."""
         targets = (
-            modules_of(model, backbone, roles_of(self.options.targets), self.name)
+            targets_of(model, backbone, self.options.targets, self.name)
             if isinstance(self.options, TargetOptions)
             else norms_of(model)
         )

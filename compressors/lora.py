@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressors.adapter import Adapter, others
 from compressors.injected import inject, merge
-from compressors.targets import TargetOptions, modules_of, roles_of
+from compressors.targets import TargetOptions, modules_of, targets_of
 from harness import HarnessError, Options, ParameterGroup, Role
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class LoraAt(Lora):
 
     def targets(self, model: PreTrainedModel, backbone: Backbone) -> Layers:
         """Return qualified name -> layer to adapt."""
-        found = modules_of(model, backbone, roles_of(self.options.targets), self.name)
+        found = targets_of(model, backbone, self.options.targets, self.name)
         layers: Any = found.values()
         codes = any(not layer.weight.is_floating_point() for layer in layers)
         if codes and (self.options.dora or self.options.init in ("pissa", "olora", "loftq")):

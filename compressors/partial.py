@@ -24,6 +24,8 @@ class FreezeOptions(Options):
     """Number of layers of each stack to train, those nearest to the output."""
     layers: str | None = None
     """Layers of each stack to train, as in 1-3.5.7, in place of the top ones."""
+    encoder_top: int | None = Field(None, ge=0)
+    """Number of the encoder's layers to train, if it differs; 0 freezes the whole encoder."""
 
     @field_validator("layers")
     @classmethod
@@ -47,14 +49,20 @@ class Freeze(Adapter):
         model.requires_grad_(False)
         for stack in STACKS:
             layers = backbone.layers(model, stack)
-            chosen = self.options.layers or f"{len(layers) - self.options.top + 1}-{len(layers)}"
-            if self.options.layers is None and self.options.top > len(layers):
+            own = self.options.encoder_top if stack == "encoder" else None
+            option, top = ("top", self.options.top) if own is None else ("encoder_top", own)
+            listed = self.options.layers if own is None else None
+            if listed is None and top > len(layers):
                 raise HarnessError(
-                    f"freeze: the {stack} has {len(layers)} layers, and top={self.options.top} "
-                    "is more.",
-                    f"Give a number from 1 to {len(layers)}: freeze:top=N",
+                    f"freeze: the {stack} has {len(layers)} layers, and {option}={top} is more.",
+                    f"Give a number up to {len(layers)}: freeze:{option}=N",
                 )
-            for number in read_layers(chosen, len(layers), self.name):
+            numbers = (
+                read_layers(listed, len(layers), self.name)
+                if listed
+                else range(len(layers) - top + 1, len(layers) + 1)
+            )
+            for number in numbers:
                 layers[number - 1].requires_grad_(True)
         return model
 

@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 
 from compressors.adapter import Adapter, others
 from compressors.injected import inject, merge
-from compressors.targets import TargetOptions, modules_of, roles_of
+from compressors.targets import TargetOptions, targets_of
 from harness import HarnessError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class OtherPeft(Adapter):
         Raises:
             HarnessError: PEFT has no such method or field, or the method is of another kind.
         """
-        targets = modules_of(model, backbone, roles_of(self.options.targets), self.name)
+        targets = targets_of(model, backbone, self.options.targets, self.name)
         config = self._config_class()
         fields = self._fields(config)
         inject(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, get_args
 
 from pydantic import field_validator
 
-from harness import HarnessError, Options, Role
+from harness import STACKS, HarnessError, Options, Role, Stack
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,30 +30,67 @@ class TargetOptions(Options):
 
     targets: str = "ffn"
     """Layers to adapt: ffn, attn, qv, kv, all, or a role such as self_attn.q; several are joined by
-    a hyphen, as in qv-ffn.out."""
+    a hyphen, as in qv-ffn.out. decoder.ffn means those of the decoder alone."""
 
     @field_validator("targets")
     @classmethod
     def _readable(cls, text: str) -> str:
-        roles_of(text)
+        _places(text)
         return text
 
 
-def roles_of(text: str) -> tuple[Role, ...]:
-    """Return the roles that a text names, in the order of ``ROLES``.
+def _places(text: str) -> list[tuple[Stack | None, Role]]:
+    """Return the roles that a text names, in the order of ``ROLES``, each with its stack.
+
+    The stack is None for both.
 
     Raises:
         ValueError: a part is neither a group nor a role.
     """
-    chosen: set[Role] = set()
+    chosen: set[tuple[Stack | None, Role]] = set()
     for part in text.split("-"):
-        if part not in GROUPS and part not in ROLES:
+        stack = next((stack for stack in STACKS if part.startswith(f"{stack}.")), None)
+        name = part.removeprefix(f"{stack}.")
+        if name not in GROUPS and name not in ROLES:
             raise ValueError(
                 f"{part!r} is no role; write {', '.join(GROUPS)}, or roles joined by a hyphen: "
-                f"{', '.join(ROLES)}"
+                f"{', '.join(ROLES)}; encoder. or decoder. in front means one stack"
             )
-        chosen.update(GROUPS[part] if part in GROUPS else (role for role in ROLES if role == part))
-    return tuple(role for role in ROLES if role in chosen)
+        roles = GROUPS[name] if name in GROUPS else [role for role in ROLES if role == name]
+        chosen.update((stack, role) for role in roles)
+    return sorted(chosen, key=lambda place: (ROLES.index(place[1]), place[0] or ""))
+
+
+def targets_of(
+    model: PreTrainedModel, backbone: Backbone, text: str, owner: str
+) -> dict[str, nn.Module]:
+    """Return qualified name -> module for the layers that ``targets`` names.
+
+    Args:
+        model: the model.
+        backbone: finds modules by role.
+        text: the text of the option.
+        owner: name of the compressor, for messages.
+
+    Raises:
+        HarnessError: the backbone has no such layer.
+    """
+    within = {
+        stack: {id(m) for layer in backbone.layers(model, stack) for m in layer.modules()}
+        for stack in STACKS
+    }
+    found = {
+        name: module
+        for stack, role in _places(text)
+        for name, module in backbone.modules(model, role).items()
+        if stack is None or id(module) in within[stack]
+    }
+    if not found:
+        raise HarnessError(
+            f"{owner}: {backbone.name} has no layers {text}.",
+            f"Choose other layers: {owner}:targets=all",
+        )
+    return found
 
 
 def modules_of(

@@ -31,8 +31,12 @@ _NEXT = "## Layers\n"
 """Heading before which the table is added."""
 SHAPE = "t5-small"
 """Backbone whose parameters and bytes the matrix has."""
-_UNDER = {"int8": "int8+lora_ff", "nf4": "lora_ff+nf4"}
-"""Compressor that trains nothing alone -> the recipe that its row is of."""
+_UNDER = {
+    "cache_encoder": "cache_encoder+freeze:encoder_top=0",
+    "int8": "int8+lora_ff",
+    "nf4": "lora_ff+nf4",
+}
+"""Compressor that is refused alone -> the recipe that its row is of."""
 _NOT_MEASURED = "not measured"
 _HEAD = f"| method | {' | '.join(COLUMNS)} | trained | file | speed | memory |\n"
 

@@ -56,6 +56,9 @@ class Compressor(TrainingEvents, ABC, Generic[OptionsT]):
         needs: what it asks for: "data" for calibration examples, "hidden_states" and "teacher" for
             its loss. Nothing else is given.
         teacher: the teacher, if it needs one; its weights are part of the run's identity.
+        encoder_storage: precision in which the encoder's outputs for all training examples are
+            stored in ``$HARNESS_CACHE``, before training. The steps then read them and compute no
+            encoder. A recipe that trains anything in the encoder is refused. None stores nothing.
         graph_safe: whether a training step may be recorded as a CUDA graph with it: it adds only
             operations on the device, the same in every step, without Python code that must rerun.
         packs: whether sequences may be packed; false if it adds positions to each sequence.
@@ -69,6 +72,7 @@ class Compressor(TrainingEvents, ABC, Generic[OptionsT]):
     conflicts: ClassVar[frozenset[str | Stage]] = frozenset()
     needs: ClassVar[frozenset[Need]] = frozenset()
     teacher: Teacher = Teacher()
+    encoder_storage: Literal["float16", "float32"] | None = None
     graph_safe: ClassVar[bool] = False
     packs: ClassVar[bool] = True
     shares_beams: ClassVar[bool] = True

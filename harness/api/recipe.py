@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.api.compressor import Compressor, Stage
 from harness.api.options import validate, written
@@ -73,6 +73,18 @@ class Recipe:
         """True if a teacher reads each batch during training."""
         teacher = self.teacher
         return teacher is not None and teacher.top is None
+
+    @property
+    def encoder_storage(self) -> Literal["float16", "float32"] | None:
+        """The precision in which the encoder's outputs are stored; None if they are not.
+
+        Of several that compressors ask for, it is the finest.
+        """
+        return max(
+            (c.encoder_storage for c in self.compressors if c.encoder_storage),
+            key=("float16", "float32").index,
+            default=None,
+        )
 
     @property
     def stages(self) -> frozenset[Stage]:

@@ -67,7 +67,7 @@ def check(
     """Check that compressors, backbones, tasks or metrics keep the promises of their interfaces.
 
     Compressors are tried on tiny models of three families with random weights, with and without
-    pruned layers. One that trains nothing alone is tried beside lora_ff. The exit status is 1 if a
+    pruned layers. One that is refused alone is tried beside a method. The exit status is 1 if a
     check fails, or differs from what is expected.
 
     Examples: harness check lora_ff, harness check --all --kind metric
@@ -211,7 +211,7 @@ def _print(report: CheckReport) -> None:
     console = Console(highlight=False)
     console.print(f"{report.kind} {report.name}", style="bold", markup=False)
     if report.beside:
-        console.print(f"It trains nothing alone: checked beside {report.beside}.", style="dim")
+        console.print(f"It is refused alone: checked beside {report.beside}.", style="dim")
     for name in dict.fromkeys(result.check for result in report.results):
         found = [result for result in report.results if result.check == name]
         outcome = next(o for o in order if any(result.outcome == o for result in found))

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from harness.api.backbone import STACKS, Backbone, Stack
 from harness.errors import HarnessError
 from harness.model.contexts import default_context
+from harness.model.frozen_encoder import require_frozen_encoder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +86,8 @@ def compose(
         context: what the compressors may ask for; by default random tokens and pre-trained weights.
 
     Raises:
-        HarnessError: a compressor cannot be applied; the message names it.
+        HarnessError: a compressor cannot be applied, or the encoder's outputs are to be stored and
+            something in it is trained; the message names the compressor.
     """
     context = context or default_context(model, backbone)
     context.needs = recipe.needs
@@ -98,6 +100,7 @@ def compose(
             raise
     for parameter in backbone.always_trained(model):
         parameter.requires_grad_(True)
+    require_frozen_encoder(model, recipe)
     return model
 
 

@@ -82,14 +82,21 @@ def recipe_flops(
         teacher: the skeleton of the teacher; None if it is the original model.
     """
     lengths = source_tokens, target_tokens
-    flops = training_flops(model, *lengths).total
+    flops = training_flops(
+        model, *lengths, encoder_is_stored=recipe.encoder_storage is not None
+    ).total
     if recipe.taught_in_steps:
         flops += training_flops(teacher or backbone.skeleton(), *lengths).forward
     return flops + sum(c.cost(model, *lengths).flops for c in recipe.compressors)
 
 
 def training_flops(
-    model: PreTrainedModel, source_tokens: int, target_tokens: int, batch_size: int = 1
+    model: PreTrainedModel,
+    source_tokens: int,
+    target_tokens: int,
+    batch_size: int = 1,
+    *,
+    encoder_is_stored: bool = False,
 ) -> StepFlops:
     """Count the operations of one training step by tracing it on the meta device.
 
@@ -102,6 +109,7 @@ def training_flops(
         source_tokens: length of each source in tokens; there is no padding.
         target_tokens: length of each target in tokens.
         batch_size: number of sequences in the step.
+        encoder_is_stored: whether the step reads the encoder's outputs in place of computing them.
 
     Raises:
         ValueError: the model holds real weights, with which the step would be computed.
@@ -119,10 +127,10 @@ def training_flops(
         # A 4-D mask, because transformers would build it from the values of a 2-D mask, and meta
         # tensors have no values.
         causal = torch.zeros(batch_size, 1, target_tokens, target_tokens)
+        states = torch.zeros(batch_size, source_tokens, model.config.hidden_size)
+    given = {"encoder_outputs": (states,)} if encoder_is_stored else {"input_ids": sources}
     with FixedHostDraws(), ProductCounter() as counter:
-        output = model(
-            input_ids=sources, labels=targets, decoder_attention_mask=causal, use_cache=False
-        )
+        output = model(**given, labels=targets, decoder_attention_mask=causal, use_cache=False)
         forward = counter.flops
         output.loss.backward()
     model.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ class Phase(StrEnum):
     PROBE_INFERENCE = "probe inference"
     PROBE_PROCESSES = "probe processes"
     TEACH = "teach"
+    ENCODE = "encode"
     TRAIN = "train"
     EVALUATE = "evaluate"
     MERGE_CHECK = "hand-over"

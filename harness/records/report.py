@@ -206,6 +206,9 @@ class Report(Record):
     teacher_seconds: float = 0
     """Wall time of the teacher beside this run: its own run, if a run taught this one, and what was
     computed once and stored. What it computes in training steps is part of ``seconds``."""
+    encoder_seconds: float = 0
+    """Wall time of computing the outputs of a frozen encoder once, by this run or by an earlier one
+    that stored them; it is not part of ``seconds``."""
     resumed: list[Resumption] = Field(default_factory=list)
     """Every resumption of the run; empty if it was never stopped."""
     micro_batch: int | None = None

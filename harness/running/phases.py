@@ -38,15 +38,13 @@ from harness.running.run_observers import RunObservers
 from harness.running.setup import Setup
 from harness.running.shared_predictions import predict_eval_split
 from harness.running.stopwatch import Stopwatch
+from harness.running.stored_outputs import with_stored_outputs
 from harness.running.together import load_together
 from harness.spec.run_spec import BASELINE, RunSpec
 from harness.training.build import load_trainer
 from harness.training.loop import Observers, train
 from harness.training.processes import MEASURE, PREDICT, Processes
-from harness.training.resolved_run import ResolvedRun
 from harness.training.restructure import restructure
-from harness.training.stored_teacher import with_stored_teacher
-from harness.training.teacher_model import find_teacher
 from harness.training.trained_weights import load_weights
 from harness.training.trainer import Trainer
 
@@ -177,7 +175,10 @@ def train_best_weights(context: RunContext) -> Trainer:
         The trainer, its model with the best weights and without the engine's patches.
     """
     setup, report = context.setup, context.report
-    run = setup.run if report.training else _with_stored_teacher(context)
+    run = setup.run
+    if report.training is None:
+        examples = setup.inputs.train.examples
+        run = with_stored_outputs(run, examples, report, context.observers, context.stopwatch)
     context.observers.enter(Phase.TRAIN, setup.planned_steps)
     trainer = load_trainer(run) if report.training else load_together(run, setup, context.processes)
     _describe(trainer, report)
@@ -202,27 +203,6 @@ def train_best_weights(context: RunContext) -> Trainer:
         trainer.engine.unpatch(trainer.model)
         trainer.objective.release_teacher()
     return trainer
-
-
-def _with_stored_teacher(context: RunContext) -> ResolvedRun:
-    """Let a teacher whose logits are stored read the training split, unless an earlier run did.
-
-    Its time is reported by itself, so that it counts the same for every run that reads the logits.
-    """
-    run, examples = context.setup.run, context.setup.inputs.train.examples
-    teacher = run.recipe.teacher
-    if teacher is None or teacher.top is None:
-        return run
-    context.observers.enter(Phase.TEACH, len(examples))
-    began = clock.seconds()
-    run = with_stored_teacher(
-        run, examples, lambda done: context.observers.step_done(StepDone(done))
-    )
-    context.stopwatch.carry(began - clock.seconds())
-    model = find_teacher(run.recipe)
-    stored = run.taught.seconds if run.taught else 0
-    context.report.teacher_seconds = (model.seconds if model else 0) + stored
-    return run
 
 
 def _describe(trainer: Trainer, report: Report) -> None:

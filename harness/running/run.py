@@ -36,6 +36,7 @@ from harness.training.failing import LostProcessError, TerminatedError
 from harness.training.learning_rate import warmup_notes
 from harness.training.loop import SAVE_STATE_SECONDS
 from harness.training.processes import SINGLE_PROCESS, Processes
+from harness.training.stored_encoder import encoder_storage_notes
 from harness.training.stored_teacher import storage_notes
 from harness.training.teacher_model import find_teacher
 
@@ -193,5 +194,6 @@ def _notes(inputs: Inputs) -> tuple[str, ...]:
         *inputs.run.backbone.notes,
         *data_notes(inputs.data),
         *storage_notes(inputs.run, inputs.train.examples),
+        *encoder_storage_notes(inputs.run, inputs.train.examples),
         *warmup_notes(inputs.run.spec.train, planned),
     )

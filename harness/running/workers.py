@@ -21,6 +21,7 @@ from harness.training.processes import (
     TRAIN_SHARDED,
     Processes,
 )
+from harness.training.stored_encoder import with_stored_encoder
 from harness.training.stored_teacher import with_stored_teacher
 from harness.training.trainer import Trainer
 
@@ -53,7 +54,9 @@ def _work(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
             process_costs(setup, plugins, processes, on_ready=processes.ready)
             continue
         if trainer is None and stage != TRAIN_SHARDED:
-            trainer = load_trainer(with_stored_teacher(setup.run, setup.inputs.train.examples))
+            examples = setup.inputs.train.examples
+            run = with_stored_teacher(setup.run, examples)
+            trainer = load_trainer(with_stored_encoder(run, examples))
         processes.ready()
         if trainer is None:  # A model is divided by all processes together.
             trainer = load_trainer(setup.run.with_parallel("fsdp"), processes=processes)

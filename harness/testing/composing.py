@@ -76,11 +76,14 @@ def _together(subject: Subject, text: str, own: set[str], other: str) -> str | N
 
 
 def _chosen_by(subject: Subject, name: str, other: str) -> set[str]:
-    """Return what a compressor trains by itself, if it freezes anything; otherwise nothing."""
+    """Return what a compressor trains by itself; nothing if it freezes nothing, or is refused."""
     alone = replace(subject, text=other if name == other else subject.text)
     backbone = alone.backbone
     context = skeleton_context(backbone, SEED)
-    model = compose(backbone.skeleton(), backbone, alone.recipe(), context)
+    try:
+        model = compose(backbone.skeleton(), backbone, alone.recipe(), context)
+    except HarnessError:
+        return set()
     chosen = {_plain(n) for n in trained(model)}
     return set() if len(chosen) == len(list(model.parameters())) else chosen
 

@@ -61,7 +61,7 @@ class CheckReport(Record):
     name: str
     """The plugin, with its options."""
     beside: str | None = None
-    """Compressor that it was checked beside, as it trains nothing alone; null if there is none."""
+    """Compressor that it was checked beside, as it is refused alone; null if there is none."""
     results: list[CheckResult] = Field(default_factory=list)
     """One result for each check and each model that it was checked on."""
     seconds: float = 0.0

@@ -20,6 +20,7 @@ from harness.api.metric import Score
 from harness.api.recipe import Recipe, parse
 from harness.api.registry import Registry
 from harness.data.calibration import CalibrationData
+from harness.data.examples import Examples, Tokens
 from harness.model.composition import compose
 from harness.records.run_folder import HISTORY
 from harness.spec.run_spec import RunSpec
@@ -30,6 +31,7 @@ from harness.training.loop import Observers, train
 from harness.training.resolved_run import ResolvedRun, resolve_run
 from harness.training.run_context import load_original, run_context
 from harness.training.schedule import Schedule
+from harness.training.stored_encoder import with_stored_encoder
 
 if TYPE_CHECKING:
     from harness.api.events import StepDone
@@ -121,7 +123,10 @@ class Subject:
             train=TrainSettings(**chosen),
         )
         resolved = resolve_run(spec, self.backbone, recipe)
-        return replace(resolved, calibration=CalibrationData(EXAMPLES))
+        resolved = replace(resolved, calibration=CalibrationData(EXAMPLES))
+        sources, targets = [e.source for e in EXAMPLES], [e.target for e in EXAMPLES]
+        examples = Examples(Tokens.of(sources), Tokens.of(targets))
+        return with_stored_encoder(resolved, examples, cache=self.folder / "cache")
 
     def model(self, seed: int = SEED) -> PreTrainedModel:
         """Return the model with the recipe applied, in evaluation mode."""

@@ -156,6 +156,7 @@ def _padded(
 ) -> _Result:
     pad = trainer.model.config.pad_token_id
     padded = PaddedEngine(pad, dtype, engine.device.type, label_smoothing=engine.label_smoothing)
+    padded.further = engine.further
     with trainer.unpatched():
         return _result(trainer, padded, padded.collate(examples).to(trainer.device))
 
@@ -205,7 +206,7 @@ def use_padded_batches(trainer: Trainer, engine: PackedEngine, reason: str) -> N
 
 def _padding(engine: PackedEngine, model: PreTrainedModel) -> Engine:
     """Return the engine that pads in place of one that packs, whose patches are undone."""
-    return choose_engine(
+    padding = choose_engine(
         model,
         engine.backbone,
         device=engine.device,
@@ -214,6 +215,8 @@ def _padding(engine: PackedEngine, model: PreTrainedModel) -> Engine:
         packing="off",
         label_smoothing=engine.label_smoothing,
     )
+    padding.further = engine.further
+    return padding
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,10 +14,12 @@ from transformers import PreTrainedModel
 from harness.api.backbone import Stack
 from harness.api.compressor import Compressor
 from harness.api.teacher import ORIGINAL
+from harness.data.examples import Example
 from harness.records.report import LayersKept
 from harness.training.engines.packed import choose_engine
-from harness.training.engines.padded import Batch, Engine
+from harness.training.engines.padded import STATES, Batch, Engine, FurtherTensors
 from harness.training.resolved_run import ResolvedRun
+from harness.training.stored_encoder import encoder_rows
 from harness.training.stored_teacher import IDS, LOGITS, batch_rows
 from harness.training.teacher_model import TeacherModel, find_teacher
 
@@ -71,7 +73,9 @@ class Objective:
             outputs.add(top=(batch.tensors[IDS].long(), batch.tensors[LOGITS].float()))
         if self.teacher is not None and self.teacher_engine is not None:
             with torch.no_grad():
-                taught = self.teacher_engine.forward(self.teacher, batch, self.hidden_states)
+                taught = self.teacher_engine.forward(
+                    self.teacher, _with_sources(batch), self.hidden_states
+                )
             taught.add(layers=self.teacher_layers)
             outputs.add(teacher=taught)
         loss = outputs.cross_entropy
@@ -113,7 +117,7 @@ def make_objective(
     compressors = run.recipe.compressors
     additions = tuple(c for c in compressors if type(c).loss is not Compressor.loss)
     objective = Objective(engine, additions, "hidden_states" in run.recipe.needs)
-    engine.further = batch_rows(run)
+    engine.further = _joined(batch_rows(run), encoder_rows(run))
     objective.layers = {"encoder": layers_kept.encoder, "decoder": layers_kept.decoder}
     if teacher is None:
         return objective
@@ -131,3 +135,19 @@ def make_objective(
         packing="on" if engine.name == "packed" else "off",
     )
     return objective
+
+
+def _with_sources(batch: Batch) -> Batch:
+    """Return a batch without outputs of the student's encoder, which are not the teacher's."""
+    tensors = {name: tensor for name, tensor in batch.tensors.items() if name != STATES}
+    return replace(batch, tensors=tensors)
+
+
+def _joined(*functions: FurtherTensors | None) -> FurtherTensors | None:
+    """Return a function that returns the tensors of several; None if there is none."""
+    present = [function for function in functions if function is not None]
+
+    def tensors(examples: Sequence[Example]) -> dict[str, Tensor]:
+        return {k: v for function in present for k, v in function(examples).items()}
+
+    return tensors if present else None

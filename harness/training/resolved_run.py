@@ -10,6 +10,7 @@ import torch
 from harness.api.backbone import Backbone
 from harness.api.recipe import Recipe
 from harness.data.calibration import CalibrationData
+from harness.data.stored_rows import StoredRows
 from harness.data.top_logits import TopLogits
 from harness.errors import HarnessError
 from harness.spec.run_spec import RunSpec
@@ -36,6 +37,7 @@ class ResolvedRun:
         dtype: the data type of matrix products.
         calibration: examples for compressors that look at data; None gives them random tokens.
         taught: logits that a teacher computed before training; None if they were not computed.
+        encoded: outputs of the encoder that were computed before training; None if they were not.
     """
 
     spec: RunSpec
@@ -45,6 +47,7 @@ class ResolvedRun:
     dtype: torch.dtype
     calibration: CalibrationData | None = None
     taught: TopLogits | None = None
+    encoded: StoredRows | None = None
 
     @property
     def checkpointing(self) -> bool:

@@ -120,7 +120,7 @@ class PackedEngine(Engine):
         """Lay the sequences end to end, and fill them up to a shape if one holds them."""
         shape = self.shapes.fitting(size_of(examples)) if self.shapes else None
         batch = packed_batch(examples, self.start_token_id, self.device.type, shape)
-        return self.completed(batch, examples, self.device.type)
+        return self.completed(batch, examples, self.device.type).with_filled_states()
 
     def forward(
         self, model: PreTrainedModel, batch: Batch, hidden_states: bool = False
@@ -138,7 +138,7 @@ class PackedEngine(Engine):
             layer_outputs(model, self.backbone, hidden_states) as hidden,
         ):
             model(
-                input_ids=tensors["input_ids"][None],
+                **batch.source(self.dtype),
                 decoder_input_ids=tensors["decoder_input_ids"][None],
                 use_cache=False,
                 packed=batch.packed,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from transformers import PreTrainedModel
 
 from harness.data.examples import Example
-from harness.training.engines.padded import IGNORED, Batch, pinned
+from harness.training.engines.padded import IGNORED, STATES, Batch, pinned
 from harness.training.engines.rows import Packed, PackedRow
 from harness.training.engines.shapes import BatchShape, RowShape
 
@@ -40,6 +43,33 @@ class PackedBatch(Batch):
             row("source", self.source_lengths, shape.source if shape else None),
             row("target", self.target_lengths, shape.target if shape else None),
         )
+
+    def source(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Return what a model computes the sources from: their ids, or the encoder's outputs.
+
+        Args:
+            dtype: the precision of matrix products, in which stored outputs are given.
+        """
+        states = self.tensors.get(STATES)
+        if states is None:
+            return {"input_ids": self.tensors["input_ids"][None]}
+        return {"encoder_outputs": (states[None].to(dtype),)}
+
+    def encoded(self, model: PreTrainedModel) -> Tensor:
+        """Return what a model's encoder computes of the sources, a row for each source token."""
+        ids = self.tensors["input_ids"][None]
+        states: Tensor = model.get_encoder()(input_ids=ids, packed=self.packed)[0]
+        return states.squeeze(0)
+
+    def with_filled_states(self) -> PackedBatch:
+        """Return the batch with a row of the encoder's stored outputs, if any, for each filler."""
+        states = self.tensors.get(STATES)
+        missing = 0 if states is None else sum(self.source_lengths) - len(states)
+        if states is None or not missing:
+            return self
+        filled = F.pad(states, (0, 0, 0, missing))
+        filled = filled.pin_memory() if states.is_pinned() else filled
+        return replace(self, tensors={**self.tensors, STATES: filled})
 
 
 def packed_batch(

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from harness.training.engines.shapes import BatchShape
 
 IGNORED = -100
 """Label of positions that carry no loss."""
+STATES = "encoder_states"
+"""Name, among the tensors of a batch, of the encoder's stored outputs: a row for each source token.
+A forward pass reads them if they are there, and computes no encoder."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Batch:
     """The tensors of a micro-batch, and their size.
 
     Attributes:
-        tensors: the input of the engine's ``loss_sum``; integers, on one device.
+        tensors: the input of the engine's ``loss_sum``, on one device: integers, and what was
+            computed before training.
         source_tokens: tokens of the sources, without padding.
         target_tokens: tokens that carry loss.
         examples: number of examples.
@@ -52,6 +56,12 @@ class Batch:
         moved = {name: t.to(device, non_blocking=True) for name, t in self.tensors.items()}
         return replace(self, tensors=moved)
 
+    def encoded(self, model: PreTrainedModel) -> Tensor:
+        """Return what a model's encoder computes of the sources, a row for each source token."""
+        ids, mask = self.tensors["input_ids"], self.tensors["attention_mask"]
+        states: Tensor = model.get_encoder()(input_ids=ids, attention_mask=mask)[0]
+        return states.flatten(0, 1).index_select(0, places(mask != 0))
+
 
 BatchT = TypeVar("BatchT", bound=Batch)
 
@@ -63,6 +73,10 @@ def pinned(tensors: dict[str, Tensor], device_type: str) -> dict[str, Tensor]:
     return {name: tensor.pin_memory() for name, tensor in tensors.items()}
 
 
+FurtherTensors = Callable[[Sequence[Example]], dict[str, Tensor]]
+"""Returns what was computed before training for some examples: name -> tensor."""
+
+
 class Engine(ABC):
     """Turns examples into batches, and a batch into a loss.
 
@@ -71,7 +85,7 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
-    further: Callable[[Sequence[Example]], dict[str, Tensor]] | None = None
+    further: FurtherTensors | None = None
     """Returns further tensors for the batch of some examples."""
 
     def completed(self, batch: BatchT, examples: Sequence[Example], device_type: str) -> BatchT:
@@ -96,6 +110,18 @@ class Engine(ABC):
             batch: a batch of this engine, on the model's device.
             hidden_states: also collect the states after each layer.
         """
+
+    def encode(self, model: PreTrainedModel, batch: Batch) -> Tensor:
+        """Return the encoder's outputs, shape (source tokens, width), without padding.
+
+        See ``forward`` for the arguments.
+        """
+        with self._autocast():
+            return batch.encoded(model)
+
+    @abstractmethod
+    def _autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which products have this engine's precision."""
 
     def loss_sum(self, model: PreTrainedModel, batch: Batch) -> Tensor:
         """Return the summed negative log-likelihood of the targets in nats, a float32 scalar.
@@ -184,7 +210,7 @@ class PaddedEngine(Engine):
         labels = batch.tensors["labels"]
         with self._autocast(), self._layer_outputs(model, hidden_states) as hidden:
             logits = model(
-                input_ids=batch.tensors["input_ids"],
+                **self._source(batch),
                 attention_mask=batch.tensors["attention_mask"],
                 decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=labels),
                 use_cache=False,
@@ -199,6 +225,16 @@ class PaddedEngine(Engine):
                 }
             )
         return outputs
+
+    def _source(self, batch: Batch) -> dict[str, Any]:
+        """Return the ids of the sources, or the encoder's stored outputs with zeros at padding."""
+        states, ids = batch.tensors.get(STATES), batch.tensors["input_ids"]
+        if states is None:
+            return {"input_ids": ids}
+        padded = states.new_zeros(ids.numel(), states.shape[1], dtype=self.dtype)
+        real = places(batch.tensors["attention_mask"] != 0)
+        padded = padded.index_copy(0, real, states.to(self.dtype))
+        return {"encoder_outputs": (padded.view(*ids.shape, -1),)}
 
     def _layer_outputs(
         self, model: PreTrainedModel, wanted: bool

@@ -39,6 +39,9 @@ def sharding_obstacle(
         ),
         f"{''.join(acting[:1])} acts on whole weights during training": acting,
         f"{''.join(adding[:1])} adds to the loss, and may read any weight": adding,
+        "the encoder's outputs are computed before training, by a whole model": (
+            recipe.encoder_storage is not None
+        ),
         "the model drops layers at random, and a process that drops a layer would not gather it": (
             any(getattr(model.config, f"{stack}_layerdrop", 0) for stack in STACKS)
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from harness import STACKS, Backbone, HarnessError
 from harness.api.compressor import Compressor
 from harness.api.plugins import installed
 from harness.api.recipe import parse
-from harness.data.examples import Example
+from harness.data.examples import Example, Examples, Tokens
 from harness.records.report import StructureChange
 from harness.spec.run_spec import RunSpec
 from harness.training.build import load_trainer
@@ -33,10 +34,17 @@ from harness.training.recording import plan_shapes, record_steps
 from harness.training.resolved_run import ResolvedRun, resolve_run
 from harness.training.restructure import restructure
 from harness.training.schedule import Schedule, prefetch, step_sizes
+from harness.training.stored_encoder import with_stored_encoder
 from harness.training.trainer import Trainer
 
-RECIPES = ["full", "lora_ff+lprun"]
+STORED = "cache_encoder+freeze:encoder_top=0"
+RECIPES = ["full", "lora_ff+lprun", STORED]
 STEPS = 12
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +73,9 @@ def run_of(backbone: Backbone, recipe: str, **train: object) -> ResolvedRun:
     spec = RunSpec.model_validate(
         {"recipe": recipe, "weights": "random", "device": "cpu", "train": settings}
     )
-    return resolve_run(spec, backbone, parse(recipe, installed().compressors))
+    run = resolve_run(spec, backbone, parse(recipe, installed().compressors))
+    sources, targets = ([getattr(e, side) for e in examples()] for side in ("source", "target"))
+    return with_stored_encoder(run, Examples(Tokens.of(sources), Tokens.of(targets)))
 
 
 def new_trainer(backbone: Backbone, recipe: str, **train: object) -> Trainer:
