@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench bench-gpu bench-light gpu gpu-tiny gpu-wheels check-compressors check-prediction check-intervals check-resume study study-costs test test-slow test-gpu lint clean
+.PHONY: help install demo bench bench-gpu bench-light gpu gpu-tiny gpu-wheels check-compressors check-prediction check-intervals check-resume study study-cheaper study-cheaper-costs study-costs test test-slow test-gpu lint clean
 
 help:  ## Show what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,12 @@ check-intervals: $(INSTALLED)  ## Profile twice: do the intervals hold? Some ten
 STUDY := OMP_NUM_THREADS=1 PYTHONPATH=benchmarks $(BIN)/python -m study
 study: $(INSTALLED)  ## Compare all methods on the embedded task; write docs/study.md. Three hours; resumes.
 	$(STUDY)
+
+study-cheaper: $(INSTALLED)  ## Compare cheap recipes with the paper's; write docs/study-cheaper.md. An hour; resumes. TASK=...
+	$(STUDY) --study cheaper $(if $(TASK),--task $(TASK))
+
+study-cheaper-costs: $(INSTALLED)  ## Measure speed and memory of these recipes. Half an hour, alone; resumes.
+	$(STUDY) costs --study cheaper $(if $(TASK),--task $(TASK))
 
 study-costs: $(INSTALLED)  ## Measure speed and memory of the study's recipes. An hour, alone; resumes.
 	$(STUDY) costs

@@ -1,4 +1,4 @@
-"""Tiny models of every family, and the command line as a function."""
+"""Tiny models of every family, finished runs, and the command line as a function."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Set before any Hugging Face library is imported: no test may use the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from harness import Backbone
+    from harness.records.report import Report
 
 # Examples are the same every time, and a slow shared core does not fail a test.
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None)
@@ -222,3 +223,135 @@ def harness() -> Callable[..., Result]:
         return CliRunner().invoke(app, list(arguments), env={"COLUMNS": str(columns)})
 
     return call
+
+
+@pytest.fixture(scope="session")
+def make_report() -> Callable[..., Report]:
+    """Build the report of a good run; keywords replace its top-level fields."""
+    from harness.records.report import Report
+
+    def make(**changes: Any) -> Report:
+        quality = {
+            name: {
+                "value": value,
+                "ci": [value - 1.5, value + 1.5],
+                "signature": f"{name}|measure:f1",
+                "higher_is_better": True,
+            }
+            for name, value in {"rouge1": 41.25, "rouge2": 18.5, "rougeL": 33.0}.items()
+        }
+        values = {
+            "id": "tiny-full-notes-s0-0123abcd",
+            "status": "ok",
+            "backbone": "tiny",
+            "recipe": "full",
+            "task": "notes",
+            "seed": 0,
+            "started": "2024-05-06T07:08:09+00:00",
+            "seconds": 321.5,
+            "data": {
+                "train": 48,
+                "eval": 6,
+                "test": 6,
+                "skipped": {"target is empty": 2},
+                "cut_sources": 1,
+                "cut_targets": 0,
+                "sha256": "ab" * 32,
+            },
+            "layers_kept": {"encoder": [1, 2, 3], "decoder": [1, 2, 3]},
+            "parameters": {
+                "original": 2000,
+                "total": 2000,
+                "trainable": 2000,
+                "trainable_pct_of_original": 100.0,
+                "trainable_pct_of_total": 100.0,
+            },
+            "speed": {
+                "tokens_per_s": 500.0,
+                "samples_per_s": 25.0,
+                "baseline": "off",
+                "engine": "packed",
+                "schedule_sha256": "cd" * 32,
+                "window_seconds": [1.0, 1.1, 0.9, 1.0],
+            },
+            "memory": {
+                "peak_bytes": 2**30,
+                "static_bytes": 2**29,
+                "reserved_bytes": None,
+                "tensor_bytes": 2**28,
+            },
+            "training": {
+                "steps": 12,
+                "planned_steps": 12,
+                "best_step": 9,
+                "best_value": 40.0,
+                "learning_rate": 1e-3,
+                "stopped": "finished",
+                "seconds": 100.0,
+            },
+            "quality": quality,
+            "not_computed": {"bertscore": "there is no model"},
+            "decoding": "beam_search|beams:6",
+            "handover": {"largest_logit_difference": 1e-6},
+            "fingerprint": {
+                "device": "cpu",
+                "driver": None,
+                "cpu": "Some Processor",
+                "threads": 2,
+                "versions": {"torch": "2.13.0", "transformers": "5.24.0"},
+                "dtype": "float32",
+                "matmul_precision": "highest",
+                "attention": "sdpa",
+                "git": "0" * 40,
+            },
+        }
+        return Report.model_validate({**values, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_run(make_report: Callable[..., Report]) -> Callable[..., Path]:
+    """Write the folder of a good run whose examples score what is requested.
+
+    The keyword ``lower_is_better`` names the metrics of which less is better.
+    """
+    from harness.records.atomic import write_lines
+    from harness.records.run_folder import RunFolder
+
+    def write(
+        results: Path,
+        scores: dict[str, list[float]],
+        lower_is_better: Sequence[str] = (),
+        **changes: Any,
+    ) -> Path:
+        values = {"recipe": "full", "seed": 0, "backbone": "tiny", "task": "notes", **changes}
+        name = "-".join(str(values[key]) for key in ("backbone", "recipe", "task", "seed"))
+        quality = {
+            metric: {
+                "value": sum(examples) / len(examples),
+                "ci": [sum(examples) / len(examples) - 1, sum(examples) / len(examples) + 1],
+                "signature": f"{metric}|measure:f1",
+                "higher_is_better": metric not in lower_is_better,
+            }
+            for metric, examples in scores.items()
+        }
+        report = make_report(**{"id": name, "quality": quality, **values})
+        folder = RunFolder(results, report.id)
+        rows = zip(*scores.values(), strict=True)
+        write_lines(
+            folder.work / "predictions.jsonl",
+            (
+                {
+                    "id": f"t{number}",
+                    "source": f"Source {number} of the notes.",
+                    "reference": f"Reference {number}.",
+                    "prediction": f"Prediction {number} of {report.recipe}.",
+                    "scores": {m: round(v, 4) for m, v in zip(scores, row, strict=True)},
+                }
+                for number, row in enumerate(rows)
+            ),
+        )
+        return folder.finish(report)
+
+    return write

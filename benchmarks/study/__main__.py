@@ -1,4 +1,4 @@
-"""Study all methods on the embedded model and task: ``make study``.
+"""Study all methods, or cheap recipes that may be better than the paper's: ``make study``.
 
     PYTHONPATH=benchmarks python -m study --help
 
@@ -24,29 +24,37 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     from harness.api.plugins import installed
     from harness.errors import HarnessError
-    from study import page
+    from study import cheaper_page, page
     from study.costs import measure
-    from study.recipes import planned, recipes
     from study.runner import Runner
     from study.size import Size
     from study.store import Store, training_code
+    from study.studies import METHODS, STUDIES
 
     plugins = installed()
     chosen = {f.name: getattr(options, f.name) for f in fields(Size)}
     size = replace(Size(), **{name: value for name, value in chosen.items() if value is not None})
-    store = Store(options.out, training_code())
-    bare = [str(plugins.recipe(text)) for text in options.only or ()] or recipes(plugins)
-    cells = planned(bare, size.seeds, plugins)
+    study = STUDIES[options.study]
+    folder = options.out or ROOT / "results" / ("study" if study is METHODS else "study-cheaper")
+    place = folder if study is METHODS else folder / Path(size.task).name
+    store = Store(place, training_code())
+    every = study.recipes(plugins)
+    bare = [str(plugins.recipe(text)) for text in options.only or ()] or every
+    cells = study.planned(bare, size.seeds, plugins)
 
     def on_progress(line: str) -> None:
         print(line, flush=True)
 
     try:
         if options.step == "runs":
-            Runner(plugins, store, size, options.executor, bare, on_progress).run()
+            Runner(plugins, store, study, size, options.executor, bare, on_progress).run()
         elif options.step == "costs":
-            measure(store.folder, list(dict.fromkeys(r for r, _ in cells)), on_progress)
-        page.write(store, options.docs, planned(recipes(plugins), size.seeds, plugins))
+            named = list(dict.fromkeys(recipe for recipe, _ in cells))
+            measure(store.folder, named, size.task, on_progress)
+        if study is METHODS:
+            page.write(store, options.docs, study.planned(every, size.seeds, plugins))
+        else:
+            cheaper_page.write(folder, options.docs)
     except HarnessError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -71,7 +79,15 @@ def parse_arguments() -> argparse.Namespace:
         help="runs: learning rates and cells; costs: speed and memory, on a machine with nothing "
         "else to do; page: only write the page, which the others do too",
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "study")
+    parser.add_argument(
+        "--study",
+        choices=["methods", "cheaper"],
+        default="methods",
+        help="methods: every compressor with and without pruning; cheaper: recipes that may beat "
+        "lora_ff+lprun (default: methods)",
+    )
+    parser.add_argument("--task", help="task of the study (default: radiology_demo)")
+    parser.add_argument("--out", type=Path, help="default: results/study or results/study-cheaper")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     parser.add_argument(
         "--executor", default="local:jobs=2", help="as in harness sweep (default: local:jobs=2)"

@@ -11,13 +11,15 @@ from harness.records.atomic import write_text
 from harness.records.profile import Profile
 from harness.records.run_folder import PROFILE
 from harness.reporting.profiled_costs import read_profile
-from study.size import BACKBONE, TASK
+from study.size import BACKBONE
 
 TOGETHER = 4
 """Recipes that are measured beside one process of full fine-tuning, before the file is written."""
 
 
-def measure(folder: Path, recipes: Sequence[str], on_progress: Callable[[str], None]) -> None:
+def measure(
+    folder: Path, recipes: Sequence[str], task: str, on_progress: Callable[[str], None]
+) -> None:
     """Profile the recipes that the folder's profile lacks.
 
     A profile of another machine or of other software is measured again as a whole.
@@ -25,6 +27,7 @@ def measure(folder: Path, recipes: Sequence[str], on_progress: Callable[[str], N
     Args:
         folder: the results folder of the study.
         recipes: the recipes in canonical form.
+        task: the task whose examples are trained on.
         on_progress: is called with the name of each recipe before it is measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,12 +36,12 @@ def measure(folder: Path, recipes: Sequence[str], on_progress: Callable[[str], N
     while left := [r for r in left if so_far is None or r not in _measured(so_far)]:
         together = left[:TOGETHER]
         try:
-            new = _profile(together, on_progress)
+            new = _profile(together, task, on_progress)
         except HarnessError:  # One of them cannot train here: find it.
             left = left[len(together) :]
             for recipe in together:
                 try:
-                    so_far = _joined(so_far, _profile([recipe], on_progress))
+                    so_far = _joined(so_far, _profile([recipe], task, on_progress))
                 except HarnessError as error:
                     on_progress(f"{recipe} is left out: {error.message}")
         else:
@@ -47,11 +50,11 @@ def measure(folder: Path, recipes: Sequence[str], on_progress: Callable[[str], N
             write_text(folder / PROFILE, so_far.model_dump_json(indent=1) + "\n")
 
 
-def _profile(recipes: Sequence[str], on_progress: Callable[[str], None]) -> Profile:
+def _profile(recipes: Sequence[str], task: str, on_progress: Callable[[str], None]) -> Profile:
     return harness.profile(
         BACKBONE,
         recipes,
-        TASK,
+        task,
         data="own",
         device="cpu",
         settings={"train.batch_size": 16, "probe.steps": 3, "probe.rounds": 2},

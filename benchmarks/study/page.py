@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import harness
 from harness.records.atomic import write_text
 from harness.records.report import Report
-from harness.reporting.summary import Estimate, Group, RecipeRow
-from harness.reporting.wording import bounds, count, heading, mark, memory, percent
+from harness.reporting.summary import Group, RecipeRow
+from harness.reporting.wording import count, heading, mark, memory, percent
 from harness.spec.run_spec import BASELINE
 from study.chart import draw, front, kept
 from study.size import FACTORS
-from study.store import FAILURES, TRIALS, Store
+from study.store import FAILURES, Store
+from study.wording import edges, in_bytes, listed, mixed, share_of
 
 METRIC = "rouge1"
 PAGE, CHART = "study.md", "study.svg"
@@ -86,7 +86,7 @@ def _page(
     yield _HEAD.format(size=_size(group, reports), factors=factors)
     failures = store.read(FAILURES)
     yield _missing(group, planned, failures)
-    yield _mixed(store, group)
+    yield mixed(store, group)
     if has_chart:
         yield f"\n![{metric} kept against trained parameters]({CHART})\n"
     yield "\n## What it shows\n\n"
@@ -106,8 +106,8 @@ def _size(group: Group, reports: Mapping[str, Report]) -> str:
     steps = max((r.training.steps for r in cells if r.training), default=0)
     examples = max(group.test_examples, default=0)
     return (
-        f"{len(group.rows)} recipes have up to {seeds} seeds of {steps} steps, {len(cells)} runs "
-        f"in all, and {examples} test examples each."
+        f"{len(group.rows)} recipes have up to {seeds} seeds of {steps} steps of two examples, "
+        f"{len(cells)} runs in all, and {examples} test examples each."
     )
 
 
@@ -127,18 +127,6 @@ def _missing(group: Group, planned: Sequence[tuple[str, int]], failures: Collect
     return f"{text} {len(none)} recipes have no run yet.\n" if none else f"{text}\n"
 
 
-def _mixed(store: Store, group: Group) -> str:
-    """Return a warning if different code trained the runs of the table, or nothing."""
-    names = {Path(folder).name for row in group.rows for folder in row.folders}
-    codes = {record["code"] for name, record in store.records().items() if name in names}
-    if len(codes) < 2:
-        return ""
-    return (
-        f"\nThe runs are of {len(codes)} versions of the training code; `make study` repeats those "
-        "of older ones.\n"
-    )
-
-
 def _findings(group: Group) -> Iterator[str]:
     """Yield what the numbers say, each in a sentence."""
     rows = [row for row in group.rows if row.status == "ok" and row.recipe != BASELINE]
@@ -149,17 +137,18 @@ def _findings(group: Group) -> Iterator[str]:
     ranked = sorted(shares, key=lambda recipe: -shares[recipe].value)
     best, worst = ranked[0], ranked[-1]
     yield (
-        f"`{best}` keeps most, {_share(shares[best])}; `{worst}` least, {_share(shares[worst])}."
+        f"`{best}` keeps most, {share_of(shares[best])}; "
+        f"`{worst}` least, {share_of(shares[worst])}."
     )
     no_worse = [row.recipe for row in rows if row.recipe in shares and not _is_worse(row)]
     yield (
         f"{len(no_worse)} of {len(shares)} recipes were not shown to be worse than full "
-        f"fine-tuning{': ' + _listed(no_worse) if 0 < len(no_worse) <= 12 else ''}."
+        f"fine-tuning{': ' + listed(no_worse) if 0 < len(no_worse) <= 12 else ''}."
     )
     on_front = front(group.rows, METRIC) - {BASELINE}
     yield (
         "On the front of quality kept and trained parameters: "
-        f"{_listed([recipe for recipe in ranked if recipe in on_front]) or 'none'}."
+        f"{listed([recipe for recipe in ranked if recipe in on_front]) or 'none'}."
     )
     by_name = {row.recipe: row for row in rows}
     pairs = [
@@ -186,24 +175,24 @@ def _table(store: Store, group: Group, reports: Mapping[str, Report]) -> Iterato
     front_of = front(group.rows, METRIC)
     yield f"| recipe | | {metric} | kept | seeds | rate | trained | file | speed | GiB |\n"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-    edges = _edges(store)
+    highest = edges(store)
     rows = [row for row in group.rows if row.status == "ok"]
     for row in sorted(rows, key=lambda row: -row.quality[METRIC].value.value):
         quality, share = row.quality[METRIC], kept(row, METRIC)
         training = reports[row.runs[0]].training
         rate = training.learning_rate if training else None
         bare = "+".join(p for p in row.recipe.split("+") if p != "lprun") or BASELINE
-        edge = "^" * (rate is not None and f"{rate:.3g}" == edges.get(bare))
+        edge = "^" * (rate is not None and f"{rate:.3g}" == highest.get(bare))
         size = records.get(Path(row.folders[0]).name, {}).get("trained_bytes")
         cells = [
             f"`{row.recipe}`",
             "•" * (row.recipe in front_of),
             f"{quality.value.value:.2f}{mark(quality)}",
-            "" if share is None or row.recipe == BASELINE else _share(share),
+            "" if share is None or row.recipe == BASELINE else share_of(share),
             str(len(row.seeds)),
             "" if rate is None else f"{rate:.3g}{edge}",
             count(row.trainable),
-            "" if size is None else _bytes(size),
+            "" if size is None else in_bytes(size),
             percent(row.speed.value) if row.speed else "",
             memory(row.memory_bytes, group.memory_unit) if row.memory_bytes else "",
         ]
@@ -212,28 +201,6 @@ def _table(store: Store, group: Group, reports: Mapping[str, Report]) -> Iterato
         yield "\nSpeed and memory are empty: no profile was measured yet (`make study-costs`).\n"
 
 
-def _edges(store: Store) -> dict[str, str]:
-    """Return, by recipe, the highest learning rate that was tried."""
-    highest: dict[str, float] = {}
-    for tried in store.read(TRIALS).values():
-        recipe: Any = tried["recipe"]
-        highest[recipe] = max(highest.get(recipe, 0.0), float(tried["learning_rate"]))
-    return {recipe: f"{rate:.3g}" for recipe, rate in highest.items()}
-
-
 def _is_worse(row: RecipeRow) -> bool:
     quality = row.quality[METRIC]
     return quality.significant and quality.difference is not None and quality.difference.value < 0
-
-
-def _share(share: Estimate) -> str:
-    interval = bounds(share, 100)
-    return f"{percent(share.value)}{f' ({interval})' if interval else ''}"
-
-
-def _listed(recipes: list[str]) -> str:
-    return ", ".join(f"`{recipe}`" for recipe in recipes)
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"

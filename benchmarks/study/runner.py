@@ -17,9 +17,10 @@ from harness.spec.run_spec import RunSpec
 from harness.sweeps.executor import Event, open_executor
 from harness.sweeps.preview import plan_cells
 from harness.sweeps.sweep import Outcome, Sweep, SweepCell
-from study.recipes import planned, pruned
+from study.recipes import pruned
 from study.size import FACTORS, Size, cell, rates, trial
 from study.store import FAILURES, TRIALS, Keys, Store
+from study.studies import Study
 
 TOGETHER = 10
 """Recipes whose runs are given to the executor together. Results appear when all have ended."""
@@ -32,14 +33,16 @@ class Runner:
     Attributes:
         plugins: the plugins of this environment.
         store: the results folder.
+        study: the study.
         size: the size of the study.
         executor: executor of the runs, as ``harness sweep`` takes it.
-        bare: recipes without pruning, in canonical form.
+        bare: the study's recipes, without those that it makes of them by pruning.
         on_progress: is called with a line of text for each run that has ended.
     """
 
     plugins: Plugins
     store: Store
+    study: Study
     size: Size
     executor: str
     bare: Sequence[str]
@@ -64,6 +67,8 @@ class Runner:
         for group in groups:
             self._run_cells(group, others)
             self._count()
+        if not self.study.adds_pruning:
+            return
         for seeds, group in product(([0], others), groups):
             self._run_cells(group, seeds, with_pruning=True)
             self._count()
@@ -72,7 +77,7 @@ class Runner:
         """Report the number of runs that have ended."""
         records = [*self.store.read(TRIALS).values(), *self.store.records().values()]
         ended = sum(record["code"] == self.store.code for record in records)
-        cells = planned(self.bare, self.size.seeds, self.plugins)
+        cells = self.study.planned(self.bare, self.size.seeds, self.plugins)
         every = len(self.bare) * len(FACTORS) + len(cells)
         self.on_progress(f"{ended} runs have ended, of about {every}")
 

@@ -9,7 +9,7 @@ from harness.api.plugins import Plugins
 from harness.spec.run_spec import RunSpec, resolve
 from harness.training.learning_rate import peak_learning_rate
 
-BACKBONE, TASK = "nano-t5", "radiology_demo"
+BACKBONE = "nano-t5"
 FACTORS = (1.0, 10.0, 100.0)
 """Multiples of a documented learning rate that are tried. Documented rates are for trainings of
 thousands of steps; one of a hundred steps needs higher ones."""
@@ -23,12 +23,14 @@ class Size:
     loss than batches of 8.
 
     Attributes:
+        task: the task, as ``harness run --task`` takes it.
         seeds: number of seeds of each recipe.
         steps: optimizer steps of a run.
         rate_steps: optimizer steps of a run that tries a learning rate.
         test_examples: examples of the test split that the runs are compared on.
     """
 
+    task: str = "radiology_demo"
     seeds: int = 3
     steps: int = 200
     rate_steps: int = 60
@@ -37,7 +39,7 @@ class Size:
 
 def rates(recipe: str, plugins: Plugins) -> list[float]:
     """Return the learning rates to try, from the recipe's documented one upwards."""
-    documented = peak_learning_rate(_resolved({}).train, plugins.recipe(recipe))
+    documented = peak_learning_rate(_resolved({}, Size()).train, plugins.recipe(recipe))
     return [float(f"{documented * factor:.6g}") for factor in FACTORS]
 
 
@@ -51,7 +53,7 @@ def trial(recipe: str, rate: float, size: Size) -> RunSpec:
     # Every run scores both splits. Here nothing reads the scores, and they are cheap.
     few = {"max_new_tokens": 8}
     test = {"examples": 2, **few}
-    return _resolved({"recipe": recipe, "train": train, "greedy": few, "test": test})
+    return _resolved({"recipe": recipe, "train": train, "greedy": few, "test": test}, size)
 
 
 def cell(recipe: str, rate: float, seed: int, size: Size) -> RunSpec:
@@ -61,10 +63,10 @@ def cell(recipe: str, rate: float, seed: int, size: Size) -> RunSpec:
     """
     train = {"max_steps": size.steps, "eval_examples": 8, "tuned_learning_rate": rate}
     test = {"examples": size.test_examples}
-    return _resolved({"recipe": recipe, "seed": seed, "train": train, "test": test})
+    return _resolved({"recipe": recipe, "seed": seed, "train": train, "test": test}, size)
 
 
-def _resolved(values: dict[str, Any]) -> RunSpec:
+def _resolved(values: dict[str, Any], size: Size) -> RunSpec:
     shared = {
         "batch_size": 2,
         "epochs": 1.0,
@@ -76,7 +78,7 @@ def _resolved(values: dict[str, Any]) -> RunSpec:
     return resolve(
         {
             "backbone": BACKBONE,
-            "task": TASK,
+            "task": size.task,
             "device": "cpu",
             "metrics": ["rouge"],
             **values,

@@ -159,7 +159,12 @@ def test_a_newer_cell_replaces_that_of_older_code(study: Import, tmp_path: Path)
 
 def test_the_rate_with_the_lowest_loss_is_chosen(study: Import, tmp_path: Path) -> None:
     runner = study("runner").Runner(
-        installed(), study("store").Store(tmp_path, "code"), study("size").Size(), "local", ["ia3"]
+        installed(),
+        study("store").Store(tmp_path, "code"),
+        study("studies").METHODS,
+        study("size").Size(),
+        "local",
+        ["ia3"],
     )
     runner._keys._data["radiology_demo", 0] = "data"
     assert runner.rate("ia3") is None
@@ -188,10 +193,11 @@ def test_a_study_is_run_once_and_written_down(
     lines: list[str] = []
 
     def run() -> None:
+        methods = study("studies").METHODS
         runner_module.Runner(
-            installed(), store, size, "local:jobs=2", ["full", "ia3"], lines.append
+            installed(), store, methods, size, "local:jobs=2", ["full", "ia3"], lines.append
         ).run()
-        page.write(store, tmp_path, study("recipes").planned(["full", "ia3"], 3, installed()))
+        page.write(store, tmp_path, methods.planned(["full", "ia3"], 3, installed()))
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run()
