@@ -6,13 +6,15 @@ The program trains a run undisturbed. It starts the same run into another folder
 --max-restarts, and kills one of its processes by SIGKILL at a random moment after each start: a
 random rank, while it starts, measures, trains, evaluates or writes. Seven of ten moments are
 counted from where the run trains again, since starting takes longer than such a small training; the
-others from the start, over four times as long. When the run has ended, the predictions, the
-training history and the weights must be equal to the bit, the folder must hold one run and no
-hidden file, a message must have named each killed process, and no process may be left. This is
-repeated with new folders until there were enough kills.
+others from the start, over four times as long. With --aim all moments are counted from the
+beginning of one phase. --parallel fsdp divides the model among the processes. When the run has
+ended, the predictions, the training history and the weights must be equal to the bit, the folder
+must hold one run and no hidden file, a message must have named each killed process, and no process
+may be left. This is repeated with new folders until there were enough kills.
 
 The check needs work to lose. It fails unless at least a third of the kills hit a training or an
-evaluation, and unless every rank was killed.
+evaluation, or with --aim at least half of them that phase, and unless every rank was killed. The
+file of results keeps the last check of each kind.
 """
 
 from __future__ import annotations
@@ -64,6 +66,8 @@ SETTINGS = (
     "probe.inference=false",
 )
 """Settings of the run: a minute, in which every phase takes its part."""
+LONG_EVALUATION = ("test.examples=96", "test.beams=4", "test.max_new_tokens=48")
+"""Further settings if kills are aimed at the evaluation: several of them must find it at work."""
 
 
 class LaunchedRun:
@@ -136,7 +140,13 @@ def phase_now(log: Path) -> str:
 
 
 def kill_at_random(
-    run: LaunchedRun, number: int, kills: int, processes: int, longest: float, rng: random.Random
+    run: LaunchedRun,
+    number: int,
+    kills: int,
+    processes: int,
+    longest: float,
+    rng: random.Random,
+    aim: Phase | None = None,
 ) -> list[Kill]:
     """Kill a process after each start of a group, and return the kills.
 
@@ -147,7 +157,9 @@ def kill_at_random(
         processes: number of processes of the group.
         longest: the longest time to wait, in seconds.
         rng: draws ranks and moments.
+        aim: the phase in which all processes are to be killed; None aims most at ``COSTLY``.
     """
+    phases = (aim,) if aim else COSTLY
     killed: list[Kill] = []
     victims: set[int] = set()
     while run.running and len(killed) < kills:
@@ -155,9 +167,9 @@ def kill_at_random(
         if len(group) < processes or victims & {process.pid for process in group.values()}:
             time.sleep(0.05)
             continue
-        costly = rng.random() < 0.7
-        rank, seconds = rng.randrange(processes), rng.uniform(0, longest if costly else 4 * longest)
-        while run.running and costly and phase_now(run.log) not in COSTLY:
+        aimed = rng.random() < 0.7 or aim is not None
+        rank, seconds = rng.randrange(processes), rng.uniform(0, longest if aimed else 4 * longest)
+        while run.running and aimed and phase_now(run.log) not in phases:
             time.sleep(0.1)
         limit = time.monotonic() + seconds
         while run.running and time.monotonic() < limit:
@@ -213,6 +225,13 @@ def lost(run: LaunchedRun, status: int, killed: list[Kill], processes: int) -> l
     return problems if named == ranks else [*problems, f"killed {ranks}, messages name {named}"]
 
 
+def settings_of(options: argparse.Namespace) -> list[str]:
+    """Return the settings of the run."""
+    parallel = [f"train.parallel={options.parallel}"]
+    longer = LONG_EVALUATION if options.aim == Phase.EVALUATE else ()
+    return [*SETTINGS, *parallel, *longer, *options.set]
+
+
 def check(out: Path, words: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Run undisturbed and killed, and compare; return what is to be recorded.
 
@@ -235,7 +254,7 @@ def check(out: Path, words: list[str], options: argparse.Namespace) -> dict[str,
         folder = out / f"killed-{number}"
         restarts = ["--max-restarts", str(left)]
         run = LaunchedRun([*words, *restarts], folder, folder.with_suffix(".log"))
-        killed = kill_at_random(run, number, left, processes, options.longest, rng)
+        killed = kill_at_random(run, number, left, processes, options.longest, rng, options.aim)
         problems = lost(run, run.finish(), killed, processes)
         problems += differences(uninterrupted, one_run(folder))
         if problems:
@@ -244,12 +263,18 @@ def check(out: Path, words: list[str], options: argparse.Namespace) -> dict[str,
         print(f"run {number}: {len(killed)} kills, nothing lost", flush=True)
     costly = sum(kill.phase in COSTLY for kill in kills)
     demand(costly * 3 >= len(kills), f"only {costly} kills could lose a training")
+    hit = sum(kill.phase == options.aim for kill in kills)
+    demand(not options.aim or hit * 2 >= len(kills), f"only {hit} kills in {options.aim}")
     ranks = Counter(kill.rank for kill in kills)
     demand(len(ranks) == processes, f"only the ranks {sorted(ranks)} were killed")
+    shared_by = {run.report.training.parallel for run in (uninterrupted,) if run.report.training}
+    demand(shared_by == {options.parallel}, f"the processes shared the model by {shared_by}")
     return {
         "processes": processes,
         "recipe": options.compressor,
-        "settings": [*SETTINGS, *options.set],
+        "parallel": options.parallel,
+        "aim": options.aim,
+        "settings": settings_of(options),
         "longest_seconds": options.longest,
         "runs": number,
         "kills": [asdict(kill) for kill in kills],
@@ -274,6 +299,13 @@ def main() -> None:
         help="longest time to wait for a kill, in seconds (default: 12)",
     )
     parser.add_argument("--compressor", default="lora_ff+lprun")
+    parser.add_argument("--parallel", choices=("ddp", "fsdp"), default="ddp", help="default: ddp")
+    parser.add_argument(
+        "--aim",
+        type=Phase,
+        choices=COSTLY,
+        help="phase in which all processes are to be killed (default: most in any of these)",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--work", type=Path, help="folder of the runs (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
@@ -282,11 +314,14 @@ def main() -> None:
     work = options.work or Path(tempfile.mkdtemp())
     work.mkdir(parents=True, exist_ok=True)
     words = ["--nproc", str(options.nproc), "--compressor", options.compressor]
-    words += [word for setting in (*SETTINGS, *options.set) for word in ("--set", setting)]
+    words += [word for setting in settings_of(options) for word in ("--set", setting)]
     record = check(work, [*words, "--snapshot-every", "0"], options)
     record["fingerprint"] = fingerprint(torch.device("cpu"), torch.float32, "packed").model_dump()
+    file = options.out / FILE
+    records = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    records[", ".join(filter(None, (options.parallel, options.aim)))] = record
     options.out.mkdir(parents=True, exist_ok=True)
-    write_text(options.out / FILE, json.dumps(record, indent=1) + "\n")
+    write_text(file, json.dumps(records, indent=1) + "\n")
     phases = ", ".join(f"{count} in {phase}" for phase, count in record["kills_by_phase"].items())
     print(f"{len(record['kills'])} kills, runs: {record['runs']}; {phases}. Nothing was lost.")
 

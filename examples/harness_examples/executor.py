@@ -18,9 +18,9 @@ class SrunOptions(Options):
     partition: str | None = None
     """Partition of the cluster; by default Slurm's own choice."""
     gpus: int = Field(1, ge=0)
-    """GPUs of a run."""
+    """GPUs of each process of a run."""
     cpus: int = Field(4, ge=1)
-    """Processor cores of a run."""
+    """Processor cores of each process of a run."""
 
 
 class Srun(ProcessExecutor[SrunOptions]):
@@ -33,6 +33,10 @@ class Srun(ProcessExecutor[SrunOptions]):
         if shutil.which("srun") is None:
             raise HarnessError("There is no srun here.", "Start the sweep on a login node.")
 
+    def use_processes(self, count: int) -> None:
+        """Request the GPUs and cores of all processes for each run."""
+        self.processes = count
+
     @property
     def slots(self) -> int:
         """Return how many runs are requested at once."""
@@ -43,10 +47,11 @@ class Srun(ProcessExecutor[SrunOptions]):
 
         The worker keeps to its timeout by itself; Slurm's limit is for one that cannot.
         """
-        chosen = self.options
-        srun = ["srun", "--ntasks=1", "--unbuffered", f"--cpus-per-task={chosen.cpus}"]
+        chosen, processes = self.options, self.processes
+        cores = chosen.cpus * processes
+        srun = ["srun", "--nodes=1", "--ntasks=1", "--unbuffered", f"--cpus-per-task={cores}"]
         if chosen.gpus:
-            srun.append(f"--gpus={chosen.gpus}")
+            srun.append(f"--gpus={chosen.gpus * processes}")
         if chosen.partition:
             srun.append(f"--partition={chosen.partition}")
         if job.timeout:

@@ -120,6 +120,13 @@ SnapshotEvery = Annotated[
         help="Seconds between saves of the training state; an interrupted run resumes from it.",
     ),
 ]
+MaxRestarts = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Restarts after a process was killed, ran out of memory or hung; each resumes.",
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier export in that folder.")
 ]

@@ -68,13 +68,7 @@ def run(
         int,
         typer.Option(min=1, help="Data-parallel processes, each on its own GPU."),
     ] = 1,
-    max_restarts: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Restarts after a process was killed, ran out of memory or hung; each resumes.",
-        ),
-    ] = 0,
+    max_restarts: options.MaxRestarts = 0,
     out: options.Out = Path("results"),
     snapshot_every: options.SnapshotEvery = 300,
 ) -> None:
@@ -86,7 +80,7 @@ def run(
     """
     import harness
     from harness.running.entry import InterruptedRunError
-    from harness.running.launch import is_launched, launch
+    from harness.running.launch import is_launched, launch_run
     from harness.running.request import run_spec
     from harness.spec.run_spec import parse_settings
 
@@ -110,7 +104,8 @@ def run(
         tracked = [word for name in track or [] for word in ("--track", name)]
         files = [word for file in plugin or [] for word in ("--plugin", str(file.resolve()))]
         shared = ["--snapshot-every", str(snapshot_every), *tracked, *files]
-        raise typer.Exit(launch(nproc, spec, out, shared, max_restarts, _complain))
+        ended = launch_run(nproc, spec, out, shared, max_restarts, _complain)
+        raise typer.Exit(ended.status())
     try:
         stored = harness.run(
             spec=spec, results=out, track=track or (), snapshot_every=snapshot_every

@@ -86,6 +86,11 @@ def sweep(
         ),
     ] = OnOom.FAIL,
     snapshot_every: options.SnapshotEvery = 300,
+    nproc: Annotated[
+        int,
+        typer.Option(min=1, help="Data-parallel processes of each run, each on its own GPU."),
+    ] = 1,
+    max_restarts: options.MaxRestarts = 0,
     watch: Annotated[
         bool,
         typer.Option(
@@ -118,7 +123,7 @@ def sweep(
             unprobed = "the runs will be on other machines"
         elif probe is False or (probe is None and yes):
             unprobed = "not probed; --probe does it"
-        _preview(console, plans, out, here=place.here, unprobed=unprobed)
+        _preview(console, plans, out, place, unprobed)
         if not yes:
             _confirm(console, sum(not plan.cell.done for plan in plans))
 
@@ -142,6 +147,8 @@ def sweep(
         timeout=timeout,
         on_oom=on_oom.value,
         snapshot_every=snapshot_every,
+        processes=nproc,
+        max_restarts=max_restarts,
         on_planned=on_planned,
     )
     _conclude(console, result.outcomes, out)
@@ -158,7 +165,11 @@ def _watch(console: Console, out: Path) -> None:
 
 
 def _preview(
-    console: Console, plans: Sequence[CellPlan], out: Path, *, here: bool, unprobed: str | None
+    console: Console,
+    plans: Sequence[CellPlan],
+    out: Path,
+    place: Executor[Any],
+    unprobed: str | None,
 ) -> None:
     from rich.markup import escape
 
@@ -173,7 +184,14 @@ def _preview(
             else:
                 console.print(text, soft_wrap=True, markup=False)
 
-        forecasts = forecast(plans, out, here=here, unprobed=unprobed, on_progress=on_progress)
+        forecasts = forecast(
+            plans,
+            out,
+            here=place.here,
+            unprobed=unprobed,
+            on_progress=on_progress,
+            processes=place.processes,
+        )
     show(console, [plan.cell for plan in plans], forecasts)
 
 

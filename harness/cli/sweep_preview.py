@@ -59,7 +59,14 @@ def _notes(
     times = [f.seconds for f in shown if f.seconds is not None]
     yield f"{len(cells)} runs, {len(cells) - len(forecasts)} of them done.{_sum(times, forecasts)}"
     if any(f.peak_bytes is not None for f in shown):
-        yield "GiB: peak memory of training, estimated from the shapes of the longest batch."
+        processes = max(f.processes for f in shown)
+        each = f", of each of {processes} processes" if processes > 1 else ""
+        yield f"GiB: peak memory of training{each}, estimated from the shapes of the longest batch."
+    divided = [name[cell] for cell, f in forecasts.items() if f.divided]
+    if divided:
+        unknown = any(f.divided and f.available is None for f in shown)
+        device = ", if a device has 80 GB" if unknown else ""
+        yield f"The processes divide the model of {_list(divided, len(forecasts))}{device}."
     if any(f.seconds is not None and not f.measured for f in shown):
         yield (
             "~ is estimated from a few steps and predictions. It assumes training to the last step "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.api.plugins import installed
 from harness.errors import HarnessError
 from harness.records.run_folder import StoredRun
-from harness.running.launch import is_launched, is_supervised
+from harness.running.launch import is_launched
 from harness.running.progress import Progress
 from harness.running.request import run_spec
 from harness.running.trackers import FOLDER, Tracker, find_tracker
@@ -107,27 +107,12 @@ def run(
     observers: list[Progress | Tracker] = [*([Progress()] if progress else []), *trackers]
     if not is_launched():
         return _execute(resolved, Path(results), observers, snapshot_every)
-    return _execute_together(resolved, Path(results), observers, snapshot_every)
+    from harness.running.group import in_group
 
-
-def _execute_together(
-    spec: RunSpec, results: Path, observers: Sequence[Progress | Tracker], snapshot_every: float
-) -> StoredRun:
-    """Execute a run as one of several processes; only the first one returns."""
-    from harness.running.workers import run_worker
-    from harness.training.failing import LostProcessError, TerminatedError
-    from harness.training.processes import join
-
-    try:
-        with join(spec.device) as processes:
-            if processes.rank == 0:
-                return _execute(spec, results, observers, snapshot_every, processes)
-            run_worker(spec, installed(), processes)
-    except (LostProcessError, TerminatedError) as error:
-        if is_supervised():
-            raise SystemExit(1) from error  # The launcher reports the process at fault.
-        raise
-    raise SystemExit(0)  # The first process alone has a report.
+    return in_group(
+        resolved,
+        lambda processes: _execute(resolved, Path(results), observers, snapshot_every, processes),
+    )
 
 
 def _execute(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,12 +14,10 @@ from harness.records.reasons import explain_nulls
 from harness.records.report import Failure, Report, Status
 from harness.records.run_folder import RunFolder
 from harness.running.resumption import resumption_of
+from harness.running.supervision import TIME_LIMITS, GroupFailure
 from harness.spec.run_spec import RunSpec
 from harness.training.failing import LostProcessError
 from harness.training.log import NonFiniteLossError
-
-if TYPE_CHECKING:
-    from harness.running.launch import GroupFailure
 
 _PARTS = (
     "layers_kept",
@@ -98,6 +95,17 @@ def empty_report(id_: str, spec: RunSpec, status: Status, recipe: str) -> Report
     )
 
 
+def error_of(failure: GroupFailure) -> BaseException:
+    """Return an error that stands for the failure of a group of processes."""
+    if failure.stopped and -failure.status in TIME_LIMITS:
+        return RunTimeoutError(failure.message)
+    if failure.stopped:
+        return KeyboardInterrupt(failure.message)
+    if failure.out_of_memory:
+        return OutOfMemoryError(failure.message)
+    return LostProcessError(failure.message)
+
+
 def finish_for(failure: GroupFailure, run: str, results: Path, spec: RunSpec) -> Path:
     """Write the report of a run whose first process could not, and return the run's folder.
 
@@ -110,10 +118,5 @@ def finish_for(failure: GroupFailure, run: str, results: Path, spec: RunSpec) ->
     folder = RunFolder(results, run)
     report = folder.resume() or empty_report(run, spec, "error", spec.recipe)
     phase = Phase(resumption_of(report, folder, spec.probe).phase)
-    error: BaseException = LostProcessError(failure.message)
-    if failure.stopped:
-        error = KeyboardInterrupt(failure.message)
-    elif failure.out_of_memory:
-        error = OutOfMemoryError(failure.message)
-    record_failure(report, error, phase, torch.device("cpu"))
+    record_failure(report, error_of(failure), phase, torch.device("cpu"))
     return folder.finish(report)

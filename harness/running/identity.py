@@ -21,7 +21,12 @@ whose ids differ only in these digits do the same work, divided differently."""
 
 
 def identity(
-    run: ResolvedRun, task: Task[Any], data_sha256: str, plugins: Plugins, processes: int = 1
+    run: ResolvedRun,
+    task: Task[Any],
+    data_sha256: str,
+    plugins: Plugins,
+    processes: int = 1,
+    threads: int | None = None,
 ) -> str:
     """Return the id of a run: readable, and equal for two runs only if their results must be.
 
@@ -36,6 +41,7 @@ def identity(
         plugins: the plugins of this environment.
         processes: the number of processes that train together. It changes the order of sums, and
             each process draws its own dropout. It counts in the last ``DIVISION_DIGITS`` only.
+        threads: the number of threads of each; None for those of this process.
     """
     backbone, device = run.backbone, run.device
     teacher = find_teacher(run.recipe)
@@ -52,7 +58,7 @@ def identity(
     division = f"{processes} processes"
     if not on_gpu:
         # Sums and measurements on a processor depend on the number of threads.
-        division += f" of {torch.get_num_threads()} threads"
+        division += f" of {threads or torch.get_num_threads()} threads"
     digest = normalized.digest(
         data_sha256,
         device_name(device) if on_gpu else processor(),

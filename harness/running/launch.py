@@ -1,12 +1,10 @@
-"""Launch of one run in several processes, by torch's own launcher, and restarts after failures."""
+"""Launch of one run in several processes, and its end."""
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness.errors import HarnessError
 from harness.interrupts import MAIN_IS_SILENT
 from harness.records.run_folder import SPEC
-from harness.running.memory_kills import memory_kills
+from harness.running.supervision import FAILED, GroupFailure, OnRestart, supervise
 
 if TYPE_CHECKING:
     from harness.records.report import Status
@@ -23,9 +21,8 @@ if TYPE_CHECKING:
 _ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
 _ANNOUNCEMENT = "HARNESS_LAUNCHER"
 """File in which the first process tells this launcher the id of its run."""
-_FAILED, _STOPPED, _WOULD_REPEAT = 1, 130, 77
-"""Exit statuses of the first process: a failed run, Ctrl-C, and a failure that a restart would
-only repeat."""
+_STOPPED, _WOULD_REPEAT = 130, 77
+"""Exit statuses of the first process: Ctrl-C, and a failure that a restart would only repeat."""
 
 
 def is_launched() -> bool:
@@ -68,156 +65,128 @@ def failure_status(status: Status) -> int:
     """Return the exit status of a failed run."""
     if status == "interrupted":
         return _STOPPED
-    return _WOULD_REPEAT if status == "nan" and is_supervised() else _FAILED
+    return _WOULD_REPEAT if status == "nan" and is_supervised() else FAILED
 
 
 @dataclass(frozen=True)
-class GroupFailure:
-    """The process of a group that failed first, which ended the others.
+class GroupExit:
+    """End of a run in several processes.
 
     Attributes:
-        rank: its number.
-        status: its exit status; if a signal killed it, minus the number of the signal.
-        stopped: whether the launcher got the signal, and ended the group.
-        out_of_memory: whether the kernel killed a process for memory meanwhile.
+        failure: the failure that ended them; None if all of them ended well.
+        run: the id of the run; None if it ended before it had one.
+        report: the folder of the report, if the launcher wrote it because the first process could
+            not.
     """
 
-    rank: int
-    status: int
-    stopped: bool = False
-    out_of_memory: bool = False
+    failure: GroupFailure | None
+    run: str | None = None
+    report: Path | None = None
 
-    @property
-    def message(self) -> str:
-        """The failure in a sentence."""
-        if self.status == MAIN_IS_SILENT:
-            return "Process 0 did not answer the others."
-        if self.status >= 0:
-            return f"Process {self.rank} ended with status {self.status}."
-        name = signal.Signals(-self.status).name
-        if self.stopped:
-            return f"The launcher was stopped by {name}."
-        why = ", because memory ran out" if self.out_of_memory else ""
-        return f"Process {self.rank} was killed by {name}{why}."
+    def status(self) -> int:
+        """Return the exit status of the command that started the processes.
 
-    @property
-    def may_pass(self) -> bool:
-        """True if a restart can help; it cannot after Ctrl-C or a mistake of the user."""
-        return not self.stopped and (self.status < 0 or self.status in (_FAILED, MAIN_IS_SILENT))
+        Raises:
+            HarnessError: a process died, and the run ended with it; the report says so.
+        """
+        failure = self.failure
+        if failure is None:
+            return 0
+        silent = failure.status == MAIN_IS_SILENT
+        if self.report is None and failure.rank == 0 and failure.status > 0 and not silent:
+            return FAILED if failure.status == _WOULD_REPEAT else failure.status
+        if failure.stopped:
+            return 128 - failure.status
+        report = f"\nReport: {self.report}" if self.report else ""
+        raise HarnessError(
+            f"{failure.message} The run ended with it.{report}",
+            "Repeat the same command: it resumes from the last saved state.",
+        )
 
 
-def launch(
+def launch_run(
     processes: int,
     spec: RunSpec,
     results: Path,
     arguments: Sequence[str] = (),
     max_restarts: int = 0,
-    on_restart: Callable[[str], None] = lambda message: None,
-) -> int:
-    """Execute ``harness run`` in several processes of this machine, and wait for them.
+    on_restart: OnRestart = lambda message: None,
+) -> GroupExit:
+    """Execute ``harness run`` in several processes of this machine; see ``launch``.
 
     Args:
-        processes: the number of processes; each gets a GPU, or a share of the processor's cores.
+        processes: the number of processes.
         spec: the settings, with every default filled in.
         results: the folder of all runs.
         arguments: further arguments of the command.
+        max_restarts: largest number of restarts.
+        on_restart: is called with a message before each restart.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, SPEC)
+        file.write_text(spec.to_toml(), "utf-8")
+        # -P: the current folder may hold modules named like the harness's.
+        command = ["-P", "-m", "harness", "run", str(file), "--out", str(results), *arguments]
+        return launch(command, processes, spec, results, max_restarts, on_restart)
+
+
+def launch(
+    command: Sequence[str],
+    processes: int,
+    spec: RunSpec,
+    results: Path,
+    max_restarts: int,
+    on_restart: OnRestart,
+) -> GroupExit:
+    """Execute a run in several processes of this machine, and wait for them.
+
+    Args:
+        command: arguments of the Python interpreter, with which each process takes part in the run.
+        processes: the number of processes; each gets a GPU, or a share of the processor's cores.
+        spec: the settings, with every default filled in.
+        results: the folder of all runs.
         max_restarts: number of times that all processes are started again after one of them was
             killed, ran out of memory, or did not answer. The run resumes.
         on_restart: is called with a message before each restart.
 
-    Returns:
-        The exit status of the first process.
-
     Raises:
-        HarnessError: a process died, and the run ended with it; the report says so.
+        HarnessError: this machine has fewer GPUs than processes.
     """
+    require_gpus(processes, spec.device)
     with tempfile.TemporaryDirectory() as folder:
-        file, announcement = Path(folder, SPEC), Path(folder, "run")
-        file.write_text(spec.to_toml(), "utf-8")
+        announcement = Path(folder, "run")
         os.environ[_ANNOUNCEMENT] = str(announcement)
-        # -P: the current folder may hold modules named like the harness's.
-        command = ["-P", "-m", "harness", "run", str(file), "--out", str(results), *arguments]
         try:
             failure = supervise(command, processes, max_restarts, on_restart)
         finally:
             del os.environ[_ANNOUNCEMENT]
         run = announcement.read_text("utf-8") if announcement.exists() else None
-    if failure is None:
-        return 0
-    report = ""
-    if run is not None and (results / f".{run}.lock").exists():
+    report = None
+    if failure and run is not None and (results / f".{run}.lock").exists():
         # The first process could not finish it.
         from harness.running.failure import finish_for
 
-        report = f"\nReport: {finish_for(failure, run, results, spec)}"
-    elif failure.rank == 0 and failure.status > 0 and failure.status != MAIN_IS_SILENT:
-        return _FAILED if failure.status == _WOULD_REPEAT else failure.status
-    if failure.stopped:
-        return 128 - failure.status
-    raise HarnessError(
-        f"{failure.message} The run ended with it.{report}",
-        "Repeat the same command: it resumes from the last saved state.",
-    )
+        report = finish_for(failure, run, results, spec)
+    return GroupExit(failure, run, report)
 
 
-def supervise(
-    command: Sequence[str], processes: int, max_restarts: int, on_restart: Callable[[str], None]
-) -> GroupFailure | None:
-    """Execute a Python command in several processes, and again if it fails and may succeed.
-
-    torch's launcher can restart a group by itself. It does not say which process failed, though,
-    and would repeat a mistake of the user as well.
+def require_gpus(processes: int, device: str) -> None:
+    """Check that this machine has a GPU for each process, if it has any.
 
     Args:
-        command: arguments of the Python interpreter.
         processes: the number of processes.
-        max_restarts: the largest number of restarts.
-        on_restart: is called with a message before each restart.
+        device: the device of the run's spec.
 
-    Returns:
-        The last failure, or None if all processes ended well.
+    Raises:
+        HarnessError: it has fewer.
     """
-    for restart in range(1, max_restarts + 2):
-        failure = _execute(command, processes)
-        if failure is None or not failure.may_pass or restart > max_restarts:
-            break
-        on_restart(
-            f"{failure.message} Restart {restart} of {max_restarts}: the run resumes from its "
-            "last saved state."
+    if processes == 1 or device == "cpu":
+        return
+    import torch
+
+    count = torch.cuda.device_count()
+    if 0 < count < processes:
+        raise HarnessError(
+            f"{processes} processes need as many GPUs, and this machine has {count}.",
+            f"Start at most {count} processes on each machine: --nproc {count}",
         )
-    return failure
-
-
-def _execute(command: Sequence[str], processes: int) -> GroupFailure | None:
-    import logging
-    import uuid
-
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    # The first process reports errors; the launcher would print its own table of them too.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    if processes > 1:
-        threads = max(1, (os.cpu_count() or 1) // processes)
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=0,
-    )
-    killed_before = memory_kills()
-    try:
-        elastic_launch(config, sys.executable)(*command)
-    except SignalException as stop:
-        return GroupFailure(0, -int(stop.sigval), stopped=True)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        out_of_memory = failure.exitcode == -signal.SIGKILL and memory_kills() > killed_before
-        return GroupFailure(rank, failure.exitcode, out_of_memory=out_of_memory)
-    return None

@@ -26,7 +26,9 @@ from harness.training.stored_teacher import with_stored_teacher
 from harness.training.trainer import Trainer
 
 
-def run_worker(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
+def run_worker(
+    spec: RunSpec, plugins: Plugins, processes: Processes, micro_batch: int | None = None
+) -> None:
     """Take part in training and predictions; wait while the first process does the rest.
 
     A worker writes no files and prints nothing. It leaves its error to the first process, which
@@ -36,20 +38,21 @@ def run_worker(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
         spec: the spec of the run, the same as in the first process.
         plugins: the plugins of this environment.
         processes: the group that this process joined.
+        micro_batch: see ``harness.running.run.Run``; the same as in the first process.
     """
     try:
-        _work(spec, plugins, processes)
+        _work(spec, plugins, processes, micro_batch)
     except (Exception, KeyboardInterrupt) as error:
         processes.fail(error)
 
 
-def _work(spec: RunSpec, plugins: Plugins, processes: Processes) -> None:
+def _work(spec: RunSpec, plugins: Plugins, processes: Processes, micro_batch: int | None) -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     setup: Setup | None = None
     trainer: Trainer | None = None
     while (stage := processes.await_stage()) != FINISHED:
         # Not earlier: nothing may disturb the first process while it measures.
-        setup = setup or set_up(read_inputs(spec, plugins))
+        setup = setup or set_up(read_inputs(spec, plugins), micro_batch)
         if stage == MEASURE:
             process_costs(setup, plugins, processes, on_ready=processes.ready)
             continue

@@ -16,6 +16,7 @@ from harness.api.plugins import installed
 from harness.errors import HarnessError
 from harness.records.run_folder import REPORT, StoredRun, read_report
 from harness.reporting.collection import Reports
+from harness.running.launch import require_gpus
 from harness.spec.run_spec import overlay
 from harness.spec.settings import nested_settings
 from harness.sweeps.executor import Event, Executor, open_executor
@@ -64,6 +65,8 @@ def sweep(
     timeout: float | None = None,
     on_oom: Literal["fail", "shrink"] = "fail",
     snapshot_every: float = 300,
+    processes: int = 1,
+    max_restarts: int = 0,
     progress: bool = True,
     on_planned: Callable[[Sequence[CellPlan], Executor[Any]], None] = lambda *_: None,
 ) -> SweepResult:
@@ -87,6 +90,10 @@ def sweep(
         timeout: time limit of one run, in seconds.
         on_oom: ``shrink`` runs a cell that is out of memory again, with a smaller micro-batch.
         snapshot_every: seconds between saves of the training state.
+        processes: number of processes that train each run together, each on its own GPU, as with
+            ``harness run --nproc``.
+        max_restarts: number of times that the processes of a run are started again after one of
+            them was lost.
         progress: show a line for each run, on a terminal or in a notebook.
         on_planned: is called with the planned cells and the executor before anything runs; an
             exception that it raises stops the sweep.
@@ -112,7 +119,11 @@ def sweep(
     values = overlay(base, nested_settings(settings or {}))
     chosen = specs(_sweep_file(file, grid, seeds), values, installed())
     place = open_executor(executor, installed())
-    plans = plan_cells(chosen, installed(), folder)
+    if processes > 1:
+        place.use_processes(processes)
+        for device in {spec.device for spec in chosen} if place.here else ():
+            require_gpus(processes, device)
+    plans = plan_cells(chosen, installed(), folder, processes)
     cells = [plan.cell for plan in plans]
     on_planned(plans, place)
     del plans  # They hold the data, which the runs read for themselves.
@@ -126,6 +137,8 @@ def sweep(
             on_oom=on_oom,
             save_state_seconds=snapshot_every,
             plugin_files=installed().files,
+            processes=processes,
+            max_restarts=max_restarts,
         )
         outcomes = runner.run(cells)
     return SweepResult(folder, tuple(outcomes))

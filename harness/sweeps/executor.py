@@ -20,6 +20,7 @@ from harness.api.options import NO_OPTIONS, Options, validate
 from harness.api.parts import read_part
 from harness.api.plugin_files import PluginFile
 from harness.api.plugins import Plugins
+from harness.errors import HarnessError
 from harness.records.report import Status
 from harness.running.memory_kills import memory_kills
 from harness.spec.run_spec import RunSpec
@@ -52,6 +53,12 @@ class Job(BaseModel):
     its test split is predicted. It can be resumed. None lets it finish."""
     plugin_files: list[PluginFile] = []
     """Plugins that are single files, which the worker registers."""
+    processes: int = 1
+    """Processes that train together, all of them on the worker's machine."""
+    threads: int | None = None
+    """Threads of each of several processes; by default those of ``harness run --nproc``."""
+    max_restarts: int = 0
+    """Number of times that all processes are started again after one of them was lost."""
 
 
 class WorkerExit(BaseModel):
@@ -82,8 +89,28 @@ class Executor(ABC, Generic[OptionsT]):
     here: ClassVar[bool] = False
     """True if the workers run on this machine, so that measurements made here hold for them."""
 
+    processes: int = 1
+    """Processes of each run."""
+
     def __init__(self, options: OptionsT) -> None:
         self.options = options
+
+    def use_processes(self, count: int) -> None:
+        """Prepare for runs of several processes each; is called before everything else.
+
+        An executor that requests resources requests those of all processes, on one machine, and
+        stores their number in ``processes``.
+
+        Args:
+            count: the number of processes of each run, at least 2.
+
+        Raises:
+            HarnessError: the executor cannot do that, as this method of the base class.
+        """
+        raise HarnessError(
+            f"The executor {type(self).__name__} starts runs of one process only.",
+            "Leave out --nproc, or use one of the built-in executors: local, ray, slurm.",
+        )
 
     @property
     @abstractmethod
@@ -188,7 +215,7 @@ class LocalOptions(Options):
     """Options of ``local``."""
 
     jobs: int = Field(1, ge=1)
-    """Runs at once; several runs disturb each other's measurements."""
+    """Runs at once, or processes with --nproc; several runs disturb each other's measurements."""
 
 
 class Local(ProcessExecutor[LocalOptions]):
@@ -197,10 +224,14 @@ class Local(ProcessExecutor[LocalOptions]):
     Options = LocalOptions
     here = True
 
+    def use_processes(self, count: int) -> None:
+        """Give each run as many slots as it has processes."""
+        self.processes = count
+
     @property
     def slots(self) -> int:
-        """Number of workers at once, from the options."""
-        return self.options.jobs
+        """Number of workers at once, from the options; there is always room for one."""
+        return max(1, self.options.jobs // self.processes)
 
 
 def open_executor(reference: str, plugins: Plugins) -> Executor[Any]:
@@ -212,6 +243,19 @@ def open_executor(reference: str, plugins: Plugins) -> Executor[Any]:
     name, options = read_part(reference)
     kind: type[Executor[Any]] = plugins.executors.find(name).load()
     return kind(validate(kind.Options, options, f"executor {name!r}"))
+
+
+def require_one_gpu_each(gpus: float, processes: int) -> None:
+    """Check the GPUs that an option requests for each of several processes.
+
+    Raises:
+        HarnessError: a process uses one GPU, or none.
+    """
+    if gpus not in (0, 1):
+        raise HarnessError(
+            f"gpus={gpus:g} would be for each of {processes} processes, and a process uses one.",
+            f"gpus=1 requests {processes} GPUs for a run.",
+        )
 
 
 @contextlib.contextmanager

@@ -21,7 +21,6 @@ from harness.sweeps.probes import (
     run_seconds,
 )
 from harness.training.resolved_run import choose_device
-from harness.training.schedule import Step
 
 _PROBING_SECONDS = 75.0
 """Seconds during which probes are started; later ones are left out."""
@@ -35,9 +34,11 @@ class Forecast:
         seconds: time of the whole run; None if unknown.
         measured: true if an earlier run with another seed took that time; false if it is estimated.
         no_time: reason why the time is unknown.
-        peak_bytes: estimated peak memory of training; None if unknown.
+        peak_bytes: estimated peak memory of training, of each process; None if unknown.
         no_memory: reason why the memory is unknown.
-        available: bytes of the device that training can use; None if unknown.
+        available: bytes of the device that training can use, of each process; None if unknown.
+        processes: number of processes.
+        divided: true if the processes will divide the model among themselves.
     """
 
     seconds: float | None = None
@@ -46,6 +47,8 @@ class Forecast:
     peak_bytes: int | None = None
     no_memory: str | None = None
     available: int | None = None
+    processes: int = 1
+    divided: bool = False
 
     @property
     def too_large(self) -> bool:
@@ -62,6 +65,7 @@ def forecast(
     here: bool,
     unprobed: str | None,
     on_progress: OnProgress,
+    processes: int = 1,
 ) -> dict[str, Forecast]:
     """Return the forecasts by cell id; cells that are done are left out.
 
@@ -74,24 +78,31 @@ def forecast(
         here: true if the runs will be on this machine.
         unprobed: reason why nothing is probed; None to probe.
         on_progress: is called with the name of each step before it starts.
+        processes: number of processes of each run. A run of several is not probed.
     """
     deadline = clock.seconds() + _PROBING_SECONDS
-    earlier = earlier_seconds(cell_plans, results)
+    earlier = earlier_seconds(cell_plans, results, processes)
+    if processes > 1:
+        unprobed = "a probe is one process, and the run will be several"
     kinds: dict[str, list[CellPlan]] = {}
     for plan in cell_plans:
         if not plan.cell.done:
             kinds.setdefault(plan.kind, []).append(plan)
     batches = _batches({kind: plans[0] for kind, plans in kinds.items()})
-    memory = _estimate_memory(
-        {kind: (plans[0].cell.spec, batches[kind].longest) for kind, plans in kinds.items()},
-        on_progress,
-    )
+    specs = {kind: plans[0].cell.spec for kind, plans in kinds.items()}
+    rooms = {kind: _room(spec, processes) if here else None for kind, spec in specs.items()}
+    memory = _estimate_memory(specs, batches, rooms, processes, on_progress)
     probes = Probes(deadline, on_progress)
     forecasts: dict[str, Forecast] = {}
     for kind, plans in kinds.items():
-        peak, no_memory, spec = memory[kind]
-        available = total_bytes(choose_device(spec.device)) if here else None
-        untimed = Forecast(peak_bytes=peak, no_memory=no_memory, available=available)
+        peak, no_memory, spec, divided = memory[kind]
+        untimed = Forecast(
+            peak_bytes=peak,
+            no_memory=no_memory,
+            available=rooms[kind],
+            processes=processes,
+            divided=divided,
+        )
         probed = untimed
         if any(plan.cell.id not in earlier for plan in plans):
             reason = "it does not fit into memory" if untimed.too_large else unprobed
@@ -116,15 +127,26 @@ def _batches(kinds: Mapping[str, CellPlan]) -> dict[str, ProbeBatches]:
     return batches
 
 
+def _room(spec: RunSpec, processes: int) -> int | None:
+    """Return the bytes that training can use in each process; those of a CPU share its memory."""
+    device = choose_device(spec.device)
+    room = total_bytes(device)
+    return room // processes if room and device.type == "cpu" else room
+
+
 def _estimate_memory(
-    kinds: Mapping[str, tuple[RunSpec, Step]], on_progress: OnProgress
+    specs: Mapping[str, RunSpec],
+    batches: Mapping[str, ProbeBatches],
+    rooms: Mapping[str, int | None],
+    processes: int,
+    on_progress: OnProgress,
 ) -> dict[str, RunMemory]:
     """Return the estimated memory of training by kind of cell."""
     memory = {}
     with MemoryEstimator(LIMIT_SECONDS) as estimate:
-        for kind, (spec, longest) in kinds.items():
+        for kind, spec in specs.items():
             on_progress(f"estimating the memory of {spec.recipe} on {spec.backbone}")
-            memory[kind] = estimate(spec, longest)
+            memory[kind] = estimate(spec, batches[kind].longest, processes, rooms[kind])
     return memory
 
 

@@ -15,6 +15,7 @@ from harness.data.stored_examples import splits_hash
 from harness.errors import HarnessError
 from harness.records.run_folder import find_runs, is_done, read_report
 from harness.running.identity import identity
+from harness.running.supervision import thread_share
 from harness.spec.run_spec import RunSpec
 from harness.sweeps.sweep import SweepCell
 from harness.training.resolved_run import resolve_run
@@ -38,13 +39,16 @@ class CellPlan(NamedTuple):
         return self.cell.spec.model_copy(update={"seed": 0, "recipe": recipe}).digest()
 
 
-def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> list[CellPlan]:
+def plan_cells(
+    specs: Sequence[RunSpec], plugins: Plugins, results: Path, processes: int = 1
+) -> list[CellPlan]:
     """Plan each run: read its data, compute its id, and check whether it is done.
 
     Args:
         specs: the specs of the runs.
         plugins: the plugins of this environment.
         results: the folder of all runs.
+        processes: number of processes of each run; they are a part of its id.
 
     Raises:
         HarnessError: data or a tokenizer are missing; no run has started yet.
@@ -67,7 +71,8 @@ def plan_cells(specs: Sequence[RunSpec], plugins: Plugins, results: Path) -> lis
         splits = first_splits[data]
         recipe = plugins.recipe(spec.recipe)
         resolved = resolve_run(spec, backbone, recipe)
-        run = identity(resolved, task, hashes[data, spec.seed], plugins)
+        data_sha256, threads = hashes[data, spec.seed], thread_share(processes)
+        run = identity(resolved, task, data_sha256, plugins, processes, threads)
         steps = empty_schedule(spec, len(splits.train)).planned_steps(
             spec.train.epochs, spec.train.max_steps
         )
@@ -83,11 +88,13 @@ def empty_schedule(spec: RunSpec, examples: int) -> Schedule:
     )
 
 
-def earlier_seconds(cell_plans: Iterable[CellPlan], results: Path) -> Mapping[str, float]:
+def earlier_seconds(
+    cell_plans: Iterable[CellPlan], results: Path, processes: int = 1
+) -> Mapping[str, float]:
     """Return, by cell id, the seconds of an earlier run that differs only in its seed.
 
-    The settings and the number of planned steps must be equal. Of several such runs the last one
-    counts.
+    The settings, the number of planned steps and that of processes must be equal. Of several such
+    runs the last one counts.
     """
     seconds_by_key: dict[tuple[str, str, str, str | None, int], float] = {}
     if results.is_dir():
@@ -96,9 +103,10 @@ def earlier_seconds(cell_plans: Iterable[CellPlan], results: Path) -> Mapping[st
                 report = read_report(folder)
             except HarnessError:
                 continue
-            if report.status == "ok" and report.training:
+            training = report.training
+            if report.status == "ok" and training and training.processes == processes:
                 key = (report.backbone, report.recipe, report.task, report.settings)
-                seconds_by_key[*key, report.training.planned_steps] = report.seconds
+                seconds_by_key[*key, training.planned_steps] = report.seconds
     seconds_by_id = {}
     for cell, backbone, recipe, task, _ in cell_plans:
         key = (backbone.name, str(recipe), task.name, cell.spec.settings_digest())

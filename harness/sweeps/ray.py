@@ -23,7 +23,15 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from harness.api.options import Options
 from harness.errors import HarnessError
 from harness.records.run_folder import RunFolder, is_done
-from harness.sweeps.executor import Event, Executor, Job, Local, LocalOptions, WorkerExit
+from harness.sweeps.executor import (
+    Event,
+    Executor,
+    Job,
+    Local,
+    LocalOptions,
+    WorkerExit,
+    require_one_gpu_each,
+)
 
 _ANSWER_SECONDS = 10.0
 """Timeout of connecting to a cluster."""
@@ -37,9 +45,10 @@ class RayOptions(Options):
     jobs: int = Field(4, ge=1)
     """Runs submitted at once; Ray starts as many as the cluster has resources for."""
     cpus: float = Field(1, ge=0)
-    """Processors reserved for a run; reserve all of a node to measure undisturbed."""
+    """Processors reserved for each process of a run; reserve all of a node to measure
+    undisturbed."""
     gpus: float = Field(0, ge=0)
-    """GPUs reserved for a run."""
+    """GPUs reserved for each process of a run."""
     retries: int = Field(3, ge=0)
     """Number of times that a run starts again after its node or its task died."""
 
@@ -61,6 +70,26 @@ class Ray(Executor[RayOptions]):
             connect(options.address or os.environ.get("RAY_ADDRESS"))
         self._tasks: set[Any] = set()
 
+    def use_processes(self, count: int) -> None:
+        """Request the resources of all processes for each run, on one node.
+
+        Raises:
+            HarnessError: no node is large enough, so that runs would wait for ever.
+        """
+        require_one_gpu_each(self.options.gpus, count)
+        self.processes = count
+        needed = {"CPU": self.options.cpus * count, "GPU": self.options.gpus * count}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(node.get(kind, 0) >= needed[kind] for kind in needed) for node in nodes):
+            most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in needed}
+            raise HarnessError(
+                f"{count} processes need a node with {needed['CPU']:g} CPUs and {needed['GPU']:g} "
+                f"GPUs, and no node of the Ray cluster has them: at most {most['CPU']:g} CPUs and "
+                f"{most['GPU']:g} GPUs.",
+                "Start fewer processes with --nproc, or reserve less for each: "
+                "--executor ray:cpus=1,gpus=1",
+            )
+
     @property
     def slots(self) -> int:
         """Number of runs submitted at once, from the options."""
@@ -68,7 +97,9 @@ class Ray(Executor[RayOptions]):
 
     def run(self, job: Job, on_event: Callable[[Event], None]) -> WorkerExit:
         """Run a worker as a task, and again if the task is lost with its node."""
-        job = job.model_copy(update={"results": job.results.resolve()})
+        # Ray sets OMP_NUM_THREADS to the processors of the whole task.
+        threads = max(1, int(self.options.cpus)) if job.processes > 1 else None
+        job = job.model_copy(update={"results": job.results.resolve(), "threads": threads})
         with _marker(job.results) as marker:
             for attempt in range(self.options.retries + 1):
                 try:
@@ -84,9 +115,11 @@ class Ray(Executor[RayOptions]):
 
     def _attempt(self, job: Job, marker: Path, on_event: Callable[[Event], None]) -> WorkerExit:
         # A retry by Ray itself would send the run's events again.
-        task = ray.remote(num_cpus=self.options.cpus, num_gpus=self.options.gpus, max_retries=0)(
-            work
-        )
+        task = ray.remote(
+            num_cpus=self.options.cpus * self.processes,
+            num_gpus=self.options.gpus * self.processes,
+            max_retries=0,
+        )(work)
         items = task.options(num_returns="streaming").remote(job.model_dump_json(), str(marker))
         self._tasks.add(items)
         worker_exit = WorkerExit(code=1)

@@ -69,6 +69,8 @@ class Sweep:
         on_oom: ``shrink`` runs a cell that ran out of memory again, with smaller micro-batches.
         save_state_seconds: see ``harness.running.run.Run``.
         plugin_files: plugins that are single files, for the workers.
+        processes: number of processes of each run.
+        max_restarts: number of times that the processes of a run are started again after a loss.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Sweep:
         on_oom: Literal["fail", "shrink"] = "fail",
         save_state_seconds: float = 300,
         plugin_files: Sequence[PluginFile] = (),
+        processes: int = 1,
+        max_restarts: int = 0,
     ) -> None:
         self.results = results
         self.executor = executor
@@ -89,6 +93,8 @@ class Sweep:
         self.on_oom = on_oom
         self.save_state_seconds = save_state_seconds
         self.plugin_files = list(plugin_files)
+        self.processes = processes
+        self.max_restarts = max_restarts
         self._stopped = False
 
     def run(self, cells: Sequence[SweepCell]) -> list[Outcome]:
@@ -162,6 +168,8 @@ class Sweep:
             save_state_seconds=self.save_state_seconds,
             plugin_files=self.plugin_files,
             stop_after=cell.stop_after,
+            processes=self.processes,
+            max_restarts=self.max_restarts,
         )
         worker_exit = self.executor.run(job, on_event)
         match last.get("event"):

@@ -175,8 +175,8 @@ def made_small(words: list[str]) -> list[str]:
     return [*words, "--set", "train.batch_size=2", *(FEW_REPORTS if of_pages else [])]
 
 
-SLOW = [c for c in HARNESS if c.startswith("harness plan ") and "--nproc" in c]
-"""Commands that take some fifteen seconds."""
+SLOW = [c for c in HARNESS if re.match(r"harness (plan|sweep) .*--nproc", c)]
+"""Commands that take some fifteen seconds: they plan several processes."""
 
 
 class CtrlC:
@@ -232,13 +232,16 @@ def test_every_block_is_of_a_known_kind_and_valid(block: Block) -> None:
 @pytest.fixture(scope="module")
 def _shared_estimates() -> Iterator[None]:
     """Estimate the memory of each kind of run once for all sweeps of the pages."""
-    estimates: dict[str, RunMemory] = {}
+    estimates: dict[tuple[str, int], RunMemory] = {}
     estimate = MemoryEstimator.__call__
 
-    def look_up(estimator: MemoryEstimator, spec: RunSpec, longest: Step) -> RunMemory:
-        if spec.digest() not in estimates:
-            estimates[spec.digest()] = estimate(estimator, spec, longest)
-        return estimates[spec.digest()]
+    def look_up(
+        estimator: MemoryEstimator, spec: RunSpec, longest: Step, processes: int, room: int | None
+    ) -> RunMemory:
+        key = spec.digest(), processes
+        if key not in estimates:
+            estimates[key] = estimate(estimator, spec, longest, processes, room)
+        return estimates[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MemoryEstimator, "__call__", look_up)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness import HarnessError
+from harness import HarnessError, Job, RunSpec
 from harness.api.metric import make_metric
 from harness.api.options import validate
 from harness.records.report import LayersKept
@@ -157,9 +157,20 @@ def test_the_observer_logs_the_run_from_its_start_to_its_end(
 
 @pytest.mark.slow
 def test_the_executor_starts_the_worker_by_srun(srun_call: str) -> None:
-    options = "--ntasks=1 --unbuffered --cpus-per-task=4 --partition=night --time=7 "
+    options = "--nodes=1 --ntasks=1 --unbuffered --cpus-per-task=4 --partition=night --time=7 "
     assert srun_call.startswith(options)
     assert srun_call.endswith("-m harness.sweeps.worker\n")
+
+
+def test_the_executor_requests_what_several_processes_need(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "srun").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    executor: Any = open_executor("srun:gpus=1,cpus=3", plugins)
+    executor.use_processes(4)
+    words = executor.command(Job(spec=RunSpec(), results=tmp_path))
+    assert {"--nodes=1", "--ntasks=1", "--cpus-per-task=12", "--gpus=4"} <= set(words)
 
 
 def test_the_executor_says_where_there_is_no_slurm(

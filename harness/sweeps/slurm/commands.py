@@ -79,7 +79,8 @@ def submit(
         said = lines[-1].partition("sbatch: error: ")[2] if lines else str(error)
         raise HarnessError(
             f"Slurm refuses the jobs: {said.rstrip('.')}.",
-            "Correct the options of --executor slurm:..., such as partition, account or time.",
+            "Correct the options of --executor slurm:..., such as partition, account or time; with "
+            "--nproc, one node must have the gpus, cpus and memory of all processes.",
         ) from error
 
 

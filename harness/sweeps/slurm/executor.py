@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import clock
 from harness.errors import HarnessError
-from harness.sweeps.executor import Event, Executor, Job, WorkerExit
+from harness.sweeps.executor import Event, Executor, Job, WorkerExit, require_one_gpu_each
 from harness.sweeps.slurm import commands
 from harness.sweeps.slurm.follower import ENDS, GONE, Follower
 from harness.sweeps.slurm.job_array import JobArray, read_arrays
@@ -71,6 +71,11 @@ class Slurm(Executor[SlurmOptions]):
         self._known: _Known | HarnessError | None = None
         self._at_work: set[str] = set()
         self._stopped = False
+
+    def use_processes(self, count: int) -> None:
+        """Request the resources of all processes for each job, on one node."""
+        require_one_gpu_each(self.options.gpus, count)
+        self.processes = count
 
     @property
     def slots(self) -> int:
@@ -185,7 +190,8 @@ class Slurm(Executor[SlurmOptions]):
                 "Name another folder with --out FOLDER, or for the logs: logs=FOLDER",
             ) from error
         try:
-            array.save_id(commands.submit(array, self.options.parameters(), jobs[0].plugin_files))
+            parameters = self.options.parameters(self.processes)
+            array.save_id(commands.submit(array, parameters, jobs[0].plugin_files))
         except HarnessError:
             array.delete()
             raise

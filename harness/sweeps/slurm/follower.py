@@ -107,6 +107,9 @@ class Follower:
             case kind if kind in _OUTCOMES:
                 # Of a run that Slurm stops to start it again, this is not the end.
                 self.outcome = event
+            case "restarted":
+                self.outcome = None
+                self.on_event(event)
             case _:
                 self.on_event(event)
 

@@ -101,13 +101,13 @@ def main() -> None:
     array = JobArray.read(Path(sys.argv[1]))
     assert array, f"{sys.argv[1]} holds no job array"
     index = int(os.environ["SLURM_ARRAY_TASK_ID"])
+    job = array.job(index).model_copy(update={"plugin_files": _plugin_files()})
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
-        os.environ.setdefault("OMP_NUM_THREADS", cpus)
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(cpus) // job.processes)))
     worker = NodeWorker()
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, worker.on_signal)
     with array.events(index).open("a", encoding="utf-8") as events:
-        job = array.job(index).model_copy(update={"plugin_files": _plugin_files()})
         worker_exit = work(job, worker, events)
     if worker.stopped == "SIGTERM" and not worker.done:
         requeue_if_preempted()

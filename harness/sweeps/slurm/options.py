@@ -22,13 +22,13 @@ class SlurmOptions(Options):
     partition: str | None = Field(None, pattern=_WORD)
     """Partition; by default Slurm's own choice."""
     gpus: int = Field(0, ge=0)
-    """GPUs of a run."""
+    """GPUs of each process of a run."""
     gpu_type: str | None = Field(None, pattern=_WORD)
     """Type of these GPUs, such as a100, if a partition has several."""
     cpus: int = Field(1, ge=1)
-    """Processor cores of a run."""
+    """Processor cores of each process of a run."""
     memory: str | None = Field(None, pattern=r"^\d+[KMGT]?$")
-    """Memory of a run, such as 32G; by default Slurm's own choice."""
+    """Memory of each process of a run, such as 32G; by default Slurm's own choice."""
     time: str | None = Field(None, pattern=r"^\d+$|^(\d+-)?\d+(:\d+){0,2}$")
     """Time limit of a job in Slurm: 90 (minutes), 4:00:00 or 1-12:00:00 (days-hours)."""
     account: str | None = Field(None, pattern=_WORD)
@@ -52,17 +52,25 @@ class SlurmOptions(Options):
     poll: float = Field(15, gt=0)
     """Seconds between two questions to Slurm about the state of the jobs."""
 
-    def parameters(self) -> dict[str, Any]:
-        """Return the parameters of submitit's SlurmExecutor."""
-        gpus = f"{self.gpu_type}:{self.gpus}" if self.gpu_type else self.gpus
+    def parameters(self, processes: int = 1) -> dict[str, Any]:
+        """Return the parameters of submitit's SlurmExecutor.
+
+        Args:
+            processes: number of processes of a run; its job is one task, which starts them.
+        """
+        gpus = (
+            f"{self.gpu_type}:{self.gpus * processes}" if self.gpu_type else self.gpus * processes
+        )
+        cpus = self.cpus * processes
         limit = seconds(self.time)
         return {
             "partition": self.partition,
             "gpus_per_node": gpus if self.gpus else None,
-            "cpus_per_task": self.cpus,
+            "nodes": 1,
+            "cpus_per_task": cpus,
             # Since version 22.05 srun does not take this from the job.
-            "srun_args": [f"--cpus-per-task={self.cpus}"],
-            "mem": self.memory,
+            "srun_args": [f"--cpus-per-task={cpus}"],
+            "mem": _times(self.memory, processes),
             "time": self.time,
             "signal_delay_s": min(_SIGNAL_SECONDS, limit // 4) if limit else _SIGNAL_SECONDS,
             "account": self.account,
@@ -75,6 +83,11 @@ class SlurmOptions(Options):
             "wckey": None,
             "additional_parameters": {"requeue": True},
         }
+
+
+def _times(memory: str | None, count: int) -> str | None:
+    """Return a multiple of an amount of memory."""
+    return memory and re.sub(r"^\d+", lambda number: str(int(number[0]) * count), memory)
 
 
 def seconds(limit: str | None) -> int:

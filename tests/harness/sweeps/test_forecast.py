@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -21,6 +22,8 @@ from harness import clock
 from harness.api.plugins import installed
 from harness.cli.sweep_preview import show
 from harness.costs.estimate_process import MemoryEstimator
+from harness.costs.fit import total_bytes
+from harness.costs.parallel_estimate import estimate_parallel
 from harness.data.tokenizing import tokenize
 from harness.records.report import Report
 from harness.records.run_folder import RunFolder
@@ -37,6 +40,7 @@ from harness.sweeps.probes import (
     run_seconds,
 )
 from harness.sweeps.sweep import SweepCell
+from harness.training.resolved_run import resolve_run
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +212,38 @@ def test_no_line_of_the_table_is_wider_than_the_terminal(width: int, name: str) 
     table = lines[: next(i for i, line in enumerate(lines) if line.startswith("6 runs, "))]
     assert all(cell_len(line) <= width for line in table)
     assert "".join(lines).count("120") >= 6
+
+
+def test_several_processes_have_the_memory_of_each_and_are_not_probed(
+    spec: RunSpec, tmp_path: Path
+) -> None:
+    (plan,) = plan_cells(seeds_of(spec, "full", 0), installed(), tmp_path, processes=2)
+    messages: list[str] = []
+    forecasts = forecast(
+        [plan], tmp_path, here=True, unprobed=None, on_progress=messages.append, processes=2
+    )
+    (found,) = forecasts.values()
+    assert found.no_time == "a probe is one process, and the run will be several"
+    assert [line.split(" on ")[0] for line in messages] == ["estimating the memory of full"]
+    run = resolve_run(spec.model_copy(update={"recipe": "full"}), plan.backbone, plan.recipe)
+    run = run.with_checkpointing("off")
+    planned = estimate_parallel(run, batches_of(plan).longest, 2, 10**12)
+    assert (planned.parallel, found.divided) == ("ddp", False)
+    assert found.peak_bytes
+    # The rest is the process beside its tensors.
+    assert 2**26 < found.peak_bytes - planned.tensor_bytes < 2**31
+    total = total_bytes(torch.device("cpu"))
+    assert total
+    assert found.available == total // 2
+
+
+def test_the_table_says_whose_memory_it_is_and_which_models_are_divided() -> None:
+    two = Forecast(no_time="", peak_bytes=2**30, processes=2)
+    forecasts = {"a-0": two, "a-1": replace(two, divided=True)}
+    text = " ".join(printed(200, cells("a"), forecasts))
+    assert "GiB: peak memory of training, of each of 2 processes, estimated" in text
+    assert "The processes divide the model of a, seed 1, if a device has 80 GB." in text
+    assert "processes" not in " ".join(printed(200, cells("a"), {"a-0": Forecast(peak_bytes=1)}))
 
 
 def test_notes_appear_only_where_they_apply() -> None:

@@ -109,6 +109,54 @@ def test_a_run_whose_task_is_killed_starts_again_and_resumes(
     assert read_report(folder).resumed
 
 
+@pytest.fixture
+def two_processors() -> Iterator[Ray]:
+    import ray
+
+    ray.shutdown()
+    ray.init(address="local", num_cpus=2, log_to_driver=False, include_dashboard=False)
+    yield Ray(RayOptions(retries=2))
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_run_of_several_processes_is_one_task_and_resumes_after_it_was_killed(
+    two_processors: Ray, double_run: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    with pytest.raises(HarnessError, match="3 processes need a node with 3 CPUs and 0 GPUs, and"):
+        two_processors.use_processes(3)
+    two_processors.use_processes(2)
+    spec = resolve(read_toml(double_run / "spec.toml"), "paper")
+    events: list[Event] = []
+    killed = threading.Event()
+
+    def on_event(cell: SweepCell, event: Event) -> None:
+        events.append(event)
+        if event == {"event": "step", "step": 5} and not killed.is_set():
+            killed.set()
+            # One task has both processors.
+            assert ray.available_resources().get("CPU", 0) == 0
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if process.name().startswith("ray::work"):
+                        process.kill()
+
+    cell = SweepCell(spec, double_run.name, spec.recipe, 6, done=False)
+    sweep = Sweep(tmp_path, two_processors, on_event, save_state_seconds=0, processes=2)
+    (outcome,) = sweep.run([cell])
+    assert killed.is_set(), (outcome, events)
+    assert "lost" in [event["event"] for event in events]
+    assert outcome.status == "ok", outcome.message
+    (folder,) = tmp_path.iterdir()
+    # Equal names mean equal threads too: each process has its own processor.
+    assert folder.name == double_run.name
+    assert read_report(folder).resumed
+    for name in ("predictions.jsonl", "history.jsonl", "weights.safetensors"):
+        assert (folder / name).read_bytes() == (double_run / name).read_bytes(), name
+
+
 PLUGIN = '''
 from harness import Compressor, Options, Stage, hookimpl
 

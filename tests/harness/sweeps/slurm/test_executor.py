@@ -57,10 +57,10 @@ def harness() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def start(harness: Start, short_run: list[str], results: Path) -> Start:
     """Return a function that starts a sweep over recipes, with options of the executor."""
 
-    def begin(recipes: str, options: str, *more: str) -> subprocess.Popen[str]:
+    def begin(recipes: str, options: str, *more: str, **environment: str) -> subprocess.Popen[str]:
         words = ["--compressor", recipes, "--executor", f"slurm:poll=0.5,{options}", *more]
         place = ["--out", str(results), "--snapshot-every", "0", "--yes"]
-        return harness("sweep", *short_run[1:], *words, *place)
+        return harness("sweep", *short_run[1:], *words, *place, **environment)
 
     return begin
 
@@ -273,3 +273,45 @@ def test_ctrl_c_cancels_the_jobs_of_the_sweep_unless_it_detaches(
     assert len(read_arrays(results)) == 1
     assert len(events(array, 0, "job")) == 1
     assert reports(results)["full"].status == "interrupted"
+
+
+def test_a_run_of_several_processes_is_one_job_which_a_requeue_resumes(
+    start: Start, results: Path, double_run: Path
+) -> None:
+    environment = {"OMP_NUM_THREADS": "1"}
+    several = ["--nproc", "2"]
+    sweep = start("lora_ff+lprun", "partition=gpu,gpus=1", *several, *steps(60), **environment)
+    until(lambda: trains(results, 10))
+    (array,) = read_arrays(results)
+    script = (array.folder / f"{array.record.job_id}_submission.sh").read_text()
+    for line in ("--nodes=1", "--gpus-per-node=2", "--cpus-per-task=2"):
+        assert f"#SBATCH {line}\n" in script
+    ask("scontrol", "requeue", array.task_id(0))
+    code, stderr = run(sweep)
+    assert code == 0, stderr
+    (folder,) = results.glob("[!.]*")
+    report = read_report(folder)
+    assert report.training
+    assert report.training.processes == 2
+    assert [resumption.phase for resumption in report.resumed] == ["train"]
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 61))
+    # A run that nobody stops has the bits of harness run --nproc 2.
+    code, stderr = run(start("lora_ff+lprun", "gpus=1", *several, **environment))
+    assert code == 0, stderr
+    for name in ("predictions.jsonl", "history.jsonl", "weights.safetensors"):
+        place = results / double_run.name / name
+        assert place.read_bytes() == (double_run / name).read_bytes(), name
+
+
+def test_more_processes_than_a_node_has_gpus_are_an_error_that_says_so(
+    start: Start, results: Path
+) -> None:
+    code, stderr = run(start("full", "gpus=1", "--nproc", "4"))
+    assert code == 2
+    assert "Error: Slurm refuses the jobs: " in stderr
+    assert "with --nproc, one node must have the gpus, cpus and memory of all" in stderr
+    assert read_arrays(results) == []
+    code, stderr = run(start("full", "gpus=4", "--nproc", "4"))
+    assert code == 2
+    assert "gpus=4 would be for each of 4 processes, and a process uses one." in stderr

@@ -83,3 +83,15 @@ def test_the_options_become_lines_of_the_batch_script() -> None:
     assert not [line for line in lines if line.startswith("wckey")]
     assert "srun --unbuffered" in script
     assert "--cpus-per-task=4 true" in script
+
+
+def test_a_job_of_several_processes_requests_what_all_of_them_need_on_one_node() -> None:
+    pytest.importorskip("submitit")
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    given = options("slurm:gpus=1,gpu_type=a100,cpus=4,memory=32G")
+    script = _make_sbatch_string("true", "logs", **given.parameters(processes=8))
+    lines = {line.removeprefix("#SBATCH --") for line in script.splitlines() if "SBATCH" in line}
+    assert lines >= {"nodes=1", "gpus-per-node=a100:8", "cpus-per-task=32", "mem=256G"}
+    assert "--cpus-per-task=32 true" in script
+    assert options("slurm:gpus=1").parameters(processes=8)["mem"] is None
