@@ -102,9 +102,9 @@ def same(folder: Path, other: Path) -> None:
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
 
 
-def sweep(short_run: list[str], results: Path, *words: str) -> subprocess.Popen[str]:
+def sweep(run: list[str], results: Path, *words: str) -> subprocess.Popen[str]:
     """Start a sweep of runs in two processes."""
-    command = [sys.executable, "-m", "harness", "sweep", *short_run[1:], "--nproc", "2", "--yes"]
+    command = [sys.executable, "-m", "harness", "sweep", *run[1:], "--nproc", "2", "--yes"]
     return subprocess.Popen(
         [*command, "--out", str(results), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
@@ -116,9 +116,9 @@ def sweep(short_run: list[str], results: Path, *words: str) -> subprocess.Popen[
 
 @pytest.mark.slow
 def test_the_runs_are_those_of_harness_run(
-    double_run: Path, short_run: list[str], tmp_path: Path
+    double_run: Path, unprobed_run: list[str], tmp_path: Path
 ) -> None:
-    process = sweep(short_run, tmp_path, "--compressor", "lora_ff+lprun,lprun")
+    process = sweep(unprobed_run, tmp_path, "--compressor", "lora_ff+lprun,lprun")
     stderr = process.communicate()[1]
     assert process.returncode == 0, stderr
     assert "GiB: peak memory of training, of each of 2 processes, estimated" in stderr
@@ -131,16 +131,15 @@ def test_the_runs_are_those_of_harness_run(
     for folder in tmp_path.iterdir():
         report = read_report(folder)
         assert report.training
-        assert report.process_costs
-        assert (report.training.processes, report.process_costs.processes) == (2, 2)
+        assert report.training.processes == 2
 
 
 @pytest.mark.slow
 def test_a_run_by_harness_run_with_as_many_processes_is_done(
-    double_run: Path, short_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    double_run: Path, unprobed_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = shutil.copytree(double_run.parent, tmp_path / "results")
-    process = sweep(short_run, results, "--compressor", "lora_ff+lprun")
+    process = sweep(unprobed_run, results, "--compressor", "lora_ff+lprun")
     stderr = process.communicate()[1]
     assert process.returncode == 0, stderr
     assert "1 runs, 1 of them done." in stderr
@@ -216,7 +215,7 @@ def test_a_process_that_is_killed_ends_the_run_or_starts_it_again(
     )
 
 
-def until(ready: Callable[[], object], seconds: float = 240) -> None:
+def until(ready: Callable[[], object], seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end
@@ -228,14 +227,14 @@ def until(ready: Callable[[], object], seconds: float = 240) -> None:
     ("words", "status"), [([], "interrupted"), (["--timeout", "45"], "timeout")]
 )
 def test_ctrl_c_and_a_timeout_end_all_processes_and_leave_a_report(
-    short_run: list[str], tmp_path: Path, words: list[str], status: str
+    unprobed_run: list[str], tmp_path: Path, words: list[str], status: str
 ) -> None:
     changes = [
         word
         for name in ("max_steps", "epochs", "patience")
         for word in ("--set", f"train.{name}=100000")
     ]
-    process = sweep(short_run, tmp_path, "--compressor", "full", *changes, *words)
+    process = sweep(unprobed_run, tmp_path, "--compressor", "full", *changes, *words)
     if status == "interrupted":
         histories = tmp_path.glob
         until(lambda: any("loss" in p.read_text() for p in histories(".*.partial/history.jsonl")))
