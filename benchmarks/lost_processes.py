@@ -23,8 +23,6 @@ import argparse
 import json
 import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -35,7 +33,7 @@ from typing import Any
 import psutil
 import torch
 from demands import demand
-from killing import family
+from launched_run import LaunchedRun
 
 from harness.measurement.fingerprint import fingerprint
 from harness.records.atomic import write_text
@@ -68,52 +66,6 @@ SETTINGS = (
 """Settings of the run: a minute, in which every phase takes its part."""
 LONG_EVALUATION = ("test.examples=96", "test.beams=4", "test.max_new_tokens=48")
 """Further settings if kills are aimed at the evaluation: several of them must find it at work."""
-
-
-class LaunchedRun:
-    """A run in several processes, which can be killed one by one.
-
-    Args:
-        words: arguments of ``harness run``.
-        results: the folder of all runs.
-        log: receives the messages.
-    """
-
-    def __init__(self, words: list[str], results: Path, log: Path) -> None:
-        command = [sys.executable, "-m", "harness", "run", *words, "--out", str(results)]
-        self.log = log
-        with log.open("w", encoding="utf-8") as file:
-            self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
-        self._seen: dict[int, psutil.Process] = {}
-
-    @property
-    def running(self) -> bool:
-        """True until the command has ended."""
-        return self._process.poll() is None
-
-    def ranks(self) -> dict[int, psutil.Process]:
-        """Return the processes of the group by their rank."""
-        found = {}
-        for process in family(self._process.pid)[1:]:
-            self._seen[process.pid] = process
-            try:
-                if process.ppid() == self._process.pid:
-                    found[int(process.environ()["RANK"])] = process
-            except (psutil.NoSuchProcess, KeyError):
-                continue  # It is about to begin, or has ended.
-        return found
-
-    def finish(self) -> int:
-        """Wait for the end; return the exit status."""
-        while self.running:
-            self.ranks()
-            time.sleep(0.2)
-        return self._process.returncode
-
-    def left(self) -> list[psutil.Process]:
-        """Return the processes that still exist after ten seconds."""
-        alive = psutil.wait_procs(list(self._seen.values()), timeout=10)[1]
-        return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 @dataclass(frozen=True)
@@ -267,8 +219,9 @@ def check(out: Path, words: list[str], options: argparse.Namespace) -> dict[str,
     demand(not options.aim or hit * 2 >= len(kills), f"only {hit} kills in {options.aim}")
     ranks = Counter(kill.rank for kill in kills)
     demand(len(ranks) == processes, f"only the ranks {sorted(ranks)} were killed")
-    shared_by = {run.report.training.parallel for run in (uninterrupted,) if run.report.training}
-    demand(shared_by == {options.parallel}, f"the processes shared the model by {shared_by}")
+    training = uninterrupted.report.training
+    shared_by = training.parallel if training else None
+    demand(shared_by == options.parallel, f"the processes shared the model by {shared_by}")
     return {
         "processes": processes,
         "recipe": options.compressor,
