@@ -1,8 +1,11 @@
-"""Distillation: imitate a teacher's predictions (Hinton et al. 2015) and states."""
+"""Distillation: imitate a teacher's distributions (Hinton et al. 2015), states, or predictions.
+
+Targets that the teacher predicts are sequence-level distillation (Kim and Rush 2016).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,8 +24,14 @@ class DistillOptions(Options):
     teacher: str = "original"
     """The model to imitate: original (the backbone before any compressor), the folder of a finished
     run of the harness, or the folder or hub id of a model with the same tokenizer."""
-    weight: float = Field(0.5, gt=0, le=1)
-    """Share of the teacher in the loss; the cross-entropy to the data has the rest."""
+    weight: float = Field(0.5, ge=0, le=1)
+    """Share of the teacher's distributions in the loss; the cross-entropy to the targets has the
+    rest. 0 needs targets=teacher, and then no teacher in the steps."""
+    targets: Literal["data", "teacher"] = "data"
+    """Targets of the training examples: those of the data, or what the teacher predicts of their
+    sources, once, before training, into $HARNESS_CACHE."""
+    beams: int = Field(5, ge=1)
+    """Number of beams with which the teacher predicts; all else is as for the test split."""
     temperature: float = Field(2.0, gt=0)
     """Temperature of both distributions. The divergence is multiplied by its square, so that the
     weight means the same at every temperature."""
@@ -40,9 +49,21 @@ class DistillOptions(Options):
             raise ValueError("hidden needs the teacher in every step, so leave out cache")
         return self
 
+    @model_validator(mode="after")
+    def _something_is_taught(self) -> Self:
+        if self.weight == 0 and (self.targets == "data" or self.cache or self.hidden):
+            raise ValueError(
+                "weight=0 learns from the teacher's predictions alone: give targets=teacher, and "
+                "leave out cache and hidden"
+            )
+        return self
+
 
 class Distill(Compressor[DistillOptions]):
-    """Mixes the cross-entropy with the divergence from a teacher's predictions of each token."""
+    """Mixes the cross-entropy with the divergence from a teacher's distributions of each token.
+
+    The targets of the cross-entropy are those of the data, or the teacher's own predictions.
+    """
 
     stage: ClassVar[Stage] = Stage.OBJECTIVE
     Options = DistillOptions
@@ -50,7 +71,8 @@ class Distill(Compressor[DistillOptions]):
 
     def __init__(self, name: str, options: DistillOptions) -> None:
         super().__init__(name, options)
-        self.teacher = Teacher(options.teacher, options.cache)
+        beams = options.beams if options.targets == "teacher" else None
+        self.teacher = Teacher(options.teacher, options.cache, beams, logits=options.weight > 0)
         if options.hidden:
             self.needs = frozenset({"teacher", "hidden_states"})  # type: ignore[misc]
 
@@ -60,9 +82,11 @@ class Distill(Compressor[DistillOptions]):
         """Leave the model as it is: only the loss changes."""
         return model
 
-    def loss(self, model: PreTrainedModel, batch: Batch, outputs: Outputs) -> Tensor:
+    def loss(self, model: PreTrainedModel, batch: Batch, outputs: Outputs) -> Tensor | None:
         """Return what turns the cross-entropy into the mixture, and the distance of states."""
         chosen = self.options
+        if chosen.weight == 0:
+            return None
         divergence = (
             outputs.sum_over_logits(self.divergence, outputs.teacher)
             if chosen.cache is None

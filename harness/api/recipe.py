@@ -72,7 +72,7 @@ class Recipe:
     def taught_in_steps(self) -> bool:
         """True if a teacher reads each batch during training."""
         teacher = self.teacher
-        return teacher is not None and teacher.top is None
+        return teacher is not None and teacher.logits and teacher.top is None
 
     @property
     def encoder_storage(self) -> Literal["float16", "float32"] | None:

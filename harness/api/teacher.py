@@ -18,7 +18,13 @@ class Teacher:
         top: number of the most likely tokens whose logits are computed once, before training, and
             stored in ``$HARNESS_CACHE``; ``Outputs.teacher_top`` has them. None computes the logits
             of all tokens in every step.
+        beams: number of beams of a search whose predictions replace the targets of the training
+            examples. The teacher predicts each source once, before training, and what it predicts
+            is stored in ``$HARNESS_CACHE``. None keeps the targets of the data.
+        logits: whether the loss reads its outputs; false if only its predictions are used.
     """
 
     weights: str = ORIGINAL
     top: int | None = None
+    beams: int | None = None
+    logits: bool = True

@@ -1,4 +1,4 @@
-"""The folder that keeps what was made of data: texts, token ids, and a teacher's logits.
+"""The folder that keeps what was made of data: texts, token ids, and outputs of models.
 
 All of it is as confidential as the data, so nothing is kept unless ``$HARNESS_CACHE`` names a
 folder, and only the user can read what is there.

@@ -6,6 +6,7 @@ import heapq
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -45,6 +46,14 @@ class TokenRows(Sequence[list[int]]):
     @abstractmethod
     def pieces(self) -> Iterator[NDArray[np.int32]]:
         """Yield the token ids of all sequences in order, some at a time."""
+
+    def sha256(self) -> str:
+        """Return a hash of all token ids and lengths."""
+        digest = sha256()
+        for ids in self.pieces():
+            digest.update(np.ascontiguousarray(ids).tobytes())
+        digest.update(np.cumsum(self.lengths, dtype=np.int64).tobytes())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -10,6 +10,7 @@ from harness.api.plugin_files import FOLDER
 from harness.api.plugins import Plugins
 from harness.data.progress import shown_by
 from harness.errors import HarnessError
+from harness.evaluation.teacher_targets import target_notes
 from harness.records.atomic import write_text
 from harness.records.data_notes import data_notes
 from harness.records.phase import Phase
@@ -193,6 +194,7 @@ def _notes(inputs: Inputs) -> tuple[str, ...]:
     return (
         *inputs.run.backbone.notes,
         *data_notes(inputs.data),
+        *target_notes(inputs.run, inputs.train.examples),
         *storage_notes(inputs.run, inputs.train.examples),
         *encoder_storage_notes(inputs.run, inputs.train.examples),
         *warmup_notes(inputs.run.spec.train, planned),

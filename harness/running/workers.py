@@ -9,6 +9,7 @@ from harness.running.inputs import read_inputs
 from harness.running.process_costs import process_costs
 from harness.running.setup import Setup, set_up
 from harness.running.shared_predictions import predict_eval_split, predict_test_split
+from harness.running.stored_outputs import with_stored_outputs
 from harness.spec.run_spec import RunSpec
 from harness.training.build import load_trainer
 from harness.training.engine_check import check_engine
@@ -21,8 +22,6 @@ from harness.training.processes import (
     TRAIN_SHARDED,
     Processes,
 )
-from harness.training.stored_encoder import with_stored_encoder
-from harness.training.stored_teacher import with_stored_teacher
 from harness.training.trainer import Trainer
 
 
@@ -57,9 +56,8 @@ def _work(spec: RunSpec, plugins: Plugins, processes: Processes, micro_batch: in
             process_costs(setup, plugins, processes, on_ready=processes.ready)
             continue
         if trainer is None and stage != TRAIN_SHARDED:
-            examples = setup.inputs.train.examples
-            run = with_stored_teacher(setup.run, examples)
-            trainer = load_trainer(with_stored_encoder(run, examples))
+            setup = with_stored_outputs(setup).setup
+            trainer = load_trainer(setup.run)
         processes.ready()
         if trainer is None:  # A model is divided by all processes together.
             trainer = load_trainer(setup.run.with_parallel("fsdp"), processes=processes)

@@ -32,7 +32,7 @@ from harness.training.recording import plan_shapes
 from harness.training.restructure import change_notes, restructure
 from harness.training.schedule import SAMPLED_STEPS, Schedule, prefetch, step_sizes
 from harness.training.state import Progress, StateSaver, saved_changes
-from harness.training.stored_encoder import stored_encoder_notes
+from harness.training.stored_encoder import stored_notes
 from harness.training.trained_weights import load_weights, save_weights
 from harness.training.trainer import Trainer
 
@@ -224,7 +224,7 @@ class _Loop:
                 *peak_notes(self.settings, self.trainer.events.compressors),
                 *rate_notes(rates),
                 *fallback_notes(self.trainer),
-                *stored_encoder_notes(self.trainer.run),
+                *stored_notes(self.trainer.run),
                 *division_notes(now),
             ],
             stopped="finished" if now.step == self.planned else "patience",

@@ -55,15 +55,20 @@ def encoder_storage_notes(run: ResolvedRun, examples: Examples) -> list[str]:
     ]
 
 
-def stored_encoder_notes(run: ResolvedRun) -> list[str]:
-    """Return a note for the report of a training whose encoder's outputs were stored."""
-    storage = run.recipe.encoder_storage
-    if storage is None:
-        return []
-    return [
-        f"The encoder's outputs were computed once, without dropout, and stored in {storage}. "
-        "Speed and memory are those of steps that read them."
-    ]
+def stored_notes(run: ResolvedRun) -> list[str]:
+    """Return notes for the report of a training on what was computed once, before it began."""
+    notes, teacher, storage = [], run.recipe.teacher, run.recipe.encoder_storage
+    if teacher is not None and teacher.beams is not None:
+        notes.append(
+            f"The targets were predicted by the teacher with {teacher.beams} beams. Speed and "
+            "memory were measured with the targets of the data."
+        )
+    if storage is not None:
+        notes.append(
+            f"The encoder's outputs were computed once, without dropout, and stored in {storage}. "
+            "Speed and memory are those of steps that read them."
+        )
+    return notes
 
 
 def with_stored_encoder(
@@ -89,7 +94,7 @@ def with_stored_encoder(
     if run.recipe.encoder_storage is None:
         return run
     model = compose(load_original(run), run.backbone, run.recipe, run_context(run)).eval()
-    folder = _folder(run, [_encoder_hash(model), _sources_hash(examples)], cache)
+    folder = _folder(run, [_encoder_hash(model), examples.sources.sha256()], cache)
     if not folder.is_dir():
         sources = [example.source for example in examples]
         write_rows(
@@ -149,14 +154,6 @@ def _encoder_hash(model: PreTrainedModel) -> str:
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         values = tensor.detach().cpu().contiguous().flatten()
         digest.update(values.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _sources_hash(examples: Examples) -> str:
-    digest = sha256()
-    for ids in examples.sources.pieces():
-        digest.update(np.ascontiguousarray(ids).tobytes())
-    digest.update(np.cumsum(examples.sources.lengths, dtype=np.int64).tobytes())
     return digest.hexdigest()
 
 

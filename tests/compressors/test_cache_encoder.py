@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-import harness
 from harness import Backbone, HarnessError
 from harness.api.plugins import installed
 from harness.costs.plan import plan_recipes
@@ -23,7 +22,6 @@ from harness.model.contexts import skeleton_context
 from harness.model.flops import recipe_flops
 from harness.spec.run_spec import RunSpec
 from harness.spec.setting_groups import TrainSettings
-from harness.training import stored_encoder
 from harness.training.build import load_trainer
 from harness.training.engine_check import use_padded_batches
 from harness.training.engines.packed import PackedEngine
@@ -246,29 +244,3 @@ def test_the_plan_counts_no_encoder_in_a_step(shallow: Backbone) -> None:
     assert plain.memory
     assert stored.memory.parts.total < plain.memory.parts.total
     assert stored.capabilities.packs
-
-
-@pytest.mark.slow
-def test_runs_that_compute_or_read_the_outputs_are_equal(
-    tiny_settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(name: str, seed: int = 0) -> harness.StoredRun:
-        made = harness.run(
-            compressor="cache_encoder+lora:targets=decoder.ffn+lprun",
-            settings={**tiny_settings, "seed": seed},
-            results=tmp_path / name,
-            progress=False,
-        )
-        assert made.report.status == "ok", made.report.failure
-        return made
-
-    first = run("first")
-    monkeypatch.setattr(stored_encoder, "_computed", None)
-    second = run("second")
-    for name in ("weights.safetensors", "history.jsonl", "predictions.jsonl"):
-        assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes(), name
-    other = run("other", seed=1)  # It trains other examples first, and reads the same files.
-    for report in (first.report, second.report, other.report):
-        assert report.encoder_seconds == first.report.encoder_seconds > 0
-        assert report.training
-        assert any("without dropout" in note for note in report.training.notes)
