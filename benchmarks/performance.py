@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison import MOST
+from engine_tables import NOT_PROVEN, engine_sections
 
 from harness.records.atomic import write_text
 
@@ -123,7 +124,7 @@ def page(folder: Path) -> str:
     if curves := training.get("curves"):
         steps = len(next(iter(curves["losses"].values())))
         parts += [_CURVES.format(steps=steps), *_curves(curves)]
-    parts += [_LEFT, _DECODING, *_decoding(decoding["cases"])]
+    parts += [_LEFT, *engine_sections(folder), _DECODING, *_decoding(decoding["cases"])]
     if (folder.parent / STEP).is_file():
         parts.append(_STEP.format(picture=(folder.parent / STEP).as_posix()))
     if (folder / ON_GPU).is_file():
@@ -132,6 +133,7 @@ def page(folder: Path) -> str:
         # The link is relative to docs/, the folder of the page.
         growth = json.loads((folder / "growth.json").read_text("utf-8"))
         parts += [_GROWTH.format(folder=folder.as_posix(), chart=GROWTH), *_growth(growth["axes"])]
+    parts.append(NOT_PROVEN)
     return "".join(parts)
 
 

@@ -22,8 +22,8 @@ Scheduler = Literal[
 ]
 
 Optimizer = Literal["adamw", "adafactor", "adamw_8bit"]
-EngineName = Literal["auto", "graph", "packed", "padded"]
-"""Engines of a training, the fastest first; ``auto`` is the fastest that is possible."""
+EngineName = Literal["auto", "graph", "compiled", "packed", "padded"]
+"""Engines of a training, the fastest first; ``auto`` never compiles."""
 
 
 def _whole_or_share(steps: float) -> float:
@@ -86,7 +86,9 @@ class TrainSettings(Options):
     engine: EngineName = "auto"
     """Engine that computes steps. graph: packed, and recorded as a CUDA graph per shape of batch;
     packed: the sequences of a batch end to end, without padding; padded: as in transformers. auto
-    is the first of these that is possible; naming one that is not is an error."""
+    is the first of these that is possible; naming one that is not is an error. compiled: packed,
+    and layers are compiled by torch.compile before training; if that fails, training is packed and
+    the report says why."""
     check_engine: Literal["auto", "on", "off"] = "auto"
     """Compare the engine's loss and gradients on the first batch with those of padded batches in
     float32. If they differ or cannot be computed, training uses the next simpler engine, and the

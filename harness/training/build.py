@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 from harness.model.composition import LayerNumbers, compose, count_parameters, layers
 from harness.model.recorder import CudaRecorder
 from harness.records.report import LayersKept, Parameters
+from harness.training.compiling import compile_layers, compile_obstacle
 from harness.training.compressor_events import CompressorEvents
 from harness.training.engines.activation_checkpointing import checkpoint_activations
-from harness.training.engines.packed import choose_engine, packing_obstacle
+from harness.training.engines.packed import PackedEngine, choose_engine, packing_obstacle
 from harness.training.graph_obstacle import graph_obstacle
 from harness.training.learning_rate import peak_learning_rate
 from harness.training.objective import LossSum, make_objective
@@ -115,6 +116,8 @@ def build_trainer(
         label_smoothing=settings.label_smoothing,
         sharded=sharded,
     )
+    if settings.engine == "compiled" and isinstance(engine, PackedEngine):
+        compile_layers(engine, model, compile_obstacle(run, sharded))
     objective = make_objective(run, engine, layers_kept, teacher)
     if run.checkpointing:
         checkpoint_activations(model, run.backbone, objective.dropout_context)
@@ -136,7 +139,7 @@ def build_trainer(
         events=CompressorEvents(run.recipe.compressors),
         run=run,
         graph_obstacle=obstacle,
-        packing_obstacle=not_packed if settings.engine == "auto" else None,
+        packing_obstacle=not_packed if settings.engine in ("auto", "compiled") else None,
         shards=shards,
     )
     if obstacle is None:

@@ -23,6 +23,7 @@ from harness.data.examples import Example
 from harness.errors import first_line, is_out_of_memory
 from harness.model.contexts import preserved_random_state
 from harness.spec.setting_groups import TrainSettings
+from harness.training.compiling import compile_ahead
 from harness.training.engines.packed import PackedEngine, choose_engine
 from harness.training.engines.padded import Batch, Engine, PaddedEngine
 from harness.training.engines.shapes import choose_shapes, size_of
@@ -40,13 +41,16 @@ _SMALL = 0.02
 
 
 def check_engine(trainer: Trainer, settings: TrainSettings, step: Step) -> None:
-    """Check a trainer's engine if the settings ask for it, and use a simpler one if it fails.
+    """Compile a trainer's layers, and check its engine, if the settings ask for it.
+
+    If either fails, a simpler engine is used.
 
     Args:
         trainer: takes no part in a group of processes yet; its engine may be replaced.
         settings: the settings of the training.
         step: a step whose first micro-batch is computed; less of it if memory is short.
     """
+    compile_ahead(trainer, step)
     examples = step.micro_batches[0]
     asked = settings.check_engine
     if asked == "off" or (asked == "auto" and trainer.device.type != "cuda"):
@@ -67,7 +71,7 @@ def check_engine(trainer: Trainer, settings: TrainSettings, step: Step) -> None:
 
 
 def _check(trainer: Trainer, engine: PackedEngine, examples: Sequence[Example]) -> None:
-    """Check packing, then recorded steps.
+    """Check packing, then compiled layers or recorded steps.
 
     Raises:
         Exception: the padded batch cannot be computed, or memory is short for the packed one.
@@ -93,6 +97,11 @@ def _check(trainer: Trainer, engine: PackedEngine, examples: Sequence[Example]) 
         far = expected.far_from(found, limits)
     if far:
         use_padded_batches(trainer, engine, far)
+    elif engine.compiled is not None and engine.compiled.in_use:
+        with engine.compiled.outside_of_training():
+            found = _packed(trainer, engine.collate(examples))
+        if (far := expected.far_from(found, limits)) and engine.compiled.in_use:
+            engine.compiled.give_up(far)
     elif trainer.graphs is not None and trainer.uses_graphs:
         reason = effect or _recording_failure(trainer, engine, examples, expected, limits)
         if reason:

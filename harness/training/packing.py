@@ -23,18 +23,19 @@ def resolve_packing(engine: EngineName, recipe: Recipe) -> Packing:
     """Return whether an engine packs: ``auto`` if possible, ``on`` if it must, ``off`` if not.
 
     Args:
-        engine: the setting ``train.engine``.
+        engine: the setting ``train.engine``. Where layers cannot be compiled, it is as ``auto``.
         recipe: its compressors may not allow packing.
 
     Raises:
         HarnessError: the engine packs, and a compressor does not allow it.
     """
     obstacle = recipe_obstacle(recipe)
-    if engine == "padded" or (engine == "auto" and obstacle):
+    may_pad = engine in ("auto", "compiled")
+    if engine == "padded" or (may_pad and obstacle):
         return "off"
     if obstacle:
         raise HarnessError(
             f"The sequences of the recipe {recipe} cannot be packed: {obstacle}.",
             f"Leave out --set train.engine={engine}; batches are then padded.",
         )
-    return "auto" if engine == "auto" else "on"
+    return "auto" if may_pad else "on"

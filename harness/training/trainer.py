@@ -94,7 +94,7 @@ class Trainer:
     def engine_name(self) -> str:
         """The name of the engine in reports, with the reason if it is not the fastest."""
         obstacle = self.graphs.obstacle if self.graphs else self.graph_obstacle
-        return describe_engine(self.engine.name, self.device, self.packing_obstacle, obstacle)
+        return describe_engine(self.engine, self.device, self.packing_obstacle, obstacle)
 
     @property
     def uses_graphs(self) -> bool:

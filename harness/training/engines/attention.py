@@ -10,9 +10,6 @@ for the CPU; for accelerators see ``harness.training.engines.fused_attention``.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
-from math import prod
 from typing import Any
 
 import torch
@@ -25,7 +22,9 @@ from harness.model.attention_switch import attention_implementation
 from harness.training.engines.biased_attention import takes_bias
 from harness.training.engines.dropout import Mask
 from harness.training.engines.fused_attention import fused_attention, takes_rows
-from harness.training.engines.rows import Packed, PackedRow
+from harness.training.engines.per_sequence import Blocks, attend, attend_backward
+from harness.training.engines.rows import Packed, PackedRow, TracedRows
+from harness.training.engines.traced_attention import traced_attention
 
 PACKED = "packed"
 """The implementation's name in transformers' registries."""
@@ -66,7 +65,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packed: Packed | None = None,
+    packed: Packed | TracedRows | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     position_bias: Tensor | None = None,
@@ -81,7 +80,8 @@ def packed_attention(
         key: shape (1, heads, key tokens, width).
         value: shape (1, heads, key tokens, width).
         attention_mask: not used, because there is no padding.
-        packed: the lengths and offsets of the sequences in both rows.
+        packed: the lengths and offsets of the sequences in both rows; or their tensors only,
+            while a compiler traces the model.
         scaling: the factor of the scores; by default one over the square root of the width.
         dropout: the probability of dropping an attention probability.
         position_bias: added to the scores; shape (1, heads, longest query, longest key).
@@ -99,13 +99,19 @@ def packed_attention(
         )
     causal = bool(module.is_causal)
     crossing = bool(module.is_decoder) and not causal
-    queries = packed.target if module.is_decoder else packed.source
-    keys = packed.source if crossing else queries
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     # A backbone without relative positions in some attention may pass an empty bias.
     bias = None if position_bias is None or not position_bias.numel() else position_bias
     # squeeze(0) and not x[0]: the gradient of x[0] fills a tensor with zeros and copies a row in.
     query, key, value = query.squeeze(0), key.squeeze(0), value.squeeze(0)
+    if isinstance(packed, TracedRows):
+        decodes = bool(module.is_decoder)
+        result = traced_attention(
+            query, key, value, bias, packed, scaling, dropout, causal, decodes
+        )
+        return result[None], None
+    queries = packed.target if module.is_decoder else packed.source
+    keys = packed.source if crossing else queries
     given = query, key, value, bias, queries, keys, scaling, dropout, causal
     if query.device.type == "cpu":
         result = _PerSequence.apply(*given)  # type: ignore[no-untyped-call]
@@ -115,12 +121,7 @@ def packed_attention(
 
 
 class _PerSequence(torch.autograd.Function):
-    """Computes one sequence after another, all heads at once.
-
-    Matrix products are in the precision of their inputs; scores, bias and softmax are in float32.
-    For the backward pass it keeps the probabilities and the bits of the dropout mask. The
-    probabilities of all sequences are one flat tensor, so that dropout is one operation for all.
-    """
+    """Attention of ``harness.training.engines.per_sequence``, with its gradients."""
 
     @staticmethod
     def forward(
@@ -139,39 +140,15 @@ class _PerSequence(torch.autograd.Function):
             query = query * scaling
         # Products of contiguous matrices take two thirds of the time.
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        blocks = _Blocks(len(query), [*queries.lengths], [*keys.lengths])
-        probabilities = query.new_empty(blocks.elements)
+        blocks = Blocks(len(query), [*queries.lengths], [*keys.lengths])
         added = None if bias is None else bias[0]
         if causal:
             added = queries.future[None] if added is None else added + queries.future
-        for q, k, block in zip(
-            torch.split(query, blocks.queries, 1),
-            torch.split(key.transpose(1, 2), blocks.keys, 2),
-            blocks.of(probabilities),
-            strict=True,
-        ):
-            scores = torch.bmm(q, k)
-            scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-            if added is not None:
-                scores += added[:, : scores.shape[1], : scores.shape[2]]
-            if scores.dtype == block.dtype:
-                torch.softmax(scores, -1, out=block)
-            else:
-                block.copy_(scores.softmax(-1))
-        mask = Mask.draw(probabilities, p) if p else None
-        result = query.new_empty(query.shape[1], len(query), value.shape[-1])
-        for block, v, part in zip(
-            blocks.of(mask.apply(probabilities) if mask else probabilities),
-            torch.split(value, blocks.keys, 1),
-            torch.split(result.transpose(0, 1), blocks.queries, 1),
-            strict=True,
-        ):
-            part.copy_(torch.bmm(block, v))
+        result, probabilities, mask = attend(query, key, value, added, blocks, p)
         ctx.blocks, ctx.scaling = blocks, scaling
         ctx.mask_scale = mask.scale if mask else None
         ctx.bias = None if bias is None else (bias.shape, bias.dtype)
-        bits = mask.bits if mask else None
-        ctx.save_for_backward(query, key, value, probabilities, bits)
+        ctx.save_for_backward(query, key, value, probabilities, mask.bits if mask else None)
         return result
 
     @staticmethod
@@ -179,75 +156,16 @@ class _PerSequence(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, probabilities, bits = ctx.saved_tensors
         mask = Mask(bits, ctx.mask_scale) if bits is not None else None
-        blocks: _Blocks = ctx.blocks
-        # In memory (tokens, heads, width), like the outputs of the projections.
-        grad_query, grad_key, grad_value = (
-            t.new_empty(t.shape[1], t.shape[0], t.shape[2]).transpose(0, 1)
-            for t in (query, key, value)
-        )
-        grad_probabilities = torch.empty_like(probabilities)
-        dropped = mask.apply(probabilities) if mask else probabilities
-        for g, v, block, grad, grad_v in zip(
-            torch.split(gradient.transpose(0, 1), blocks.queries, 1),
-            torch.split(value.transpose(1, 2), blocks.keys, 2),
-            blocks.of(dropped),
-            blocks.of(grad_probabilities),
-            torch.split(grad_value, blocks.keys, 1),
-            strict=True,
-        ):
-            torch.bmm(g, v, out=grad)
-            grad_v.copy_(torch.bmm(block.transpose(1, 2), g))
-        if mask:
-            grad_probabilities = mask.apply(grad_probabilities)
         grad_bias = None
         if ctx.bias is not None and ctx.needs_input_grad[3]:
             shape, dtype = ctx.bias
             grad_bias = torch.zeros(shape, dtype=dtype)
-        for q, k, block, grad, grad_q, grad_k in zip(
-            torch.split(query, blocks.queries, 1),
-            torch.split(key, blocks.keys, 1),
-            blocks.of(probabilities),
-            blocks.of(grad_probabilities),
-            torch.split(grad_query, blocks.queries, 1),
-            torch.split(grad_key, blocks.keys, 1),
-            strict=True,
-        ):
-            grad_scores = torch.ops.aten._softmax_backward_data(grad, block, -1, block.dtype)
-            if grad_bias is not None:
-                grad_bias[0, :, : grad.shape[1], : grad.shape[2]] += grad_scores
-            grad_q.copy_(torch.bmm(grad_scores, k))
-            grad_k.copy_(torch.bmm(grad_scores.transpose(1, 2), q))
+        grad_query, *gradients = attend_backward(
+            gradient, query, key, value, probabilities, mask, ctx.blocks, grad_bias
+        )
         if ctx.scaling != 1:
             grad_query.mul_(ctx.scaling)
-        return grad_query, grad_key, grad_value, grad_bias, None, None, None, None, None
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """A view of a flat tensor as one block of shape (heads, queries, keys) for each sequence.
-
-    Attributes:
-        heads: number of attention heads.
-        queries: number of queries of each sequence.
-        keys: number of keys of each sequence.
-    """
-
-    heads: int
-    queries: list[int]
-    keys: list[int]
-
-    @cached_property
-    def shapes(self) -> list[tuple[int, int, int]]:
-        return [(self.heads, q, k) for q, k in zip(self.queries, self.keys, strict=True)]
-
-    @cached_property
-    def elements(self) -> int:
-        return sum(map(prod, self.shapes))
-
-    def of(self, flat: Tensor) -> list[Tensor]:
-        """Return the blocks as views."""
-        parts = torch.split(flat, [prod(shape) for shape in self.shapes])
-        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return grad_query, *gradients, grad_bias, None, None, None, None, None
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -42,9 +42,13 @@ class Mask:
             x: a tensor on the CPU; only its number of elements matters.
             p: the probability of dropping an element, in [0, 1), rounded to a multiple of 2**-16.
         """
-        kept = min(max(round((1 - p) * _LEVELS), 1), _LEVELS - 1)
-        bits: Tensor = torch.ops.harness.draw_bits(x, kept)
-        return cls(bits, _LEVELS / kept)
+        bits: Tensor = torch.ops.harness.draw_bits(x, _levels_kept(p))
+        return cls.of(bits, p)
+
+    @classmethod
+    def of(cls, bits: Tensor, p: float) -> Mask:
+        """Return the mask of bits that were drawn with probability p."""
+        return cls(bits, _LEVELS / _levels_kept(p))
 
     def apply(self, x: Tensor) -> Tensor:
         """Return a copy of a contiguous tensor with dropped elements zero and the rest scaled."""
@@ -52,14 +56,17 @@ class Mask:
         return result
 
 
+def _levels_kept(p: float) -> int:
+    return min(max(round((1 - p) * _LEVELS), 1), _LEVELS - 1)
+
+
 # Operators of torch, with an implementation for meta tensors, so that a step can be traced by
-# shapes alone.
+# shapes alone. The tag keeps a compiler from drawing once for two masks, or twice for one.
 _operators = torch.library.Library("harness", "DEF")
-for _signature in (
-    "draw_bits(Tensor x, int kept) -> Tensor",
-    "apply_bits(Tensor x, Tensor bits, float scale) -> Tensor",
-):
-    _operators.define(_signature)
+_operators.define(
+    "draw_bits(Tensor x, int kept) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,)
+)
+_operators.define("apply_bits(Tensor x, Tensor bits, float scale) -> Tensor")
 
 
 @torch.library.impl(_operators, "draw_bits", "CPU")

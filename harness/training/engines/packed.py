@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.api.backbone import STACKS, Backbone, Role
+from harness.api.backbone import STACKS, Backbone
 from harness.data.examples import Example
 from harness.errors import HarnessError
 from harness.training.engines.attention import biased_width, kernels, patch_attention
@@ -25,7 +25,11 @@ from harness.training.engines.outputs import PackedOutputs, layer_outputs
 from harness.training.engines.packed_batch import PackedBatch, packed_batch
 from harness.training.engines.padded import Batch, Engine, PaddedEngine
 from harness.training.engines.precision import KeptWeights, frozen_weights_in
-from harness.training.engines.rounded_weights import WeightGroup, round_together
+from harness.training.engines.rounded_weights import (
+    WeightGroup,
+    round_together,
+    with_same_input,
+)
 from harness.training.engines.shapes import Shapes, size_of
 
 
@@ -83,25 +87,26 @@ class PackedEngine(Engine):
             changes.enter_context(patch_t5_feed_forwards(model))
             if not self.sharded:
                 changes.enter_context(self._round_weights(model))
+            if self.compiled is not None:
+                changes.enter_context(self.compiled.patch(model, self.backbone))
             self._changes = changes.pop_all()
 
     def _round_weights(self, model: PreTrainedModel) -> ExitStack:
-        """Round trained weights in groups, and a frozen LM head once."""
-        layers = [x for stack in STACKS for x in self.backbone.layers(model, stack)]
-        same_input = _with_same_input(model, self.backbone)
-        self._groups, undo = round_together(layers, self.dtype, same_input)
-        kept = self._head_weight if self._keeps_weights else None
-        self._head_weight = _rounded_head(model.get_output_embeddings(), self.dtype, kept)
+        """Round trained weights in groups unless a compiler does, and a frozen LM head once."""
+        stacks = () if self.compiled and self.compiled.obstacle is None else STACKS
+        layers = [x for stack in stacks for x in self.backbone.layers(model, stack)]
+        shared = with_same_input(model, self.backbone)
+        self._groups, undo = round_together(layers, self.dtype, shared)
+        head, kept = model.get_output_embeddings(), self._head_weight
+        self._head_weight = _rounded_head(head, self.dtype, kept if self._keeps_weights else None)
         return undo
 
     def unpatch(self, model: PreTrainedModel) -> None:
         """Undo ``patch``; frozen weights are float32 again, with the values used in training."""
         if self._changes is not None:
             self._changes.close()
-        self._changes = None
-        if not self._keeps_weights:
-            self._head_weight = None
-        self._groups = []
+        self._changes, self._groups = None, []
+        self._head_weight = self._head_weight if self._keeps_weights else None
 
     def forget_weights(self) -> None:
         """Free the weights that an unpatched model has kept in place; they are kept no longer."""
@@ -240,19 +245,6 @@ def packing_obstacle(model: PreTrainedModel, backbone: Backbone) -> str | None:
     for hook in hooks:
         hook.remove()
     return None
-
-
-def _with_same_input(model: PreTrainedModel, backbone: Backbone) -> list[tuple[nn.Module, ...]]:
-    """Return, for each attention, its modules that project the same states."""
-    groups: tuple[tuple[Role, ...], ...] = (
-        ("self_attn.q", "self_attn.k", "self_attn.v"),
-        ("cross_attn.k", "cross_attn.v"),
-    )
-    return [
-        modules
-        for roles in groups
-        for modules in zip(*(backbone.modules(model, r).values() for r in roles), strict=False)
-    ]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from harness.api.backbone import Backbone, Stack
 from harness.data.examples import Example
+from harness.training.engines.compiled_layers import CompiledLayers
 from harness.training.engines.outputs import (
     PaddedOutputs,
     TokenOutputs,
@@ -87,6 +88,8 @@ class Engine(ABC):
     name: ClassVar[str]
     further: FurtherTensors | None = None
     """Returns further tensors for the batch of some examples."""
+    compiled: CompiledLayers | None = None
+    """The layers if they are compiled, or were to be and are not."""
 
     def completed(self, batch: BatchT, examples: Sequence[Example], device_type: str) -> BatchT:
         """Return a batch with the further tensors of its examples, if there are any."""

@@ -22,6 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812
+from transformers import PreTrainedModel
+
+from harness.api.backbone import Backbone, Role
 
 _PLACES = "rounded_places"
 """Attribute of a linear module: parameter's name -> (group, index in the group)."""
@@ -202,6 +205,19 @@ def round_together(
             if type(module) is nn.Linear and _PLACES not in vars(module):
                 _round(module, groups[-1], undo)
     return groups, undo
+
+
+def with_same_input(model: PreTrainedModel, backbone: Backbone) -> list[tuple[nn.Module, ...]]:
+    """Return, for each attention, its modules that project the same states."""
+    groups: tuple[tuple[Role, ...], ...] = (
+        ("self_attn.q", "self_attn.k", "self_attn.v"),
+        ("cross_attn.k", "cross_attn.v"),
+    )
+    return [
+        modules
+        for roles in groups
+        for modules in zip(*(backbone.modules(model, r).values() for r in roles), strict=False)
+    ]
 
 
 def _round(module: nn.Linear, group: WeightGroup, undo: ExitStack) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class PackedRow:
     @cached_property
     def future(self) -> Tensor:
         """The causal mask: minus infinity at later keys, else 0; shape (longest, longest)."""
-        return _future(self.longest, self.positions.device)
+        return causal_mask(self.longest, self.positions.device)
 
     @property
     def width(self) -> int:
@@ -140,7 +140,7 @@ class PackedRow:
         mask = torch.zeros(missing.shape, dtype=dtype, device=device)
         mask = mask.masked_fill_(missing, -torch.inf)[:, None, None]
         if causal:
-            mask = mask + _future(self.width, device).to(dtype)
+            mask = mask + causal_mask(self.width, device).to(dtype)
         if bias is not None:
             beyond = (0, self.width - self.longest, 0, queries.width - queries.longest)
             mask = mask + F.pad(bias.to(dtype), beyond)
@@ -186,6 +186,43 @@ class Packed:
     source: PackedRow
     target: PackedRow
 
+    @cached_property
+    def traced(self) -> TracedRows:
+        """The rows without numbers of Python, for compiled layers."""
+        source, target = self.source, self.target
+        return TracedRows(
+            source.offsets,
+            target.offsets,
+            _counter(source, source),
+            _counter(target, target),
+            _counter(target, source),
+        )
 
-def _future(size: int, device: torch.device) -> Tensor:
+
+class TracedRows(NamedTuple):
+    """Both rows as tensors: code that is compiled for one batch then serves all.
+
+    Attributes:
+        source: the offsets of the encoder's row.
+        target: the offsets of the decoder's row.
+        source_scores: a tensor as long as the encoder's self-attention has scores, for one head.
+        target_scores: the same for the decoder's self-attention.
+        cross_scores: the same for the cross-attention.
+    """
+
+    source: Tensor
+    target: Tensor
+    source_scores: Tensor
+    target_scores: Tensor
+    cross_scores: Tensor
+
+
+def _counter(queries: PackedRow, keys: PackedRow) -> Tensor:
+    """Return a tensor that takes no memory, as long as all sequences together have scores."""
+    count = sum(q * k for q, k in zip(queries.lengths, keys.lengths, strict=True))
+    return queries.offsets.new_empty(1).expand(count)
+
+
+def causal_mask(size: int, device: torch.device) -> Tensor:
+    """Return the causal mask of a sequence: minus infinity at later keys, else 0."""
     return torch.full((size, size), -torch.inf, device=device).triu_(1)
