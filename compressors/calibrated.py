@@ -50,7 +50,7 @@ def states_of(
         states[stack].append(inputs[0][real[stack]])
 
     def after(stack: Stack, layer: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
-        states[stack].append(_first(output)[real[stack]])
+        states[stack].append(first_of(output)[real[stack]])
 
     with ExitStack() as hooks:
         for stack in STACKS:
@@ -125,7 +125,7 @@ def reading(places: Sequence[Place]) -> Iterator[dict[int, Tensor]]:
     found: dict[int, Tensor] = {}
 
     def read(number: int, side: str, _: Any, inputs: Any, output: Any) -> None:
-        found[number] = _first(inputs if side == "input" else output)
+        found[number] = first_of(inputs if side == "input" else output)
 
     with ExitStack() as hooks:
         for number, (module, side) in enumerate(places):
@@ -134,7 +134,8 @@ def reading(places: Sequence[Place]) -> Iterator[dict[int, Tensor]]:
         yield found
 
 
-def _first(output: Any) -> Tensor:
+def first_of(output: Any) -> Tensor:
+    """Return the states that a layer returns, alone or before others."""
     states: Tensor = output[0] if isinstance(output, tuple) else output
     return states
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from harness import Backbone
 
-Criterion = Literal["importance", "angular", "loss"]
+Criterion = Literal["importance", "angular", "loss", "learned"]
 Drops = Mapping[Stack, int]
 """Stack -> number of layers to drop."""
 
@@ -26,6 +26,7 @@ def layers_to_drop(
     backbone: Backbone,
     batches: Sequence[BatchEncoding],
     drops: Drops,
+    steps: int = 1,
 ) -> dict[Stack, list[int]]:
     """Return the layers of each stack to drop, 1-indexed and increasing.
 
@@ -33,12 +34,18 @@ def layers_to_drop(
         criterion: importance drops the layers whose output is most like their input (Men et al.
             2024); angular the run of consecutive layers whose output is most like its input
             (Gromov et al. 2024); loss one layer after the other, always the one without which the
-            loss is lowest.
+            loss is lowest; learned the layers whose gates close (Huang and Wang 2018).
         model: the model with all of its layers.
         backbone: finds the layers.
         batches: calibration examples.
         drops: the stacks to choose from, and the number of layers to drop in each.
+        steps: optimizer steps of the gates.
     """
+    if criterion == "learned":
+        from compressors.learned_gates import gate_scores
+
+        gates = gate_scores(model, backbone, batches, list(drops), steps)
+        return {stack: _smallest(gates[stack], count) for stack, count in drops.items()}
     with evaluating(model):
         if criterion == "loss":
             return _greedily(model, backbone, batches, drops)
@@ -50,11 +57,12 @@ def layers_to_drop(
                 for first in [1 + values.index(min(values))]
             }
         changes = _differences(model, backbone, batches, dict.fromkeys(drops, 1), _change)
-        return {
-            stack: sorted(1 + i for i in sorted(range(len(values)), key=values.__getitem__)[:count])
-            for stack, count in drops.items()
-            for values in [changes[stack]]
-        }
+        return {stack: _smallest(changes[stack], count) for stack, count in drops.items()}
+
+
+def _smallest(values: Sequence[float], count: int) -> list[int]:
+    """Return the numbers, from 1 and increasing, of the smallest values."""
+    return sorted(1 + i for i in sorted(range(len(values)), key=values.__getitem__)[:count])
 
 
 def _change(cosine: Tensor) -> Tensor:

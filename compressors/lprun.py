@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from harness import Backbone, Context
 
-Selection = Literal["alternate", "importance", "angular", "loss"]
+Selection = Literal["alternate", "importance", "angular", "loss", "learned"]
 Strategy = Literal["alternating", "top", "middle", "bottom", "every"]
 _STRATEGIES = ("alternating", "top", "middle", "bottom", "every")
 _LAYER_LIST = re.compile(r"\d+(-\d+)?(\.\d+(-\d+)?)*")
@@ -26,13 +26,16 @@ class LayerPruningOptions(Options):
     select: Selection = "alternate"
     """Choice of the layers: alternate drops by position, as strategy says. The others look at
     training examples: importance drops the layers that change their input least, angular a run of
-    consecutive layers, loss one after the other, always the layer that the loss misses least."""
+    consecutive layers, loss one after the other, always the layer that the loss misses least,
+    learned those whose gates close when gates of all layers are trained with a penalty."""
     encoder_keep: int | None = Field(None, ge=1)
     """Number of encoder layers to keep, instead of drop."""
     decoder_keep: int | None = Field(None, ge=1)
     """Number of decoder layers to keep, instead of drop."""
     examples: int = Field(32, ge=1, le=512)
     """Number of training examples to look at."""
+    steps: int = Field(60, ge=1)
+    """Optimizer steps of the gates of select=learned; a step reads 8 examples."""
     strategy: Strategy = "alternating"
     """Layers to drop: alternating (the paper's pattern), top, middle, bottom, or every (the kept
     layers are evenly spaced)."""
@@ -131,7 +134,9 @@ class LayerPruning(Compressor[LayerPruningOptions]):
             from compressors.layer_choice import layers_to_drop
 
             batches = context.calibration(self.options.examples)
-            dropped = layers_to_drop(self.options.select, model, backbone, batches, drops)
+            dropped = layers_to_drop(
+                self.options.select, model, backbone, batches, drops, self.options.steps
+            )
             for stack, numbers in dropped.items():
                 depth = len(backbone.layers(model, stack))
                 kept[stack] = [i for i in range(1, depth + 1) if i not in numbers]
@@ -161,8 +166,8 @@ def kept_layers(depth: int, choice: str, drop: int | None = None) -> list[int]:
             raise HarnessError(
                 "lprun: the alternating pattern fixes the number of layers to drop, so drop=, "
                 "encoder_keep= and decoder_keep= are not allowed.",
-                "Leave them out, or choose select=importance, angular or loss, or strategy=every, "
-                "top, middle or bottom.",
+                "Leave them out, or choose select=importance, angular, loss or learned, or "
+                "strategy=every, top, middle or bottom.",
             )
         if len(alternating) == depth:
             raise HarnessError(

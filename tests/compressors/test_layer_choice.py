@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from compressors.learned_gates import gate_scores, gated
 from harness import STACKS, Backbone, HarnessError, Stack
 from harness.api.plugins import installed
 from harness.data.examples import Example
@@ -141,7 +142,87 @@ def test_one_stack_by_data_and_one_by_position(
     assert len(kept["decoder"]) == 4
 
 
-@pytest.mark.parametrize("select", ["importance", "angular", "loss"])
+class Gated(torch.nn.Module):
+    """A layer whose addition to its input is multiplied by a number."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.gate = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        output = self.layer(states, *args, **kwargs)
+        first, *others = output if isinstance(output, tuple) else (output,)
+        mixed = (1 - self.gate) * states + self.gate * first
+        return (mixed, *others) if isinstance(output, tuple) else mixed
+
+
+def test_learned_drops_the_layers_whose_gates_close(
+    apply: Apply, examples: tuple[Example, ...], shallow: Backbone, make_shallow: Callable[[], Any]
+) -> None:
+    steps, tokens = 8, sum(len(example.target) for example in examples)
+    model = make_shallow().eval().requires_grad_(False)
+    wrapped: dict[Stack, list[Gated]] = {stack: [] for stack in STACKS}
+    for stack in STACKS:
+        modules = shallow.layers(model, stack)
+        for number, layer in enumerate(modules):
+            wrapped[stack].append(Gated(layer))
+            modules[number] = wrapped[stack][-1]
+    gates: list[torch.Tensor] = [layer.gate for layers in wrapped.values() for layer in layers]
+    optimizer = torch.optim.Adam(gates, lr=0.05)
+    sums = [0.0] * len(gates)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        for example in examples:
+            labels = torch.tensor([example.target])
+            logits = model(input_ids=torch.tensor([example.source]), labels=labels).logits
+            entropy = functional.cross_entropy(logits[0], labels[0], reduction="sum")
+            (entropy / tokens).backward()
+        (0.1 * torch.stack(gates).abs().sum()).backward()
+        optimizer.step()
+        sums = [total + abs(float(gate.detach())) for total, gate in zip(sums, gates, strict=True)]
+    expected: dict[Stack, list[float]] = {
+        "encoder": [total / steps for total in sums[: len(wrapped["encoder"])]],
+        "decoder": [total / steps for total in sums[len(wrapped["encoder"]) :]],
+    }
+    fresh = make_shallow()
+    batches = [
+        {
+            "input_ids": torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(e.source) for e in examples], batch_first=True
+            ),
+            "attention_mask": torch.nn.utils.rnn.pad_sequence(
+                [torch.ones(len(e.source), dtype=torch.long) for e in examples], batch_first=True
+            ),
+            "labels": torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(e.target) for e in examples], batch_first=True, padding_value=-100
+            ),
+        }
+    ]
+    found = gate_scores(fresh, shallow, batches, STACKS, steps)
+    for stack in STACKS:
+        assert found[stack] == pytest.approx(expected[stack], rel=1e-4)
+    kept = {}
+    for stack, drop in DROPS.items():
+        order = sorted(range(len(expected[stack])), key=expected[stack].__getitem__)
+        kept[stack] = sorted(1 + number for number in order[drop:])
+    text = f"lprun:select=learned,encoder_keep=1,decoder_keep=1,examples=3,steps={steps}"
+    assert chosen(apply, make_shallow, shallow, text) == kept
+
+
+def test_a_gate_of_0_leaves_the_layer_out(
+    examples: tuple[Example, ...], shallow: Backbone, make_shallow: Callable[[], Any]
+) -> None:
+    model, without = make_shallow(), make_shallow()
+    shallow.keep_layers(without, "encoder", [1, 3])
+    with gated(model, shallow, {"encoder": torch.tensor([1.0, 0.0, 1.0])}):
+        assert total_loss(model, examples) == pytest.approx(total_loss(without, examples), rel=1e-6)
+    with gated(model, shallow, {"decoder": torch.ones(2)}):
+        loss = total_loss(model, examples)
+    assert loss == pytest.approx(total_loss(make_shallow(), examples), rel=1e-6)
+
+
+@pytest.mark.parametrize("select", ["importance", "angular", "loss", "learned"])
 def test_a_skeleton_has_as_many_parameters(
     apply: Apply, shallow: Backbone, make_shallow: Callable[[], Any], select: str
 ) -> None:
@@ -154,11 +235,17 @@ def test_a_skeleton_has_as_many_parameters(
     )
 
 
+@pytest.mark.parametrize("select", ["loss", "learned,steps=2"])
 def test_a_model_is_left_as_it_was(
-    apply: Apply, backbone: Backbone, make_model: Callable[[], Any]
+    apply: Apply, backbone: Backbone, make_model: Callable[[], Any], select: str
 ) -> None:
     model = make_model().train()
-    pruned = apply(model, backbone, "lprun:select=loss,encoder_keep=7,decoder_keep=7,examples=3")
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    text = f"lprun:select={select},encoder_keep=7,decoder=all,examples=3"
+    pruned = apply(model, backbone, text)
+    decoder = {n: w for n, w in pruned.named_parameters() if "decoder" in n}
+    assert all(torch.equal(weight, before[name]) for name, weight in decoder.items())
+    assert all(weight.requires_grad for weight in pruned.parameters())
     assert pruned.training
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in pruned.modules())
     assert all(p.grad is None for p in pruned.parameters())
