@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.model.composition import compose
 from harness.model.contexts import skeleton_context
@@ -127,8 +127,10 @@ def training_flops(
         # A 4-D mask, because transformers would build it from the values of a 2-D mask, and meta
         # tensors have no values.
         causal = torch.zeros(batch_size, 1, target_tokens, target_tokens)
-        states = torch.zeros(batch_size, source_tokens, model.config.hidden_size)
-    given = {"encoder_outputs": (states,)} if encoder_is_stored else {"input_ids": sources}
+        given: dict[str, Any] = {"input_ids": sources}
+        if encoder_is_stored:
+            width = model.config.hidden_size
+            given = {"encoder_outputs": (torch.zeros(batch_size, source_tokens, width),)}
     with FixedHostDraws(), ProductCounter() as counter:
         output = model(**given, labels=targets, decoder_attention_mask=causal, use_cache=False)
         forward = counter.flops
