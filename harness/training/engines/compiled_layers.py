@@ -82,6 +82,7 @@ class CompiledLayers:
             self.everywhere = False
 
     def _compiled(self, layer: nn.Module) -> Callable[..., Any]:
+        from torch._functorch import config as graph_settings
         from torch.fx.experimental import _config as shape_settings
 
         plain = layer.forward
@@ -92,8 +93,12 @@ class CompiledLayers:
             if not self._applies(layer, kwargs):
                 return plain(*args, **kwargs)
             try:
-                # Sizes that are equal by chance in the first batch differ in others.
-                with shape_settings.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+                with (
+                    # Sizes that are equal by chance in the first batch differ in others.
+                    shape_settings.patch(use_duck_shape=False),  # type: ignore[attr-defined]
+                    # Two masks for one input would be drawn once.
+                    graph_settings.patch(cse=False),
+                ):
                     return fast(*args, **{**kwargs, "packed": kwargs["packed"].traced})
             except Exception as error:  # Compilers raise errors of any type.
                 if is_out_of_memory(error):

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from harness import STACKS, Backbone
 from harness.api.plugins import installed
@@ -25,6 +26,7 @@ from harness.training.engine_name import fallback_notes
 from harness.training.engines import compiled_layers
 from harness.training.engines.attention import _PerSequence
 from harness.training.engines.compiled_layers import graphs_compiled
+from harness.training.engines.dropout import PackedMaskDropout
 from harness.training.engines.rows import Packed, PackedRow
 from harness.training.engines.traced_attention import traced_attention
 from harness.training.resolved_run import resolve_run
@@ -236,6 +238,34 @@ def _forgets_compiled_code() -> Iterator[None]:
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
+
+
+class TwoMasks(nn.Module):
+    """Drops twice from one input, as two adapters of one input do."""
+
+    def forward(self, x: Tensor, packed: object) -> Tensor:
+        return functional.dropout(x, 0.5) + 10 * functional.dropout(x, 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_forgets_compiled_code")
+def test_each_dropout_draws_a_mask_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_layers, "BACKEND", "aot_eager")
+    layer, layers = TwoMasks(), compiled_layers.CompiledLayers()
+    layers.active = True
+    forward = layers._compiled(layer)
+    x, packed = torch.ones(4, 32, requires_grad=True), rows(random.Random(0))
+    with PackedMaskDropout():
+        torch.manual_seed(0)
+        expected = layer(x, packed)
+        torch.manual_seed(0)
+        found = forward(x, packed=packed)
+    assert layers.obstacle is None
+    assert set(found.flatten().tolist()) == {0, 2, 20, 22}
+    assert torch.equal(found, expected)
+    ones = torch.ones_like(found)
+    (gradient,) = torch.autograd.grad(found, x, ones)
+    assert torch.equal(gradient, *torch.autograd.grad(expected, x, ones))
 
 
 def gradients(trainer: Trainer) -> list[tuple[float, dict[str, Tensor]]]:
