@@ -27,6 +27,7 @@ from unittest import mock
 
 import torch
 from demands import demand
+from rounding import round_at_random
 from scipy import stats
 from tiny_models import FAMILIES, copying_examples
 
@@ -57,9 +58,8 @@ EVERY = 10
 CLOSE = 5e-3
 """Relative distance of losses that is equal in any case."""
 SENSITIVE = 3.0
-"""Rounding in the seventh digit grows with the steps. The losses of a training are also equal to
-those of padded batches up to this many times what a change in that digit makes of the latter."""
-ROUNDING = 1e-7
+"""Rounding in the seventh digit grows with the steps. Losses are also equal to those of padded
+batches up to this many times what the seventh digit of the weights makes of the latter."""
 FALL = 0.95
 """Most of its first losses that the last losses of a training may be."""
 CONFIDENCE = 0.999
@@ -183,8 +183,8 @@ def compare_values(case: Case, steps: int = STEPS) -> dict[str, Any]:
     differences = {engine: difference(losses["padded"], losses[engine]) for engine in ENGINES[1:]}
     rounding = None
     if max(differences.values()) > CLOSE:
-        changed = rounded_otherwise(new_trainer(case, "padded"))
-        rounding = difference(losses["padded"], curve(changed, steps=steps))
+        rounded = curve(round_at_random(new_trainer(case, "padded")), steps=steps)
+        rounding = difference(losses["padded"], rounded)
     return {
         "losses": {engine: _some(values) for engine, values in losses.items()},
         "plain_last": statistics.fmean(losses["padded"][-LAST:]),
@@ -192,15 +192,6 @@ def compare_values(case: Case, steps: int = STEPS) -> dict[str, Any]:
         "effect_of_rounding": rounding,
         "equal": max(differences.values()) <= max(CLOSE, SENSITIVE * (rounding or 0.0)),
     }
-
-
-def rounded_otherwise(trainer: Trainer) -> Trainer:
-    """Change the trained weights of a trainer in the seventh digit, up or down by chance."""
-    generator = torch.Generator().manual_seed(0)
-    for weight in trainer.trained.values():
-        signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
-        weight.data.mul_(1 + ROUNDING * signs)
-    return trainer
 
 
 def difference(expected: Sequence[float], found: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison import MOST
-from engine_tables import NOT_PROVEN, engine_sections
+from engine_tables import engine_sections, not_proven
 
 from harness.records.atomic import write_text
 
@@ -133,7 +133,7 @@ def page(folder: Path) -> str:
         # The link is relative to docs/, the folder of the page.
         growth = json.loads((folder / "growth.json").read_text("utf-8"))
         parts += [_GROWTH.format(folder=folder.as_posix(), chart=GROWTH), *_growth(growth["axes"])]
-    parts.append(NOT_PROVEN)
+    parts += not_proven(folder)
     return "".join(parts)
 
 
