@@ -79,6 +79,7 @@ NEEDS = {
     # Plugins of the package of examples, which is not installed here.
     r"\b(biases|influence|sparsity|distillation|thinning)\b": r"'{0}'",
     r"distill:cache=": r"HARNESS_CACHE",
+    r"^harness run .*cache_encoder": r"HARNESS_CACHE",
     r"^harness run .*--backbone (t5-11b)": r"{0}' is not on this machine",
     r"\b(commit_messages|wer|pegasus:[\w/-]+)\b": r"'{0}'",
     r"\b(srun)\b": r"'{0}'",
