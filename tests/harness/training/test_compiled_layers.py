@@ -7,6 +7,7 @@ lengths of a batch.
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -316,6 +317,7 @@ def test_one_graph_a_stack_computes_batches_of_all_lengths(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="kernels of a CPU need a C++ compiler")
 @pytest.mark.usefixtures("_forgets_compiled_code")
 @pytest.mark.parametrize(
     ("recipe", "precision"), [("full", "bfloat16"), ("lora_ff+lprun", "float32")]
