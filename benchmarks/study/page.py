@@ -25,7 +25,9 @@ Every method that `harness list compressors` names was trained on the embedded m
 and without layer pruning. `make study` runs what is missing and writes this page; do not edit it.
 The runs are in [results/study](../results/study), without texts.
 
-{size} Each method was given the learning rate, of {factors} times its documented one, with the
+{size}
+
+Each method was given the learning rate, of {factors} times its documented one, with the
 lowest loss at the end of a shorter training with seed 0, in which no example was seen twice.
 Pruning keeps the rate.
 """
@@ -106,8 +108,8 @@ def _size(group: Group, reports: Mapping[str, Report]) -> str:
     steps = max((r.training.steps for r in cells if r.training), default=0)
     examples = max(group.test_examples, default=0)
     return (
-        f"{len(group.rows)} recipes have up to {seeds} seeds of {steps} steps of two examples, "
-        f"{len(cells)} runs in all, and {examples} test examples each."
+        f"{len(group.rows)} recipes have up to {seeds} seed{'s' * (seeds > 1)} of {steps} steps of "
+        f"two examples, {len(cells)} runs in all, and {examples} test examples each."
     )
 
 

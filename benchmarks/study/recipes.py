@@ -19,9 +19,9 @@ _CHOSEN = {
     "nf4": "lora_ff+nf4",
 }
 """Compressor -> its recipe, where the defaults are not the one to study."""
-_LEFT_OUT = {PRUNING, "distill"}
-"""Pruning is added to each recipe. A teacher that knows the task would be another run of the study,
-and one that does not teaches nothing of it."""
+_LEFT_OUT = {PRUNING, "distill", "cache_encoder"}
+"""Pruning is added to each recipe. A stored encoder changes the cost of a recipe only. A teacher
+that knows the task would be another run of the study, and one that does not teaches nothing."""
 _VARIANTS = (
     "lora:dora=true,targets=all",
     "lora:init=pissa,targets=all",
